@@ -1,0 +1,2 @@
+//! hangwatch core.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! The hangwatch binary.
+fn main() {}
