@@ -1,2 +1,4 @@
 //! hangwatch core.
 #![forbid(unsafe_code)]
+
+pub mod table;
