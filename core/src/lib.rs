@@ -38,3 +38,5 @@ pub mod fold;
 pub mod calibration;
 pub mod stall;
 pub mod wake;
+
+pub mod table;
