@@ -1,2 +1,53 @@
-//! xtask.
-fn main() {}
+//! `cargo xtask`: hangwatch's set-up and checks in one place.
+//!
+//! Each subcommand is a module that turns its options into a list of steps (`step`)
+//! and hands it to the runner (`runner`): `test` is what CI runs, `bench` the
+//! benches. `tools` installs what a step needs and a fresh machine lacks.
+//!
+//! To add a check, add a [`step::Step`] to the list in `test`; to add a subcommand,
+//! add a variant to [`Task`].
+
+mod bench;
+mod runner;
+mod step;
+mod test;
+mod tools;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Set-up and checks of the hangwatch workspace.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 80)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Run every check, in the order of cost; stop at the first that fails
+    Test(test::Options),
+    /// Run the criterion benches
+    Bench(bench::Options),
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().task {
+        Task::Test(options) => test::run(&options),
+        Task::Bench(options) => bench::run(&options),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}
