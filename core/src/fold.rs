@@ -271,7 +271,7 @@ mod tests {
     fn a_log_that_names_nothing_is_dropped() {
         let words = tiny_segment();
         let segment = Segment::open(&words).unwrap();
-        for state in [u64::MAX, BLOCK << 56 | 99 << 16, TIMER << 56 | 99, 77] {
+        for state in [u64::MAX, (BLOCK << 56) | (0x99 << 16), (TIMER << 56) | 0x99, 77] {
             words[FOLD_STATE].store(state, Ordering::Relaxed);
             segment.finish_fold();
             assert!(!segment.is_folding());

@@ -4,9 +4,10 @@
 //! The modules stand in the order of the data's way; a file may know those before it:
 //!
 //! * the wire: [`time`], [`timer`], [`layout`], [`segment`], [`scope`], [`stats`], [`record`],
-//!   [`ring`], [`lane`]
+//!   [`ring`], [`lane`], [`fold`]
 //! * between both sides: [`wake`], [`calibration`], [`stall`]
-//! * the watchdog: [`table`], [`policy`], [`reap`], [`news`], [`expiry`], [`tick`]
+//! * the watchdog: [`tick`] (the loop and its traits), [`news`], [`table`], [`expiry`], [`policy`],
+//!   [`reap`]
 //!
 //! A segment is a slice of atomic 64-bit words, `&[AtomicU64]`: whatever maps it (the crate
 //! `hangwatch`), builds it in a test or fills it at random (the fuzzer) hands over that slice, and
@@ -40,3 +41,9 @@ pub mod stall;
 pub mod wake;
 
 pub mod table;
+
+pub mod expiry;
+pub mod news;
+pub mod policy;
+pub mod reap;
+pub mod tick;

@@ -15,6 +15,9 @@
 
 mod block;
 
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
 use core::{mem, ops::Range};
 
 use self::block::Block;

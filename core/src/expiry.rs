@@ -1,0 +1,511 @@
+//! Expiry: the table over a real segment. Which timers there are, whose, and which have expired.
+//!
+//! [`Expiry`] keeps a seat for each lane (who sits there, and whether the kernel has said so) and a
+//! leaf of the [`Minima`] for each timer. A leaf says when to look at the timer word, nothing more:
+//! whatever is popped is decided by the word itself, so a leaf may be early but never late.
+//!
+//! It asks no kernel. What it wants to know goes into [`Expiry::take_requests`]; the answers come
+//! back through [`Expiry::admit`] and [`Expiry::worker_gone`].
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::atomic::{Ordering, add_single_writer};
+use crate::lane::{Lane, LaneState, OwnerWord, TimerDetail};
+use crate::news::News;
+use crate::policy::Policy;
+use crate::segment::{Counter, Segment};
+use crate::stall::{Stall, Stalls};
+use crate::table::{IDLE, Minima};
+use crate::tick::{Expired, Table};
+use crate::time::{Nanos, Units};
+use crate::timer::{TimerState, TimerWord};
+
+/// How soon a due timer whose lane's owner is not yet proved is looked at again, ns.
+const UNPROVED_RETRY_NS: u64 = 1_000_000;
+/// How often the kernel is asked again about a lane nobody could be proved to own, ns.
+const ASK_AGAIN_NS: u64 = 500_000_000;
+/// How many lanes one tick recycles at most: the rest waits for the next.
+const RECYCLED_A_TICK: usize = 64;
+
+/// A process the watchdog has admitted: an index into the admitter's list, never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WorkerId(pub u64);
+
+/// One timer that has expired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpiredTimer {
+    /// Its lane.
+    pub lane: u32,
+    /// Its index in the lane.
+    pub timer: u16,
+    /// Its word when it was found.
+    pub word: TimerWord,
+    /// Its details.
+    pub detail: TimerDetail,
+    /// Its deadline with every stall credited.
+    pub deadline: Nanos,
+}
+
+/// What the kernel said about a lane's owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// This process holds the lane's lock: signals may go to it.
+    Worker(WorkerId),
+    /// Its process is dead, or has exec'd into something else: the lane is recycled, nobody signalled.
+    Gone,
+    /// It lives where it cannot be proved; it is reported, never signalled.
+    Unattestable,
+    /// No answer yet; it is asked again.
+    Unknown,
+}
+
+/// What the watchdog is to find out or to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Ask the kernel who owns this lane.
+    Admit {
+        /// The lane.
+        lane: u32,
+        /// Its owner word.
+        owner: OwnerWord,
+    },
+    /// A lane lied and is quarantined.
+    Quarantined {
+        /// The lane.
+        lane: u32,
+    },
+    /// A timer expired whose owner cannot be proved: it is reported, nobody is signalled.
+    Unattestable(ExpiredTimer),
+    /// A timer has used the fraction of its allowance that `--warn-at` names.
+    Warning(ExpiredTimer),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nobody's, or on its way: nothing is enforced.
+    Vacant,
+    /// Attached; the kernel has been asked at this time.
+    Asked(Nanos),
+    Admitted(WorkerId),
+    /// The kernel could not say, last asked at this time.
+    Unattestable(Nanos),
+    /// It lied; whether its owner lives was last asked at this time.
+    Quarantined(Nanos),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seat {
+    owner: OwnerWord,
+    phase: Phase,
+}
+
+impl Seat {
+    fn is_quarantined(self) -> bool {
+        matches!(self.phase, Phase::Quarantined(_))
+    }
+
+    /// Whether its timers are of any interest.
+    fn is_taken(self) -> bool {
+        !matches!(self.phase, Phase::Vacant | Phase::Quarantined(_))
+    }
+}
+
+/// The table over a segment.
+pub struct Expiry<'a> {
+    segment: Segment<'a>,
+    minima: Minima,
+    seats: Vec<Seat>,
+    /// The word for which a timer's leaf was put off, for a retry or a credit: the sweep, which sees
+    /// it due, lets such a leaf be.
+    put_off: Vec<TimerWord>,
+    stalls: Stalls,
+    warn: Option<Warnings>,
+    now: Nanos,
+    requests: Vec<Request>,
+    recycle: Vec<(u32, OwnerWord)>,
+}
+
+/// Which arming of each timer has been warned of.
+struct Warnings {
+    policy: Policy,
+    warned: Vec<u64>,
+}
+
+impl<'a> Expiry<'a> {
+    /// A table that knows nothing yet: the lanes are news.
+    pub fn new(segment: Segment<'a>, policy: Policy, now: Nanos) -> Self {
+        let geometry = segment.geometry();
+        let timers = geometry.lanes as usize * geometry.timers as usize;
+        let warn = policy.warn_at.map(|_| Warnings { policy, warned: alloc::vec![0; timers] });
+        let vacant = Seat { owner: OwnerWord(0), phase: Phase::Vacant };
+        Expiry {
+            segment,
+            minima: Minima::new(timers),
+            seats: alloc::vec![vacant; geometry.lanes as usize],
+            put_off: alloc::vec![TimerWord::FRESH; timers],
+            stalls: segment.stalls(now),
+            warn,
+            now,
+            requests: Vec::new(),
+            recycle: Vec::new(),
+        }
+    }
+
+    /// What is to be asked or told since the last call.
+    pub fn take_requests(&mut self) -> Vec<Request> {
+        core::mem::take(&mut self.requests)
+    }
+
+    /// The kernel's answer about a lane.
+    pub fn admit(&mut self, lane: u32, owner: OwnerWord, admission: Admission) {
+        let Some(seat) = self.seats.get_mut(lane as usize) else {
+            return;
+        };
+        if seat.owner != owner {
+            return; // the answer is about an earlier owner
+        }
+        match admission {
+            Admission::Gone => self.recycle.push((lane, owner)),
+            Admission::Worker(worker) if !seat.is_quarantined() => {
+                seat.phase = Phase::Admitted(worker);
+                self.refresh_lane(lane);
+            }
+            Admission::Unattestable if !seat.is_quarantined() => {
+                seat.phase = Phase::Unattestable(self.now);
+                self.refresh_lane(lane);
+            }
+            Admission::Worker(_) | Admission::Unattestable | Admission::Unknown => {}
+        }
+    }
+
+    /// A worker's process is dead, or has exec'd: its lanes are recycled.
+    pub fn worker_gone(&mut self, worker: WorkerId) {
+        for (lane, seat) in self.seats.iter().enumerate() {
+            if seat.phase == Phase::Admitted(worker) {
+                self.recycle.push((lane as u32, seat.owner));
+            }
+        }
+    }
+
+    /// The worker that owns a lane, where the kernel has said so.
+    pub fn worker_of(&self, lane: u32) -> Option<WorkerId> {
+        match self.seats.get(lane as usize)?.phase {
+            Phase::Admitted(worker) => Some(worker),
+            _ => None,
+        }
+    }
+
+    /// Whether a lane is quarantined.
+    pub fn is_quarantined(&self, lane: u32) -> bool {
+        self.seats.get(lane as usize).is_some_and(|seat| seat.is_quarantined())
+    }
+
+    fn id(&self, lane: u32, timer: usize) -> usize {
+        lane as usize * self.segment.geometry().timers as usize + timer
+    }
+
+    fn ids(&self, lane: u32) -> core::ops::Range<usize> {
+        self.id(lane, 0)..self.id(lane + 1, 0)
+    }
+
+    /// Sets a timer's leaf by its word.
+    fn refresh(&mut self, lane: u32, index: usize) {
+        if !self.seats[lane as usize].is_taken() {
+            return;
+        }
+        let place = self.segment.lane(lane);
+        let Some(timer) = place.timer(index) else {
+            return;
+        };
+        let word = timer.load();
+        if word.state().is_none() {
+            self.quarantine(lane);
+            return;
+        }
+        let mut look_at = word.look_at();
+        if self.warn.is_some() && word.state() == Some(TimerState::Armed) {
+            look_at = look_at.min(self.warn_time(place, lane, index, word));
+        }
+        self.minima.set(self.id(lane, index), look_at.0);
+    }
+
+    fn warn_time(&self, place: Lane<'_>, lane: u32, index: usize, word: TimerWord) -> Nanos {
+        let (Some(warn), Some(detail)) = (&self.warn, place.read_detail(index, word)) else {
+            return Nanos::NEVER;
+        };
+        if warn.warned[self.id(lane, index)] == word.bits() {
+            return Nanos::NEVER;
+        }
+        let deadline = word.deadline().begins();
+        warn.policy.warn_time(detail.acquired_at, deadline).unwrap_or(Nanos::NEVER)
+    }
+
+    fn refresh_lane(&mut self, lane: u32) {
+        for timer in 0..self.segment.geometry().timers as usize {
+            self.refresh(lane, timer);
+        }
+    }
+
+    fn quarantine(&mut self, lane: u32) {
+        if self.seats[lane as usize].is_quarantined() {
+            return;
+        }
+        self.seats[lane as usize].phase = Phase::Quarantined(self.now);
+        self.segment.lane(lane).quarantine();
+        self.minima.clear_block(self.ids(lane));
+        add_single_writer(self.segment.counter(Counter::Quarantined), 1);
+        self.requests.push(Request::Quarantined { lane });
+    }
+
+    /// A lane's owner word changed.
+    fn owner_changed(&mut self, lane: u32, owner: OwnerWord) {
+        self.minima.clear_block(self.ids(lane));
+        self.seats[lane as usize] = Seat { owner, phase: Phase::Vacant };
+        match owner.state() {
+            Some(LaneState::Free) => {}
+            // Half-way: asked about too, in case its claimant died there.
+            Some(LaneState::Claimed) => self.ask(lane),
+            Some(LaneState::Attached) => {
+                self.ask(lane);
+                self.refresh_lane(lane);
+            }
+            Some(LaneState::Detached | LaneState::Recycling) => self.recycle.push((lane, owner)),
+            None => self.quarantine(lane),
+        }
+    }
+
+    fn ask(&mut self, lane: u32) {
+        let seat = &mut self.seats[lane as usize];
+        seat.phase = match seat.phase {
+            Phase::Quarantined(_) => Phase::Quarantined(self.now),
+            Phase::Unattestable(_) => Phase::Unattestable(self.now),
+            _ => Phase::Asked(self.now),
+        };
+        self.requests.push(Request::Admit { lane, owner: seat.owner });
+    }
+
+    /// Asks again about lanes whose owner is not proved; about a quarantined one too: it may be dead.
+    fn ask_again(&mut self) {
+        for lane in 0..self.segment.lanes_used() {
+            let (Phase::Asked(at) | Phase::Unattestable(at) | Phase::Quarantined(at)) =
+                self.seats[lane as usize].phase
+            else {
+                continue;
+            };
+            if self.now.since(at) >= ASK_AGAIN_NS {
+                self.ask(lane);
+            }
+        }
+    }
+
+    /// Frees lanes whose owners are known to be gone, a bounded number a tick.
+    fn recycle_some(&mut self) {
+        for _ in 0..RECYCLED_A_TICK {
+            let Some((lane, owner)) = self.recycle.pop() else {
+                return;
+            };
+            let place = self.segment.lane(lane);
+            if self.seats[lane as usize].owner != owner {
+                continue;
+            }
+            // Where a worker claimed a detached lane first, its claim is news on the next tick.
+            let Some(recycling) = place.begin_recycling(owner) else {
+                continue;
+            };
+            self.segment.fold_lane(lane);
+            place.end_recycling(recycling);
+            self.minima.clear_block(self.ids(lane));
+            self.seats[lane as usize].phase = Phase::Vacant;
+            add_single_writer(self.segment.counter(Counter::Recycled), 1);
+        }
+    }
+
+    /// One timer that the minima popped: expired, or to be looked at later.
+    fn popped(&mut self, id: usize, now: Nanos, due: &mut Due) {
+        let timers = self.segment.geometry().timers as usize;
+        let (lane, index) = ((id / timers) as u32, id % timers);
+        let place = self.segment.lane(lane);
+        let Some(word) = place.timer(index).map(crate::timer::Timer::load) else {
+            return;
+        };
+        let phase = self.seats[lane as usize].phase;
+        match word.state() {
+            None => return self.quarantine(lane),
+            Some(TimerState::Armed | TimerState::Condemned) => {}
+            Some(_) => return,
+        }
+        let Some(detail) = place.read_detail(index, word) else {
+            return self.refresh(lane, index);
+        };
+        let deadline = self.stalls.credited(detail.acquired_at, word.deadline().begins());
+        let expired = ExpiredTimer { lane, timer: index as u16, word, detail, deadline };
+        if word.state() == Some(TimerState::Armed) && deadline > now {
+            return self.not_yet(id, expired, now);
+        }
+        match phase {
+            Phase::Admitted(worker) => due.add(worker, expired),
+            Phase::Asked(_) => self.put_off(id, word, now.plus(UNPROVED_RETRY_NS)),
+            Phase::Unattestable(_) => {
+                // Reported once: the word says so, for a successor too.
+                if place.timer(index).is_some_and(|timer| timer.report(word)) {
+                    add_single_writer(self.segment.counter(Counter::Reported), 1);
+                    self.requests.push(Request::Unattestable(expired));
+                }
+            }
+            Phase::Vacant | Phase::Quarantined(_) => {}
+        }
+    }
+
+    /// Popped before its deadline: for its warning, or because a stall was credited to it.
+    fn not_yet(&mut self, id: usize, expired: ExpiredTimer, now: Nanos) {
+        let mut look_at = expired.deadline;
+        if let Some(warn) = &mut self.warn
+            && warn.warned[id] != expired.word.bits()
+        {
+            let at = warn.policy.warn_time(expired.detail.acquired_at, expired.deadline);
+            match at {
+                Some(at) if at > now => look_at = look_at.min(at),
+                Some(_) => {
+                    warn.warned[id] = expired.word.bits();
+                    self.requests.push(Request::Warning(expired));
+                }
+                None => {}
+            }
+        }
+        self.put_off(id, expired.word, look_at);
+    }
+
+    fn put_off(&mut self, id: usize, word: TimerWord, until: Nanos) {
+        self.put_off[id] = word;
+        self.minima.set(id, until.0);
+    }
+}
+
+/// Expired timers, gathered by worker in the order of their deadlines.
+#[derive(Default)]
+struct Due {
+    by_worker: BTreeMap<WorkerId, usize>,
+    expired: Vec<Expired<WorkerId, ExpiredTimer>>,
+}
+
+impl Due {
+    fn add(&mut self, worker: WorkerId, timer: ExpiredTimer) {
+        let place = *self.by_worker.entry(worker).or_insert_with(|| {
+            self.expired.push(Expired { worker, timers: Vec::new() });
+            self.expired.len() - 1
+        });
+        self.expired[place].timers.push(timer);
+    }
+}
+
+impl Table for Expiry<'_> {
+    type News = News;
+    type Worker = WorkerId;
+    type Timer = ExpiredTimer;
+
+    fn apply(&mut self, news: News) {
+        match news {
+            News::Timers { lane, first, mut timers } => {
+                while timers != 0 {
+                    let index = usize::from(first) + timers.trailing_zeros() as usize;
+                    timers &= timers - 1;
+                    self.refresh(lane, index);
+                }
+            }
+            News::Lapped { lane } => self.refresh_lane(lane),
+            News::Owner { lane, owner } => self.owner_changed(lane, owner),
+            News::Garbage { lane } => self.quarantine(lane),
+        }
+    }
+
+    fn next_deadline(&self) -> Nanos {
+        if self.recycle.is_empty() { Nanos(self.minima.next_deadline()) } else { self.now }
+    }
+
+    fn sweep(&mut self, now: Nanos) {
+        self.now = now;
+        let today = Units::begun_by(now);
+        for lane in 0..self.segment.lanes_used() {
+            let seat = self.seats[lane as usize];
+            if seat.owner.state() != Some(LaneState::Attached) || !seat.is_taken() {
+                continue;
+            }
+            let place = self.segment.lane(lane);
+            let timers = &place.timers()[..place.high_water()];
+            // Relaxed: the pop reads the word again.
+            let due = timers
+                .iter()
+                .map(|word| TimerWord::from_bits(word.load(Ordering::Relaxed)).is_due(today))
+                .fold(false, core::ops::BitOr::bitor);
+            if due {
+                self.sweep_lane(lane, today);
+            }
+        }
+        self.ask_again();
+        self.recycle_some();
+    }
+
+    fn expired(&mut self, now: Nanos) -> Vec<Expired<WorkerId, ExpiredTimer>> {
+        self.now = now;
+        if self.minima.next_deadline() > now.0 {
+            return Vec::new();
+        }
+        let mut popped = Vec::new();
+        self.minima.pop_due(now.0, |id, _| popped.push(id));
+        let mut due = Due::default();
+        for id in popped {
+            self.popped(id, now, &mut due);
+        }
+        due.expired
+    }
+
+    fn keep(&mut self, expired: Expired<WorkerId, ExpiredTimer>, again_at: Nanos) {
+        for timer in expired.timers {
+            let place = self.segment.lane(timer.lane).timer(usize::from(timer.timer));
+            let word = place.map_or(timer.word, crate::timer::Timer::load);
+            self.put_off(self.id(timer.lane, usize::from(timer.timer)), word, again_at);
+        }
+    }
+
+    fn clear(&mut self, workers: &[WorkerId]) {
+        for lane in 0..self.segment.lanes_used() {
+            let Phase::Admitted(worker) = self.seats[lane as usize].phase else {
+                continue;
+            };
+            if workers.binary_search(&worker).is_err() {
+                continue;
+            }
+            let place = self.segment.lane(lane);
+            for index in 0..place.timers().len() {
+                let word = place.timer(index).map(crate::timer::Timer::load);
+                if word.and_then(TimerWord::state) == Some(TimerState::Condemned) {
+                    self.segment.end_timer(lane, index as u16);
+                    self.minima.set(self.id(lane, index), IDLE);
+                }
+            }
+        }
+    }
+
+    fn credit(&mut self, stall: Stall) {
+        self.segment.credit_stall(stall);
+        self.stalls = self.segment.stalls(stall.until);
+        add_single_writer(self.segment.counter(Counter::Stalls), 1);
+    }
+}
+
+impl Expiry<'_> {
+    /// Sets the leaves of a lane's due timers that no news told of.
+    fn sweep_lane(&mut self, lane: u32, today: Units) {
+        let place = self.segment.lane(lane);
+        for index in 0..place.timers().len() {
+            let id = self.id(lane, index);
+            let Some(word) = place.timer(index).map(crate::timer::Timer::load) else {
+                return;
+            };
+            if word.is_due(today) && self.minima.get(id) > self.now.0 && self.put_off[id] != word {
+                self.refresh(lane, index);
+            }
+        }
+    }
+}

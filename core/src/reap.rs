@@ -1,0 +1,484 @@
+//! The reap: signalling the process behind condemned timers until it is gone, as a state machine.
+//!
+//! ```text
+//! condemned -> evidence -> signalled -> (grace) -> killed -> dead
+//!                             |                       +----> unkillable -> dead
+//!                             +-> dead
+//! ```
+//!
+//! [`Reaping`] decides first whether a worker may be signalled at all ([`Verdict`], brake, notify
+//! only), condemns its timers (a release that comes first wins), then drives one machine a worker.
+//! Nothing here waits: a step that must is asked again on a later tick.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+use crate::atomic::{Ordering, add_single_writer};
+use crate::expiry::{ExpiredTimer, WorkerId};
+use crate::policy::{Brake, Policy, SIGKILL};
+use crate::segment::{Counter, Segment};
+use crate::tick::{Reap, Reaper};
+use crate::time::Nanos;
+use crate::timer::TimerState;
+
+/// Whether a worker may be signalled now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may.
+    Go,
+    /// It may not while this lasts; it is reported.
+    Held(Hold),
+    /// Not before the kernel has answered; asked again at this time.
+    Wait(Nanos),
+}
+
+/// Why an overdue worker is reported and not signalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// A debugger traces it.
+    Traced,
+    /// Its control group is frozen.
+    Frozen,
+    /// It is stopped, and the watchdog was told to leave stopped workers alone.
+    Stopped,
+}
+
+/// How sending a signal went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// It was sent, at this time.
+    At(Nanos),
+    /// The process was dead already.
+    Gone,
+}
+
+/// Whether the evidence is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// As much as there will be.
+    Ready,
+    /// Not yet; asked again at this time.
+    Pending(Nanos),
+}
+
+/// What a reap does to the world.
+pub trait Hands {
+    /// A failure that should not be.
+    type Error: core::fmt::Debug;
+    /// Whether the worker that owns `lane` may be signalled.
+    fn verdict(&mut self, now: Nanos, worker: WorkerId, lane: u32) -> Verdict;
+    /// Captures evidence; called until it is ready. The default has none to capture.
+    fn evidence(&mut self, _now: Nanos, _worker: WorkerId, _timers: &[ExpiredTimer]) -> Evidence {
+        Evidence::Ready
+    }
+    /// Sends a signal through the kernel's own handle on the process.
+    ///
+    /// # Errors
+    /// Where the signal could not be sent, and not because the process is dead.
+    fn signal(&mut self, worker: WorkerId, signal: u8) -> Result<Sent, Self::Error>;
+    /// Whether the process is dead, by that handle.
+    fn is_dead(&mut self, worker: WorkerId) -> bool;
+    /// Takes note of what happened.
+    fn note(&mut self, event: Event<'_, Self::Error>);
+}
+
+/// How an expiry ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The worker died of the first signal, or of SIGKILL after it.
+    Reaped,
+    /// The worker had ended before a signal was sent.
+    Exited,
+    /// Reported only: the timer or the watchdog is notify-only.
+    Reported,
+    /// Reported only, because the brake holds.
+    Braked,
+    /// The worker survived SIGKILL until now. Another event follows when it is dead.
+    Unkillable,
+    /// The signal could not be sent; the worker counts as reaped.
+    Failed,
+}
+
+/// One thing a reap has to tell.
+#[derive(Debug)]
+pub enum Event<'e, E> {
+    /// An expiry came to its end (or to a point that must be known: unkillable).
+    Expiry {
+        /// Whose.
+        worker: WorkerId,
+        /// Which timer.
+        timer: &'e ExpiredTimer,
+        /// The last signal sent, 0 for none.
+        signal: u8,
+        /// How late the first signal (or the report) came after the deadline, ns.
+        late_ns: u64,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// An overdue worker is not signalled while this lasts. Told once.
+    Held {
+        /// Whose.
+        worker: WorkerId,
+        /// The first of its overdue timers.
+        timer: &'e ExpiredTimer,
+        /// Why.
+        hold: Hold,
+    },
+    /// The brake engaged.
+    Braked {
+        /// The limit that was reached, workers a minute.
+        max_reaps: u32,
+    },
+    /// A signal was sent.
+    Signalled {
+        /// To whom.
+        worker: WorkerId,
+        /// Which.
+        signal: u8,
+    },
+    /// A reap failed in a way it should not.
+    Failed {
+        /// Whose.
+        worker: WorkerId,
+        /// How.
+        error: E,
+    },
+}
+
+/// Where a worker's reap stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Its timers are condemned.
+    Condemned,
+    /// Evidence is being captured.
+    Evidence,
+    /// A signal it can catch was sent; it has until then.
+    InGrace {
+        /// When SIGKILL follows.
+        until: Nanos,
+    },
+    /// SIGKILL was sent; it counts as unkillable from then on.
+    Killed {
+        /// When it counts as unkillable.
+        until: Nanos,
+    },
+    /// It survived SIGKILL; it is tried again then.
+    Unkillable {
+        /// When it is tried again.
+        until: Nanos,
+    },
+}
+
+#[derive(Clone, Debug)]
+struct Machine {
+    state: State,
+    signal: u8,
+    signalled_at: Option<Nanos>,
+    timers: Vec<ExpiredTimer>,
+}
+
+/// The reaper over a real segment.
+pub struct Reaping<'a, H> {
+    segment: Segment<'a>,
+    policy: Policy,
+    brake: Brake,
+    machines: BTreeMap<WorkerId, Machine>,
+    held: BTreeMap<WorkerId, Hold>,
+    hands: H,
+}
+
+impl<'a, H: Hands> Reaping<'a, H> {
+    /// A reaper with nothing under way.
+    pub fn new(segment: Segment<'a>, policy: Policy, hands: H) -> Self {
+        let (machines, held) = (BTreeMap::new(), BTreeMap::new());
+        Reaping { segment, policy, brake: Brake::default(), machines, held, hands }
+    }
+
+    /// The hands.
+    pub fn hands_mut(&mut self) -> &mut H {
+        &mut self.hands
+    }
+
+    /// Where the reap of `worker` stands.
+    pub fn state(&self, worker: WorkerId) -> Option<State> {
+        self.machines.get(&worker).map(|machine| machine.state)
+    }
+
+    /// A worker's process is dead: if its reap is under way, that ends now, whatever it waits for.
+    pub fn worker_died(&mut self, worker: WorkerId) {
+        self.held.remove(&worker);
+        if let Some(machine) = self.machines.remove(&worker) {
+            let signalled = machine.signalled_at.is_some();
+            let outcome = if signalled { Outcome::Reaped } else { Outcome::Exited };
+            self.ended(worker, &machine, outcome);
+        }
+    }
+
+    /// Whether the brake holds.
+    pub fn is_braked(&self) -> bool {
+        self.brake.is_engaged()
+    }
+
+    /// Lets the brake go: an operator said so.
+    pub fn release_brake(&mut self) {
+        self.brake.release();
+        self.segment.watchdog().braked().store(0, Ordering::Relaxed);
+    }
+
+    /// Changes the policy from now on.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
+    fn count(&self, counter: Counter) {
+        add_single_writer(self.segment.counter(counter), 1);
+    }
+
+    /// Reports a timer instead of condemning it. Nothing where its worker released it first.
+    fn report(&mut self, now: Nanos, worker: WorkerId, timer: &ExpiredTimer, outcome: Outcome) {
+        let place = self.segment.lane(timer.lane).timer(usize::from(timer.timer));
+        if !place.is_some_and(|place| place.report(timer.word)) {
+            return;
+        }
+        self.count(Counter::Expired);
+        self.count(Counter::Reported);
+        let late_ns = now.since(timer.deadline);
+        self.hands.note(Event::Expiry { worker, timer, signal: 0, late_ns, outcome });
+    }
+
+    /// Splits what expired: reports what is notify-only, says what else asks for a signal.
+    fn split_off_reports(
+        &mut self,
+        now: Nanos,
+        worker: WorkerId,
+        timers: &[ExpiredTimer],
+    ) -> Vec<ExpiredTimer> {
+        let mut left = Vec::with_capacity(timers.len());
+        for timer in timers {
+            let condemned = timer.word.state() == Some(TimerState::Condemned);
+            if condemned || self.policy.signal_for(timer.detail.signal).is_some() {
+                left.push(*timer);
+            } else {
+                self.report(now, worker, timer, Outcome::Reported);
+            }
+        }
+        left
+    }
+
+    /// Whether the worker may be signalled now; if not, when to ask again.
+    fn may_signal(
+        &mut self,
+        now: Nanos,
+        worker: WorkerId,
+        first: &ExpiredTimer,
+    ) -> Result<(), Nanos> {
+        let interval_ns = self.segment.fixed().horizon_ns;
+        match self.hands.verdict(now, worker, first.lane) {
+            Verdict::Go => match self.held.remove(&worker) {
+                None => Ok(()),
+                // It could not run while it was held: it gets its allowance once more.
+                Some(_) => Err(now.plus(first.deadline.since(first.detail.acquired_at))),
+            },
+            Verdict::Held(hold) => {
+                if self.held.insert(worker, hold) != Some(hold) {
+                    self.hands.note(Event::Held { worker, timer: first, hold });
+                }
+                Err(now.plus(interval_ns))
+            }
+            Verdict::Wait(until) => Err(until),
+        }
+    }
+
+    /// Claims the timers; those that their worker released first are dropped.
+    fn condemn(&mut self, timers: Vec<ExpiredTimer>) -> Vec<ExpiredTimer> {
+        let mut condemned = timers;
+        condemned.retain(|timer| {
+            if timer.word.state() == Some(TimerState::Condemned) {
+                return true; // by a watchdog before this one
+            }
+            let place = self.segment.lane(timer.lane).timer(usize::from(timer.timer));
+            let won = place.is_some_and(|place| place.condemn(timer.word));
+            if won {
+                self.count(Counter::Expired);
+                self.count(Counter::Condemned);
+            }
+            won
+        });
+        condemned
+    }
+
+    /// The first look at a worker's expired timers. `None`: nothing is left to reap.
+    fn begin(
+        &mut self,
+        now: Nanos,
+        worker: WorkerId,
+        timers: &[ExpiredTimer],
+    ) -> Option<Result<Machine, Nanos>> {
+        let mut left = self.split_off_reports(now, worker, timers);
+        let first = *left.first()?;
+        if let Err(again_at) = self.may_signal(now, worker, &first) {
+            return Some(Err(again_at));
+        }
+        let resumed = left.iter().any(|timer| timer.word.state() == Some(TimerState::Condemned));
+        let was_braked = self.brake.is_engaged();
+        // A condemned timer is final: the brake only holds back what is not condemned yet.
+        if !resumed && !self.brake.allows(now, self.policy.max_reaps) {
+            if !was_braked {
+                self.segment.watchdog().braked().store(1, Ordering::Relaxed);
+                let max_reaps = self.policy.max_reaps.unwrap_or_default();
+                self.hands.note(Event::Braked { max_reaps });
+            }
+            for timer in &left {
+                self.report(now, worker, timer, Outcome::Braked);
+            }
+            return None;
+        }
+        left = self.condemn(left);
+        let first = left.first()?;
+        let signal = self.policy.signal_for(first.detail.signal).unwrap_or(SIGKILL);
+        Some(Ok(Machine { state: State::Condemned, signal, signalled_at: None, timers: left }))
+    }
+
+    /// Moves one machine as far as it goes without waiting.
+    fn step(
+        &mut self,
+        now: Nanos,
+        worker: WorkerId,
+        machine: &mut Machine,
+    ) -> Result<Reap, H::Error> {
+        loop {
+            match machine.state {
+                State::Condemned => machine.state = State::Evidence,
+                State::Evidence => {
+                    match self.hands.evidence(now, worker, &machine.timers) {
+                        Evidence::Ready => {}
+                        Evidence::Pending(again_at) => return Ok(Reap::Kept { again_at }),
+                    }
+                    if !self.send(worker, machine, machine.signal)? {
+                        return Ok(self.ended(worker, machine, Outcome::Exited));
+                    }
+                }
+                State::InGrace { until } => {
+                    if self.hands.is_dead(worker) {
+                        return Ok(self.ended(worker, machine, Outcome::Reaped));
+                    }
+                    if now < until {
+                        return Ok(Reap::Kept { again_at: until });
+                    }
+                    self.send(worker, machine, SIGKILL)?;
+                }
+                State::Killed { until } | State::Unkillable { until } => {
+                    if self.hands.is_dead(worker) {
+                        return Ok(self.ended(worker, machine, Outcome::Reaped));
+                    }
+                    if now < until {
+                        return Ok(Reap::Kept { again_at: until });
+                    }
+                    return self.survived(now, worker, machine);
+                }
+            }
+        }
+    }
+
+    /// Sends `signal` and moves on. False where the process was dead already.
+    fn send(
+        &mut self,
+        worker: WorkerId,
+        machine: &mut Machine,
+        signal: u8,
+    ) -> Result<bool, H::Error> {
+        let Sent::At(at) = self.hands.signal(worker, signal)? else {
+            if machine.signalled_at.is_some() {
+                machine.state = State::Killed { until: Nanos::NEVER }; // dead: the next step says so
+            }
+            return Ok(false);
+        };
+        machine.signal = signal;
+        machine.signalled_at.get_or_insert(at);
+        machine.state = if signal == SIGKILL {
+            State::Killed { until: at.plus(self.policy.unkillable_after_ns) }
+        } else {
+            State::InGrace { until: at.plus(self.policy.grace_after_ns(signal)) }
+        };
+        self.hands.note(Event::Signalled { worker, signal });
+        Ok(true)
+    }
+
+    /// A worker outlived SIGKILL: said once, tried again slowly.
+    fn survived(
+        &mut self,
+        now: Nanos,
+        worker: WorkerId,
+        machine: &mut Machine,
+    ) -> Result<Reap, H::Error> {
+        if matches!(machine.state, State::Killed { .. }) {
+            self.count(Counter::Unkillable);
+            self.tell(worker, machine, Outcome::Unkillable);
+        }
+        self.hands.signal(worker, SIGKILL)?;
+        let again_at = now.plus(self.policy.unkillable_retry_ns);
+        machine.state = State::Unkillable { until: again_at };
+        Ok(Reap::Kept { again_at })
+    }
+
+    fn tell(&mut self, worker: WorkerId, machine: &Machine, outcome: Outcome) {
+        let signal = if machine.signalled_at.is_some() { machine.signal } else { 0 };
+        for timer in &machine.timers {
+            let late_ns = machine.signalled_at.map_or(0, |at| at.since(timer.deadline));
+            self.hands.note(Event::Expiry { worker, timer, signal, late_ns, outcome });
+        }
+    }
+
+    fn ended(&mut self, worker: WorkerId, machine: &Machine, outcome: Outcome) -> Reap {
+        if outcome == Outcome::Reaped {
+            self.count(Counter::Reaped);
+        }
+        self.tell(worker, machine, outcome);
+        Reap::Reaped
+    }
+}
+
+impl<H: Hands> Reaper<WorkerId, ExpiredTimer> for Reaping<'_, H> {
+    type Error = H::Error;
+
+    fn reap(
+        &mut self,
+        now: Nanos,
+        worker: WorkerId,
+        timers: &[ExpiredTimer],
+    ) -> Result<Reap, H::Error> {
+        let mut machine = match self.machines.remove(&worker) {
+            Some(mut machine) => {
+                // Timers that expired since belong to the same reap.
+                let new =
+                    timers.iter().filter(|timer| timer.word.state() != Some(TimerState::Condemned));
+                let new: Vec<ExpiredTimer> = new.copied().collect();
+                let mut new = self.condemn(new);
+                machine.timers.append(&mut new);
+                machine
+            }
+            None => match self.begin(now, worker, timers) {
+                Some(Ok(machine)) => machine,
+                Some(Err(again_at)) => return Ok(Reap::Kept { again_at }),
+                // Reported or released: their leaves are idle already, and nothing is condemned.
+                None => return Ok(Reap::Kept { again_at: Nanos::NEVER }),
+            },
+        };
+        match self.step(now, worker, &mut machine) {
+            Ok(Reap::Reaped) => Ok(Reap::Reaped),
+            Ok(kept) => {
+                self.machines.insert(worker, machine);
+                Ok(kept)
+            }
+            Err(error) => {
+                self.count(Counter::Failed);
+                self.tell(worker, &machine, Outcome::Failed);
+                Err(error)
+            }
+        }
+    }
+
+    fn reap_failed(&mut self, worker: WorkerId, error: H::Error) {
+        self.hands.note(Event::Failed { worker, error });
+    }
+}
