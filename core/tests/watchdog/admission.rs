@@ -1,0 +1,60 @@
+use hangwatch_core::expiry::{Admission, Request, WorkerId};
+use hangwatch_core::lane::LaneState;
+use hangwatch_core::policy::Policy;
+use hangwatch_core::segment::Counter;
+use hangwatch_core::timer::TimerState;
+
+use crate::world::{HORIZON, SECOND, World, place, words};
+
+#[test]
+fn a_worker_proved_after_its_deadline_is_reaped_on_the_next_tick() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let mut hung = world.worker(10);
+    hung.acquire(0, SECOND);
+    let deadline = world.now().plus(SECOND);
+    // The request is answered only now, long after the deadline.
+    world.watchdog.tick();
+    while world.now() < deadline.plus(5 * SECOND) {
+        world.watchdog.tick();
+    }
+    assert_eq!(world.signals(), []);
+    world.ask();
+    world.tick();
+    assert_eq!(world.signals().len(), 1);
+}
+
+#[test]
+fn a_lane_whose_claimant_died_half_way_comes_back() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    world.worker(10).detach();
+    world.serve_for(SECOND);
+    world.segment.note_lane_used(3);
+    world.segment.lane(3).claim(10).unwrap();
+    world.serve_for(SECOND);
+    assert_eq!(world.segment.lane(3).owner().state(), Some(LaneState::Claimed), "it lives");
+    world.kernel.borrow_mut().kill(10);
+    world.serve_for(SECOND);
+    assert_eq!(world.segment.lane(3).owner().state(), Some(LaneState::Free));
+}
+
+#[test]
+fn an_answer_about_an_earlier_owner_is_ignored() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let first = world.worker(10);
+    world.serve_for(HORIZON);
+    first.detach();
+    world.serve_for(SECOND);
+    let mut second = world.worker(20);
+    assert_eq!(second.lane, first.lane);
+    world.process(20, |process| process.admission = Admission::Unknown);
+    second.acquire(0, SECOND);
+    world.serve_for(HORIZON);
+    world.watchdog.table.admit(first.lane, first.owner, Admission::Worker(WorkerId(10)));
+    world.watchdog.table.admit(first.lane, first.owner, Admission::Gone);
+    world.serve_for(5 * SECOND);
+    assert_eq!(world.signals(), []);
+    assert_eq!(world.segment.lane(second.lane).owner(), second.owner);
+}
