@@ -23,6 +23,26 @@ fn stalled<'a>(words: &'a [hangwatch_core::atomic::AtomicU64]) -> (World<'a>, Na
 }
 
 #[test]
+fn a_stall_is_given_back_once_and_a_hung_worker_reaped_afterwards() {
+    let words = words();
+    let (mut world, due) = stalled(&words);
+    assert_eq!(world.signals(), [], "nobody is killed for the stall");
+    world.serve_until(due);
+    world.serve_for(5 * SECOND);
+    world.check_killed(10, due);
+    assert_eq!(world.count(Counter::Stalls), 1);
+}
+
+#[test]
+fn a_successor_honours_the_credit() {
+    let words = words();
+    let (mut world, due) = stalled(&words);
+    world.succeed(Policy::default());
+    world.serve_for(5 * SECOND);
+    world.check_killed(10, due);
+}
+
+#[test]
 fn a_stall_in_the_middle_of_a_long_allowance_is_added_to_it() {
     let words = words();
     let mut world = World::new(&words, Policy::default());
