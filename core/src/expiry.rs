@@ -462,9 +462,15 @@ impl Table for Expiry<'_> {
 
     fn keep(&mut self, expired: Expired<WorkerId, ExpiredTimer>, again_at: Nanos) {
         for timer in expired.timers {
-            let place = self.segment.lane(timer.lane).timer(usize::from(timer.timer));
+            let index = usize::from(timer.timer);
+            let place = self.segment.lane(timer.lane).timer(index);
             let word = place.map_or(timer.word, crate::timer::Timer::load);
-            self.put_off(self.id(timer.lane, usize::from(timer.timer)), word, again_at);
+            if word.is_of_arming(timer.word) {
+                self.put_off(self.id(timer.lane, index), word, again_at);
+            } else {
+                // Released and armed anew meanwhile: another deadline, and maybe no news of it.
+                self.refresh(timer.lane, index);
+            }
         }
     }
 

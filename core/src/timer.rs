@@ -106,6 +106,12 @@ impl TimerWord {
         self.0 & GENERATION_MASK
     }
 
+    /// Whether this is `armed` as it was, or as the watchdog condemned it.
+    #[inline]
+    pub fn is_of_arming(self, armed: TimerWord) -> bool {
+        self == armed || self == armed.with_state(TimerState::Condemned)
+    }
+
     /// Whether the timer is armed and its deadline has come by the unit `now`.
     #[inline]
     pub fn is_due(self, now: Units) -> bool {

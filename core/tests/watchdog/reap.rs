@@ -136,6 +136,21 @@ fn a_notify_only_timer_is_reported_once_and_may_be_armed_again() {
     assert_eq!(world.signals(), []);
 }
 
+/// The worker is stopped between the timer's store and its record, while its report is told.
+#[test]
+fn a_timer_armed_again_while_its_report_is_told_is_enforced() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let mut worker = world.worker(10);
+    let deadline = worker.acquire_with(0, SECOND, TimerSignal::NotifyOnly);
+    let timer = worker.timer(0);
+    world.kernel.borrow_mut().on_told = Some(Box::new(move || {
+        timer.rearm(timer.load(), Units::at_or_after(deadline.plus(SECOND))).unwrap();
+    }));
+    world.serve_until(deadline.plus(SECOND + HORIZON));
+    assert_eq!(world.outcomes(), [Outcome::Reported; 2]);
+}
+
 #[test]
 fn a_notify_only_watchdog_signals_nobody_whatever_a_timer_asks_for() {
     let words = words();
