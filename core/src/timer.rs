@@ -61,7 +61,7 @@ impl TimerWord {
 
     /// Takes 64 bits as they come from shared memory.
     #[inline]
-    pub fn from_bits(bits: u64) -> TimerWord {
+    pub const fn from_bits(bits: u64) -> TimerWord {
         TimerWord(bits)
     }
 

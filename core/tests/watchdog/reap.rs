@@ -261,6 +261,23 @@ fn a_held_worker_is_reported_once_and_gets_its_allowance_when_it_is_let_go() {
 }
 
 #[test]
+fn a_lapped_ring_does_not_end_the_allowance_of_a_worker_that_was_held() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let mut traced = world.worker(10);
+    traced.acquire(0, SECOND);
+    let let_go = world.now().plus(10 * SECOND);
+    hold(&mut world, 10, Hold::Traced, let_go);
+    world.serve_for(2 * HORIZON);
+    for _ in 0..50 {
+        traced.acquire(1, 60 * SECOND);
+        traced.release(1);
+    }
+    world.serve_for(500 * MS);
+    assert_eq!(world.signals(), []);
+}
+
+#[test]
 fn a_verdict_that_is_not_in_yet_is_waited_for() {
     let words = words();
     let mut world = World::new(&words, Policy::default());
