@@ -449,10 +449,9 @@ impl<H: Hands> Reaper<WorkerId, ExpiredTimer> for Reaping<'_, H> {
     ) -> Result<Reap, H::Error> {
         let mut machine = match self.machines.remove(&worker) {
             Some(mut machine) => {
-                // Timers that expired since belong to the same reap.
-                let new =
-                    timers.iter().filter(|timer| timer.word.state() != Some(TimerState::Condemned));
-                let new: Vec<ExpiredTimer> = new.copied().collect();
+                // Timers that expired since belong to the same reap, if they ask for a signal.
+                let mut new = self.split_off_reports(now, worker, timers);
+                new.retain(|timer| timer.word.state() != Some(TimerState::Condemned));
                 let mut new = self.condemn(new);
                 machine.timers.append(&mut new);
                 machine

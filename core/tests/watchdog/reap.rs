@@ -164,6 +164,19 @@ fn a_notify_only_watchdog_signals_nobody_whatever_a_timer_asks_for() {
 }
 
 #[test]
+fn a_notify_only_timer_that_expires_during_a_reap_is_reported_not_condemned() {
+    let words = words();
+    let mut world = World::new(&words, Policy { grace_ns: 5 * SECOND, ..Policy::default() });
+    let mut worker = world.worker(10);
+    world.process(10, |process| process.survives.insert(SIGTERM));
+    worker.acquire_with(0, SECOND, TimerSignal::Signal(SIGTERM));
+    worker.acquire_with(1, 2 * SECOND, TimerSignal::NotifyOnly);
+    world.serve_for(3 * SECOND);
+    assert_eq!(world.outcomes(), [Outcome::Reported]);
+    assert_eq!(worker.state(1), Some(TimerState::Reported));
+}
+
+#[test]
 fn timers_that_expire_during_a_reap_belong_to_it() {
     let words = words();
     let mut world = World::new(&words, Policy { grace_ns: 5 * SECOND, ..Policy::default() });
