@@ -177,13 +177,22 @@ struct Machine {
     timers: Vec<ExpiredTimer>,
 }
 
+/// A worker that was overdue and could not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    /// It is held.
+    For(Hold),
+    /// It was found let go at this time: timers older than that have their allowance from then.
+    Until(Nanos),
+}
+
 /// The reaper over a real segment.
 pub struct Reaping<'a, H> {
     segment: Segment<'a>,
     policy: Policy,
     brake: Brake,
     machines: BTreeMap<WorkerId, Machine>,
-    held: BTreeMap<WorkerId, Hold>,
+    held: BTreeMap<WorkerId, Held>,
     hands: H,
 }
 
@@ -270,23 +279,47 @@ impl<'a, H: Hands> Reaping<'a, H> {
         &mut self,
         now: Nanos,
         worker: WorkerId,
-        first: &ExpiredTimer,
+        timers: &[ExpiredTimer],
     ) -> Result<(), Nanos> {
-        let interval_ns = self.segment.fixed().horizon_ns;
+        let Some(first) = timers.first() else {
+            return Ok(());
+        };
         match self.hands.verdict(now, worker, first.lane) {
-            Verdict::Go => match self.held.remove(&worker) {
-                None => Ok(()),
-                // It could not run while it was held: it gets its allowance once more.
-                Some(_) => Err(now.plus(first.deadline.since(first.detail.acquired_at))),
-            },
+            Verdict::Go => self.has_had_its_allowance(now, worker, timers),
             Verdict::Held(hold) => {
-                if self.held.insert(worker, hold) != Some(hold) {
+                if self.held.insert(worker, Held::For(hold)) != Some(Held::For(hold)) {
                     self.hands.note(Event::Held { worker, timer: first, hold });
                 }
-                Err(now.plus(interval_ns))
+                Err(now.plus(self.segment.fixed().horizon_ns))
             }
             Verdict::Wait(until) => Err(until),
         }
+    }
+
+    /// A worker could not run while it was held: each timer from before it was let go gets its
+    /// allowance once more. If that of none has passed, when the first does.
+    fn has_had_its_allowance(
+        &mut self,
+        now: Nanos,
+        worker: WorkerId,
+        timers: &[ExpiredTimer],
+    ) -> Result<(), Nanos> {
+        let Some(held) = self.held.get_mut(&worker) else {
+            return Ok(());
+        };
+        let let_go_at = match *held {
+            Held::Until(at) => at,
+            Held::For(_) => now,
+        };
+        *held = Held::Until(let_go_at);
+        let due = timers.iter().map(|timer| {
+            let condemned = timer.word.state() == Some(TimerState::Condemned);
+            if condemned || timer.detail.acquired_at >= let_go_at {
+                return timer.deadline;
+            }
+            let_go_at.plus(timer.deadline.since(timer.detail.acquired_at))
+        });
+        due.min().filter(|due| *due > now).map_or(Ok(()), Err)
     }
 
     /// Claims the timers; those that their worker released first are dropped.
@@ -315,8 +348,8 @@ impl<'a, H: Hands> Reaping<'a, H> {
         timers: &[ExpiredTimer],
     ) -> Option<Result<Machine, Nanos>> {
         let mut left = self.split_off_reports(now, worker, timers);
-        let first = *left.first()?;
-        if let Err(again_at) = self.may_signal(now, worker, &first) {
+        left.first()?;
+        if let Err(again_at) = self.may_signal(now, worker, &left) {
             return Some(Err(again_at));
         }
         let resumed = left.iter().any(|timer| timer.word.state() == Some(TimerState::Condemned));

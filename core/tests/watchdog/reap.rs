@@ -274,6 +274,35 @@ fn a_held_worker_is_reported_once_and_gets_its_allowance_when_it_is_let_go() {
 }
 
 #[test]
+fn every_timer_that_was_held_gets_its_allowance_again() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let mut frozen = world.worker(10);
+    frozen.acquire(0, SECOND);
+    frozen.acquire(1, 5 * SECOND + 50 * MS);
+    let let_go = world.now().plus(10 * SECOND);
+    hold(&mut world, 10, Hold::Frozen, let_go);
+    frozen.release(0);
+    world.serve_until(let_go.plus(5 * SECOND));
+    assert_eq!(world.signals(), [], "the second timer has 5 s from when it was let go");
+    world.serve_for(SECOND);
+    assert_eq!(world.signalled(), [(10, SIGKILL)]);
+}
+
+#[test]
+fn a_timer_held_beside_an_earlier_one_does_not_end_its_allowance() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let mut frozen = world.worker(10);
+    frozen.acquire(0, SECOND);
+    frozen.acquire(1, 5 * SECOND + 50 * MS);
+    let let_go = world.now().plus(10 * SECOND);
+    hold(&mut world, 10, Hold::Frozen, let_go);
+    world.serve_until(let_go.plus(800 * MS));
+    assert_eq!(world.signals(), [], "the first timer has 1 s from when it was let go");
+}
+
+#[test]
 fn a_lapped_ring_does_not_end_the_allowance_of_a_worker_that_was_held() {
     let words = words();
     let mut world = World::new(&words, Policy::default());
