@@ -363,13 +363,7 @@ impl<'a> Expiry<'a> {
         match phase {
             Phase::Admitted(worker) => due.add(worker, expired),
             Phase::Asked(_) => self.put_off(id, word, now.plus(UNPROVED_RETRY_NS)),
-            Phase::Unattestable(_) => {
-                // Reported once: the word says so, for a successor too.
-                if place.timer(index).is_some_and(|timer| timer.report(word)) {
-                    add_single_writer(self.segment.counter(Counter::Reported), 1);
-                    self.requests.push(Request::Unattestable(expired));
-                }
-            }
+            Phase::Unattestable(_) => self.unattestable(id, expired),
             Phase::Vacant | Phase::Quarantined(_) => {}
         }
     }
@@ -391,6 +385,21 @@ impl<'a> Expiry<'a> {
             }
         }
         self.put_off(id, expired.word, look_at);
+    }
+
+    /// Reported once: the word says so, for a successor too. Condemned by a watchdog that could prove
+    /// its owner, it stays so.
+    fn unattestable(&mut self, id: usize, expired: ExpiredTimer) {
+        let place = self.segment.lane(expired.lane).timer(usize::from(expired.timer));
+        if expired.word.state() == Some(TimerState::Condemned) {
+            self.put_off(id, expired.word, Nanos::NEVER);
+        } else if place.is_some_and(|timer| timer.report(expired.word)) {
+            add_single_writer(self.segment.counter(Counter::Expired), 1);
+            add_single_writer(self.segment.counter(Counter::Reported), 1);
+        } else {
+            return; // changed by its worker first
+        }
+        self.requests.push(Request::Unattestable(expired));
     }
 
     fn put_off(&mut self, id: usize, word: TimerWord, until: Nanos) {

@@ -278,13 +278,15 @@ impl Timer<'_> {
     /// the worker changed it first.
     #[inline]
     pub fn condemn(self, seen: TimerWord) -> bool {
-        self.swap_exactly(seen, seen.with_state(TimerState::Condemned))
+        seen.state() == Some(TimerState::Armed)
+            && self.swap_exactly(seen, seen.with_state(TimerState::Condemned))
     }
 
     /// Marks an expired timer as reported, once. False where the worker changed it first.
     #[inline]
     pub fn report(self, seen: TimerWord) -> bool {
-        self.swap_exactly(seen, seen.with_state(TimerState::Reported))
+        seen.state() == Some(TimerState::Armed)
+            && self.swap_exactly(seen, seen.with_state(TimerState::Reported))
     }
 
     /// Frees a condemned timer once its worker is reaped. The watchdog's alone.
@@ -369,6 +371,7 @@ mod tests {
 
         let armed = timer.arm(at(5));
         assert!(timer.condemn(armed));
+        assert!(!timer.report(timer.load()), "condemned is final");
         assert_eq!(timer.release(armed), Released::TooLate);
         assert_eq!(
             timer.load().state(),

@@ -25,6 +25,40 @@ fn a_worker_proved_after_its_deadline_is_reaped_on_the_next_tick() {
 }
 
 #[test]
+fn an_unattestable_worker_is_reported_once_and_never_signalled() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let (mut unseen, mut hung) = (world.worker(10), world.worker(20));
+    world.process(10, |process| process.admission = Admission::Unattestable);
+    unseen.acquire(0, SECOND);
+    let deadline = hung.acquire(0, 5 * SECOND);
+    world.serve_for(10 * SECOND);
+    world.check_killed(20, deadline);
+    let requests = world.requests();
+    let [Request::Unattestable(timer)] = requests[..] else { panic!("{requests:?}") };
+    assert_eq!(place(&timer), (unseen.lane, 0));
+    assert_eq!(unseen.state(0), Some(TimerState::Reported));
+    assert_eq!(world.signals().len(), 1, "only the other one");
+    assert_eq!((world.count(Counter::Expired), world.count(Counter::Reported)), (2, 1));
+}
+
+#[test]
+fn a_condemned_timer_stays_condemned_where_its_worker_cannot_be_proved_any_more() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let mut worker = world.worker(10);
+    world.process(10, |process| process.admission = Admission::Unattestable);
+    worker.acquire(0, SECOND);
+    // A watchdog that could prove it condemned it, and died.
+    assert!(worker.timer(0).condemn(worker.timer(0).load()));
+    world.serve_for(10 * SECOND);
+    assert_eq!(worker.state(0), Some(TimerState::Condemned));
+    let requests = world.requests();
+    assert!(matches!(requests[..], [Request::Unattestable(_)]), "told once: {requests:?}");
+    assert_eq!(world.signals(), []);
+}
+
+#[test]
 fn a_lane_whose_claimant_died_half_way_comes_back() {
     let words = words();
     let mut world = World::new(&words, Policy::default());
