@@ -15,6 +15,7 @@ use alloc::vec::Vec;
 
 use crate::atomic::{Ordering, add_single_writer};
 use crate::expiry::{ExpiredTimer, WorkerId};
+use crate::lane::TimerSignal;
 use crate::policy::{Brake, Policy, SIGKILL};
 use crate::segment::{Counter, Segment};
 use crate::tick::{Reap, Reaper};
@@ -251,11 +252,22 @@ impl<'a, H: Hands> Reaping<'a, H> {
         }
         self.count(Counter::Expired);
         self.count(Counter::Reported);
+        self.tell_reported(now, worker, timer, outcome);
+    }
+
+    fn tell_reported(
+        &mut self,
+        now: Nanos,
+        worker: WorkerId,
+        timer: &ExpiredTimer,
+        outcome: Outcome,
+    ) {
         let late_ns = now.since(timer.deadline);
         self.hands.note(Event::Expiry { worker, timer, signal: 0, late_ns, outcome });
     }
 
-    /// Splits what expired: reports what is notify-only, says what else asks for a signal.
+    /// Splits what expired: reports what is notify-only, says what else asks for a signal. A watchdog
+    /// that signals nobody only tells of what one before it condemned; condemned it stays.
     fn split_off_reports(
         &mut self,
         now: Nanos,
@@ -265,8 +277,12 @@ impl<'a, H: Hands> Reaping<'a, H> {
         let mut left = Vec::with_capacity(timers.len());
         for timer in timers {
             let condemned = timer.word.state() == Some(TimerState::Condemned);
-            if condemned || self.policy.signal_for(timer.detail.signal).is_some() {
+            let signals_nobody = self.policy.signal == TimerSignal::NotifyOnly;
+            let wants_signal = self.policy.signal_for(timer.detail.signal).is_some();
+            if wants_signal || (condemned && !signals_nobody) {
                 left.push(*timer);
+            } else if condemned {
+                self.tell_reported(now, worker, timer, Outcome::Reported);
             } else {
                 self.report(now, worker, timer, Outcome::Reported);
             }
@@ -483,8 +499,9 @@ impl<H: Hands> Reaper<WorkerId, ExpiredTimer> for Reaping<'_, H> {
         let mut machine = match self.machines.remove(&worker) {
             Some(mut machine) => {
                 // Timers that expired since belong to the same reap, if they ask for a signal.
-                let mut new = self.split_off_reports(now, worker, timers);
+                let mut new = timers.to_vec();
                 new.retain(|timer| timer.word.state() != Some(TimerState::Condemned));
+                let new = self.split_off_reports(now, worker, &new);
                 let mut new = self.condemn(new);
                 machine.timers.append(&mut new);
                 machine

@@ -67,6 +67,20 @@ fn a_successor_resumes_the_reap_of_a_condemned_timer_and_counts_it_once() {
 }
 
 #[test]
+fn a_notify_only_successor_signals_nobody_for_what_was_condemned_before_it() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let mut hung = world.worker(10);
+    hung.acquire(0, SECOND);
+    assert!(hung.timer(0).condemn(hung.timer(0).load()));
+    world.succeed(Policy { signal: TimerSignal::NotifyOnly, ..Policy::default() });
+    world.serve_for(10 * SECOND);
+    assert_eq!(world.signals(), []);
+    assert_eq!(world.outcomes(), [Outcome::Reported], "told once");
+    assert_eq!(hung.state(0), Some(TimerState::Condemned), "final");
+}
+
+#[test]
 fn a_recycling_left_half_way_is_finished_and_nothing_counted_twice() {
     for steps in 0..4 {
         let words = words();
