@@ -105,3 +105,15 @@ fn a_lane_that_claims_another_pid_gets_nobody_signalled_but_whom_the_kernel_name
     world.serve_for(10 * SECOND);
     assert_eq!(world.signals(), []);
 }
+
+#[test]
+fn a_head_that_runs_wild_delays_nobody() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let (liar, mut hung) = (world.worker(10), world.worker(20));
+    let deadline = hung.acquire(0, 5 * SECOND);
+    world.serve_for(SECOND);
+    world.segment.lane(liar.lane).head().store(u64::MAX / 3, Ordering::Relaxed);
+    world.serve_for(10 * SECOND);
+    world.check_killed(20, deadline);
+}

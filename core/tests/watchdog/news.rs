@@ -91,6 +91,28 @@ fn a_release_by_another_lane_reaches_the_table() {
     assert_eq!(world.signals(), []);
 }
 
+/// A worker stopped in the middle of a record, a lap behind: its hint says that there is something,
+/// its slot that there is nothing.
+#[test]
+fn a_record_that_is_never_finished_does_not_make_the_watchdog_spin() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let mut worker = world.worker(10);
+    world.serve_for(SECOND);
+    let deadline = worker.acquire(4, 5 * SECOND);
+    (0..15).for_each(|_| worker.tell(Operation::Rearm, Place::Own, worker.lane, 4));
+    let lane = world.segment.lane(worker.lane);
+    let next = lane.head().load(Ordering::Relaxed) as usize % lane.ring().len();
+    lane.ring()[next][0].store(Stamp::NONE.0, Ordering::Relaxed);
+    world.serve_for(SECOND);
+    assert!(world.sleeps() < 100, "{} sleeps", world.sleeps());
+    assert_eq!(world.watchdog.table.next_deadline(), deadline);
+    worker.tell(Operation::Rearm, Place::Own, worker.lane, 4);
+    worker.acquire(5, 2 * SECOND);
+    world.serve_for(HORIZON);
+    assert!(world.watchdog.table.next_deadline() < deadline, "it goes on when the worker does");
+}
+
 #[test]
 fn an_idle_watchdog_looks_once_a_horizon() {
     let words = words();
