@@ -21,7 +21,8 @@ use crate::tick::{Expired, Table};
 use crate::time::{Nanos, Units};
 use crate::timer::{TimerState, TimerWord};
 
-/// How soon a due timer whose lane's owner is not yet proved is looked at again, ns.
+/// How soon a due timer whose lane's owner is not yet proved is looked at again, ns; later the longer
+/// the kernel has been asked.
 const UNPROVED_RETRY_NS: u64 = 1_000_000;
 /// How often the kernel is asked again about a lane nobody could be proved to own, ns.
 const ASK_AGAIN_NS: u64 = 500_000_000;
@@ -362,7 +363,10 @@ impl<'a> Expiry<'a> {
         }
         match phase {
             Phase::Admitted(worker) => due.add(worker, expired),
-            Phase::Asked(_) => self.put_off(id, word, now.plus(UNPROVED_RETRY_NS)),
+            Phase::Asked(at) => {
+                let retry_ns = now.since(at).clamp(UNPROVED_RETRY_NS, ASK_AGAIN_NS);
+                self.put_off(id, word, now.plus(retry_ns));
+            }
             Phase::Unattestable(_) => self.unattestable(id, expired),
             Phase::Vacant | Phase::Quarantined(_) => {}
         }

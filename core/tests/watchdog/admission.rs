@@ -7,6 +7,25 @@ use hangwatch_core::timer::TimerState;
 use crate::world::{HORIZON, SECOND, World, place, words};
 
 #[test]
+fn a_worker_the_kernel_has_not_proved_is_never_signalled_and_reaped_once_it_is() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let mut hung = world.worker(10);
+    world.process(10, |process| process.admission = Admission::Unknown);
+    hung.acquire(0, SECOND);
+    world.serve_for(10 * SECOND);
+    assert_eq!(world.signals(), []);
+    assert_eq!(hung.state(0), Some(TimerState::Armed));
+    assert!(world.sleeps() < 1_000, "{} sleeps in 10 s", world.sleeps());
+    world.process(10, |process| process.admission = Admission::Worker(WorkerId(10)));
+    let proved_at = world.now();
+    world.serve_for(SECOND);
+    let signals = world.signals();
+    assert_eq!(signals.len(), 1);
+    assert!(signals[0].at.since(proved_at) <= 500_000_000 + HORIZON, "asked every half second");
+}
+
+#[test]
 fn a_worker_proved_after_its_deadline_is_reaped_on_the_next_tick() {
     let words = words();
     let mut world = World::new(&words, Policy::default());
