@@ -475,7 +475,8 @@ fn file_id(stat: &Stat) -> FileId {
 }
 
 fn reopen_path(fd: &OwnedFd) -> String {
-    format!("/proc/self/fd/{}", fd.as_raw_fd())
+    // Not `/proc/self`, which is empty once the first thread has ended.
+    format!("/proc/thread-self/fd/{}", fd.as_raw_fd())
 }
 
 fn allocate(fd: &OwnedFd, len: u64) -> Result<(), Errno> {

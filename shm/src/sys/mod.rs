@@ -20,11 +20,17 @@
 compile_error!("hangwatch runs on Linux, on x86_64 and aarch64");
 
 pub mod clock;
+pub mod fdinfo;
 pub mod file;
+pub mod fork;
+pub mod futex;
 pub mod host;
+pub mod identity;
 pub mod lock;
 pub mod mapping;
 pub mod name;
+pub mod pidfd;
+pub mod process;
 
 #[cfg(test)]
 mod testing;
