@@ -1,1 +1,5 @@
 //! hangwatch watchdog.
+
+pub mod child;
+pub mod exit;
+pub mod relay;
