@@ -1,1 +1,4 @@
 //! hangwatch library.
+
+#[doc(hidden)]
+pub mod sys;

@@ -1,0 +1,280 @@
+//! Folding: a lane's statistics into the totals, so that a crash neither loses nor doubles them.
+//!
+//! Each step is first written whole into a redo log in the header, then done; both halves can be done
+//! any number of times, so a successor that finds a log does them again ([`Segment::finish_fold`]).
+//! Two kinds of step exist: a statistics block is added to its scope's total and emptied, and a timer
+//! that its worker will not end any more is counted and made idle.
+
+use crate::atomic::{AtomicU64, Ordering};
+use crate::lane::Lane;
+use crate::scope::ScopeId;
+use crate::segment::{FOLD_LOG, FOLD_STATE, Segment};
+use crate::stats::{ABANDONED, ACQUIRED, CONDEMNED, MAX_NS, SCOPE, STATS_WORDS, StatsWords};
+use crate::timer::TimerState;
+
+const BLOCK: u64 = 1;
+const TIMER: u64 = 2;
+/// Words of the log of a timer step, beside the scope in word 0.
+const TOTAL_WORD: usize = 1;
+const NEW_TOTAL: usize = 2;
+
+/// How an acquire ended that its worker did not end itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The watchdog condemned it.
+    Condemned,
+    /// Its worker died or went away with it armed.
+    Abandoned,
+}
+
+impl Segment<'_> {
+    fn fold_state(&self) -> &AtomicU64 {
+        self.word(FOLD_STATE)
+    }
+
+    fn fold_log(&self) -> &StatsWords {
+        self.block(FOLD_LOG)
+    }
+
+    /// Empties a lane whose owner is known to be gone: ends its timers, folds its statistics. The
+    /// watchdog's alone, on a lane it is recycling.
+    pub fn fold_lane(&self, index: u32) {
+        let lane = self.lane(index);
+        for timer in 0..lane.timers().len() {
+            self.end_timer(index, timer as u16);
+        }
+        for block in 0..lane.stats().len() {
+            self.fold_block(index, block as u16);
+        }
+    }
+
+    /// Counts and idles a timer whose worker will not: an armed one as abandoned, a condemned one as
+    /// condemned. Idle ones are left alone, garbage is cleared uncounted.
+    pub fn end_timer(&self, index: u32, timer: u16) {
+        let lane = self.lane(index);
+        let Some(word) = lane.timer(usize::from(timer)).map(crate::timer::Timer::load) else {
+            return;
+        };
+        let ending = match word.state() {
+            Some(TimerState::Idle) => return,
+            Some(TimerState::Condemned) => Some(Ending::Condemned),
+            Some(_) => Some(Ending::Abandoned),
+            None => None,
+        };
+        let (Some(ending), Some(detail)) = (ending, lane.read_detail(usize::from(timer), word))
+        else {
+            lane.reset_timer(usize::from(timer));
+            return;
+        };
+        let total_word = match ending {
+            Ending::Condemned => CONDEMNED,
+            Ending::Abandoned => ABANDONED,
+        };
+        let old = self.total(detail.scope)[total_word].load(Ordering::Relaxed);
+        let log = self.fold_log();
+        log[SCOPE].store(u64::from(detail.scope.0), Ordering::Relaxed);
+        log[TOTAL_WORD].store(total_word as u64, Ordering::Relaxed);
+        log[NEW_TOTAL].store(old.wrapping_add(1), Ordering::Relaxed);
+        self.commit(TIMER, index, timer);
+        self.redo_timer(lane, timer);
+    }
+
+    fn fold_block(&self, index: u32, block: u16) {
+        let lane = self.lane(index);
+        let words = &lane.stats()[usize::from(block)];
+        let Some(scope) = words[SCOPE].load(Ordering::Acquire).checked_sub(1) else {
+            return; // never used
+        };
+        let total = self.total(ScopeId(scope as u16));
+        let log = self.fold_log();
+        log[SCOPE].store(scope, Ordering::Relaxed);
+        for word in ACQUIRED..STATS_WORDS {
+            let (old, more) =
+                (total[word].load(Ordering::Relaxed), words[word].load(Ordering::Relaxed));
+            let new = if word == MAX_NS { old.max(more) } else { old.wrapping_add(more) };
+            log[word].store(new, Ordering::Relaxed);
+        }
+        self.commit(BLOCK, index, block);
+        self.redo_block(lane, block);
+    }
+
+    fn commit(&self, kind: u64, lane: u32, index: u16) {
+        // Release: the log is whole before it says so. Only a successor reads it back, after the
+        // kernel has let go of this process's lock.
+        let state = (kind << 56) | (u64::from(lane) << 16) | u64::from(index);
+        self.fold_state().store(state, Ordering::Release);
+    }
+
+    fn redo_timer(&self, lane: Lane<'_>, timer: u16) {
+        let log = self.fold_log();
+        let scope = ScopeId(log[SCOPE].load(Ordering::Relaxed) as u16);
+        let word = log[TOTAL_WORD].load(Ordering::Relaxed) as usize;
+        if word == CONDEMNED || word == ABANDONED {
+            self.total(scope)[word]
+                .store(log[NEW_TOTAL].load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        lane.reset_timer(usize::from(timer));
+        self.fold_state().store(0, Ordering::Release);
+    }
+
+    fn redo_block(&self, lane: Lane<'_>, block: u16) {
+        let log = self.fold_log();
+        let total = self.total(ScopeId(log[SCOPE].load(Ordering::Relaxed) as u16));
+        for word in ACQUIRED..STATS_WORDS {
+            total[word].store(log[word].load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+        for word in &lane.stats()[usize::from(block)] {
+            word.store(0, Ordering::Relaxed);
+        }
+        self.fold_state().store(0, Ordering::Release);
+    }
+
+    /// Whether a fold is under way: an observer's sums may miss or double what it moves.
+    pub fn is_folding(&self) -> bool {
+        self.fold_state().load(Ordering::Acquire) != 0
+    }
+
+    /// Does the step a dead watchdog left half-done again. The watchdog's, when it adopts a segment.
+    /// A log that names nothing that exists is dropped.
+    pub fn finish_fold(&self) {
+        let state = self.fold_state().load(Ordering::Acquire);
+        let (kind, lane, index) = (state >> 56, (state >> 16) as u32, state as u16);
+        let geometry = self.geometry();
+        match kind {
+            BLOCK if lane < geometry.lanes && u32::from(index) < geometry.lane_scopes => {
+                self.redo_block(self.lane(lane), index);
+            }
+            TIMER if lane < geometry.lanes && u32::from(index) < geometry.timers => {
+                self.redo_timer(self.lane(lane), index);
+            }
+            _ => self.fold_state().store(0, Ordering::Release),
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::lane::{TimerDetail, TimerKind, TimerSignal};
+    use crate::segment::tests::tiny_segment;
+    use crate::stats::{Counts, ScopeStats};
+    use crate::time::{Nanos, Units};
+
+    const SCOPE_OF_ALL: ScopeId = ScopeId(1);
+
+    /// A lane with ten releases, one armed timer and one condemned one, all in one scope.
+    fn used_lane(segment: &Segment<'_>) {
+        let lane = segment.lane(0);
+        let stats = ScopeStats(&lane.stats()[0]);
+        stats.take_for(SCOPE_OF_ALL.0);
+        (0..10).for_each(|_| stats.released(1000));
+        (0..12).for_each(|_| stats.acquired());
+        for timer in 0..2 {
+            lane.write_detail(
+                timer,
+                TimerDetail {
+                    acquired_at: Nanos(0),
+                    scope: SCOPE_OF_ALL,
+                    signal: TimerSignal::Default,
+                    kind: TimerKind::Guard,
+                },
+            );
+            let armed = lane.timer(timer).unwrap().arm(Units::from_bits(5));
+            if timer == 1 {
+                assert!(lane.timer(timer).unwrap().condemn(armed));
+            }
+        }
+    }
+
+    fn check_total(segment: &Segment<'_>) {
+        let counts: Counts = ScopeStats(segment.total(SCOPE_OF_ALL)).snapshot();
+        assert_eq!(counts.acquired, 12);
+        assert_eq!(counts.released(), 10);
+        assert_eq!((counts.abandoned, counts.condemned), (1, 1));
+        assert!(segment.lane(0).timers().iter().all(|word| {
+            crate::timer::TimerWord::from_bits(word.load(Ordering::Relaxed)).state()
+                == Some(TimerState::Idle)
+        }));
+        assert!(!segment.is_folding());
+    }
+
+    #[test]
+    fn a_folded_lane_adds_up() {
+        let words = tiny_segment();
+        let segment = Segment::open(&words).unwrap();
+        used_lane(&segment);
+        segment.fold_lane(0);
+        segment.fold_lane(0);
+        check_total(&segment);
+    }
+
+    /// A crash between any two stores: the first `stores` of the fold reach the segment, then a
+    /// successor finishes and folds what is left.
+    #[test]
+    fn a_fold_cut_short_anywhere_neither_loses_nor_doubles() {
+        let mut previous = Vec::new();
+        // Every prefix of the fold's stores is a state some crash leaves; replaying the fold on a
+        // copy and stopping at each change of the state word, with the total and lane words of an
+        // earlier or later moment, covers the orders the steps allow.
+        for moment in 0..4 {
+            let words = tiny_segment();
+            let segment = Segment::open(&words).unwrap();
+            used_lane(&segment);
+            match moment {
+                0 => {}
+                1 => segment.end_timer(0, 0),
+                2 => {
+                    segment.end_timer(0, 0);
+                    segment.end_timer(0, 1);
+                }
+                _ => segment.fold_lane(0),
+            }
+            previous
+                .push(words.iter().map(|word| word.load(Ordering::Relaxed)).collect::<Vec<_>>());
+        }
+        for step in previous.windows(2) {
+            let (before, after) = (&step[0], &step[1]);
+            let changed: Vec<usize> =
+                (0..before.len()).filter(|&word| before[word] != after[word]).collect();
+            let (log, rest): (Vec<usize>, Vec<usize>) = changed
+                .into_iter()
+                .partition(|&word| (FOLD_LOG..FOLD_LOG + STATS_WORDS).contains(&word));
+            // With the log committed, any prefix of the other words may have been written.
+            for written in 0..=rest.len() {
+                let words = tiny_segment();
+                for (word, bits) in words.iter().zip(before) {
+                    word.store(*bits, Ordering::Relaxed);
+                }
+                for &word in log.iter().chain(&rest[..written]) {
+                    words[word].store(after[word], Ordering::Relaxed);
+                }
+                let kind_and_index =
+                    committed_step(previous.iter().position(|s| s == before).unwrap());
+                words[FOLD_STATE].store(kind_and_index, Ordering::Relaxed);
+                let segment = Segment::open(&words).unwrap();
+                segment.finish_fold();
+                segment.fold_lane(0);
+                check_total(&segment);
+            }
+        }
+    }
+
+    fn committed_step(moment: usize) -> u64 {
+        match moment {
+            0 => TIMER << 56,
+            1 => (TIMER << 56) | 1,
+            _ => BLOCK << 56,
+        }
+    }
+
+    #[test]
+    fn a_log_that_names_nothing_is_dropped() {
+        let words = tiny_segment();
+        let segment = Segment::open(&words).unwrap();
+        for state in [u64::MAX, BLOCK << 56 | 99 << 16, TIMER << 56 | 99, 77] {
+            words[FOLD_STATE].store(state, Ordering::Relaxed);
+            segment.finish_fold();
+            assert!(!segment.is_folding());
+        }
+    }
+}

@@ -1,0 +1,463 @@
+//! A lane: one worker thread's part of the segment, and who owns it.
+//!
+//! The owner word moves a lane through its life; every move is a compare-and-swap, so that a claim
+//! and a recycling can never both win (modelled under loom):
+//!
+//! ```text
+//!   Free ----claim----> Claimed ----attach----> Attached ----detach----> Detached
+//!    ^                   ^  |                     |                        |  |
+//!    |                   |  +---------------------+---owner is dead--------+  |
+//!    |                   |                        v                           |
+//!    +----recycle (statistics folded)-------- Recycling (watchdog)            |
+//!                        +----------------claim-----------------------------+
+//! ```
+//!
+//! Each claim counts the epoch up, so that a watchdog tells a new owner from the one it knew.
+
+use crate::atomic::{AtomicU64, Ordering, fence};
+use crate::layout::{DETAIL_WORDS, LANE_HEADER_WORDS, Layout};
+use crate::ring::Slots;
+use crate::scope::ScopeId;
+use crate::stats::StatsWords;
+use crate::time::Nanos;
+use crate::timer::Timer;
+
+const OWNER: usize = 0;
+const HEAD: usize = 1;
+const HIGH_WATER: usize = 2;
+const QUARANTINED: usize = 3;
+// One cache line is what a tick reads of every lane; identity and labels follow.
+const IDENTITY: usize = 8;
+const LABELS: usize = 24;
+const THREAD_NAME: usize = LABELS;
+const THREAD_NAME_WORDS: usize = 4;
+const JOB: usize = THREAD_NAME + THREAD_NAME_WORDS;
+const JOB_WORDS: usize = 16;
+const _: () = assert!(JOB + JOB_WORDS <= LANE_HEADER_WORDS);
+
+/// Where a lane is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum LaneState {
+    /// Nobody's.
+    Free = 0,
+    /// A worker holds its lock and is writing its identity.
+    Claimed = 1,
+    /// A worker's.
+    Attached = 2,
+    /// Given back; its statistics still stand in it. A worker may claim it as it is.
+    Detached = 3,
+    /// The watchdog folds its statistics and frees it.
+    Recycling = 4,
+}
+
+/// The owner word: state (8 bits), epoch (24), the pid the owner claims to be (32).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OwnerWord(pub u64);
+
+impl OwnerWord {
+    /// Packs an owner word; the epoch is taken modulo 2^24.
+    pub fn new(state: LaneState, epoch: u32, pid: u32) -> OwnerWord {
+        OwnerWord(((state as u64) << 56) | (u64::from(epoch & 0xff_ffff) << 32) | u64::from(pid))
+    }
+
+    /// The state, `None` where the bits name none.
+    #[inline]
+    pub fn state(self) -> Option<LaneState> {
+        Some(match self.0 >> 56 {
+            0 => LaneState::Free,
+            1 => LaneState::Claimed,
+            2 => LaneState::Attached,
+            3 => LaneState::Detached,
+            4 => LaneState::Recycling,
+            _ => return None,
+        })
+    }
+
+    /// How often the lane was claimed, modulo 2^24.
+    #[inline]
+    pub fn epoch(self) -> u32 {
+        (self.0 >> 32) as u32 & 0xff_ffff
+    }
+
+    /// The pid the owner claims, in its own PID namespace.
+    pub fn pid(self) -> u32 {
+        self.0 as u32
+    }
+
+    fn with_state(self, state: LaneState) -> OwnerWord {
+        OwnerWord::new(state, self.epoch(), self.pid())
+    }
+}
+
+/// What an owner says about itself at attach. Claims all: the watchdog asks the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The thread, in the owner's PID namespace.
+    pub tid: u64,
+    /// The process's start time, clock ticks since boot (`/proc/PID/stat`, field 22).
+    pub start_ticks: u64,
+    /// The process's inode in pidfs, 0 before Linux 6.9.
+    pub pidfd_inode: u64,
+    /// The inode of the owner's PID namespace.
+    pub pid_namespace: u64,
+    /// When it attached, ns.
+    pub attached_at: u64,
+    /// The descriptor that holds the lane's lock: where `fdinfo` is asked first.
+    pub descriptor: u64,
+    /// The clock its statistics were made with, see [`crate::calibration::ClockKind`].
+    pub clock: u64,
+    /// Its rank in its job plus one, 0 where it has none.
+    pub rank: u64,
+    /// The number of ranks in its job, 0 where unknown.
+    pub world_size: u64,
+    /// Its rank on this host plus one, 0 where it has none.
+    pub local_rank: u64,
+}
+
+impl Identity {
+    const WORDS: usize = 10;
+
+    fn words(self) -> [u64; Self::WORDS] {
+        [
+            self.tid,
+            self.start_ticks,
+            self.pidfd_inode,
+            self.pid_namespace,
+            self.attached_at,
+            self.descriptor,
+            self.clock,
+            self.rank,
+            self.world_size,
+            self.local_rank,
+        ]
+    }
+
+    fn from_words(words: [u64; Self::WORDS]) -> Identity {
+        let [
+            tid,
+            start_ticks,
+            pidfd_inode,
+            pid_namespace,
+            attached_at,
+            descriptor,
+            clock,
+            rank,
+            world_size,
+            local_rank,
+        ] = words;
+        Identity {
+            tid,
+            start_ticks,
+            pidfd_inode,
+            pid_namespace,
+            attached_at,
+            descriptor,
+            clock,
+            rank,
+            world_size,
+            local_rank,
+        }
+    }
+}
+
+/// What kind of deadline a timer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum TimerKind {
+    /// A guard's.
+    Guard = 0,
+    /// A keyed acquire's, one a scope and process.
+    Keyed = 1,
+    /// A heartbeat's.
+    Heartbeat = 2,
+}
+
+/// What a timer asks to be done at its deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TimerSignal {
+    /// What the watchdog was told by `--signal`.
+    Default,
+    /// This signal, 1 to 64.
+    Signal(u8),
+    /// Nothing: report only.
+    NotifyOnly,
+}
+
+impl TimerSignal {
+    /// One byte for the wire.
+    #[inline]
+    pub fn bits(self) -> u8 {
+        match self {
+            TimerSignal::Default => 0,
+            TimerSignal::Signal(number) => number,
+            TimerSignal::NotifyOnly => 255,
+        }
+    }
+
+    /// From the wire; a number that is no signal means the default.
+    #[inline]
+    pub fn from_bits(bits: u8) -> TimerSignal {
+        match bits {
+            1..=64 => TimerSignal::Signal(bits),
+            255 => TimerSignal::NotifyOnly,
+            _ => TimerSignal::Default,
+        }
+    }
+}
+
+/// What stands beside a timer word: when it was acquired, for which scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimerDetail {
+    /// When it was acquired, or last kicked.
+    pub acquired_at: Nanos,
+    /// Its scope; a claim, the index may lie beyond the names.
+    pub scope: ScopeId,
+    /// What to do at the deadline.
+    pub signal: TimerSignal,
+    /// What kind of deadline it is.
+    pub kind: TimerKind,
+}
+
+impl TimerDetail {
+    #[inline]
+    fn what(self) -> u64 {
+        u64::from(self.scope.0) | (u64::from(self.signal.bits()) << 16) | ((self.kind as u64) << 24)
+    }
+
+    fn from_words(acquired_at: u64, what: u64) -> TimerDetail {
+        TimerDetail {
+            acquired_at: Nanos(acquired_at),
+            scope: ScopeId(what as u16),
+            signal: TimerSignal::from_bits((what >> 16) as u8),
+            kind: match (what >> 24) & 3 {
+                1 => TimerKind::Keyed,
+                2 => TimerKind::Heartbeat,
+                _ => TimerKind::Guard,
+            },
+        }
+    }
+}
+
+/// One lane of a segment.
+#[derive(Clone, Copy)]
+pub struct Lane<'a> {
+    header: &'a [AtomicU64; LANE_HEADER_WORDS],
+    timers: &'a [AtomicU64],
+    details: &'a [[AtomicU64; DETAIL_WORDS]],
+    ring: Slots<'a>,
+    stats: &'a [StatsWords],
+}
+
+impl<'a> Lane<'a> {
+    /// The lane whose words are `words`, one stride of `layout`.
+    ///
+    /// # Panics
+    /// Where `words` is shorter than the layout's stride: the mapping was checked against it.
+    pub fn new(words: &'a [AtomicU64], layout: &Layout) -> Lane<'a> {
+        let geometry = layout.geometry();
+        let timers = geometry.timers as usize;
+        let part = |from: usize, count: usize| &words[from..from + count];
+        let details = part(layout.details_in_lane, timers * DETAIL_WORDS);
+        let ring = part(layout.ring_in_lane, layout.stats_in_lane - layout.ring_in_lane);
+        let stats_words = geometry.lane_scopes as usize * crate::stats::STATS_WORDS;
+        Lane {
+            header: words.first_chunk().expect("a lane has its header"),
+            timers: part(LANE_HEADER_WORDS, timers),
+            details: details.as_chunks().0,
+            ring: ring.as_chunks().0,
+            stats: part(layout.stats_in_lane, stats_words).as_chunks().0,
+        }
+    }
+
+    /// The owner word.
+    #[inline]
+    pub fn owner(self) -> OwnerWord {
+        // Acquire: pairs with the Release of `attach`: identity and labels are whole.
+        OwnerWord(self.header[OWNER].load(Ordering::Acquire))
+    }
+
+    fn move_owner(self, from: OwnerWord, to: OwnerWord) -> bool {
+        // AcqRel: a new owner comes after all the last one wrote, and the other way round.
+        self.header[OWNER]
+            .compare_exchange(from.0, to.0, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// Claims a free or detached lane for `pid`. The caller holds the lane's lock. `None` where
+    /// someone else was first, or the lane is not to be had.
+    pub fn claim(self, pid: u32) -> Option<OwnerWord> {
+        let seen = self.owner();
+        if !matches!(seen.state()?, LaneState::Free | LaneState::Detached) {
+            return None;
+        }
+        let claimed = OwnerWord::new(LaneState::Claimed, seen.epoch().wrapping_add(1), pid);
+        self.move_owner(seen, claimed).then_some(claimed)
+    }
+
+    /// Completes a claim: writes identity and labels, then lets the watchdog see the lane.
+    pub fn attach(
+        self,
+        claimed: OwnerWord,
+        identity: Identity,
+        thread: &str,
+        job: &str,
+    ) -> OwnerWord {
+        for (word, bits) in self.header[IDENTITY..].iter().zip(identity.words()) {
+            word.store(bits, Ordering::Relaxed);
+        }
+        write_text(&self.header[THREAD_NAME..THREAD_NAME + THREAD_NAME_WORDS], thread);
+        write_text(&self.header[JOB..JOB + JOB_WORDS], job);
+        self.header[HIGH_WATER].store(0, Ordering::Relaxed);
+        let attached = claimed.with_state(LaneState::Attached);
+        // Release: pairs with the Acquire in `owner`.
+        self.header[OWNER].store(attached.0, Ordering::Release);
+        attached
+    }
+
+    /// Gives the lane back. False where it was no longer this owner's.
+    pub fn detach(self, attached: OwnerWord) -> bool {
+        self.move_owner(attached, attached.with_state(LaneState::Detached))
+    }
+
+    /// Marks a timer word idle, whatever it was. The watchdog's alone, on a lane it recycles or a
+    /// timer it condemned.
+    pub(crate) fn reset_timer(self, index: usize) {
+        if let Some(word) = self.timers.get(index) {
+            let seen = crate::timer::TimerWord::from_bits(word.load(Ordering::Relaxed));
+            // Release: pairs with the owner's Acquire when it looks for an idle timer.
+            word.store(seen.generation(), Ordering::Release);
+        }
+    }
+
+    /// The watchdog takes a lane, whose owner `seen` is known to be dead or gone, out of use.
+    pub fn begin_recycling(self, seen: OwnerWord) -> Option<OwnerWord> {
+        let recycling = seen.with_state(LaneState::Recycling);
+        self.move_owner(seen, recycling).then_some(recycling)
+    }
+
+    /// The last step of a recycling: the lane is free to be claimed.
+    pub fn end_recycling(self, recycling: OwnerWord) {
+        self.header[QUARANTINED].store(0, Ordering::Relaxed);
+        self.move_owner(recycling, OwnerWord::new(LaneState::Free, recycling.epoch(), 0));
+    }
+
+    /// What the owner says about itself.
+    pub fn identity(self) -> Identity {
+        Identity::from_words(core::array::from_fn(|index| {
+            self.header[IDENTITY + index].load(Ordering::Relaxed)
+        }))
+    }
+
+    /// The name of the owner's thread, up to 32 bytes; what is no UTF-8 is replaced.
+    pub fn thread_name(self) -> alloc::string::String {
+        read_text(&self.header[THREAD_NAME..THREAD_NAME + THREAD_NAME_WORDS])
+    }
+
+    /// The owner's job, up to 128 bytes; what is no UTF-8 is replaced.
+    pub fn job(self) -> alloc::string::String {
+        read_text(&self.header[JOB..JOB + JOB_WORDS])
+    }
+
+    /// The ring writer's position: a hint of how much there is to read.
+    #[inline]
+    pub fn head(self) -> &'a AtomicU64 {
+        &self.header[HEAD]
+    }
+
+    /// How many of the first timers were armed since the attach: a sweep looks no further. A claim
+    /// that can only hide the claimant's own timers.
+    #[inline]
+    pub fn high_water(self) -> usize {
+        (self.header[HIGH_WATER].load(Ordering::Relaxed) as usize).min(self.timers.len())
+    }
+
+    /// Raises the high-water mark to `count`. The owner's alone; before the timer is armed.
+    #[inline]
+    pub fn raise_high_water(self, count: usize) {
+        if count > self.high_water() {
+            self.header[HIGH_WATER].store(count as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the watchdog has quarantined the lane: it lied, and its timers are not enforced.
+    pub fn is_quarantined(self) -> bool {
+        self.header[QUARANTINED].load(Ordering::Relaxed) != 0
+    }
+
+    /// Marks the lane as quarantined, for observers. The watchdog's alone.
+    pub fn quarantine(self) {
+        self.header[QUARANTINED].store(1, Ordering::Relaxed);
+    }
+
+    /// The timer words.
+    #[inline]
+    pub fn timers(self) -> &'a [AtomicU64] {
+        self.timers
+    }
+
+    /// One timer, `None` beyond the last.
+    #[inline]
+    pub fn timer(self, index: usize) -> Option<Timer<'a>> {
+        self.timers.get(index).map(Timer)
+    }
+
+    /// The ring's slots.
+    #[inline]
+    pub fn ring(self) -> Slots<'a> {
+        self.ring
+    }
+
+    /// The statistics blocks.
+    #[inline]
+    pub fn stats(self) -> &'a [StatsWords] {
+        self.stats
+    }
+
+    /// Writes a timer's details before it is armed.
+    #[inline]
+    pub fn write_detail(self, index: usize, detail: TimerDetail) {
+        // Release fence: the timer's last release comes before its new details; pairs with the
+        // Acquire fence in `read_detail`.
+        fence(Ordering::Release);
+        let [acquired_at, what] = &self.details[index];
+        acquired_at.store(detail.acquired_at.0, Ordering::Relaxed);
+        what.store(detail.what(), Ordering::Relaxed);
+    }
+
+    /// Moves the start of a timer's current stretch, after a kick. After the timer word is changed:
+    /// an old start beside a new deadline can only give it more time.
+    #[inline]
+    pub fn write_kicked_at(self, index: usize, at: Nanos) {
+        self.details[index][0].store(at.0, Ordering::Relaxed);
+    }
+
+    /// A timer's details, and whether they belong to the word `seen`: not where it changed since.
+    #[inline]
+    pub fn read_detail(self, index: usize, seen: crate::timer::TimerWord) -> Option<TimerDetail> {
+        let [acquired_at, what] = self.details.get(index)?;
+        let detail = TimerDetail::from_words(
+            acquired_at.load(Ordering::Relaxed),
+            what.load(Ordering::Relaxed),
+        );
+        // Acquire fence: pairs with the Release fence in `write_detail`: a newer detail means that
+        // the word is seen changed below.
+        fence(Ordering::Acquire);
+        (self.timers[index].load(Ordering::Relaxed) == seen.bits()).then_some(detail)
+    }
+}
+
+fn write_text(words: &[AtomicU64], text: &str) {
+    let mut bytes = text.bytes();
+    for word in words {
+        let chunk: [u8; 8] = core::array::from_fn(|_| bytes.next().unwrap_or(0));
+        word.store(u64::from_le_bytes(chunk), Ordering::Relaxed);
+    }
+}
+
+fn read_text(words: &[AtomicU64]) -> alloc::string::String {
+    let bytes: alloc::vec::Vec<u8> =
+        words.iter().flat_map(|word| word.load(Ordering::Relaxed).to_le_bytes()).collect();
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    alloc::string::String::from_utf8_lossy(&bytes[..end]).into_owned()
+}

@@ -1,0 +1,232 @@
+//! Where everything lies in a segment: the geometry, and every offset derived from it.
+//!
+//! ```text
+//! header (one page) | scope names | scope totals | lane 0 | lane 1 | ...
+//! ```
+//!
+//! Offsets count 64-bit words. Lanes begin on a page and are self-contained:
+//!
+//! ```text
+//! lane header | timer words | timer details (2 words each) | ring (4 words a record) | scope statistics
+//! ```
+//!
+//! An opener copies the fixed part of the header once, checks every bound ([`Geometry::check`]) and
+//! never reads it again.
+
+use crate::stats::STATS_WORDS;
+
+/// The layout's version. Another version is refused: there is no migration of a live segment.
+pub const LAYOUT_VERSION: u64 = 1;
+
+/// `"HANGWTCH"`, little-endian.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"HANGWTCH");
+
+/// The bytes of a page: lanes begin on one.
+pub const PAGE_BYTES: usize = 4096;
+/// The words of a page.
+pub const PAGE_WORDS: usize = PAGE_BYTES / 8;
+
+/// The words of a lane's header.
+pub const LANE_HEADER_WORDS: usize = 64;
+/// The words of a record in the ring.
+pub const RECORD_WORDS: usize = 4;
+/// The words of a timer's details.
+pub const DETAIL_WORDS: usize = 2;
+/// The words of a scope's name slot: hash, length and state, then the name.
+pub const SCOPE_NAME_WORDS: usize = 16;
+
+/// The limits of a geometry, also what a hostile header is held to.
+pub mod limit {
+    /// Lanes of a segment.
+    pub const LANES: u64 = 65_536;
+    /// Timers of a lane.
+    pub const TIMERS: u64 = 1_024;
+    /// Records of a ring.
+    pub const RECORDS: u64 = 65_536;
+    /// Scopes of a segment.
+    pub const SCOPES: u64 = 4_096;
+    /// Scopes of a lane that have statistics of their own.
+    pub const LANE_SCOPES: u64 = 256;
+    /// Bytes of a segment: 16 GiB.
+    pub const BYTES: u64 = 16 << 30;
+}
+
+/// The sizes a segment is made with, fixed for its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Geometry {
+    /// Lanes, 1 to 65,536.
+    pub lanes: u32,
+    /// Timers of each lane, 1 to 1,024.
+    pub timers: u32,
+    /// Records of each lane's ring, a power of two from 16 to 65,536.
+    pub records: u32,
+    /// Scope names of the segment, the first of which is `(other)`; 2 to 4,096.
+    pub scopes: u32,
+    /// Scopes of each lane with statistics of their own, the last of which takes the rest; 2 to 256.
+    pub lane_scopes: u32,
+}
+
+impl Default for Geometry {
+    /// 256 lanes of 64 timers, 32 KiB each: 8.4 MiB.
+    fn default() -> Self {
+        Geometry { lanes: 256, timers: 64, records: 256, scopes: 256, lane_scopes: 16 }
+    }
+}
+
+/// A geometry that is out of bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} is {value}, but must be {allowed}")]
+pub struct GeometryError {
+    /// Which size.
+    pub what: &'static str,
+    /// What it is.
+    pub value: u64,
+    /// What it may be.
+    pub allowed: &'static str,
+}
+
+impl Geometry {
+    /// Checks every bound and derives the offsets.
+    ///
+    /// # Errors
+    /// [`GeometryError`] names the first size out of bounds.
+    pub fn check(self) -> Result<Layout, GeometryError> {
+        let within = |what, value: u32, least: u64, most: u64, allowed| {
+            let value = u64::from(value);
+            if (least..=most).contains(&value) {
+                Ok(())
+            } else {
+                Err(GeometryError { what, value, allowed })
+            }
+        };
+        within("the number of lanes", self.lanes, 1, limit::LANES, "1 to 65536")?;
+        within("the number of timers of a lane", self.timers, 1, limit::TIMERS, "1 to 1024")?;
+        within(
+            "the ring capacity",
+            self.records,
+            16,
+            limit::RECORDS,
+            "a power of two from 16 to 65536",
+        )?;
+        within("the number of scopes", self.scopes, 2, limit::SCOPES, "2 to 4096")?;
+        within(
+            "the number of scopes of a lane",
+            self.lane_scopes,
+            2,
+            limit::LANE_SCOPES,
+            "2 to 256",
+        )?;
+        if !self.records.is_power_of_two() {
+            return Err(GeometryError {
+                what: "the ring capacity",
+                value: u64::from(self.records),
+                allowed: "a power of two from 16 to 65536",
+            });
+        }
+        let layout = Layout::of(self);
+        if layout.bytes() as u64 > limit::BYTES {
+            return Err(GeometryError {
+                what: "the size of the segment in bytes",
+                value: layout.bytes() as u64,
+                allowed: "at most 16 GiB; ask for fewer lanes or timers",
+            });
+        }
+        Ok(layout)
+    }
+}
+
+/// A checked geometry and its offsets, all in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    geometry: Geometry,
+    totals_at: usize,
+    lanes_at: usize,
+    lane_stride: usize,
+    pub(crate) details_in_lane: usize,
+    pub(crate) ring_in_lane: usize,
+    pub(crate) stats_in_lane: usize,
+}
+
+impl Layout {
+    fn of(geometry: Geometry) -> Layout {
+        let timers = geometry.timers as usize;
+        let details_in_lane = LANE_HEADER_WORDS + timers.next_multiple_of(8);
+        let ring_in_lane = (details_in_lane + timers * DETAIL_WORDS).next_multiple_of(8);
+        let stats_in_lane = ring_in_lane + geometry.records as usize * RECORD_WORDS;
+        let lane_words = stats_in_lane + geometry.lane_scopes as usize * STATS_WORDS;
+        let totals_at = PAGE_WORDS + geometry.scopes as usize * SCOPE_NAME_WORDS;
+        let totals_words = geometry.scopes as usize * STATS_WORDS;
+        Layout {
+            geometry,
+            totals_at,
+            lanes_at: (totals_at + totals_words).next_multiple_of(PAGE_WORDS),
+            lane_stride: lane_words.next_multiple_of(PAGE_WORDS),
+            details_in_lane,
+            ring_in_lane,
+            stats_in_lane,
+        }
+    }
+
+    /// The geometry this layout was derived from.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// Where the scope names begin.
+    pub fn names_at(&self) -> usize {
+        PAGE_WORDS
+    }
+
+    /// Where the scope totals begin.
+    pub fn totals_at(&self) -> usize {
+        self.totals_at
+    }
+
+    /// Where lane `lane` begins.
+    pub fn lane_at(&self, lane: u32) -> usize {
+        self.lanes_at + lane as usize * self.lane_stride
+    }
+
+    /// The words from one lane to the next: whole pages.
+    pub fn lane_stride(&self) -> usize {
+        self.lane_stride
+    }
+
+    /// The words of the whole segment.
+    pub fn words(&self) -> usize {
+        self.lanes_at + self.geometry.lanes as usize * self.lane_stride
+    }
+
+    /// The bytes of the whole segment.
+    pub fn bytes(&self) -> usize {
+        self.words() * 8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_default_lane_takes_at_most_32_kib() {
+        let layout = Geometry::default().check().unwrap();
+        assert!(layout.lane_stride() * 8 <= 32 * 1024, "{} bytes", layout.lane_stride() * 8);
+        assert_eq!(layout.lane_at(0) % PAGE_WORDS, 0);
+    }
+
+    #[test]
+    fn out_of_bounds_geometries_are_named() {
+        let check = |geometry: Geometry, what: &str| {
+            let error = geometry.check().unwrap_err();
+            assert!(error.what.contains(what), "{error}");
+        };
+        let good = Geometry::default();
+        check(Geometry { lanes: 0, ..good }, "lanes");
+        check(Geometry { lanes: 65_537, ..good }, "lanes");
+        check(Geometry { timers: 0, ..good }, "timers");
+        check(Geometry { records: 100, ..good }, "ring");
+        check(Geometry { scopes: 1, ..good }, "scopes");
+        check(Geometry { lane_scopes: 1, ..good }, "scopes of a lane");
+        check(Geometry { lanes: 65_536, timers: 1024, records: 65_536, ..good }, "bytes");
+    }
+}
