@@ -1,1 +1,6 @@
 //! hangwatch watchdog.
+
+pub mod child;
+pub mod exec;
+pub mod exit;
+pub mod relay;

@@ -1,0 +1,7 @@
+//! `hangwatch exec`: a deadline for any command, with all that the command starts.
+//!
+//! `lineage` finds descendants and proves that they are ours; `tree` starts a command and
+//! removes it with its descendants.
+
+mod lineage;
+pub mod tree;
