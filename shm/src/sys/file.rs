@@ -1,8 +1,8 @@
 //! The named file behind a segment: made whole or not at all, opened
 //! suspiciously.
 //!
-//! [`create`] prepares a file that has no name and gives it one only when it is
-//! complete. [`look`] examines what a name stands for without opening it, and
+//! [`create()`] prepares a file that has no name and gives it one only when it is
+//! complete. [`look()`] examines what a name stands for without opening it, and
 //! [`Found::open`] opens exactly that. Names are checked in
 //! [`name`](super::name); the memory is mapped by
 //! [`mapping`](super::mapping).
