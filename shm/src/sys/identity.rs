@@ -258,5 +258,4 @@ fn identify(pid: Pid, pidfd: &Pidfd) -> Result<Option<Identity>, AttestError> {
 }
 
 #[cfg(test)]
-#[path = "identity_tests.rs"]
 mod tests;

@@ -23,6 +23,7 @@ pub mod clock;
 pub mod fdinfo;
 pub mod file;
 pub mod fork;
+pub mod freezer;
 pub mod futex;
 pub mod host;
 pub mod identity;
