@@ -13,7 +13,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use hangwatch_cli::child::{Child, Event, Until};
-use hangwatch_cli::exec::tree::{Removal, Tree};
+use hangwatch_cli::exec::removal::Removal;
+use hangwatch_cli::exec::tree::Tree;
 use hangwatch_cli::relay::{PASSED_ON, Relay};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions};

@@ -231,7 +231,7 @@ fn is_gone(error: &io::Error) -> bool {
 mod tests {
     use rustix::process::{Pid, getpid, getppid};
 
-    use super::{Stat, branch};
+    use super::{Stat, branch, listed, scan};
 
     #[test]
     fn a_name_with_parentheses_does_not_shift_the_fields() {
@@ -253,6 +253,21 @@ mod tests {
         };
         assert!(dead(1));
         assert!(!dead(2));
+    }
+
+    #[test]
+    fn children_are_found_in_the_lists_and_in_a_scan() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let (listed, scanned) = (listed(getpid()), scan());
+        let branch = branch(pid);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(scanned.unwrap()[&getpid()].contains(&pid));
+        // Empty on a kernel without CONFIG_PROC_CHILDREN.
+        let listed = listed.unwrap();
+        assert!(listed.is_empty() || listed.contains(&pid), "{listed:?}");
+        assert_eq!(branch.unwrap(), Some(pid));
     }
 
     #[test]

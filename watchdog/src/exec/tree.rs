@@ -9,16 +9,16 @@
 //! the pidfd was opened, that it descends from the command.
 
 use std::collections::HashSet;
-use std::fmt;
 use std::io;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
 
 use super::lineage::{self, Identity, Stat};
+use super::pause::Pause;
+use super::removal::{Removal, Survival, Survivor};
 use crate::child::{Child, Event, StartError, Step, Until};
 use crate::relay::Relay;
 
@@ -46,54 +46,6 @@ pub struct Tree {
     seen: HashSet<Identity>,
     /// `HANGWATCH_EXEC=...` of this tree.
     mark: String,
-}
-
-/// What a removal came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Removal {
-    /// How the command itself ended; `None` if it is among the survivors.
-    pub status: Option<ExitStatus>,
-    /// Processes that were signalled at least once.
-    pub signalled: usize,
-    /// Processes of the tree that still live. Empty if the removal succeeded.
-    pub survivors: Vec<Survivor>,
-}
-
-/// A process that is still there after SIGKILL.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Survivor {
-    /// Its pid.
-    pub pid: Pid,
-    /// Its command's name, at most 15 bytes.
-    pub command: String,
-    /// Its state's letter, as in proc(5); `D` is an uninterruptible sleep.
-    pub state: char,
-    /// Why it lives.
-    pub why: Survival,
-}
-
-/// Why a process outlived its removal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Survival {
-    /// The kernel does not let go of it; where it waits, as far as that may be read.
-    Unkillable {
-        /// The function in the kernel it waits in.
-        wait_channel: Option<String>,
-    },
-    /// The kernel does not let us signal it: it has another user's rights.
-    NotPermitted,
-}
-
-impl fmt::Display for Survivor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { pid, command, state, why } = self;
-        write!(f, "pid {pid} ({command}), state {state}, ")?;
-        match why {
-            Survival::Unkillable { wait_channel: Some(at) } => write!(f, "unkillable in {at}"),
-            Survival::Unkillable { wait_channel: None } => write!(f, "unkillable"),
-            Survival::NotPermitted => write!(f, "may not be signalled by this user"),
-        }
-    }
 }
 
 /// A tree that could not be started.
@@ -363,44 +315,6 @@ enum Sent {
     NotOurs,
     /// The kernel does not permit it.
     Refused,
-}
-
-/// Waits between two looks at the tree: until a process of it ends, and a little longer
-/// each time, for the deaths that this process cannot see.
-struct Pause {
-    next: Duration,
-}
-
-impl Pause {
-    const FIRST: Duration = Duration::from_millis(1);
-    const LONGEST: Duration = Duration::from_millis(50);
-    /// How many are watched at once, out of regard for the limit on descriptors.
-    const WATCHED: usize = 16;
-
-    fn new() -> Self {
-        Self { next: Self::FIRST }
-    }
-
-    /// Waits at most until `end` (`None` is never), and returns whether that is still ahead.
-    fn until_change(&mut self, members: &[Stat], end: Option<Instant>) -> io::Result<bool> {
-        let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
-        if left.is_zero() {
-            return Ok(false);
-        }
-        let pidfds: Vec<_> = members
-            .iter()
-            .take(Self::WATCHED)
-            .filter_map(|m| rustix::process::pidfd_open(m.identity.pid, PidfdFlags::empty()).ok())
-            .collect();
-        let mut polled: Vec<_> =
-            pidfds.iter().map(|pidfd| PollFd::new(pidfd, PollFlags::IN)).collect();
-        let timeout = Timespec::try_from(left.min(self.next)).map_err(io::Error::other)?;
-        self.next = (self.next * 2).min(Self::LONGEST);
-        match rustix::event::poll(&mut polled, Some(&timeout)) {
-            Ok(_) | Err(Errno::INTR) => Ok(true),
-            Err(error) => Err(error.into()),
-        }
-    }
 }
 
 fn identity(pid: Pid) -> io::Result<Identity> {
