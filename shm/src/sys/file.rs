@@ -62,6 +62,18 @@ impl SegmentFile {
         self.len
     }
 
+    /// In a forked child: the file by the descriptor it inherited; `None` if the child has closed
+    /// that and its number stands for something else by now.
+    pub fn inherited(&self) -> Option<Self> {
+        let stat = rustix::fs::fstat(&self.fd).ok()?;
+        if file_id(&stat) != self.id {
+            return None;
+        }
+        // A number of its own: the parent's value is never dropped here, but might be elsewhere.
+        let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0).ok()?;
+        Some(Self { fd, id: self.id, len: self.len })
+    }
+
     /// Maps the whole file.
     ///
     /// # Errors

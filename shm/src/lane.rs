@@ -1,0 +1,349 @@
+//! A lane as its owner sees it: idle timers, ring writer, statistics, clock. One thread at a time.
+
+use std::time::Duration;
+
+use hangwatch_core::atomic::{AtomicU64, Ordering};
+use hangwatch_core::calibration::ClockKind;
+use hangwatch_core::lane::{Identity, Lane, OwnerWord, TimerDetail, TimerKind, TimerSignal};
+use hangwatch_core::record::{Operation, Place, Record};
+use hangwatch_core::ring::RingWriter;
+use hangwatch_core::scope::ScopeId;
+use hangwatch_core::segment::Segment as Words;
+use hangwatch_core::stats::ScopeStats;
+use hangwatch_core::time::{MAX_ALLOWANCE, Nanos, Units, duration_ns};
+use hangwatch_core::timer::{Released, Timer, TimerState, TimerWord};
+use hangwatch_core::wake::Wake;
+
+use crate::error::{AcquireError, AttachError};
+use crate::labels::Labels;
+use crate::segment::{Shared, lane_lock_byte, lock};
+use crate::sys::identity::Claim;
+use crate::sys::{clock, host, lock as locks};
+use crate::timing::Timing;
+
+/// A scope's statistics block is not chosen yet.
+const NO_BLOCK: u8 = u8::MAX;
+
+/// What an attach asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LaneOptions {
+    pub(crate) clock: ClockKind,
+    pub(crate) labels: Labels,
+}
+
+/// A lane this process owns, in the hands of one thread.
+pub(crate) struct LaneOwner {
+    pub(crate) shared: &'static Shared,
+    pub(crate) index: u32,
+    lane: Lane<'static>,
+    owner: OwnerWord,
+    ring: RingWriter<'static>,
+    wake: Wake<'static>,
+    /// Idle timers, the last released on top. Those released by other threads are found by a scan
+    /// when this runs out.
+    idle: Vec<u16>,
+    /// The statistics block of each scope, by its id.
+    blocks: Box<[u8]>,
+    timing: Timing,
+}
+
+/// A timer that was armed: where it is and what it was.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Armed {
+    pub(crate) shared: &'static Shared,
+    pub(crate) lane: u32,
+    pub(crate) index: u16,
+    pub(crate) scope: ScopeId,
+    pub(crate) signal: TimerSignal,
+    pub(crate) acquired_at: Nanos,
+    pub(crate) word: TimerWord,
+    /// The timer in shared memory; the mapping lives as long as the process.
+    pub(crate) cell: &'static AtomicU64,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl Armed {
+    /// The timer's transitions.
+    #[inline]
+    pub(crate) fn timer(&self) -> Timer<'static> {
+        Timer(self.cell)
+    }
+}
+
+/// Checks what a caller gives as a deadline.
+#[inline]
+pub(crate) fn allowance_ns(allowance: Duration) -> Result<u64, AcquireError> {
+    if allowance.is_zero() {
+        return Err(AcquireError::Zero);
+    }
+    if allowance > MAX_ALLOWANCE {
+        return Err(AcquireError::Absurd { asked: allowance });
+    }
+    Ok(duration_ns(allowance))
+}
+
+impl LaneOwner {
+    /// Claims a free lane for the calling thread, or takes over one whose thread ended.
+    pub(crate) fn claim(
+        shared: &'static Shared,
+        options: &LaneOptions,
+    ) -> Result<LaneOwner, AttachError> {
+        if let Some(orphan) = lock(&shared.orphans).pop() {
+            return Ok(orphan);
+        }
+        let _claims = lock(&shared.claims);
+        let pid = std::process::id();
+        for index in 0..shared.words.geometry().lanes {
+            let lane = shared.words.lane(index);
+            if !is_claimable(lane) {
+                continue;
+            }
+            let locked = locks::try_lock(shared.fd(), lane_lock_byte(index))
+                .map_err(|source| AttachError::Lock { name: shared.name.clone(), source })?;
+            if !locked {
+                continue;
+            }
+            shared.words.note_lane_used(index);
+            if let Some(claimed) = lane.claim(pid) {
+                return Ok(LaneOwner::attach(shared, index, claimed, options));
+            }
+            // Unless another copy of this library in this very process was first: the lock is its too.
+            if lane.owner().pid() != pid {
+                let _ = locks::unlock(shared.fd(), lane_lock_byte(index));
+            }
+        }
+        Err(AttachError::NoFreeLane {
+            name: shared.name.clone(),
+            lanes: shared.words.geometry().lanes,
+        })
+    }
+
+    fn attach(
+        shared: &'static Shared,
+        index: u32,
+        claimed: OwnerWord,
+        options: &LaneOptions,
+    ) -> LaneOwner {
+        let lane = shared.words.lane(index);
+        let timing = Timing::new(options.clock);
+        let claim = Claim::own();
+        let plus_one = |number: Option<u32>| number.map_or(0, |number| u64::from(number) + 1);
+        let identity = Identity {
+            tid: u64::from(host::gettid().as_raw_pid().unsigned_abs()),
+            start_ticks: claim.start_ticks,
+            pidfd_inode: claim.pidfd_inode,
+            pid_namespace: claim.pid_namespace,
+            attached_at: clock::monotonic_ns(),
+            descriptor: std::os::fd::AsRawFd::as_raw_fd(&shared.fd()).unsigned_abs().into(),
+            clock: timing.kind() as u64,
+            rank: plus_one(options.labels.rank),
+            world_size: options.labels.world_size.map_or(0, u64::from),
+            local_rank: plus_one(options.labels.local_rank),
+        };
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("");
+        let attached = lane.attach(claimed, identity, name, &options.labels.job);
+        shared.ring();
+        let words = shared.words;
+        let mut owned = LaneOwner {
+            shared,
+            index,
+            lane,
+            owner: attached,
+            ring: RingWriter::resume(lane.ring(), lane.head()),
+            wake: Wake::new(words.next_wake(), words.fixed().horizon_ns),
+            idle: Vec::with_capacity(lane.timers().len()),
+            blocks: vec![NO_BLOCK; words.geometry().scopes as usize].into_boxed_slice(),
+            timing,
+        };
+        owned.find_blocks();
+        owned.find_idle();
+        owned
+    }
+
+    /// The statistics blocks an earlier owner of a detached lane left: this one goes on with them.
+    fn find_blocks(&mut self) {
+        for (index, block) in self.lane.stats().iter().enumerate() {
+            if let Some(scope) = ScopeStats(block).scope()
+                && let Some(known) = self.blocks.get_mut(usize::from(scope))
+            {
+                *known = index as u8;
+            }
+        }
+    }
+
+    /// Collects the idle timers by their words, the first on top.
+    fn find_idle(&mut self) {
+        self.idle.clear();
+        for (index, word) in self.lane.timers().iter().enumerate().rev() {
+            // Acquire: pairs with the Release of whoever freed it.
+            let word = TimerWord::from_bits(word.load(Ordering::Acquire));
+            if word.state() == Some(TimerState::Idle) {
+                self.idle.push(index as u16);
+            }
+        }
+    }
+
+    /// Whether a timer can be had, looking for those that other threads released.
+    #[inline]
+    pub(crate) fn has_idle(&mut self) -> bool {
+        if self.idle.is_empty() {
+            self.find_idle();
+        }
+        !self.idle.is_empty()
+    }
+
+    /// The time by this lane's clock.
+    #[inline]
+    pub(crate) fn now(&mut self) -> Nanos {
+        let words: Words<'static> = self.shared.words;
+        self.timing.now(&words)
+    }
+
+    /// When a deadline `allowance_ns` from `now` is due: never early by the clock's resolution.
+    #[inline]
+    pub(crate) fn deadline(&self, now: Nanos, allowance_ns: u64) -> Units {
+        Units::at_or_after(now.plus(allowance_ns).plus(self.timing.resolution_ns()))
+    }
+
+    /// Arms an idle timer; the caller has seen to it that there is one.
+    #[inline]
+    pub(crate) fn arm(
+        &mut self,
+        scope: ScopeId,
+        kind: TimerKind,
+        signal: TimerSignal,
+        allowance_ns: u64,
+    ) -> Option<Armed> {
+        let timer = self.idle.pop()?;
+        let place = usize::from(timer);
+        let now = self.now();
+        let deadline = self.deadline(now, allowance_ns);
+        self.lane.raise_high_water(place + 1);
+        self.lane.write_detail(place, TimerDetail { acquired_at: now, scope, signal, kind });
+        let cell = self.lane.timers().get(place)?;
+        let word = Timer(cell).arm(deadline);
+        let armed = Armed {
+            shared: self.shared,
+            lane: self.index,
+            index: timer,
+            scope,
+            signal,
+            acquired_at: now,
+            word,
+            cell,
+        };
+        self.record(Operation::Acquire, &armed, now, deadline);
+        self.stats(scope).acquired();
+        self.ring_if_near(deadline, now);
+        Some(armed)
+    }
+
+    /// Rings if the watchdog would wake too late for `deadline`.
+    #[inline]
+    pub(crate) fn ring_if_near(&self, deadline: Units, now: Nanos) {
+        if self.wake.must_ring(deadline.begins(), now) {
+            self.shared.ring();
+        }
+    }
+
+    /// Writes the news of a timer of this lane, or of another of this segment.
+    #[inline]
+    pub(crate) fn record(&mut self, operation: Operation, of: &Armed, at: Nanos, deadline: Units) {
+        let place = if of.lane == self.index { Place::Own } else { Place::Foreign };
+        self.ring.push(&Record {
+            operation,
+            place,
+            lane: of.lane,
+            timer: of.index,
+            scope: of.scope.0,
+            signal: of.signal.bits(),
+            at,
+            deadline: deadline.begins(),
+        });
+    }
+
+    /// Takes down how an acquire ended: its record, its statistics, and the timer if it is this
+    /// lane's and idle again.
+    #[inline]
+    pub(crate) fn took_down(&mut self, released: Released, of: &Armed) {
+        let now = self.now();
+        let stats = self.stats(of.scope);
+        let duration_ns = now.since(of.acquired_at);
+        let operation = match released {
+            Released::InTime => {
+                stats.released(duration_ns);
+                Operation::Release
+            }
+            Released::Reported => {
+                stats.reported(duration_ns);
+                Operation::Release
+            }
+            Released::TooLate => Operation::TooLate,
+            Released::NotArmed => return,
+        };
+        if of.lane == self.index && released != Released::TooLate {
+            self.idle.push(of.index);
+        }
+        self.record(operation, of, now, Units::default());
+    }
+
+    /// The statistics of `scope` in this lane.
+    #[inline]
+    pub(crate) fn stats(&mut self, scope: ScopeId) -> ScopeStats<'static> {
+        let known = self.blocks.get(usize::from(scope.0)).copied().unwrap_or(NO_BLOCK);
+        let block = if known == NO_BLOCK { self.choose_block(scope) } else { known };
+        ScopeStats(&self.lane.stats()[usize::from(block)])
+    }
+
+    /// A block for a scope this lane had none for: a free one, or the last, which counts the rest as
+    /// `(other)`.
+    #[cold]
+    fn choose_block(&mut self, scope: ScopeId) -> u8 {
+        let blocks = self.lane.stats();
+        let (last, own) = blocks.split_last().expect("a lane has at least two");
+        let free = own.iter().position(|block| ScopeStats(block).scope().is_none());
+        let chosen = if let Some(free) = free {
+            ScopeStats(&own[free]).take_for(scope.0);
+            free
+        } else {
+            ScopeStats(last).take_for(hangwatch_core::scope::OTHER.0);
+            own.len()
+        };
+        if let Some(known) = self.blocks.get_mut(usize::from(scope.0)) {
+            *known = chosen as u8;
+        }
+        chosen as u8
+    }
+
+    /// The thread has ended: gives the lane back, or leaves it to the next thread where timers are
+    /// still armed (their guards have moved elsewhere, and their deadlines hold).
+    pub(crate) fn leave(self) {
+        if self.shared.canary.forked() {
+            return; // the parent's lane
+        }
+        let all_idle = self.lane.timers().iter().all(|word| {
+            TimerWord::from_bits(word.load(Ordering::Acquire)).state() == Some(TimerState::Idle)
+        });
+        if !all_idle {
+            lock(&self.shared.orphans).push(self);
+            return;
+        }
+        // Under the claims lock: another thread's claim of this lane must not lose its lock to this.
+        let _claims = lock(&self.shared.claims);
+        if self.lane.detach(self.owner) {
+            let _ = locks::unlock(self.shared.fd(), lane_lock_byte(self.index));
+            self.shared.ring();
+        }
+    }
+}
+
+fn is_claimable(lane: Lane<'_>) -> bool {
+    use hangwatch_core::lane::LaneState;
+    matches!(lane.owner().state(), Some(LaneState::Free | LaneState::Detached))
+}
