@@ -31,8 +31,7 @@ const READ_AHEAD: usize = 16;
 ///
 /// Timers are dense ids from 0 up to a capacity that is fixed at the start.
 /// Deadlines are nanoseconds of any one clock, below [`IDLE`]; equal deadlines
-/// are kept apart by id, so every order reported here is exact: by (deadline,
-/// id).
+/// are kept apart by id, so the order reported is exact: by (deadline, id).
 ///
 /// Memory follows the capacity, not the armed timers: 8.5 bytes a timer, and
 /// 16 more that stay untouched (and so without pages behind them, on Linux)
@@ -40,9 +39,8 @@ const READ_AHEAD: usize = 16;
 /// never an error or a panic: setting it does nothing and says so, reading it
 /// gives [`IDLE`].
 ///
-/// `FAN_OUT` is the number of children a node has, a power of two from 2 to 32.
-/// Sixteen is what was measured to be the best; nothing but the bench needs
-/// another.
+/// `FAN_OUT` is the number of children a node has, a power of two from 2 to 32;
+/// only the bench needs another than the one measured to be the best.
 ///
 /// ```
 /// use hangwatch_core::table::{IDLE, Minima};
