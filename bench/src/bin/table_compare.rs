@@ -72,7 +72,7 @@ impl Plan {
                 "--huge" => huge = true,
                 "--least" => plan.statistic = Statistic::Least,
                 "--turns" => {
-                    plan.turns = arguments.next()?.parse().ok().filter(|&turns| turns > 0)?
+                    plan.turns = arguments.next()?.parse().ok().filter(|&turns| turns > 0)?;
                 }
                 "--only" => plan.only.push(arguments.next()?),
                 size => plan.sizes.push(size.parse().ok().filter(|&size| size > 0)?),
