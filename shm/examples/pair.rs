@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let worker = WorkerOptions::new().clock(kind).attach(name.as_str())?;
         std::thread::spawn(move || {
             let scope = worker.scope("pair").unwrap();
-            let count = 3_000_000u32;
+            let count: u32 = std::env::args().nth(1).map_or(3_000_000, |n| n.parse().unwrap());
             let start = Instant::now();
             for _ in 0..count {
                 drop(scope.expires(Duration::from_secs(30)).unwrap());

@@ -10,7 +10,7 @@ use hangwatch_core::time::{Nanos, Units};
 use hangwatch_core::timer::{Refused, Released, TimerState, TimerWord};
 
 use crate::error::AcquireError;
-use crate::lane::Armed;
+use crate::lane::{Armed, LaneOptions};
 use crate::sys::clock;
 use crate::thread;
 use crate::worker::Worker;
@@ -32,23 +32,29 @@ use crate::worker::Worker;
 /// ```
 #[must_use = "the scope ends when its guard is dropped"]
 pub struct Guard {
-    worker: Worker,
     armed: Armed,
+    options: &'static LaneOptions,
     /// The word this handle left in the timer: the guess that makes a release one instruction.
     word: AtomicU64,
 }
 
 impl Guard {
     #[inline]
-    pub(crate) fn new(worker: Worker, armed: Armed) -> Guard {
-        Guard { worker, armed, word: AtomicU64::new(armed.word.bits()) }
+    pub(crate) fn new(options: &'static LaneOptions, armed: Armed) -> Guard {
+        Guard { armed, options, word: AtomicU64::new(armed.word.bits()) }
     }
 
+    fn worker(&self) -> Worker {
+        Worker { shared: self.armed.shared, options: self.options, signal: self.armed.signal }
+    }
+
+    #[inline]
     fn is_inert(&self) -> bool {
         self.armed.shared.canary.forked()
     }
 
     /// The word this handle left in the timer.
+    #[inline]
     pub(crate) fn word(&self) -> TimerWord {
         // Relaxed: a guess; the compare-and-swap on the timer decides.
         TimerWord::from_bits(self.word.load(Ordering::Relaxed))
@@ -69,12 +75,11 @@ impl Guard {
         let allowance_ns = crate::lane::allowance_ns(allowance)?;
         self.change(Operation::Rearm, |expected| {
             let now = Nanos(clock::monotonic_ns());
-            let deadline = thread::with_lane_for(&self.armed, |lane| {
-                let now = lane.now();
-                lane.deadline(now, allowance_ns)
-            });
-            let system = || Units::at_or_after(now.plus(allowance_ns));
-            let word = self.armed.timer().rearm(expected, deadline.unwrap_or_else(system))?;
+            let deadline = match thread::lane_for(&self.armed) {
+                Some(lane) => lane.deadline_after(allowance_ns),
+                None => Units::at_or_after(now.plus(allowance_ns)),
+            };
+            let word = self.armed.timer().rearm(expected, deadline)?;
             // After the word: an old start beside a new deadline gives it more time, never less.
             let lane = self.armed.shared.words.lane(self.armed.lane);
             lane.write_kicked_at(self.armed.index.into(), now);
@@ -84,7 +89,7 @@ impl Guard {
 
     /// Stops the timer, keeping the time it has left; the record carries `why` as its scope.
     pub(crate) fn pause(&self, why: &str) -> Result<(), AcquireError> {
-        let why = self.worker.scope(why)?;
+        let why = self.worker().scope(why)?;
         let now = Nanos(clock::monotonic_ns());
         let word = self.try_change(|expected| self.armed.timer().pause(expected, now))?;
         self.tell(Operation::Pause, word, why.id());
@@ -125,14 +130,17 @@ impl Guard {
             Some(TimerState::Armed) => word.deadline(),
             _ => Units::default(),
         };
-        thread::with_a_lane_for(&self.armed, self.worker.lane_options(), |lane| {
-            let now = lane.now();
-            lane.stats(self.armed.scope).rearmed();
-            lane.record(operation, &Armed { scope, ..self.armed }, now, deadline);
-            if word.state() == Some(TimerState::Armed) {
-                lane.ring_if_near(deadline, now);
-            }
-        });
+        let lane = thread::lane_for(&self.armed);
+        let Some(lane) = lane.or_else(|| thread::any_lane_for(&self.armed, self.options)) else {
+            // Nowhere to tell it: the watchdog finds the word on its next sweep.
+            return self.armed.shared.ring();
+        };
+        let now = lane.now();
+        lane.stats(self.armed.scope).rearmed();
+        lane.record(operation, &Armed { scope, ..self.armed }, now, deadline);
+        if word.state() == Some(TimerState::Armed) {
+            lane.ring_if_near(deadline, now);
+        }
     }
 
     /// The time left; zero where the deadline has passed, `None` where the timer is not armed.
@@ -157,29 +165,34 @@ impl Guard {
         released
     }
 
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     fn end(&self) -> Released {
         if self.is_inert() {
             return Released::NotArmed;
         }
-        end(&self.armed, self.word(), self.worker)
+        end(&self.armed, self.word(), self.options)
     }
 }
 
 /// Ends an acquire: swaps the timer word, then takes it down in this thread's lane.
-#[inline]
-pub(crate) fn end(armed: &Armed, expected: TimerWord, worker: Worker) -> Released {
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
+pub(crate) fn end(armed: &Armed, expected: TimerWord, options: &'static LaneOptions) -> Released {
     let released = armed.timer().release(expected);
-    if thread::with_lane_for(armed, |lane| lane.took_down(released, armed)).is_none() {
-        take_down_elsewhere(armed, released, worker);
+    match thread::lane_for(armed) {
+        Some(lane) => lane.took_down(released, armed),
+        None => take_down_elsewhere(armed, released, options),
     }
     released
 }
 
 /// The thread has no lane yet: it takes one for its news, if one can be had.
 #[cold]
-fn take_down_elsewhere(armed: &Armed, released: Released, worker: Worker) {
-    thread::with_a_lane_for(armed, worker.lane_options(), |lane| lane.took_down(released, armed));
+fn take_down_elsewhere(armed: &Armed, released: Released, options: &'static LaneOptions) {
+    if let Some(lane) = thread::any_lane_for(armed, options) {
+        lane.took_down(released, armed);
+    }
 }
 
 impl Drop for Guard {

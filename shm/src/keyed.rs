@@ -8,7 +8,7 @@ use hangwatch_core::lane::TimerKind;
 use hangwatch_core::time::Nanos;
 use hangwatch_core::timer::Released;
 
-use crate::error::{AcquireError, AttachError};
+use crate::error::AcquireError;
 use crate::guard::{self, Guard};
 use crate::lane::Armed;
 use crate::segment::lock;
@@ -24,12 +24,12 @@ pub(crate) struct Keyed(HashMap<String, Armed>);
 pub(crate) fn acquire(worker: Worker, name: &str, allowance: Duration) -> Result<(), AcquireError> {
     let allowance_ns = crate::lane::allowance_ns(allowance)?;
     let scope = worker.scope(name)?;
-    let here = worker.shared().here().map_err(AttachError::from)?;
+    let here = worker.shared().here().map_err(|error| Box::new(error.into()))?;
     let mut keyed = lock(&here.keyed);
     if let Some(armed) = keyed.0.get_mut(name) {
         // Armed or reported: the deadline is replaced. Condemned: its reap goes on, and the scope
         // has begun once more.
-        let guard = Guard::new(worker, *armed);
+        let guard = Guard::new(worker.options, *armed);
         let kicked = guard.kick(allowance);
         (armed.word, armed.acquired_at) = (guard.word(), Nanos(crate::sys::clock::monotonic_ns()));
         std::mem::forget(guard);
@@ -51,10 +51,10 @@ pub(crate) fn acquire(worker: Worker, name: &str, allowance: Duration) -> Result
 
 /// Ends the scope `name`.
 pub(crate) fn release(worker: Worker, name: &str) -> Result<Released, AcquireError> {
-    let here = worker.shared().here().map_err(AttachError::from)?;
+    let here = worker.shared().here().map_err(|error| Box::new(error.into()))?;
     let removed = lock(&here.keyed).0.remove(name);
     Ok(match removed {
-        Some(armed) => guard::end(&armed, armed.word, worker),
+        Some(armed) => guard::end(&armed, armed.word, worker.options),
         None => Released::NotArmed,
     })
 }

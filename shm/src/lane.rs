@@ -8,7 +8,6 @@ use hangwatch_core::lane::{Identity, Lane, OwnerWord, TimerDetail, TimerKind, Ti
 use hangwatch_core::record::{Operation, Place, Record};
 use hangwatch_core::ring::RingWriter;
 use hangwatch_core::scope::ScopeId;
-use hangwatch_core::segment::Segment as Words;
 use hangwatch_core::stats::ScopeStats;
 use hangwatch_core::time::{MAX_ALLOWANCE, Nanos, Units, duration_ns};
 use hangwatch_core::timer::{Released, Timer, TimerState, TimerWord};
@@ -17,6 +16,7 @@ use hangwatch_core::wake::Wake;
 use crate::error::{AcquireError, AttachError};
 use crate::labels::Labels;
 use crate::segment::{Shared, lane_lock_byte, lock};
+use crate::sys::fork::Canary;
 use crate::sys::identity::Claim;
 use crate::sys::{clock, host, lock as locks};
 use crate::timing::Timing;
@@ -34,6 +34,9 @@ pub(crate) struct LaneOptions {
 /// A lane this process owns, in the hands of one thread.
 pub(crate) struct LaneOwner {
     pub(crate) shared: &'static Shared,
+    /// Copies of the segment's, close at hand: they are asked on every call.
+    key: u64,
+    canary: Canary,
     pub(crate) index: u32,
     lane: Lane<'static>,
     owner: OwnerWord,
@@ -47,18 +50,18 @@ pub(crate) struct LaneOwner {
     timing: Timing,
 }
 
-/// A timer that was armed: where it is and what it was.
+/// A timer that was armed: where it is and what it was. Kept small: a guard is little more.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Armed {
     pub(crate) shared: &'static Shared,
+    /// The timer in shared memory; the mapping lives as long as the process.
+    pub(crate) cell: &'static AtomicU64,
+    pub(crate) acquired_at: Nanos,
+    pub(crate) word: TimerWord,
     pub(crate) lane: u32,
     pub(crate) index: u16,
     pub(crate) scope: ScopeId,
     pub(crate) signal: TimerSignal,
-    pub(crate) acquired_at: Nanos,
-    pub(crate) word: TimerWord,
-    /// The timer in shared memory; the mapping lives as long as the process.
-    pub(crate) cell: &'static AtomicU64,
 }
 
 impl std::fmt::Debug for Shared {
@@ -152,6 +155,8 @@ impl LaneOwner {
         let words = shared.words;
         let mut owned = LaneOwner {
             shared,
+            key: shared.key(),
+            canary: shared.canary,
             index,
             lane,
             owner: attached,
@@ -189,6 +194,17 @@ impl LaneOwner {
         }
     }
 
+    /// Whether this lane is of the segment `key`, and of this very process.
+    #[inline]
+    pub(crate) fn is_of(&self, key: u64) -> bool {
+        self.key == key && !self.canary.forked()
+    }
+
+    /// Whether this is a forked child, and the lane its parent's.
+    pub(crate) fn is_parents(&self) -> bool {
+        self.canary.forked()
+    }
+
     /// Whether a timer can be had, looking for those that other threads released.
     #[inline]
     pub(crate) fn has_idle(&mut self) -> bool {
@@ -199,10 +215,10 @@ impl LaneOwner {
     }
 
     /// The time by this lane's clock.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     pub(crate) fn now(&mut self) -> Nanos {
-        let words: Words<'static> = self.shared.words;
-        self.timing.now(&words)
+        self.timing.now(&self.shared.words)
     }
 
     /// When a deadline `allowance_ns` from `now` is due: never early by the clock's resolution.
@@ -211,41 +227,56 @@ impl LaneOwner {
         Units::at_or_after(now.plus(allowance_ns).plus(self.timing.resolution_ns()))
     }
 
-    /// Arms an idle timer; the caller has seen to it that there is one.
+    /// When a deadline `allowance_ns` from the present is due.
     #[inline]
+    pub(crate) fn deadline_after(&mut self, allowance_ns: u64) -> Units {
+        let now = self.now();
+        self.deadline(now, allowance_ns)
+    }
+
+    /// Takes an idle timer, to be armed. `None` where this thread knows of none.
+    #[inline]
+    pub(crate) fn take_idle(&mut self) -> Option<u16> {
+        self.idle.pop()
+    }
+
+    /// Arms a timer that was taken.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     pub(crate) fn arm(
         &mut self,
+        index: u16,
         scope: ScopeId,
         kind: TimerKind,
         signal: TimerSignal,
         allowance_ns: u64,
-    ) -> Option<Armed> {
-        let timer = self.idle.pop()?;
-        let place = usize::from(timer);
+    ) -> Armed {
+        let place = usize::from(index);
         let now = self.now();
         let deadline = self.deadline(now, allowance_ns);
         self.lane.raise_high_water(place + 1);
         self.lane.write_detail(place, TimerDetail { acquired_at: now, scope, signal, kind });
-        let cell = self.lane.timers().get(place)?;
+        let cell = &self.lane.timers()[place];
         let word = Timer(cell).arm(deadline);
         let armed = Armed {
             shared: self.shared,
-            lane: self.index,
-            index: timer,
-            scope,
-            signal,
+            cell,
             acquired_at: now,
             word,
-            cell,
+            lane: self.index,
+            index,
+            scope,
+            signal,
         };
         self.record(Operation::Acquire, &armed, now, deadline);
         self.stats(scope).acquired();
         self.ring_if_near(deadline, now);
-        Some(armed)
+        armed
     }
 
     /// Rings if the watchdog would wake too late for `deadline`.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     pub(crate) fn ring_if_near(&self, deadline: Units, now: Nanos) {
         if self.wake.must_ring(deadline.begins(), now) {
             self.shared.ring();
@@ -253,7 +284,8 @@ impl LaneOwner {
     }
 
     /// Writes the news of a timer of this lane, or of another of this segment.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     pub(crate) fn record(&mut self, operation: Operation, of: &Armed, at: Nanos, deadline: Units) {
         let place = if of.lane == self.index { Place::Own } else { Place::Foreign };
         self.ring.push(&Record {
@@ -270,7 +302,8 @@ impl LaneOwner {
 
     /// Takes down how an acquire ended: its record, its statistics, and the timer if it is this
     /// lane's and idle again.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     pub(crate) fn took_down(&mut self, released: Released, of: &Armed) {
         let now = self.now();
         let stats = self.stats(of.scope);
@@ -294,7 +327,8 @@ impl LaneOwner {
     }
 
     /// The statistics of `scope` in this lane.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     pub(crate) fn stats(&mut self, scope: ScopeId) -> ScopeStats<'static> {
         let known = self.blocks.get(usize::from(scope.0)).copied().unwrap_or(NO_BLOCK);
         let block = if known == NO_BLOCK { self.choose_block(scope) } else { known };

@@ -259,6 +259,7 @@ impl Shared {
     }
 
     /// Tells this segment from any other, in this process and its children.
+    #[inline]
     pub(crate) fn key(&self) -> u64 {
         self.words.fixed().incarnation
     }

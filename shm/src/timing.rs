@@ -14,6 +14,8 @@ const TRIES: u32 = 3;
 #[derive(Debug)]
 pub(crate) struct Timing {
     kind: ClockKind,
+    /// What a deadline must be put off by so that it is never early, ns.
+    resolution_ns: u64,
     calibration: Calibration,
     /// Counts after the calibration's own for which it is trusted; 0 where there is none.
     valid_counts: u64,
@@ -28,7 +30,18 @@ impl Timing {
             ClockKind::Counter if !clock::counter_is_system_clock() => ClockKind::System,
             kind => kind,
         };
-        Timing { kind, calibration: Calibration::default(), valid_counts: 0, retry_at: Nanos(0) }
+        let resolution_ns = match kind {
+            ClockKind::System => 0,
+            ClockKind::Counter => TOLERANCE_NS,
+            ClockKind::Coarse => clock::coarse_resolution_ns(),
+        };
+        Timing {
+            kind,
+            resolution_ns,
+            calibration: Calibration::default(),
+            valid_counts: 0,
+            retry_at: Nanos(0),
+        }
     }
 
     /// Which clock it is.
@@ -39,15 +52,12 @@ impl Timing {
     /// What a deadline must be put off by so that it is never early, ns.
     #[inline]
     pub(crate) fn resolution_ns(&self) -> u64 {
-        match self.kind {
-            ClockKind::System => 0,
-            ClockKind::Counter => TOLERANCE_NS,
-            ClockKind::Coarse => clock::coarse_resolution_ns(),
-        }
+        self.resolution_ns
     }
 
     /// The time.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     pub(crate) fn now(&mut self, segment: &Segment<'_>) -> Nanos {
         match self.kind {
             ClockKind::Counter => {

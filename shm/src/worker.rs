@@ -131,7 +131,7 @@ impl WorkerOptions {
         let shared = segment.shared();
         let worker = Worker { shared, options: shared.keep(options), signal: self.signal.into() };
         thread::attach(shared, worker.options).map_err(|error| match error {
-            AcquireError::Attach(error) => error,
+            AcquireError::Attach(error) => *error,
             other => unreachable!("an attach arms nothing, yet: {other}"),
         })?;
         Ok(worker)
@@ -157,9 +157,9 @@ impl From<Signal> for TimerSignal {
 /// A process attached to a segment. Cheap to copy; any thread may use it.
 #[derive(Clone, Copy)]
 pub struct Worker {
-    shared: &'static Shared,
-    options: &'static LaneOptions,
-    signal: TimerSignal,
+    pub(crate) shared: &'static Shared,
+    pub(crate) options: &'static LaneOptions,
+    pub(crate) signal: TimerSignal,
 }
 
 impl Worker {
@@ -196,7 +196,7 @@ impl Worker {
         if name.is_empty() {
             return Err(AcquireError::EmptyScope);
         }
-        let here = self.shared().here().map_err(AttachError::from)?;
+        let here = self.shared().here().map_err(|error| Box::new(error.into()))?;
         let id = thread::known_scope(here.key(), name).unwrap_or_else(|| {
             let interned = here.words.names().intern(name);
             if interned.overflowed {
@@ -275,12 +275,14 @@ impl Scope {
     ///
     /// # Errors
     /// [`AcquireError`].
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     pub fn expires(&self, allowance: Duration) -> Result<Guard, AcquireError> {
         self.arm(TimerKind::Guard, allowance)
     }
 
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     fn arm(&self, kind: TimerKind, allowance: Duration) -> Result<Guard, AcquireError> {
         let (worker, allowance_ns) = (self.worker, allowance_ns(allowance)?);
         let armed = thread::arm(
@@ -291,7 +293,7 @@ impl Scope {
             worker.timer_signal(),
             allowance_ns,
         )?;
-        Ok(Guard::new(worker, armed))
+        Ok(Guard::new(worker.options, armed))
     }
 
     pub(crate) fn id(&self) -> ScopeId {
