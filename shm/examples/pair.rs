@@ -16,7 +16,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let calibration = hangwatch_core::calibration::Calibration::between(at(first), at(second));
     segment.words().publish_calibration(calibration.expect("the clock runs"));
-    for kind in [ClockKind::Counter, ClockKind::System, ClockKind::Coarse] {
+    let kinds = [ClockKind::Counter, ClockKind::System, ClockKind::Coarse];
+    let only = std::env::args().nth(2).map(|n| n.parse::<usize>().unwrap());
+    for kind in
+        kinds.into_iter().enumerate().filter(|(i, _)| only.is_none_or(|o| o == *i)).map(|(_, k)| k)
+    {
         let worker = WorkerOptions::new().clock(kind).attach(name.as_str())?;
         std::thread::spawn(move || {
             let scope = worker.scope("pair").unwrap();

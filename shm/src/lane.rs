@@ -45,6 +45,8 @@ pub(crate) struct LaneOwner {
     /// Idle timers, the last released on top. Those released by other threads are found by a scan
     /// when this runs out.
     idle: Vec<u16>,
+    /// How many of the first timers this owner has armed at all.
+    high_water: u16,
     /// The statistics block of each scope, by its id.
     blocks: Box<[u8]>,
     timing: Timing,
@@ -163,6 +165,7 @@ impl LaneOwner {
             ring: RingWriter::resume(lane.ring(), lane.head()),
             wake: Wake::new(words.next_wake(), words.fixed().horizon_ns),
             idle: Vec::with_capacity(lane.timers().len()),
+            high_water: 0,
             blocks: vec![NO_BLOCK; words.geometry().scopes as usize].into_boxed_slice(),
             timing,
         };
@@ -224,7 +227,8 @@ impl LaneOwner {
     /// When a deadline `allowance_ns` from `now` is due: never early by the clock's resolution.
     #[inline]
     pub(crate) fn deadline(&self, now: Nanos, allowance_ns: u64) -> Units {
-        Units::at_or_after(now.plus(allowance_ns).plus(self.timing.resolution_ns()))
+        // Neither addition can wrap: the time is below 2^60 ns, the allowance below 2^59.
+        Units::at_or_after(Nanos(now.0 + allowance_ns + self.timing.resolution_ns()))
     }
 
     /// When a deadline `allowance_ns` from the present is due.
@@ -254,7 +258,10 @@ impl LaneOwner {
         let place = usize::from(index);
         let now = self.now();
         let deadline = self.deadline(now, allowance_ns);
-        self.lane.raise_high_water(place + 1);
+        if index >= self.high_water {
+            self.high_water = index + 1;
+            self.lane.raise_high_water(place + 1);
+        }
         self.lane.write_detail(place, TimerDetail { acquired_at: now, scope, signal, kind });
         let cell = &self.lane.timers()[place];
         let word = Timer(cell).arm(deadline);
@@ -306,24 +313,26 @@ impl LaneOwner {
     #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     pub(crate) fn took_down(&mut self, released: Released, of: &Armed) {
         let now = self.now();
-        let stats = self.stats(of.scope);
-        let duration_ns = now.since(of.acquired_at);
-        let operation = match released {
-            Released::InTime => {
-                stats.released(duration_ns);
-                Operation::Release
-            }
-            Released::Reported => {
-                stats.reported(duration_ns);
-                Operation::Release
-            }
-            Released::TooLate => Operation::TooLate,
-            Released::NotArmed => return,
-        };
-        if of.lane == self.index && released != Released::TooLate {
+        if released == Released::InTime {
+            self.stats(of.scope).released(now.since(of.acquired_at));
+        } else if !self.took_down_late(released, of, now) {
+            return;
+        }
+        if of.lane == self.index {
             self.idle.push(of.index);
         }
-        self.record(operation, of, now, Units::default());
+        self.record(Operation::Release, of, now, Units::default());
+    }
+
+    /// The rarer endings. False where nothing is left to be taken down.
+    #[cold]
+    fn took_down_late(&mut self, released: Released, of: &Armed, now: Nanos) -> bool {
+        match released {
+            Released::Reported => self.stats(of.scope).reported(now.since(of.acquired_at)),
+            Released::TooLate => self.record(Operation::TooLate, of, now, Units::default()),
+            Released::InTime | Released::NotArmed => {}
+        }
+        released == Released::Reported
     }
 
     /// The statistics of `scope` in this lane.
