@@ -106,6 +106,19 @@ impl<const FAN_OUT: usize> Minima<FAN_OUT> {
         self.root
     }
 
+    /// The timer with the least (deadline, id), if any is armed. O(log capacity).
+    pub fn first(&self) -> Option<usize> {
+        if self.root == IDLE {
+            return None;
+        }
+        let mut id = 0;
+        for level in self.levels.iter().rev() {
+            // The node above holds the least of this block, so a slot has it.
+            id = id * FAN_OUT + level[id].first_slot_of(self.root)?;
+        }
+        Some(id)
+    }
+
     /// The deadline of `id`, or [`IDLE`] if it is idle or no id of this table.
     #[inline]
     pub fn get(&self, id: usize) -> u64 {
@@ -186,11 +199,7 @@ impl<const FAN_OUT: usize> Minima<FAN_OUT> {
         if deadline > now || deadline == IDLE {
             return None;
         }
-        let mut id = 0;
-        for level in self.levels.iter().rev() {
-            // The node above holds the least of this block, so a slot has it.
-            id = id * FAN_OUT + level[id].first_slot_of(deadline)?;
-        }
+        let id = self.first()?;
         self.set(id, IDLE);
         Some((id, deadline))
     }

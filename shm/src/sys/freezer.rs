@@ -4,6 +4,7 @@
 //! Both hierarchies are asked, version 2 (`cgroup.events`) and the freezer of
 //! version 1 (`freezer.state`). A frozen ancestor counts in both.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -45,6 +46,64 @@ pub fn frozen(pid: Pid) -> io::Result<Frozen> {
     Ok(answer)
 }
 
+/// Asks about many processes, and remembers where the cgroups' files are: the list
+/// of mounts costs more than all the rest.
+#[derive(Debug, Default)]
+pub struct Freezers {
+    /// By the text of `/proc/PID/cgroup`: the files to ask, and whether all that
+    /// should be are there.
+    known: HashMap<String, Vec<(Hierarchy, PathBuf)>>,
+}
+
+/// Memberships kept at most; beyond, all are forgotten and found again.
+const KNOWN: usize = 1024;
+
+impl Freezers {
+    /// As [`frozen`].
+    ///
+    /// # Errors
+    /// Where `/proc` or the cgroup's files refuse.
+    pub fn frozen(&mut self, pid: Pid) -> io::Result<Frozen> {
+        let Some(cgroups) = read(pid, "cgroup")? else { return Ok(Frozen::No) };
+        if !self.known.contains_key(&cgroups) {
+            let answer = frozen(pid)?;
+            if answer != Frozen::Unknown {
+                self.learn(cgroups)?;
+            }
+            return Ok(answer);
+        }
+        for (hierarchy, file) in &self.known[&cgroups] {
+            match fs::read_to_string(file) {
+                Ok(text) if says_frozen(*hierarchy, &text) => return Ok(Frozen::Yes),
+                Ok(_) => {}
+                // Gone, or mounted elsewhere by now.
+                Err(_) => {
+                    self.known.remove(&cgroups);
+                    return frozen(pid);
+                }
+            }
+        }
+        Ok(Frozen::No)
+    }
+
+    fn learn(&mut self, cgroups: String) -> io::Result<()> {
+        let mounts = fs::read_to_string(MOUNTS)?;
+        let found =
+            cgroups.lines().filter_map(parse_membership).filter_map(|(hierarchy, cgroup)| {
+                let dir = mounts.lines().find_map(|line| directory(line, hierarchy, cgroup))?;
+                let file = dir.join(hierarchy.file());
+                // The root of a hierarchy has no such file: it cannot be frozen.
+                file.exists().then_some((hierarchy, file))
+            });
+        let found = found.collect();
+        if self.known.len() >= KNOWN {
+            self.known.clear();
+        }
+        self.known.insert(cgroups, found);
+        Ok(())
+    }
+}
+
 /// A hierarchy in which processes can be frozen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hierarchy {
@@ -52,15 +111,20 @@ enum Hierarchy {
     V2,
 }
 
+impl Hierarchy {
+    fn file(self) -> &'static str {
+        match self {
+            Hierarchy::V1Freezer => "freezer.state",
+            Hierarchy::V2 => "cgroup.events",
+        }
+    }
+}
+
 fn frozen_in(mounts: &str, hierarchy: Hierarchy, cgroup: &str) -> io::Result<Frozen> {
     let Some(dir) = mounts.lines().find_map(|line| directory(line, hierarchy, cgroup)) else {
         return Ok(Frozen::Unknown);
     };
-    let file = match hierarchy {
-        Hierarchy::V1Freezer => "freezer.state",
-        Hierarchy::V2 => "cgroup.events",
-    };
-    match fs::read_to_string(dir.join(file)) {
+    match fs::read_to_string(dir.join(hierarchy.file())) {
         Ok(text) if says_frozen(hierarchy, &text) => Ok(Frozen::Yes),
         Ok(_) => Ok(Frozen::No),
         // The root of a hierarchy has no such file: it cannot be frozen.

@@ -2,8 +2,10 @@
 //!
 //! Every signal goes through a [`Pidfd`]. It names the process it was opened
 //! on for as long as it is open, dead or alive.
+#![expect(unsafe_code, reason = "a signal by its number, real-time ones included")]
 
 use std::io;
+use std::num::NonZeroI32;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -105,6 +107,19 @@ impl Pidfd {
             Err(Errno::PERM) => Err(SignalError::Denied { signal }),
             Err(errno) => Err(SignalError::Io { signal, source: errno.into() }),
         }
+    }
+
+    /// As [`Pidfd::signal`], by number: 1 to 64, real-time signals included. (32 and
+    /// 33 are the C library's own; they are sent like any other, since the receiver
+    /// asked for them by number.)
+    ///
+    /// # Errors
+    /// [`SignalError`]; the kernel refuses numbers that are no signal.
+    pub fn signal_number(&self, number: u8) -> Result<Signalled, SignalError> {
+        let number = NonZeroI32::new(number.into()).unwrap_or(NonZeroI32::MAX);
+        // SAFETY: the number is only sent, to another process; no handler or mask
+        // of this one's changes by it.
+        self.signal(unsafe { Signal::from_raw_nonzero_unchecked(number) })
     }
 
     /// Whether the process is dead: all its threads have ended, be it reaped by

@@ -51,6 +51,44 @@ pub fn state(pid: Pid) -> io::Result<Option<State>> {
     Ok(read(pid, "stat")?.as_deref().and_then(parse_state))
 }
 
+/// Whether something holds a process up that is not its own doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The state of its first thread.
+    pub state: State,
+    /// The process that traces it (a debugger), if any does.
+    pub tracer: Option<Pid>,
+}
+
+/// The process's state and tracer, of one moment.
+///
+/// # Errors
+/// Where `/proc` refuses.
+pub fn standing(pid: Pid) -> io::Result<Option<Standing>> {
+    Ok(read(pid, "status")?.as_deref().and_then(|status| {
+        let letter = status.lines().find_map(|line| line.strip_prefix("State:"))?;
+        let state = parse_letter(letter.trim_start().chars().next()?);
+        Some(Standing { state, tracer: parse_tracer(status) })
+    }))
+}
+
+/// What tells the program a process runs from the one it ran before an exec: where
+/// its code and its stack begin. Both are placed at random by default; where they
+/// are not, or may not be seen (they then read 0), two programs may look alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Image {
+    code: u64,
+    stack: u64,
+}
+
+/// The program that the process runs now.
+///
+/// # Errors
+/// Where `/proc` refuses.
+pub fn image(pid: Pid) -> io::Result<Option<Image>> {
+    Ok(read(pid, "stat")?.as_deref().and_then(parse_image))
+}
+
 /// The name of the process's first thread, as the process chose it.
 ///
 /// # Errors
@@ -154,7 +192,18 @@ fn parse_start_time(stat: &str) -> Option<u64> {
 }
 
 fn parse_state(stat: &str) -> Option<State> {
-    Some(match stat_fields(stat)?.next()?.chars().next()? {
+    Some(parse_letter(stat_fields(stat)?.next()?.chars().next()?))
+}
+
+fn parse_image(stat: &str) -> Option<Image> {
+    let mut fields = stat_fields(stat)?;
+    let code = fields.nth(26 - 3)?.parse().ok()?;
+    let stack = fields.nth(28 - 27)?.parse().ok()?;
+    Some(Image { code, stack })
+}
+
+fn parse_letter(letter: char) -> State {
+    match letter {
         'R' => State::Running,
         'S' | 'I' => State::Sleeping,
         'D' => State::Uninterruptible,
@@ -162,7 +211,7 @@ fn parse_state(stat: &str) -> Option<State> {
         't' => State::Traced,
         'Z' | 'X' | 'x' => State::Zombie,
         other => State::Other(other),
-    })
+    }
 }
 
 fn parse_tracer(status: &str) -> Option<Pid> {
@@ -235,11 +284,27 @@ mod tests {
         until(|| state(pid).unwrap() == Some(State::Sleeping));
         kill_process(pid, Signal::STOP).unwrap();
         until(|| state(pid).unwrap() == Some(State::Stopped));
+        let stopped = Standing { state: State::Stopped, tracer: None };
+        assert_eq!(standing(pid).unwrap(), Some(stopped));
         kill_process(pid, Signal::CONT).unwrap();
         until(|| state(pid).unwrap() == Some(State::Sleeping));
         kill_process(pid, Signal::KILL).unwrap();
         until(|| state(pid).unwrap() == Some(State::Zombie));
         assert_eq!(cmdline(pid).unwrap(), Some(vec![]));
+    }
+
+    #[test]
+    fn a_program_is_told_from_the_one_before_it() {
+        let child = fork(|| pause_for_ever());
+        let pid = child.pid();
+        let first = image(pid).unwrap().unwrap();
+        assert_eq!(image(pid).unwrap(), Some(first));
+        let stat = |code, stack| {
+            let fields: Vec<String> = (4..=25).map(|n| n.to_string()).collect();
+            parse_image(&format!("7 (x y) S {} {code} 27 {stack} 29", fields.join(" ")))
+        };
+        assert_eq!(stat(111, 222), Some(Image { code: 111, stack: 222 }));
+        assert_ne!(stat(111, 222), stat(111, 223));
     }
 
     #[test]
