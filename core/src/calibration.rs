@@ -15,7 +15,7 @@ pub const VALID_NS: u64 = 1_000_000_000;
 /// A calibration older than this is stale, ns: the watchdog is gone or stopped.
 pub const STALE_NS: u64 = 3_000_000_000;
 /// How far a calibration may be from the system clock before a worker refuses it, ns.
-pub const TOLERANCE_NS: u64 = 20_000;
+pub const TOLERANCE_NS: u64 = 4_000;
 
 const SHIFT: u32 = 32;
 

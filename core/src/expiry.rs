@@ -208,6 +208,14 @@ impl<'a> Expiry<'a> {
         }
     }
 
+    /// The lane whose timer is due next, and when it is to be looked at: what a reaper may prepare
+    /// for.
+    pub fn next_lane(&self) -> Option<(u32, Nanos)> {
+        let id = self.minima.first()?;
+        let lane = id / self.segment.geometry().timers as usize;
+        Some((lane as u32, Nanos(self.minima.get(id))))
+    }
+
     /// Whether a lane is quarantined.
     pub fn is_quarantined(&self, lane: u32) -> bool {
         self.seats.get(lane as usize).is_some_and(|seat| seat.is_quarantined())

@@ -189,6 +189,7 @@ impl<'a> Segment<'a> {
     }
 
     /// The fixed part, as it was when the segment was opened.
+    #[inline]
     pub fn fixed(&self) -> &Fixed {
         &self.fixed
     }

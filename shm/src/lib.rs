@@ -1,4 +1,64 @@
-//! hangwatch library.
+//! Deadlines for every step of a worker, enforced from outside through shared memory.
+//!
+//! A worker attaches to a segment and gives its steps deadlines; a watchdog process (`hangwatch run`)
+//! finds the worker that misses one and removes it. An acquire and its release cost little more than
+//! reading the clock, wait for nobody and cannot fail because the watchdog is slow, stopped or gone.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! let worker = hangwatch::Worker::attach("train")?; // or None: $HANGWATCH_SEGMENT
+//! {
+//!     let guard = worker.expires("forward", Duration::from_secs(30))?;
+//!     // ... the work; the guard releases on drop, from whatever thread ...
+//!     guard.extend(Duration::from_secs(5))?;
+//! }
+//! let forward = worker.scope("forward")?; // interned once, for the hot path
+//! for _ in 0..1000 {
+//!     let _guard = forward.expires(Duration::from_secs(30))?;
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! The modules in the order of the data: [`Segment`] is the mapped memory, [`Worker`] attaches to it,
+//! [`Scope`] names what is timed, [`Guard`], [`Heartbeat`] and the keyed acquires of [`Worker`] are the
+//! deadlines, [`Observation`] is what anyone may read.
+//!
+//! # Guarantees and non-guarantees
+//!
+//! * A deadline may be found late by its clock's resolution and the watchdog's wake-up, never early.
+//! * Each acquire ends exactly one way: released, abandoned, or condemned by the watchdog.
+//! * A forked child never writes into its parent's lane; it attaches anew on first use.
+//! * The memory is trusted by nobody: what is read from it is checked. But whoever may write to the
+//!   segment may arm timers in its own name, and a worker of a segment whose file someone truncates
+//!   gets SIGBUS.
+
+mod error;
+mod guard;
+mod heartbeat;
+mod keyed;
+mod labels;
+mod lane;
+mod observe;
+mod segment;
+mod thread;
+mod timing;
+mod worker;
 
 #[doc(hidden)]
 pub mod sys;
+
+pub use error::{AcquireError, AttachError, CreateError, OpenError};
+pub use guard::Guard;
+pub use hangwatch_core::calibration::ClockKind;
+pub use hangwatch_core::layout::Geometry;
+pub use hangwatch_core::time::{MAX_ALLOWANCE, Nanos};
+pub use hangwatch_core::timer::Released;
+pub use heartbeat::Heartbeat;
+pub use labels::Labels;
+pub use observe::{LaneView, Observation, ScopeView, TimerView, WatchdogView};
+pub use segment::{CreateOptions, SEGMENT_VARIABLE, Segment};
+pub use worker::{Scope, Signal, Worker, WorkerOptions};
+
+#[doc(hidden)]
+pub use segment::{WATCHDOG_LOCK_BYTE, lane_lock_byte};

@@ -1,1 +1,8 @@
 //! hangwatch watchdog.
+
+pub mod child;
+pub mod cli;
+pub mod exec;
+pub mod exit;
+pub mod logging;
+pub mod relay;

@@ -101,12 +101,15 @@ pub fn set_timer_slack(slack_ns: NonZeroU64) -> io::Result<()> {
 }
 
 /// Keeps all of this process's memory from being swapped out, what it maps
-/// later included.
+/// later included: each page from when it is first touched, so that stacks and
+/// segments that are mapped large and used little cost no more than they use.
 ///
 /// # Errors
 /// `ENOMEM` or `EPERM` where `RLIMIT_MEMLOCK` forbids it.
 pub fn lock_all_memory() -> io::Result<()> {
-    Ok(rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE)?)
+    Ok(rustix::mm::mlockall(
+        MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT,
+    )?)
 }
 
 /// Why fewer descriptors are allowed than wanted.

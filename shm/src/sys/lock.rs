@@ -158,27 +158,13 @@ fn fcntl(fd: impl AsFd, command: libc::c_int, lock: &mut libc::flock) -> io::Res
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Child, Mark, fork, ofd_lock, pause_for_ever, shm_file};
+    use super::super::testing::{Mark, fork, fork_holding, ofd_lock, shm_file};
     use super::*;
-
-    /// A child that holds `bytes` of `file` until it is killed.
-    fn holding(file: &std::fs::File, bytes: &[u64]) -> Child {
-        let ready = Mark::new();
-        let child = fork(|| {
-            for &byte in bytes {
-                assert!(try_lock(file, byte).unwrap());
-            }
-            ready.send(0);
-            pause_for_ever()
-        });
-        ready.wait();
-        child
-    }
 
     #[test]
     fn a_held_byte_is_refused_and_its_holder_named_until_it_dies() {
         let file = shm_file(4096);
-        let child = holding(&file, &[3]);
+        let child = fork_holding(&file, &[3]);
         assert!(!try_lock(&file, 3).unwrap());
         assert_eq!(holder(&file, 3).unwrap(), Holder::Process(child.pid()));
         assert_eq!(holder(&file, 2).unwrap(), Holder::Free);
@@ -204,7 +190,7 @@ mod tests {
     #[test]
     fn waiting_ends_when_the_holder_dies() {
         let file = shm_file(4096);
-        let child = holding(&file, &[8]);
+        let child = fork_holding(&file, &[8]);
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| lock_wait(&file, 8));
             child.kill();

@@ -11,6 +11,7 @@
 //! - [`pidfd`], [`identity`]: a handle on a process, and the proof that it is
 //!   the one behind a lane.
 //! - [`futex`]: sleeping on the doorbell and ringing it.
+//! - [`crash`]: named points at which a test makes a process die or stop.
 //! - [`fork`]: the canary that tells a forked child from its parent.
 //!
 //! The module is public for the sibling crates of this workspace only. It
@@ -20,11 +21,19 @@
 compile_error!("hangwatch runs on Linux, on x86_64 and aarch64");
 
 pub mod clock;
+pub mod crash;
+pub mod fdinfo;
 pub mod file;
+pub mod fork;
+pub mod freezer;
+pub mod futex;
 pub mod host;
+pub mod identity;
 pub mod lock;
 pub mod mapping;
 pub mod name;
+pub mod pidfd;
+pub mod process;
 
 #[cfg(test)]
 mod testing;

@@ -7,10 +7,21 @@ use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 
-use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, waitpid};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{
+    Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, set_parent_process_death_signal,
+    waitpid,
+};
+
+use super::file::FileId;
+use super::lock::try_lock;
+use super::pidfd::Pidfd;
+use super::process::{State, state};
 
 /// A child process, killed and reaped when dropped.
 pub(super) struct Child {
@@ -74,6 +85,8 @@ pub(super) fn fork(body: impl FnOnce() -> i32) -> Child {
     if let Some(pid) = Pid::from_raw(pid) {
         return Child::adopt(pid);
     }
+    // Were the test to fail, nobody below it would be left behind.
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
     let code = catch_unwind(AssertUnwindSafe(body)).unwrap_or(101);
     // SAFETY: ends the child at once, running no destructors of ours.
     unsafe { libc::_exit(code) }
@@ -168,4 +181,102 @@ pub(super) fn ofd_lock(file: &File, byte: i64) {
     // SAFETY: the descriptor is open and the kernel only reads `lock`.
     let rc = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
     assert_eq!(rc, 0, "F_OFD_SETLK: {}", std::io::Error::last_os_error());
+}
+
+/// Waits until the process behind the handle is dead.
+pub(super) fn wait_until_dead(pidfd: &Pidfd) {
+    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+    while poll(&mut fds, None).is_err() {}
+}
+
+/// A child that runs `body`, whose first thread has then ended while another
+/// lives on.
+pub(super) fn fork_headless(body: impl FnOnce()) -> Child {
+    let ready = Arc::new(Mark::new());
+    let child = fork(|| {
+        body();
+        let ready = Arc::clone(&ready);
+        std::thread::spawn(move || {
+            while state(getpid()).expect("own state") != Some(State::Zombie) {
+                std::thread::yield_now();
+            }
+            ready.send(0);
+            pause_for_ever()
+        });
+        loop {
+            // SAFETY: ends this thread alone; it owns nothing that the other
+            // one needs.
+            unsafe { libc::syscall(libc::SYS_exit, 0) };
+        }
+    });
+    ready.wait();
+    child
+}
+
+/// Traces a process, which goes on running.
+pub(super) fn trace(pid: Pid) -> std::io::Result<()> {
+    let null = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: PTRACE_SEIZE takes no addresses.
+    let rc = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid.as_raw_pid(), null, null) };
+    if rc == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// Which file this is.
+pub(super) fn id_of(file: &File) -> FileId {
+    let metadata = file.metadata().expect("metadata");
+    FileId { dev: metadata.dev(), ino: metadata.ino() }
+}
+
+/// A process that shares this one's file table and has the same parent; it
+/// does nothing until it is killed. For children: their parent must reap it.
+pub(super) fn clone_sharing_files() -> Pid {
+    let flags = libc::CLONE_FILES | libc::CLONE_PARENT | libc::SIGCHLD;
+    // SAFETY: as fork, with a copy of the memory and no new stack; the child
+    // only waits for signals.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    if pid == 0 {
+        pause_for_ever();
+    }
+    i32::try_from(pid).ok().and_then(Pid::from_raw).expect("clone with CLONE_FILES")
+}
+
+/// A child that has just this pid, which must be free; it does nothing until it
+/// is killed. Needs `CAP_SYS_ADMIN` or `CAP_CHECKPOINT_RESTORE`.
+pub(super) fn clone_with_pid(pid: Pid) -> std::io::Result<Child> {
+    let set_tid = [pid.as_raw_pid()];
+    // SAFETY: all zeros is a valid clone_args.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
+    args.set_tid = set_tid.as_ptr().addr() as u64;
+    args.set_tid_size = 1;
+    // SAFETY: as fork; the kernel reads `args` and `set_tid`, both alive. The
+    // child only waits for signals.
+    let rc = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) };
+    match rc {
+        0 => pause_for_ever(),
+        -1 => Err(std::io::Error::last_os_error()),
+        _ => Ok(Child::adopt(pid)),
+    }
+}
+
+/// Puts the children that this process forks from now on into a PID namespace
+/// of their own.
+pub(super) fn unshare_pids() -> std::io::Result<()> {
+    // SAFETY: changes where later children go, touches no memory.
+    let rc = unsafe { libc::unshare(libc::CLONE_NEWPID) };
+    if rc == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+/// A child that holds the locks on `bytes` of `file` until it is killed.
+pub(super) fn fork_holding(file: &File, bytes: &[u64]) -> Child {
+    let ready = Mark::new();
+    let child = fork(|| {
+        for &byte in bytes {
+            assert!(try_lock(file, byte).expect("lock asked for"), "byte {byte} is taken");
+        }
+        ready.send(0);
+        pause_for_ever()
+    });
+    ready.wait();
+    child
 }

@@ -1,6 +1,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::sync::atomic::Ordering::Relaxed;
 
+use rustix::fs::{CWD, FileType, Mode};
 use rustix::process::geteuid;
 
 use super::super::lock::{Holder, holder, try_lock};

@@ -1,0 +1,213 @@
+//! The guard: one acquire with a timer of its own, released on drop from whatever thread.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use hangwatch_core::record::Operation;
+use hangwatch_core::scope::ScopeId;
+use hangwatch_core::time::{Nanos, Units};
+use hangwatch_core::timer::{Refused, Released, TimerState, TimerWord};
+
+use crate::error::AcquireError;
+use crate::lane::{Armed, LaneOptions};
+use crate::sys::clock;
+use crate::thread;
+use crate::worker::Worker;
+
+/// A scope that has begun and must end by its deadline.
+///
+/// Nested and concurrent guards are all enforced: each has a timer of its own. Dropping one releases
+/// it; a guard that is forgotten stays armed, for its scope never ended. In a forked child the
+/// parent's guards are inert.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # let worker = hangwatch::Worker::attach(None)?;
+/// let guard = worker.expires("forward", Duration::from_secs(30))?;
+/// guard.extend(Duration::from_secs(5))?;
+/// println!("{:?} left", guard.remaining());
+/// assert_eq!(guard.release(), hangwatch::Released::InTime);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "the scope ends when its guard is dropped"]
+pub struct Guard {
+    armed: Armed,
+    options: &'static LaneOptions,
+    /// The word this handle left in the timer: the guess that makes a release one instruction.
+    word: AtomicU64,
+}
+
+impl Guard {
+    #[inline]
+    pub(crate) fn new(options: &'static LaneOptions, armed: Armed) -> Guard {
+        Guard { armed, options, word: AtomicU64::new(armed.word.bits()) }
+    }
+
+    fn worker(&self) -> Worker {
+        Worker { shared: self.armed.shared, options: self.options, signal: self.armed.signal }
+    }
+
+    #[inline]
+    fn is_inert(&self) -> bool {
+        self.armed.shared.canary.forked()
+    }
+
+    /// The word this handle left in the timer.
+    #[inline]
+    pub(crate) fn word(&self) -> TimerWord {
+        // Relaxed: a guess; the compare-and-swap on the timer decides.
+        TimerWord::from_bits(self.word.load(Ordering::Relaxed))
+    }
+
+    /// Moves the deadline on by `by`.
+    ///
+    /// # Errors
+    /// [`AcquireError::NotArmed`] where the deadline has passed and the watchdog has acted;
+    /// [`AcquireError::Zero`] and [`AcquireError::Absurd`] for what is no time.
+    pub fn extend(&self, by: Duration) -> Result<(), AcquireError> {
+        let by_ns = crate::lane::allowance_ns(by)?;
+        self.change(Operation::Rearm, |expected| self.armed.timer().extend(expected, by_ns))
+    }
+
+    /// Gives the scope `allowance` from now on, whatever it had left.
+    pub(crate) fn kick(&self, allowance: Duration) -> Result<(), AcquireError> {
+        let allowance_ns = crate::lane::allowance_ns(allowance)?;
+        self.change(Operation::Rearm, |expected| {
+            let now = Nanos(clock::monotonic_ns());
+            let deadline = match thread::lane_for(&self.armed) {
+                Some(lane) => lane.deadline_after(allowance_ns),
+                None => Units::at_or_after(now.plus(allowance_ns)),
+            };
+            let word = self.armed.timer().rearm(expected, deadline)?;
+            // After the word: an old start beside a new deadline gives it more time, never less.
+            let lane = self.armed.shared.words.lane(self.armed.lane);
+            lane.write_kicked_at(self.armed.index.into(), now);
+            Ok(word)
+        })
+    }
+
+    /// Stops the timer, keeping the time it has left; the record carries `why` as its scope.
+    pub(crate) fn pause(&self, why: &str) -> Result<(), AcquireError> {
+        let why = self.worker().scope(why)?;
+        let now = Nanos(clock::monotonic_ns());
+        let word = self.try_change(|expected| self.armed.timer().pause(expected, now))?;
+        self.tell(Operation::Pause, word, why.id());
+        Ok(())
+    }
+
+    /// Lets a stopped timer run on.
+    pub(crate) fn resume(&self) -> Result<(), AcquireError> {
+        let now = Nanos(clock::monotonic_ns());
+        self.change(Operation::Resume, |expected| self.armed.timer().resume(expected, now))
+    }
+
+    fn change(
+        &self,
+        operation: Operation,
+        change: impl FnOnce(TimerWord) -> Result<TimerWord, Refused>,
+    ) -> Result<(), AcquireError> {
+        let word = self.try_change(change)?;
+        self.tell(operation, word, self.armed.scope);
+        Ok(())
+    }
+
+    fn try_change(
+        &self,
+        change: impl FnOnce(TimerWord) -> Result<TimerWord, Refused>,
+    ) -> Result<TimerWord, AcquireError> {
+        if self.is_inert() {
+            return Err(AcquireError::NotArmed);
+        }
+        let word = change(self.word()).map_err(|_| AcquireError::NotArmed)?;
+        self.word.store(word.bits(), Ordering::Relaxed);
+        Ok(word)
+    }
+
+    /// Writes the news of a change, and wakes the watchdog where the new deadline is near.
+    fn tell(&self, operation: Operation, word: TimerWord, scope: ScopeId) {
+        let deadline = match word.state() {
+            Some(TimerState::Armed) => word.deadline(),
+            _ => Units::default(),
+        };
+        let lane = thread::lane_for(&self.armed);
+        let Some(lane) = lane.or_else(|| thread::any_lane_for(&self.armed, self.options)) else {
+            // Nowhere to tell it: the watchdog finds the word on its next sweep.
+            return self.armed.shared.ring();
+        };
+        let now = lane.now();
+        lane.stats(self.armed.scope).rearmed();
+        lane.record(operation, &Armed { scope, ..self.armed }, now, deadline);
+        if word.state() == Some(TimerState::Armed) {
+            lane.ring_if_near(deadline, now);
+        }
+    }
+
+    /// The time left; zero where the deadline has passed, `None` where the timer is not armed.
+    pub fn remaining(&self) -> Option<Duration> {
+        if self.is_inert() {
+            return None;
+        }
+        let word = self.armed.timer().load();
+        let now = Nanos(clock::monotonic_ns());
+        match word.state()? {
+            TimerState::Armed => Some(Duration::from_nanos(word.deadline().begins().since(now))),
+            TimerState::Paused => Some(Duration::from_nanos(word.deadline().begins().0)),
+            TimerState::Reported | TimerState::Condemned => Some(Duration::ZERO),
+            TimerState::Idle => None,
+        }
+    }
+
+    /// Ends the scope and says how: in time, after a report, or too late.
+    pub fn release(self) -> Released {
+        let released = self.end();
+        std::mem::forget(self);
+        released
+    }
+
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
+    fn end(&self) -> Released {
+        if self.is_inert() {
+            return Released::NotArmed;
+        }
+        end(&self.armed, self.word(), self.options)
+    }
+}
+
+/// Ends an acquire: swaps the timer word, then takes it down in this thread's lane.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
+pub(crate) fn end(armed: &Armed, expected: TimerWord, options: &'static LaneOptions) -> Released {
+    let released = armed.timer().release(expected);
+    match thread::lane_for(armed) {
+        Some(lane) => lane.took_down(released, armed),
+        None => take_down_elsewhere(armed, released, options),
+    }
+    released
+}
+
+/// The thread has no lane yet: it takes one for its news, if one can be had.
+#[cold]
+fn take_down_elsewhere(armed: &Armed, released: Released, options: &'static LaneOptions) {
+    if let Some(lane) = thread::any_lane_for(armed, options) {
+        lane.took_down(released, armed);
+    }
+}
+
+impl Drop for Guard {
+    #[inline]
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard")
+            .field("lane", &self.armed.lane)
+            .field("timer", &self.armed.index)
+            .field("remaining", &self.remaining())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,77 @@
+//! The heartbeat: a deadline that each kick moves on.
+
+use std::fmt;
+use std::time::Duration;
+
+use hangwatch_core::timer::Released;
+
+use crate::error::AcquireError;
+use crate::guard::Guard;
+
+/// A loop that must come round again within its allowance.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # let worker = hangwatch::Worker::attach(None)?;
+/// let beat = worker.heartbeat("loop", Duration::from_secs(5))?;
+/// loop {
+///     beat.kick()?;
+///     // ... one round ...
+/// #   break;
+/// }
+/// beat.pause("waiting for work")?; // no deadline while it rests
+/// beat.resume()?; // with the time it had left
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "the heartbeat ends when it is dropped"]
+pub struct Heartbeat {
+    guard: Guard,
+    allowance: Duration,
+}
+
+impl Heartbeat {
+    pub(crate) fn new(guard: Guard, allowance: Duration) -> Heartbeat {
+        Heartbeat { guard, allowance }
+    }
+
+    /// A sign of life: the whole allowance from now on.
+    ///
+    /// # Errors
+    /// [`AcquireError::NotArmed`] where it comes too late, or while it is paused.
+    #[inline]
+    pub fn kick(&self) -> Result<(), AcquireError> {
+        self.guard.kick(self.allowance)
+    }
+
+    /// Rests: there is no deadline until [`Heartbeat::resume`]. `why` goes into the lane's records.
+    ///
+    /// # Errors
+    /// [`AcquireError::NotArmed`] where it is too late, or paused already.
+    pub fn pause(&self, why: &str) -> Result<(), AcquireError> {
+        self.guard.pause(why)
+    }
+
+    /// Goes on with the time that was left at the pause.
+    ///
+    /// # Errors
+    /// [`AcquireError::NotArmed`] where it is not paused.
+    pub fn resume(&self) -> Result<(), AcquireError> {
+        self.guard.resume()
+    }
+
+    /// The time left, as [`Guard::remaining`].
+    pub fn remaining(&self) -> Option<Duration> {
+        self.guard.remaining()
+    }
+
+    /// Ends it, and says how.
+    pub fn release(self) -> Released {
+        self.guard.release()
+    }
+}
+
+impl fmt::Debug for Heartbeat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Heartbeat").field(&self.guard).finish()
+    }
+}

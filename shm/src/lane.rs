@@ -1,0 +1,392 @@
+//! A lane as its owner sees it: idle timers, ring writer, statistics, clock. One thread at a time.
+
+use std::time::Duration;
+
+use hangwatch_core::atomic::{AtomicU64, Ordering};
+use hangwatch_core::calibration::ClockKind;
+use hangwatch_core::lane::{Identity, Lane, OwnerWord, TimerDetail, TimerKind, TimerSignal};
+use hangwatch_core::record::{Operation, Place, Record};
+use hangwatch_core::ring::RingWriter;
+use hangwatch_core::scope::ScopeId;
+use hangwatch_core::stats::ScopeStats;
+use hangwatch_core::time::{MAX_ALLOWANCE, Nanos, Units, duration_ns};
+use hangwatch_core::timer::{Released, Timer, TimerState, TimerWord};
+use hangwatch_core::wake::Wake;
+
+use crate::error::{AcquireError, AttachError};
+use crate::labels::Labels;
+use crate::segment::{Shared, lane_lock_byte, lock};
+use crate::sys::fork::Canary;
+use crate::sys::identity::Claim;
+use crate::sys::{clock, host, lock as locks};
+use crate::timing::Timing;
+
+/// A scope's statistics block is not chosen yet.
+const NO_BLOCK: u8 = u8::MAX;
+
+/// What an attach asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LaneOptions {
+    pub(crate) clock: ClockKind,
+    pub(crate) labels: Labels,
+}
+
+/// A lane this process owns, in the hands of one thread.
+pub(crate) struct LaneOwner {
+    pub(crate) shared: &'static Shared,
+    /// Copies of the segment's, close at hand: they are asked on every call.
+    key: u64,
+    canary: Canary,
+    pub(crate) index: u32,
+    lane: Lane<'static>,
+    owner: OwnerWord,
+    ring: RingWriter<'static>,
+    wake: Wake<'static>,
+    /// Idle timers, the last released on top. Those released by other threads are found by a scan
+    /// when this runs out.
+    idle: Vec<u16>,
+    /// How many of the first timers this owner has armed at all.
+    high_water: u16,
+    /// The statistics block of each scope, by its id.
+    blocks: Box<[u8]>,
+    timing: Timing,
+}
+
+/// A timer that was armed: where it is and what it was. Kept small: a guard is little more.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Armed {
+    pub(crate) shared: &'static Shared,
+    /// The timer in shared memory; the mapping lives as long as the process.
+    pub(crate) cell: &'static AtomicU64,
+    pub(crate) acquired_at: Nanos,
+    pub(crate) word: TimerWord,
+    pub(crate) lane: u32,
+    pub(crate) index: u16,
+    pub(crate) scope: ScopeId,
+    pub(crate) signal: TimerSignal,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl Armed {
+    /// The timer's transitions.
+    #[inline]
+    pub(crate) fn timer(&self) -> Timer<'static> {
+        Timer(self.cell)
+    }
+}
+
+/// Checks what a caller gives as a deadline.
+#[inline]
+pub(crate) fn allowance_ns(allowance: Duration) -> Result<u64, AcquireError> {
+    if allowance.is_zero() {
+        return Err(AcquireError::Zero);
+    }
+    if allowance > MAX_ALLOWANCE {
+        return Err(AcquireError::Absurd { asked: allowance });
+    }
+    Ok(duration_ns(allowance))
+}
+
+impl LaneOwner {
+    /// Claims a free lane for the calling thread, or takes over one whose thread ended.
+    pub(crate) fn claim(
+        shared: &'static Shared,
+        options: &LaneOptions,
+    ) -> Result<LaneOwner, AttachError> {
+        if let Some(orphan) = lock(&shared.orphans).pop() {
+            return Ok(orphan);
+        }
+        let _claims = lock(&shared.claims);
+        let pid = std::process::id();
+        for index in 0..shared.words.geometry().lanes {
+            let lane = shared.words.lane(index);
+            if !is_claimable(lane) {
+                continue;
+            }
+            let locked = locks::try_lock(shared.fd(), lane_lock_byte(index))
+                .map_err(|source| AttachError::Lock { name: shared.name.clone(), source })?;
+            if !locked {
+                continue;
+            }
+            shared.words.note_lane_used(index);
+            if let Some(claimed) = lane.claim(pid) {
+                return Ok(LaneOwner::attach(shared, index, claimed, options));
+            }
+            // Unless another copy of this library in this very process was first: the lock is its too.
+            if lane.owner().pid() != pid {
+                let _ = locks::unlock(shared.fd(), lane_lock_byte(index));
+            }
+        }
+        Err(AttachError::NoFreeLane {
+            name: shared.name.clone(),
+            lanes: shared.words.geometry().lanes,
+        })
+    }
+
+    fn attach(
+        shared: &'static Shared,
+        index: u32,
+        claimed: OwnerWord,
+        options: &LaneOptions,
+    ) -> LaneOwner {
+        let lane = shared.words.lane(index);
+        let timing = Timing::new(options.clock);
+        let claim = Claim::own();
+        let plus_one = |number: Option<u32>| number.map_or(0, |number| u64::from(number) + 1);
+        let identity = Identity {
+            tid: u64::from(host::gettid().as_raw_pid().unsigned_abs()),
+            start_ticks: claim.start_ticks,
+            pidfd_inode: claim.pidfd_inode,
+            pid_namespace: claim.pid_namespace,
+            attached_at: clock::monotonic_ns(),
+            descriptor: std::os::fd::AsRawFd::as_raw_fd(&shared.fd()).unsigned_abs().into(),
+            clock: timing.kind() as u64,
+            rank: plus_one(options.labels.rank),
+            world_size: options.labels.world_size.map_or(0, u64::from),
+            local_rank: plus_one(options.labels.local_rank),
+        };
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("");
+        let attached = lane.attach(claimed, identity, name, &options.labels.job);
+        shared.ring();
+        let words = shared.words;
+        let mut owned = LaneOwner {
+            shared,
+            key: shared.key(),
+            canary: shared.canary,
+            index,
+            lane,
+            owner: attached,
+            ring: RingWriter::resume(lane.ring(), lane.head()),
+            wake: Wake::new(words.next_wake(), words.fixed().horizon_ns),
+            idle: Vec::with_capacity(lane.timers().len()),
+            high_water: 0,
+            blocks: vec![NO_BLOCK; words.geometry().scopes as usize].into_boxed_slice(),
+            timing,
+        };
+        owned.find_blocks();
+        owned.find_idle();
+        owned
+    }
+
+    /// The statistics blocks an earlier owner of a detached lane left: this one goes on with them.
+    fn find_blocks(&mut self) {
+        for (index, block) in self.lane.stats().iter().enumerate() {
+            if let Some(scope) = ScopeStats(block).scope()
+                && let Some(known) = self.blocks.get_mut(usize::from(scope))
+            {
+                *known = index as u8;
+            }
+        }
+    }
+
+    /// Collects the idle timers by their words, the first on top.
+    fn find_idle(&mut self) {
+        self.idle.clear();
+        for (index, word) in self.lane.timers().iter().enumerate().rev() {
+            // Acquire: pairs with the Release of whoever freed it.
+            let word = TimerWord::from_bits(word.load(Ordering::Acquire));
+            if word.state() == Some(TimerState::Idle) {
+                self.idle.push(index as u16);
+            }
+        }
+    }
+
+    /// Whether this lane is of the segment `key`, and of this very process.
+    #[inline]
+    pub(crate) fn is_of(&self, key: u64) -> bool {
+        self.key == key && !self.canary.forked()
+    }
+
+    /// Whether this is a forked child, and the lane its parent's.
+    pub(crate) fn is_parents(&self) -> bool {
+        self.canary.forked()
+    }
+
+    /// Whether a timer can be had, looking for those that other threads released.
+    #[inline]
+    pub(crate) fn has_idle(&mut self) -> bool {
+        if self.idle.is_empty() {
+            self.find_idle();
+        }
+        !self.idle.is_empty()
+    }
+
+    /// The time by this lane's clock.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
+    pub(crate) fn now(&mut self) -> Nanos {
+        self.timing.now(&self.shared.words)
+    }
+
+    /// When a deadline `allowance_ns` from `now` is due: never early by the clock's resolution.
+    #[inline]
+    pub(crate) fn deadline(&self, now: Nanos, allowance_ns: u64) -> Units {
+        // Neither addition can wrap: the time is below 2^60 ns, the allowance below 2^59.
+        Units::at_or_after(Nanos(now.0 + allowance_ns + self.timing.resolution_ns()))
+    }
+
+    /// When a deadline `allowance_ns` from the present is due.
+    #[inline]
+    pub(crate) fn deadline_after(&mut self, allowance_ns: u64) -> Units {
+        let now = self.now();
+        self.deadline(now, allowance_ns)
+    }
+
+    /// Takes an idle timer, to be armed. `None` where this thread knows of none.
+    #[inline]
+    pub(crate) fn take_idle(&mut self) -> Option<u16> {
+        self.idle.pop()
+    }
+
+    /// Arms a timer that was taken.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
+    pub(crate) fn arm(
+        &mut self,
+        index: u16,
+        scope: ScopeId,
+        kind: TimerKind,
+        signal: TimerSignal,
+        allowance_ns: u64,
+    ) -> Armed {
+        let place = usize::from(index);
+        let now = self.now();
+        let deadline = self.deadline(now, allowance_ns);
+        if index >= self.high_water {
+            self.high_water = index + 1;
+            self.lane.raise_high_water(place + 1);
+        }
+        self.lane.write_detail(place, TimerDetail { acquired_at: now, scope, signal, kind });
+        let cell = &self.lane.timers()[place];
+        let word = Timer(cell).arm(deadline);
+        let armed = Armed {
+            shared: self.shared,
+            cell,
+            acquired_at: now,
+            word,
+            lane: self.index,
+            index,
+            scope,
+            signal,
+        };
+        self.record(Operation::Acquire, &armed, now, deadline);
+        self.stats(scope).acquired();
+        self.ring_if_near(deadline, now);
+        armed
+    }
+
+    /// Rings if the watchdog would wake too late for `deadline`.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
+    pub(crate) fn ring_if_near(&self, deadline: Units, now: Nanos) {
+        if self.wake.must_ring(deadline.begins(), now) {
+            self.shared.ring();
+        }
+    }
+
+    /// Writes the news of a timer of this lane, or of another of this segment.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
+    pub(crate) fn record(&mut self, operation: Operation, of: &Armed, at: Nanos, deadline: Units) {
+        let place = if of.lane == self.index { Place::Own } else { Place::Foreign };
+        self.ring.push(&Record {
+            operation,
+            place,
+            lane: of.lane,
+            timer: of.index,
+            scope: of.scope.0,
+            signal: of.signal.bits(),
+            at,
+            deadline: deadline.begins(),
+        });
+    }
+
+    /// Takes down how an acquire ended: its record, its statistics, and the timer if it is this
+    /// lane's and idle again.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
+    pub(crate) fn took_down(&mut self, released: Released, of: &Armed) {
+        let now = self.now();
+        if released == Released::InTime {
+            self.stats(of.scope).released(now.since(of.acquired_at));
+        } else if !self.took_down_late(released, of, now) {
+            return;
+        }
+        if of.lane == self.index {
+            self.idle.push(of.index);
+        }
+        self.record(Operation::Release, of, now, Units::default());
+    }
+
+    /// The rarer endings. False where nothing is left to be taken down.
+    #[cold]
+    fn took_down_late(&mut self, released: Released, of: &Armed, now: Nanos) -> bool {
+        match released {
+            Released::Reported => self.stats(of.scope).reported(now.since(of.acquired_at)),
+            Released::TooLate => self.record(Operation::TooLate, of, now, Units::default()),
+            Released::InTime | Released::NotArmed => {}
+        }
+        released == Released::Reported
+    }
+
+    /// The statistics of `scope` in this lane.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
+    pub(crate) fn stats(&mut self, scope: ScopeId) -> ScopeStats<'static> {
+        let known = self.blocks.get(usize::from(scope.0)).copied().unwrap_or(NO_BLOCK);
+        let block = if known == NO_BLOCK { self.choose_block(scope) } else { known };
+        ScopeStats(&self.lane.stats()[usize::from(block)])
+    }
+
+    /// A block for a scope this lane had none for: a free one, or the last, which counts the rest as
+    /// `(other)`.
+    #[cold]
+    fn choose_block(&mut self, scope: ScopeId) -> u8 {
+        let blocks = self.lane.stats();
+        let (last, own) = blocks.split_last().expect("a lane has at least two");
+        let free = own.iter().position(|block| ScopeStats(block).scope().is_none());
+        let chosen = if let Some(free) = free {
+            ScopeStats(&own[free]).take_for(scope.0);
+            free
+        } else {
+            ScopeStats(last).take_for(hangwatch_core::scope::OTHER.0);
+            own.len()
+        };
+        if let Some(known) = self.blocks.get_mut(usize::from(scope.0)) {
+            *known = chosen as u8;
+        }
+        chosen as u8
+    }
+
+    /// The thread has ended: gives the lane back, or leaves it to the next thread where timers are
+    /// still armed (their guards have moved elsewhere, and their deadlines hold).
+    pub(crate) fn leave(self) {
+        if self.shared.canary.forked() {
+            return; // the parent's lane
+        }
+        let all_idle = self.lane.timers().iter().all(|word| {
+            TimerWord::from_bits(word.load(Ordering::Acquire)).state() == Some(TimerState::Idle)
+        });
+        if !all_idle {
+            lock(&self.shared.orphans).push(self);
+            return;
+        }
+        // Under the claims lock: another thread's claim of this lane must not lose its lock to this.
+        let _claims = lock(&self.shared.claims);
+        if self.lane.detach(self.owner) {
+            let _ = locks::unlock(self.shared.fd(), lane_lock_byte(self.index));
+            self.shared.ring();
+        }
+    }
+}
+
+fn is_claimable(lane: Lane<'_>) -> bool {
+    use hangwatch_core::lane::LaneState;
+    matches!(lane.owner().state(), Some(LaneState::Free | LaneState::Detached))
+}

@@ -1,0 +1,267 @@
+//! Observation: what anyone may read of a segment, without disturbing anyone.
+//!
+//! Every lane is read between two looks at its owner word, every timer between two looks at its word,
+//! so each is consistent in itself. Everything read is a claim of whoever wrote it, except the
+//! watchdog, whom the kernel names.
+
+use std::time::Duration;
+
+use hangwatch_core::atomic::Ordering;
+use hangwatch_core::calibration::ClockKind;
+use hangwatch_core::lane::{Lane, LaneState, TimerKind, TimerSignal};
+use hangwatch_core::scope::ScopeId;
+use hangwatch_core::segment::{Counter, Segment as Words};
+use hangwatch_core::stats::{Counts, ScopeStats};
+use hangwatch_core::time::Nanos;
+use hangwatch_core::timer::{TimerState, TimerWord};
+
+use crate::error::OpenError;
+use crate::segment::Segment;
+use crate::sys::clock;
+use crate::sys::lock::Holder;
+
+/// How often a picture that changes under the reader is taken again.
+const TRIES: u32 = 8;
+
+/// A picture of a segment at one time.
+#[derive(Clone, Debug)]
+pub struct Observation {
+    /// The segment's name.
+    pub segment: String,
+    /// When the picture was taken, `CLOCK_MONOTONIC`.
+    pub at: Nanos,
+    /// The watchdog that serves it.
+    pub watchdog: WatchdogView,
+    /// Every lane that somebody owns, in the order of the lanes.
+    pub lanes: Vec<LaneView>,
+    /// The number of lanes there are.
+    pub lane_count: u32,
+    /// Every scope that was ever interned, with its counts over all lanes.
+    pub scopes: Vec<ScopeView>,
+    /// How many scope names found no room and were counted as `(other)`.
+    pub scopes_overflowed: u64,
+    /// The watchdog's counters, by name.
+    pub counters: Vec<(&'static str, u64)>,
+}
+
+/// The serving watchdog, by the kernel's word and its own.
+#[derive(Clone, Debug)]
+pub struct WatchdogView {
+    /// Who holds the watchdog's lock; `Free` where nobody serves the segment (or this process does).
+    pub holder: Holder,
+    /// When its last tick ended; 0 where there never was one.
+    pub last_tick_at: Nanos,
+    /// Whether the brake holds.
+    pub braked: bool,
+}
+
+/// One lane and its owner.
+#[derive(Clone, Debug)]
+pub struct LaneView {
+    /// The lane's index.
+    pub lane: u32,
+    /// The pid its owner claims, in the owner's PID namespace.
+    pub pid: u32,
+    /// The thread it claims to be.
+    pub tid: u32,
+    /// Where the lane is in its life.
+    pub state: Option<LaneState>,
+    /// Whether the watchdog has quarantined it.
+    pub quarantined: bool,
+    /// The thread's name.
+    pub thread: String,
+    /// The job.
+    pub job: String,
+    /// The rank in the job.
+    pub rank: Option<u32>,
+    /// The number of ranks, 0 where unknown.
+    pub world_size: u32,
+    /// The rank on its host.
+    pub local_rank: Option<u32>,
+    /// The clock its owner uses.
+    pub clock: ClockKind,
+    /// When it attached.
+    pub attached_at: Nanos,
+    /// Records its owner has written since the segment was made.
+    pub records: u64,
+    /// The timers that are not idle, the innermost (last acquired) first.
+    pub timers: Vec<TimerView>,
+}
+
+/// One timer that is not idle.
+#[derive(Clone, Debug)]
+pub struct TimerView {
+    /// Its index in the lane.
+    pub timer: u16,
+    /// What it is.
+    pub state: TimerState,
+    /// Its scope's name.
+    pub scope: String,
+    /// What kind of deadline.
+    pub kind: TimerKind,
+    /// What is to be done at the deadline.
+    pub signal: TimerSignal,
+    /// How long ago it was acquired or last kicked.
+    pub age: Duration,
+    /// The time it has from then on.
+    pub allowance: Duration,
+    /// The time left, negative once overdue; `None` while paused.
+    pub left_ns: Option<i64>,
+}
+
+/// One scope's counts over all lanes that are and were.
+#[derive(Clone, Debug)]
+pub struct ScopeView {
+    /// Its name.
+    pub name: String,
+    /// Its counts.
+    pub counts: Counts,
+}
+
+impl Segment {
+    /// Opens the segment `name` (if this process has not) and takes a picture of it.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn observe(name: &str) -> Result<Observation, OpenError> {
+        Ok(Segment::open(name)?.picture())
+    }
+
+    /// Takes a picture of the segment.
+    pub fn picture(&self) -> Observation {
+        let words = self.words();
+        let at = Nanos(clock::monotonic_ns());
+        let watchdog = words.watchdog();
+        Observation {
+            segment: self.name().to_owned(),
+            at,
+            watchdog: WatchdogView {
+                holder: self.watchdog().unwrap_or(Holder::Free),
+                last_tick_at: Nanos(watchdog.last_tick_at().load(Ordering::Relaxed)),
+                braked: watchdog.braked().load(Ordering::Relaxed) != 0,
+            },
+            lanes: (0..words.lanes_used()).filter_map(|lane| lane_view(&words, lane, at)).collect(),
+            lane_count: self.geometry().lanes,
+            scopes: scope_views(&words),
+            scopes_overflowed: words.scopes_overflowed().load(Ordering::Relaxed),
+            counters: Counter::ALL
+                .iter()
+                .map(|&(counter, name)| (name, words.counter(counter).load(Ordering::Relaxed)))
+                .collect(),
+        }
+    }
+}
+
+fn lane_view(words: &Words<'_>, index: u32, at: Nanos) -> Option<LaneView> {
+    let lane = words.lane(index);
+    let mut view = None;
+    for _ in 0..TRIES {
+        let owner = lane.owner();
+        if matches!(owner.state(), Some(LaneState::Free | LaneState::Detached)) {
+            return None;
+        }
+        let identity = lane.identity();
+        let minus_one = |number: u64| number.checked_sub(1).map(|number| number as u32);
+        let seen = LaneView {
+            lane: index,
+            pid: owner.pid(),
+            tid: identity.tid as u32,
+            state: owner.state(),
+            quarantined: lane.is_quarantined(),
+            thread: lane.thread_name(),
+            job: lane.job(),
+            rank: minus_one(identity.rank),
+            world_size: identity.world_size as u32,
+            local_rank: minus_one(identity.local_rank),
+            clock: ClockKind::from_bits(identity.clock),
+            attached_at: Nanos(identity.attached_at),
+            records: lane.head().load(Ordering::Relaxed),
+            timers: timer_views(words, lane, at),
+        };
+        view = Some(seen);
+        if lane.owner() == owner {
+            break;
+        }
+    }
+    view
+}
+
+fn timer_views(words: &Words<'_>, lane: Lane<'_>, at: Nanos) -> Vec<TimerView> {
+    let mut seen: Vec<(Nanos, TimerView)> =
+        (0..lane.timers().len()).filter_map(|index| timer_view(words, lane, index, at)).collect();
+    seen.sort_by_key(|(acquired_at, view)| (std::cmp::Reverse(*acquired_at), view.timer));
+    seen.into_iter().map(|(_, view)| view).collect()
+}
+
+fn timer_view(
+    words: &Words<'_>,
+    lane: Lane<'_>,
+    index: usize,
+    at: Nanos,
+) -> Option<(Nanos, TimerView)> {
+    for _ in 0..TRIES {
+        let word: TimerWord = lane.timer(index)?.load();
+        let state = word.state()?;
+        if state == TimerState::Idle {
+            return None;
+        }
+        let Some(detail) = lane.read_detail(index, word) else {
+            continue;
+        };
+        let deadline = word.deadline().begins();
+        let paused = state == TimerState::Paused;
+        let view = TimerView {
+            timer: index as u16,
+            state,
+            scope: scope_name(words, detail.scope),
+            kind: detail.kind,
+            signal: detail.signal,
+            age: Duration::from_nanos(at.since(detail.acquired_at)),
+            allowance: Duration::from_nanos(deadline.since(detail.acquired_at)),
+            left_ns: (!paused).then(|| deadline.0.cast_signed().wrapping_sub(at.0.cast_signed())),
+        };
+        return Some((detail.acquired_at, view));
+    }
+    None
+}
+
+/// The name of a scope, or what there is of one.
+fn scope_name(words: &Words<'_>, scope: ScopeId) -> String {
+    words
+        .names()
+        .name(scope)
+        .map_or_else(|| format!("(scope {})", scope.0), |name| name.as_str().to_owned())
+}
+
+/// Sums every scope's total and lanes; taken again while the watchdog is folding a lane.
+fn scope_views(words: &Words<'_>) -> Vec<ScopeView> {
+    let mut counts = Vec::new();
+    for _ in 0..TRIES {
+        let recycled = words.counter(Counter::Recycled).load(Ordering::Acquire);
+        counts = sum_counts(words);
+        let settled = words.counter(Counter::Recycled).load(Ordering::Acquire) == recycled;
+        if settled && !words.is_folding() {
+            break;
+        }
+    }
+    let named = |(index, counts): (usize, Counts)| {
+        let name = words.names().name(ScopeId(index as u16))?.as_str().to_owned();
+        (counts.acquired > 0 || index > 0).then_some(ScopeView { name, counts })
+    };
+    counts.into_iter().enumerate().filter_map(named).collect()
+}
+
+fn sum_counts(words: &Words<'_>) -> Vec<Counts> {
+    let taken = words.names().taken();
+    let mut counts: Vec<Counts> =
+        (0..taken).map(|scope| ScopeStats(words.total(ScopeId(scope as u16))).snapshot()).collect();
+    for index in 0..words.lanes_used() {
+        for block in words.lane(index).stats() {
+            let stats = ScopeStats(block);
+            if let Some(sum) = stats.scope().and_then(|scope| counts.get_mut(usize::from(scope))) {
+                sum.add(&stats.snapshot());
+            }
+        }
+    }
+    counts
+}

@@ -1,0 +1,373 @@
+//! The mapped segment, once a process: made, opened, found again after a fork.
+//!
+//! A process holds one descriptor of a segment and never closes it: its locks fall when *any*
+//! descriptor of the file is closed. So every open goes through the registry here, and what it gives
+//! lives as long as the process.
+
+use std::env;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hangwatch_core::layout::Geometry;
+use hangwatch_core::segment::{DOORBELL_AT_WORD, Fixed, Segment as Words};
+use hangwatch_core::time::{Nanos, duration_ns};
+
+use crate::error::{CreateError, OpenError};
+use crate::keyed::Keyed;
+use crate::lane::{LaneOptions, LaneOwner};
+use crate::sys::file::{self, SegmentFile};
+use crate::sys::fork::Canary;
+use crate::sys::lock::{self, Holder};
+use crate::sys::mapping::{Prefault, doorbell};
+use crate::sys::{clock, futex, host};
+
+/// The environment variable that names the segment where nobody else does.
+pub const SEGMENT_VARIABLE: &str = "HANGWATCH_SEGMENT";
+
+/// Where the segment file's lock range begins: far beyond its last byte.
+const LOCK_RANGE: u64 = 1 << 40;
+
+/// The byte whose lock the serving watchdog holds.
+pub const WATCHDOG_LOCK_BYTE: u64 = LOCK_RANGE - 1;
+
+/// The byte whose lock the owner of `lane` holds.
+pub fn lane_lock_byte(lane: u32) -> u64 {
+    LOCK_RANGE + u64::from(lane)
+}
+
+/// A segment in this process: cheap to copy, valid for the process's life.
+///
+/// ```no_run
+/// use hangwatch::{CreateOptions, Segment};
+///
+/// let segment = Segment::create("train", CreateOptions::default())?;
+/// println!("{} lanes", segment.geometry().lanes);
+/// hangwatch::Segment::remove("train")?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy)]
+pub struct Segment {
+    shared: &'static Shared,
+}
+
+/// How a segment is made.
+#[derive(Clone, Copy, Debug)]
+pub struct CreateOptions {
+    /// Its sizes.
+    pub geometry: Geometry,
+    /// The wake horizon: the longest time between two ticks. 1 ms to 10 s.
+    pub max_interval: Duration,
+    /// The permission bits of its file.
+    pub mode: u32,
+    /// The group of its file, where not this process's own.
+    pub gid: Option<u32>,
+}
+
+impl Default for CreateOptions {
+    /// 256 lanes of 64 timers, 100 ms, mode 0600.
+    fn default() -> Self {
+        CreateOptions {
+            geometry: Geometry::default(),
+            max_interval: Duration::from_millis(100),
+            mode: 0o600,
+            gid: None,
+        }
+    }
+}
+
+/// What this process knows about one segment.
+pub(crate) struct Shared {
+    pub(crate) name: String,
+    file: SegmentFile,
+    pub(crate) words: Words<'static>,
+    doorbell: &'static AtomicU32,
+    pub(crate) canary: Canary,
+    /// Serialises claims and detaches of this process: its locks are one per process, not a thread.
+    pub(crate) claims: Mutex<()>,
+    /// Lanes whose thread ended with timers armed: they stay enforced, the next thread goes on.
+    pub(crate) orphans: Mutex<Vec<LaneOwner>>,
+    pub(crate) keyed: Mutex<Keyed>,
+    /// What workers of this process attached with, each kind once.
+    attachments: Mutex<Vec<&'static LaneOptions>>,
+}
+
+/// The segments of one process; a forked child begins with an empty one of its own.
+struct Registry {
+    canary: Canary,
+    segments: Mutex<Vec<&'static Shared>>,
+}
+
+static REGISTRY: AtomicPtr<Registry> = AtomicPtr::new(std::ptr::null_mut());
+
+impl Segment {
+    /// Makes a segment: whole or not at all.
+    ///
+    /// # Errors
+    /// [`CreateError`]; nothing is left behind.
+    pub fn create(name: &str, options: CreateOptions) -> Result<Segment, CreateError> {
+        let named = || name.to_owned();
+        let layout = options
+            .geometry
+            .check()
+            .map_err(|source| CreateError::Geometry { name: named(), source })?;
+        let host = |source| CreateError::Host { name: named(), source };
+        let fixed = Fixed {
+            geometry: options.geometry,
+            compatible_features: 0,
+            incompatible_features: 0,
+            boot_id: host::boot_id().map_err(host)?,
+            time_namespace: host::time_namespace().map_err(host)?,
+            incarnation: incarnation(),
+            horizon_ns: duration_ns(options.max_interval),
+            created_at: Nanos(clock::monotonic_ns()),
+        };
+        let registry = registry(name)?;
+        let mut segments = lock(&registry.segments);
+        let file = file::create(name, layout.bytes() as u64, options.mode, options.gid, |words| {
+            Words::format(words, fixed).expect("the geometry was checked");
+        })
+        .map_err(|source| CreateError::File { name: named(), source })?;
+        Ok(register(&mut segments, name, file, registry.canary)?)
+    }
+
+    /// Opens a segment someone made; the same one again for the same name.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(name: &str) -> Result<Segment, OpenError> {
+        let registry = registry(name)?;
+        let mut segments = lock(&registry.segments);
+        let failed = |source| OpenError::File { name: name.to_owned(), source };
+        let found = file::look(name).map_err(failed)?;
+        if let Some(shared) = segments.iter().find(|shared| shared.file.id() == found.id()) {
+            return Ok(Segment { shared });
+        }
+        let file = found.open().map_err(failed)?;
+        register(&mut segments, name, file, registry.canary)
+    }
+
+    /// The name to use: the given one, or [`SEGMENT_VARIABLE`]'s.
+    ///
+    /// # Errors
+    /// [`OpenError::Unnamed`] where there is neither.
+    pub fn name_or_environment(name: Option<&str>) -> Result<String, OpenError> {
+        match name {
+            Some(name) => Ok(name.to_owned()),
+            None => env::var(SEGMENT_VARIABLE)
+                .ok()
+                .filter(|name| !name.is_empty())
+                .ok_or(OpenError::Unnamed),
+        }
+    }
+
+    /// Removes a segment's name. Whoever has it open keeps it.
+    ///
+    /// # Errors
+    /// Where there is none, or it is not ours to remove.
+    pub fn remove(name: &str) -> Result<(), file::RemoveError> {
+        file::remove(name)
+    }
+
+    /// The names of all segments of this host.
+    ///
+    /// # Errors
+    /// Where the directory cannot be read.
+    pub fn list() -> std::io::Result<Vec<String>> {
+        file::list()
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        &self.shared.name
+    }
+
+    /// Its sizes.
+    pub fn geometry(&self) -> Geometry {
+        self.shared.words.geometry()
+    }
+
+    /// Its wake horizon.
+    pub fn max_interval(&self) -> Duration {
+        Duration::from_nanos(self.shared.words.fixed().horizon_ns)
+    }
+
+    /// The watchdog that serves it, by the lock the kernel holds for it.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be asked.
+    pub fn watchdog(&self) -> Result<Holder, lock::LockError> {
+        lock::holder(self.shared.file.as_fd(), WATCHDOG_LOCK_BYTE)
+    }
+
+    /// The checked words.
+    #[doc(hidden)]
+    pub fn words(&self) -> Words<'static> {
+        self.shared.words
+    }
+
+    /// The doorbell.
+    #[doc(hidden)]
+    pub fn doorbell(&self) -> &'static AtomicU32 {
+        self.shared.doorbell
+    }
+
+    /// The file, for locks and identity.
+    #[doc(hidden)]
+    pub fn file(&self) -> &'static SegmentFile {
+        &self.shared.file
+    }
+
+    pub(crate) fn shared(self) -> &'static Shared {
+        self.shared
+    }
+
+    pub(crate) fn of(shared: &'static Shared) -> Segment {
+        Segment { shared }
+    }
+}
+
+impl std::fmt::Debug for Segment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Segment").field(&self.shared.name).finish()
+    }
+}
+
+impl Shared {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Rings the watchdog's doorbell.
+    #[cold]
+    pub(crate) fn ring(&self) {
+        // Release: pairs with the Acquire of the watchdog's `prepare`: what was rung for is seen.
+        self.doorbell.fetch_add(1, Ordering::Release);
+        futex::wake(self.doorbell);
+    }
+
+    /// `options`, kept for the process's life like the segment itself: guards refer to them.
+    pub(crate) fn keep(&self, options: LaneOptions) -> &'static LaneOptions {
+        let mut kept = lock(&self.attachments);
+        if let Some(same) = kept.iter().find(|kept| ***kept == options) {
+            return same;
+        }
+        let options: &'static LaneOptions = Box::leak(Box::new(options));
+        kept.push(options);
+        options
+    }
+
+    /// Tells this segment from any other, in this process and its children.
+    #[inline]
+    pub(crate) fn key(&self) -> u64 {
+        self.words.fixed().incarnation
+    }
+
+    /// This segment in the calling process: itself, or in a forked child its mapping there.
+    pub(crate) fn here(&'static self) -> Result<&'static Shared, OpenError> {
+        if !self.canary.forked() {
+            return Ok(self);
+        }
+        let registry = registry(&self.name)?;
+        let mut segments = lock(&registry.segments);
+        if let Some(shared) = segments.iter().find(|shared| shared.key() == self.key()) {
+            return Ok(shared);
+        }
+        // The inherited descriptor, unless the child closed it and something else has its number.
+        let inherited = self.file.inherited();
+        let file = match inherited {
+            Some(file) => file,
+            None => file::open(&self.name)
+                .map_err(|source| OpenError::File { name: self.name.clone(), source })?,
+        };
+        register(&mut segments, &self.name, file, registry.canary).map(|segment| segment.shared)
+    }
+}
+
+/// A lock whose holder panicked still guards sound data here: every change is a single step.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn incarnation() -> u64 {
+    let mut bytes = [0; 8];
+    // Only to tell segments apart: the clock does where the kernel has no randomness to give.
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK) {
+        Ok(8) => u64::from_ne_bytes(bytes),
+        _ => clock::monotonic_ns(),
+    }
+}
+
+/// The registry of this process.
+#[expect(unsafe_code, reason = "a registry is leaked, and found again through an atomic pointer")]
+fn registry(name: &str) -> Result<&'static Registry, OpenError> {
+    let canary =
+        Canary::arm().map_err(|source| OpenError::Canary { name: name.to_owned(), source })?;
+    // Acquire: pairs with the exchange below: the registry is whole.
+    let mut seen = REGISTRY.load(Ordering::Acquire);
+    loop {
+        // SAFETY: null, or leaked by the exchange below (here, or before a fork: the memory is
+        // private and was copied), and never freed.
+        match unsafe { seen.as_ref() } {
+            Some(registry) if registry.canary.generation() == canary.generation() => {
+                return Ok(registry);
+            }
+            _ => {}
+        }
+        // A child must not touch its parent's registry: a thread that is not there may hold its lock.
+        let fresh = Box::into_raw(Box::new(Registry { canary, segments: Mutex::new(Vec::new()) }));
+        match REGISTRY.compare_exchange(seen, fresh, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => seen = fresh,
+            Err(other) => {
+                // SAFETY: `fresh` came from `into_raw` above and nobody else saw it.
+                drop(unsafe { Box::from_raw(fresh) });
+                seen = other;
+            }
+        }
+    }
+}
+
+/// Maps, checks and keeps an open file.
+fn register(
+    segments: &mut Vec<&'static Shared>,
+    name: &str,
+    file: SegmentFile,
+    canary: Canary,
+) -> Result<Segment, OpenError> {
+    let named = || name.to_owned();
+    let mapping =
+        file.map(Prefault::OnUse).map_err(|source| OpenError::Map { name: named(), source })?;
+    check(name, mapping.words())?;
+    let words: &'static [AtomicU64] = mapping.leak();
+    let checked =
+        Words::open(words).map_err(|source| OpenError::Format { name: named(), source })?;
+    let shared: &'static Shared = Box::leak(Box::new(Shared {
+        name: named(),
+        file,
+        words: checked,
+        doorbell: doorbell(words, DOORBELL_AT_WORD * 8),
+        canary,
+        claims: Mutex::new(()),
+        orphans: Mutex::new(Vec::new()),
+        keyed: Mutex::new(Keyed::default()),
+        attachments: Mutex::new(Vec::new()),
+    }));
+    segments.push(shared);
+    Ok(Segment { shared })
+}
+
+/// Whether the words are a segment of this boot and clock.
+fn check(name: &str, words: &[AtomicU64]) -> Result<(), OpenError> {
+    let named = || name.to_owned();
+    let segment =
+        Words::open(words).map_err(|source| OpenError::Format { name: named(), source })?;
+    let host = |source| OpenError::Host { name: named(), source };
+    if segment.fixed().boot_id != host::boot_id().map_err(host)? {
+        return Err(OpenError::OtherBoot { name: named() });
+    }
+    if segment.fixed().time_namespace != host::time_namespace().map_err(host)? {
+        return Err(OpenError::OtherTimeNamespace { name: named() });
+    }
+    Ok(())
+}

@@ -1,0 +1,211 @@
+//! Which locks a process itself holds, as its own `fdinfo` tells.
+//!
+//! `F_GETLK` names a holder by the pid it had when it took the lock. If that
+//! process shared its file table with a sibling and died, the lock lives on
+//! under a pid that another process may have by now. `/proc/PID/fdinfo` lists
+//! the locks of the file table that the process really has: the newcomer's
+//! does not list this one.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::path::Path;
+
+use rustix::process::Pid;
+
+use super::file::FileId;
+use super::process::{is_gone, parse_device, task_dirs};
+
+/// Whether the process now of this pid holds the POSIX write lock on `byte` of
+/// `file`, by what its open files list.
+///
+/// `hint` is the descriptor that most likely refers to the file (the worker
+/// leaves its number in the lane); it is only looked at first. All others are
+/// looked at if it does not list the lock. A process that is gone holds none.
+///
+/// # Errors
+/// Where `/proc` refuses: `EACCES` to all who may not trace the process.
+pub fn lists_lock(pid: Pid, hint: Option<RawFd>, file: FileId, byte: u64) -> io::Result<bool> {
+    for task in task_dirs(pid)? {
+        let dir = task.join("fdinfo");
+        if let Some(fd) = hint
+            && descriptor_lists(&dir.join(fd.to_string()), file, byte)?
+        {
+            return Ok(true);
+        }
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(error) if is_gone(&error) => continue,
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) if is_gone(&error) => break,
+                Err(error) => return Err(error),
+            };
+            if descriptor_lists(&entry.path(), file, byte)? {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Whether this process holds the lock on `byte` of `file`, which `fd` refers
+/// to. One descriptor lists all locks of the process on its file.
+///
+/// # Errors
+/// Where `/proc` refuses.
+pub(super) fn own_lists_lock(fd: impl AsFd, file: FileId, byte: u64) -> io::Result<bool> {
+    // Not `/proc/self`, which is empty once the first thread has ended.
+    let fdinfo = format!("/proc/thread-self/fdinfo/{}", fd.as_fd().as_raw_fd());
+    descriptor_lists(Path::new(&fdinfo), file, byte)
+}
+
+fn descriptor_lists(fdinfo: &Path, file: FileId, byte: u64) -> io::Result<bool> {
+    match fs::read(fdinfo) {
+        Ok(bytes) => Ok(text_lists(&String::from_utf8_lossy(&bytes), file, byte)),
+        // Closed since the directory was read, or never there.
+        Err(error) if is_gone(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the text of one `fdinfo` file lists a write lock on the byte.
+fn text_lists(fdinfo: &str, file: FileId, byte: u64) -> bool {
+    fdinfo
+        .lines()
+        .filter_map(parse_write_lock)
+        .any(|lock| lock.file == file && (lock.first..=lock.last).contains(&byte))
+}
+
+/// A range of bytes that one owner holds; the kernel joins neighbours.
+#[derive(Debug, PartialEq, Eq)]
+struct WriteLock {
+    file: FileId,
+    first: u64,
+    /// Inclusive; `u64::MAX` for a lock to the end of the file.
+    last: u64,
+}
+
+/// A POSIX write lock from a line as
+/// `lock:\t1: POSIX  ADVISORY  WRITE 1234 00:1a:5678 0 EOF`. Anything else,
+/// locks of other kinds included, is none.
+fn parse_write_lock(line: &str) -> Option<WriteLock> {
+    let mut fields = line.strip_prefix("lock:")?.split_ascii_whitespace();
+    let (_number, kind, _mode, access) =
+        (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+    if (kind, access) != ("POSIX", "WRITE") {
+        return None;
+    }
+    let (_pid, inode) = (fields.next()?, fields.next()?);
+    let (device, ino) = inode.rsplit_once(':')?;
+    let file = FileId { dev: parse_device(device)?, ino: ino.parse().ok()? };
+    let first = fields.next()?.parse().ok()?;
+    let last = match fields.next()? {
+        "EOF" => u64::MAX,
+        last => last.parse().ok()?,
+    };
+    Some(WriteLock { file, first, last })
+}
+
+#[cfg(test)]
+mod tests {
+
+    use rustix::process::{geteuid, getpid};
+
+    use super::super::lock::try_lock;
+    use super::super::testing::{
+        become_user, fork, fork_headless, fork_holding, id_of, ofd_lock, shm_file,
+    };
+    use super::*;
+
+    const FILE: FileId = FileId { dev: 0x1a, ino: 5678 };
+
+    #[test]
+    fn the_lines_of_write_locks_are_read() {
+        let lock = |first, last| Some(WriteLock { file: FILE, first, last });
+        for (line, expected) in [
+            ("lock:\t1: POSIX  ADVISORY  WRITE 1234 00:1a:5678 7 7", lock(7, 7)),
+            ("lock:\t12: POSIX  ADVISORY  WRITE 0 00:1a:5678 0 1023", lock(0, 1023)),
+            ("lock:\t1: POSIX  ADVISORY  WRITE 1234 00:1a:5678 4 EOF", lock(4, u64::MAX)),
+            ("lock:\t1: POSIX  ADVISORY  READ  1234 00:1a:5678 7 7", None),
+            ("lock:\t1: OFDLCK ADVISORY  WRITE -1 00:1a:5678 7 7", None),
+            ("lock:\t1: FLOCK  ADVISORY  WRITE 1234 00:1a:5678 0 EOF", None),
+            ("lock:\t1: -> POSIX  ADVISORY  WRITE 1234 00:1a:5678 7 7", None),
+            ("lock:\t1: POSIX  ADVISORY  WRITE 1234 <none>:0 7 7", None),
+            ("lock:\t1: POSIX  ADVISORY  WRITE 1234 00:1a:5678 7", None),
+            ("lock:\t1: POSIX  ADVISORY  WRITE 1234 00:1a:5678 -7 x", None),
+            ("lock:", None),
+            ("flags:\t0100002", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_write_lock(line), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn the_byte_must_lie_in_a_lock_of_that_very_file() {
+        let text = "pos:\t0\nflags:\t0100002\n\
+                    lock:\t1: POSIX  ADVISORY  WRITE 9 00:1a:5678 4 6\n\
+                    lock:\t2: POSIX  ADVISORY  WRITE 9 00:1b:5678 8 8\n\
+                    lock:\t3: POSIX  ADVISORY  WRITE 9 00:1a:5679 9 9\n";
+        let listed: Vec<u64> = (0..12).filter(|&byte| text_lists(text, FILE, byte)).collect();
+        assert_eq!(listed, [4, 5, 6]);
+    }
+
+    #[test]
+    fn a_child_lists_its_own_locks_with_and_without_a_hint() {
+        let file = shm_file(4096);
+        let id = id_of(&file);
+        // Neighbours join into one range; byte 9 stands alone.
+        let child = fork_holding(&file, &[4, 5, 6, 9]);
+        for hint in [None, Some(file.as_raw_fd()), Some(0), Some(-1), Some(i32::MAX)] {
+            let lists = |byte| lists_lock(child.pid(), hint, id, byte).unwrap();
+            let listed: Vec<u64> = (3..11).filter(|&byte| lists(byte)).collect();
+            assert_eq!(listed, [4, 5, 6, 9], "{hint:?}");
+        }
+        assert!(!lists_lock(getpid(), None, id, 4).unwrap(), "not ours");
+        let pid = child.pid();
+        child.kill();
+        assert!(!lists_lock(pid, None, id, 4).unwrap(), "gone");
+    }
+
+    #[test]
+    fn ones_own_locks_are_listed_and_those_of_descriptions_are_not() {
+        let file = shm_file(4096);
+        assert!(try_lock(&file, 1).unwrap());
+        ofd_lock(&file, 3);
+        assert!(lists_lock(getpid(), None, id_of(&file), 1).unwrap());
+        assert!(own_lists_lock(&file, id_of(&file), 1).unwrap());
+        assert!(!own_lists_lock(&file, id_of(&file), 2).unwrap());
+        assert!(!lists_lock(getpid(), None, id_of(&file), 3).unwrap());
+    }
+
+    #[test]
+    fn the_locks_of_a_process_whose_first_thread_has_ended_are_listed() {
+        let file = shm_file(4096);
+        let child = fork_headless(|| {
+            assert!(try_lock(&file, 2).unwrap());
+        });
+        let hint = Some(file.as_raw_fd());
+        assert!(lists_lock(child.pid(), hint, id_of(&file), 2).unwrap());
+        assert!(lists_lock(child.pid(), None, id_of(&file), 2).unwrap());
+    }
+
+    #[test]
+    fn a_process_that_may_not_be_traced_is_refused() {
+        if !geteuid().is_root() {
+            println!("skipped: needs root to become another user");
+            return;
+        }
+        let own = getpid();
+        let child = fork(|| {
+            become_user(4002);
+            let refused = lists_lock(own, None, FILE, 0).unwrap_err();
+            i32::from(refused.kind() != io::ErrorKind::PermissionDenied)
+        });
+        assert_eq!(child.exit_status(), 0);
+    }
+}

@@ -1,0 +1,384 @@
+//! What `/proc` tells about a process: evidence and cross-checks, no proof.
+//!
+//! A pid is only a number here. Whoever must know that the answers are about
+//! one certain process holds its [`Pidfd`](super::pidfd::Pidfd) and asks, after
+//! reading, whether it is still alive. That a process is gone is a value
+//! (`None`), never an error; an error is a refusal, most often `EACCES`.
+
+use std::fmt::Display;
+use std::fs;
+use std::io::{self, BufRead, BufReader};
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+use rustix::process::Pid;
+
+use super::file::FileId;
+
+/// What the process's first thread is about, by the letter in `/proc/PID/stat`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// `R`: on a processor, or waiting for one.
+    Running,
+    /// `S`, `I`: asleep, to be woken by a signal.
+    Sleeping,
+    /// `D`: asleep, not to be woken by a signal.
+    Uninterruptible,
+    /// `T`: stopped by a signal.
+    Stopped,
+    /// `t`: stopped by its tracer.
+    Traced,
+    /// `Z`, `X`: ended. Other threads of the process may live on.
+    Zombie,
+    /// A letter of another kernel.
+    Other(char),
+}
+
+/// When the process started, in clock ticks after boot (field 22 of
+/// `/proc/PID/stat`). Not unique: two processes may start in one tick.
+///
+/// # Errors
+/// Where `/proc` refuses.
+pub fn start_time(pid: Pid) -> io::Result<Option<u64>> {
+    Ok(read(pid, "stat")?.as_deref().and_then(parse_start_time))
+}
+
+/// The process's state, that of its first thread.
+///
+/// # Errors
+/// Where `/proc` refuses.
+pub fn state(pid: Pid) -> io::Result<Option<State>> {
+    Ok(read(pid, "stat")?.as_deref().and_then(parse_state))
+}
+
+/// Whether something holds a process up that is not its own doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The state of its first thread.
+    pub state: State,
+    /// The process that traces it (a debugger), if any does.
+    pub tracer: Option<Pid>,
+}
+
+/// The process's state and tracer, of one moment.
+///
+/// # Errors
+/// Where `/proc` refuses.
+pub fn standing(pid: Pid) -> io::Result<Option<Standing>> {
+    Ok(read(pid, "status")?.as_deref().and_then(|status| {
+        let letter = status.lines().find_map(|line| line.strip_prefix("State:"))?;
+        let state = parse_letter(letter.trim_start().chars().next()?);
+        Some(Standing { state, tracer: parse_tracer(status) })
+    }))
+}
+
+/// What tells the program a process runs from the one it ran before an exec: where
+/// its code and its stack begin. Both are placed at random by default; where they
+/// are not, or may not be seen (they then read 0), two programs may look alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Image {
+    code: u64,
+    stack: u64,
+}
+
+/// The program that the process runs now.
+///
+/// # Errors
+/// Where `/proc` refuses.
+pub fn image(pid: Pid) -> io::Result<Option<Image>> {
+    Ok(read(pid, "stat")?.as_deref().and_then(parse_image))
+}
+
+/// The name of the process's first thread, as the process chose it.
+///
+/// # Errors
+/// Where `/proc` refuses.
+pub fn comm(pid: Pid) -> io::Result<Option<String>> {
+    Ok(read(pid, "comm")?.map(|text| text.trim_end_matches('\n').to_owned()))
+}
+
+/// The arguments the process was started with, or what it wrote over them.
+/// None of them for a process that has ended.
+///
+/// # Errors
+/// Where `/proc` refuses.
+pub fn cmdline(pid: Pid) -> io::Result<Option<Vec<String>>> {
+    let Some(text) = read(pid, "cmdline")? else { return Ok(None) };
+    let text = text.strip_suffix('\0').unwrap_or(&text);
+    let args =
+        if text.is_empty() { Vec::new() } else { text.split('\0').map(Into::into).collect() };
+    Ok(Some(args))
+}
+
+/// The process that traces this one (a debugger), if any does. `None` too if
+/// the process is gone.
+///
+/// # Errors
+/// Where `/proc` refuses.
+pub fn tracer_pid(pid: Pid) -> io::Result<Option<Pid>> {
+    Ok(read(pid, "status")?.as_deref().and_then(parse_tracer))
+}
+
+/// The kernel function that the process's first thread sleeps in, if it sleeps
+/// and the kernel tells.
+///
+/// # Errors
+/// Where `/proc` refuses: since Linux 4.4 to all who may not trace it.
+pub fn wchan(pid: Pid) -> io::Result<Option<String>> {
+    Ok(read(pid, "wchan")?.filter(|name| !name.is_empty() && name != "0"))
+}
+
+/// Whether the process has this file mapped. False if it is gone.
+///
+/// # Errors
+/// Where `/proc` refuses, to all who may not trace the process.
+pub fn maps_segment(pid: Pid, file: FileId) -> io::Result<bool> {
+    for dir in task_dirs(pid)? {
+        let maps = match fs::File::open(dir.join("maps")) {
+            Ok(maps) => BufReader::new(maps),
+            Err(error) if is_gone(&error) => continue,
+            Err(error) => return Err(error),
+        };
+        for line in maps.split(b'\n') {
+            match line {
+                Ok(line) if parse_mapped_file(&line) == Some(file) => return Ok(true),
+                Ok(_) => {}
+                Err(error) if is_gone(&error) => break,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// The directories in `/proc` that stand for the process's memory and open
+/// files: its own; if its first thread has ended, those of the others, since
+/// its own then shows nothing.
+pub(super) fn task_dirs(pid: Pid) -> io::Result<Vec<PathBuf>> {
+    let own = PathBuf::from(format!("/proc/{}", pid.as_raw_pid()));
+    if state(pid)? != Some(State::Zombie) {
+        return Ok(vec![own]);
+    }
+    match fs::read_dir(own.join("task")) {
+        Ok(tasks) => Ok(tasks.filter_map(|task| Some(task.ok()?.path())).collect()),
+        Err(error) if is_gone(&error) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether this is how `/proc` says that a process, or a thing of it, is gone.
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || Errno::from_io_error(error) == Some(Errno::SRCH)
+}
+
+/// A file of `/proc/PID`; what is not UTF-8 is replaced.
+pub(super) fn read(pid: Pid, file: impl Display) -> io::Result<Option<String>> {
+    match fs::read(format!("/proc/{}/{file}", pid.as_raw_pid())) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The fields of `stat` from the third on. The second, in parentheses, is the
+/// process's own choice and may hold spaces and parentheses: the last one ends
+/// it.
+fn stat_fields(stat: &str) -> Option<std::str::SplitAsciiWhitespace<'_>> {
+    Some(stat.rsplit_once(')')?.1.split_ascii_whitespace())
+}
+
+fn parse_start_time(stat: &str) -> Option<u64> {
+    stat_fields(stat)?.nth(22 - 3)?.parse().ok()
+}
+
+fn parse_state(stat: &str) -> Option<State> {
+    Some(parse_letter(stat_fields(stat)?.next()?.chars().next()?))
+}
+
+fn parse_image(stat: &str) -> Option<Image> {
+    let mut fields = stat_fields(stat)?;
+    let code = fields.nth(26 - 3)?.parse().ok()?;
+    let stack = fields.nth(28 - 27)?.parse().ok()?;
+    Some(Image { code, stack })
+}
+
+fn parse_letter(letter: char) -> State {
+    match letter {
+        'R' => State::Running,
+        'S' | 'I' => State::Sleeping,
+        'D' => State::Uninterruptible,
+        'T' => State::Stopped,
+        't' => State::Traced,
+        'Z' | 'X' | 'x' => State::Zombie,
+        other => State::Other(other),
+    }
+}
+
+fn parse_tracer(status: &str) -> Option<Pid> {
+    let pid = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?;
+    pid.trim().parse().ok().filter(|&pid| pid > 0).and_then(Pid::from_raw)
+}
+
+/// The file of a line of `maps`: `start-end perms offset major:minor inode ...`.
+fn parse_mapped_file(line: &[u8]) -> Option<FileId> {
+    let mut fields = line.split(|&byte| byte == b' ');
+    let device = std::str::from_utf8(fields.nth(3)?).ok()?;
+    let inode = std::str::from_utf8(fields.next()?).ok()?;
+    let ino = inode.parse().ok()?;
+    Some(FileId { dev: parse_device(device)?, ino })
+}
+
+/// A device as `/proc` writes it, `major:minor` in hexadecimal.
+pub(super) fn parse_device(text: &str) -> Option<u64> {
+    let (major, minor) = text.split_once(':')?;
+    let number = |text| u32::from_str_radix(text, 16).ok();
+    Some(rustix::fs::makedev(number(major)?, number(minor)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::super::mapping::{Mapping, Prefault};
+    use super::super::testing::{
+        Mark, fork, fork_headless, id_of, pause_for_ever, shm_file, trace,
+    };
+    use super::*;
+
+    /// Asks until the answer is as hoped: the kernel takes its time.
+    fn until(mut check: impl FnMut() -> bool) {
+        while !check() {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_process_is_described() {
+        let pid = getpid();
+        assert!(start_time(pid).unwrap().unwrap() > 0);
+        assert_eq!(start_time(pid).unwrap(), start_time(pid).unwrap());
+        assert!(matches!(state(pid).unwrap(), Some(State::Running | State::Sleeping)));
+        assert!(!comm(pid).unwrap().unwrap().ends_with('\n'));
+        let args: Vec<String> = std::env::args().collect();
+        assert_eq!(cmdline(pid).unwrap().unwrap(), args);
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_none_everywhere() {
+        let child = fork(|| pause_for_ever());
+        let pid = child.pid();
+        child.kill();
+        assert_eq!(start_time(pid).unwrap(), None);
+        assert_eq!(state(pid).unwrap(), None);
+        assert_eq!(comm(pid).unwrap(), None);
+        assert_eq!(cmdline(pid).unwrap(), None);
+        assert_eq!(tracer_pid(pid).unwrap(), None);
+        assert_eq!(wchan(pid).unwrap(), None);
+        assert!(!maps_segment(pid, FileId { dev: 1, ino: 1 }).unwrap());
+    }
+
+    #[test]
+    fn the_states_of_a_child_are_seen() {
+        let child = fork(|| pause_for_ever());
+        let pid = child.pid();
+        until(|| state(pid).unwrap() == Some(State::Sleeping));
+        kill_process(pid, Signal::STOP).unwrap();
+        until(|| state(pid).unwrap() == Some(State::Stopped));
+        let stopped = Standing { state: State::Stopped, tracer: None };
+        assert_eq!(standing(pid).unwrap(), Some(stopped));
+        kill_process(pid, Signal::CONT).unwrap();
+        until(|| state(pid).unwrap() == Some(State::Sleeping));
+        kill_process(pid, Signal::KILL).unwrap();
+        until(|| state(pid).unwrap() == Some(State::Zombie));
+        assert_eq!(cmdline(pid).unwrap(), Some(vec![]));
+    }
+
+    #[test]
+    fn a_program_is_told_from_the_one_before_it() {
+        let child = fork(|| pause_for_ever());
+        let pid = child.pid();
+        let first = image(pid).unwrap().unwrap();
+        assert_eq!(image(pid).unwrap(), Some(first));
+        let stat = |code, stack| {
+            let fields: Vec<String> = (4..=25).map(|n| n.to_string()).collect();
+            parse_image(&format!("7 (x y) S {} {code} 27 {stack} 29", fields.join(" ")))
+        };
+        assert_eq!(stat(111, 222), Some(Image { code: 111, stack: 222 }));
+        assert_ne!(stat(111, 222), stat(111, 223));
+    }
+
+    #[test]
+    fn a_tracer_is_named() {
+        let child = fork(|| pause_for_ever());
+        assert_eq!(tracer_pid(child.pid()).unwrap(), None);
+        // Tracing is by thread, and the tracer is told by its process or
+        // thread: a child of one thread leaves no doubt.
+        let ready = Mark::new();
+        let target = child.pid();
+        let tracer = fork(|| {
+            let traced = trace(target);
+            ready.send(i32::from(traced.is_ok()));
+            pause_for_ever()
+        });
+        if ready.wait() == 0 {
+            println!("skipped: may not trace here");
+            return;
+        }
+        assert_eq!(tracer_pid(child.pid()).unwrap(), Some(tracer.pid()));
+    }
+
+    #[test]
+    fn a_mapping_is_seen_while_it_is_there() {
+        let file = shm_file(4096);
+        let id = id_of(&file);
+        let (mapped, unmap, unmapped) = (Mark::new(), Mark::new(), Mark::new());
+        let child = fork(|| {
+            let mapping = Mapping::new(&file, 4096, Prefault::OnUse).unwrap();
+            mapped.send(0);
+            unmap.wait();
+            drop(mapping);
+            unmapped.send(0);
+            pause_for_ever()
+        });
+        mapped.wait();
+        assert!(maps_segment(child.pid(), id).unwrap());
+        let other = FileId { ino: id.ino + 1, ..id };
+        assert!(!maps_segment(child.pid(), other).unwrap());
+        unmap.send(0);
+        unmapped.wait();
+        assert!(!maps_segment(child.pid(), id).unwrap());
+    }
+
+    #[test]
+    fn a_mapping_is_seen_after_the_first_thread_has_ended() {
+        let file = shm_file(4096);
+        let child = fork_headless(|| {
+            Mapping::new(&file, 4096, Prefault::OnUse).unwrap().leak();
+        });
+        assert!(maps_segment(child.pid(), id_of(&file)).unwrap());
+    }
+
+    #[test]
+    fn stat_is_read_behind_whatever_name_the_process_chose() {
+        let tail = (4..=21).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
+        for name in ["(a)", "(a b)", "() R 1 (x) S 2)", "(Z)"] {
+            let stat = format!("77 {name} D {tail} 987654 23 24\n");
+            assert_eq!(parse_start_time(&stat), Some(987_654), "{stat}");
+            assert_eq!(parse_state(&stat), Some(State::Uninterruptible), "{stat}");
+        }
+        for bad in ["", "77", "77 (a)", "77 (a) R 4 5"] {
+            assert_eq!(parse_start_time(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_line_of_maps_gives_its_file() {
+        let line = b"7f00-7f01 rw-s 00000000 00:1a 5678          /dev/shm/a b (deleted)";
+        let dev = rustix::fs::makedev(0, 0x1a);
+        assert_eq!(parse_mapped_file(line), Some(FileId { dev, ino: 5678 }));
+        for bad in [&b""[..], b"7f00-7f01 rw-s 0", b"7f00-7f01 rw-s 0 xx 1", b"\xff \xff \xff \xff"]
+        {
+            assert_eq!(parse_mapped_file(bad), None);
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! The worker: a process's handle on a segment, and the scopes it times.
+
+use std::fmt;
+use std::time::Duration;
+
+use hangwatch_core::atomic::Ordering;
+use hangwatch_core::calibration::ClockKind;
+use hangwatch_core::lane::{TimerKind, TimerSignal};
+use hangwatch_core::scope::ScopeId;
+use hangwatch_core::timer::Released;
+
+use crate::error::{AcquireError, AttachError};
+use crate::guard::Guard;
+use crate::heartbeat::Heartbeat;
+use crate::keyed;
+use crate::labels::Labels;
+use crate::lane::{LaneOptions, allowance_ns};
+use crate::segment::{Segment, Shared};
+use crate::sys::lock::Holder;
+use crate::thread;
+
+/// What is sent to a worker whose deadline passes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Signal {
+    /// What the watchdog was told by `--signal`, SIGKILL if nothing.
+    #[default]
+    Default,
+    /// This signal, 1 to 64; SIGKILL follows after the watchdog's grace.
+    Number(u8),
+    /// None: the expiry is reported, nobody is signalled.
+    NotifyOnly,
+}
+
+/// How a worker attaches.
+///
+/// ```no_run
+/// let worker = hangwatch::WorkerOptions::new()
+///     .clock(hangwatch::ClockKind::Coarse)
+///     .require_watchdog()
+///     .attach("train")?;
+/// # Ok::<(), hangwatch::AttachError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct WorkerOptions {
+    clock: ClockKind,
+    signal: Signal,
+    labels: Labels,
+    watchdog: WatchdogNeed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WatchdogNeed {
+    Optional,
+    Required,
+}
+
+impl Default for WorkerOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl WorkerOptions {
+    /// The counter clock where the kernel trusts it (else the system clock), the watchdog's signal,
+    /// labels from the environment, no need of a watchdog.
+    pub fn new() -> Self {
+        WorkerOptions {
+            clock: ClockKind::Counter,
+            signal: Signal::Default,
+            labels: Labels::from_environment(),
+            watchdog: WatchdogNeed::Optional,
+        }
+    }
+
+    /// Which clock times the scopes. The counter falls back to the system clock where the kernel's
+    /// own clock source is another.
+    #[must_use]
+    pub fn clock(mut self, clock: ClockKind) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The signal of this worker's timers.
+    #[must_use]
+    pub fn signal(mut self, signal: Signal) -> Self {
+        self.signal = signal;
+        self
+    }
+
+    /// The worker's place in its job.
+    #[must_use]
+    pub fn labels(mut self, labels: Labels) -> Self {
+        self.labels = labels;
+        self
+    }
+
+    /// Attach only where a watchdog serves the segment. Otherwise an attach works without one, and
+    /// deadlines hold from when one comes.
+    #[must_use]
+    pub fn require_watchdog(mut self) -> Self {
+        self.watchdog = WatchdogNeed::Required;
+        self
+    }
+
+    /// Attaches the calling thread to the segment `name`, or to `$HANGWATCH_SEGMENT`'s where it is
+    /// `None`. Other threads get lanes of their own when they first need one.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn attach<'n>(self, name: impl Into<Option<&'n str>>) -> Result<Worker, AttachError> {
+        let name = Segment::name_or_environment(name.into())?;
+        let segment = Segment::open(&name)?;
+        self.attach_to(segment)
+    }
+
+    /// As [`WorkerOptions::attach`], to a segment this process has open already.
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn attach_to(self, segment: Segment) -> Result<Worker, AttachError> {
+        let name = segment.name();
+        if self.watchdog == WatchdogNeed::Required {
+            let holder = segment
+                .watchdog()
+                .map_err(|source| AttachError::Lock { name: name.to_owned(), source })?;
+            if holder == Holder::Free && !serves_itself(segment) {
+                return Err(AttachError::NoWatchdog { name: name.to_owned() });
+            }
+        }
+        let options = LaneOptions { clock: self.clock, labels: self.labels };
+        let shared = segment.shared();
+        let worker = Worker { shared, options: shared.keep(options), signal: self.signal.into() };
+        thread::attach(shared, worker.options).map_err(|error| match error {
+            AcquireError::Attach(error) => *error,
+            other => unreachable!("an attach arms nothing, yet: {other}"),
+        })?;
+        Ok(worker)
+    }
+}
+
+/// Whether the watchdog is this very process: the kernel keeps silent about a process's own locks.
+fn serves_itself(segment: Segment) -> bool {
+    let words = segment.words().watchdog();
+    words.pid().load(Ordering::Relaxed) == u64::from(std::process::id())
+}
+
+impl From<Signal> for TimerSignal {
+    fn from(signal: Signal) -> TimerSignal {
+        match signal {
+            Signal::Default => TimerSignal::Default,
+            Signal::Number(number) => TimerSignal::Signal(number.clamp(1, 64)),
+            Signal::NotifyOnly => TimerSignal::NotifyOnly,
+        }
+    }
+}
+
+/// A process attached to a segment. Cheap to copy; any thread may use it.
+#[derive(Clone, Copy)]
+pub struct Worker {
+    pub(crate) shared: &'static Shared,
+    pub(crate) options: &'static LaneOptions,
+    pub(crate) signal: TimerSignal,
+}
+
+impl Worker {
+    /// Attaches to the segment `name`, or to `$HANGWATCH_SEGMENT`'s where it is `None`, with the
+    /// default [`WorkerOptions`].
+    ///
+    /// # Errors
+    /// [`AttachError`].
+    pub fn attach<'n>(name: impl Into<Option<&'n str>>) -> Result<Worker, AttachError> {
+        WorkerOptions::new().attach(name)
+    }
+
+    /// The same worker with another signal for the timers acquired through it.
+    #[must_use]
+    pub fn with_signal(self, signal: Signal) -> Worker {
+        Worker { signal: signal.into(), ..self }
+    }
+
+    /// Begins a scope that must end within `allowance`. For a hot path intern the name once, by
+    /// [`Worker::scope`].
+    ///
+    /// # Errors
+    /// [`AcquireError`].
+    pub fn expires(&self, scope: &str, allowance: Duration) -> Result<Guard, AcquireError> {
+        self.scope(scope)?.expires(allowance)
+    }
+
+    /// Interns a scope's name. A name beyond the segment's table becomes `(other)`, one too long is
+    /// shortened from the left: a name never costs a deadline.
+    ///
+    /// # Errors
+    /// [`AcquireError::EmptyScope`]; in a forked child, where the segment cannot be mapped anew.
+    pub fn scope(&self, name: &str) -> Result<Scope, AcquireError> {
+        if name.is_empty() {
+            return Err(AcquireError::EmptyScope);
+        }
+        let here = self.shared().here().map_err(|error| Box::new(error.into()))?;
+        let id = thread::known_scope(here.key(), name).unwrap_or_else(|| {
+            let interned = here.words.names().intern(name);
+            if interned.overflowed {
+                here.words.scopes_overflowed().fetch_add(1, Ordering::Relaxed);
+            }
+            thread::know_scope(here.key(), name, interned.scope);
+            interned.scope
+        });
+        Ok(Scope { worker: *self, id })
+    }
+
+    /// Sets the deadline of the scope `name` of this process: upstream's keyed rule, by which the
+    /// same scope acquired again replaces its deadline.
+    ///
+    /// # Errors
+    /// [`AcquireError`].
+    pub fn acquire(&self, name: &str, allowance: Duration) -> Result<(), AcquireError> {
+        keyed::acquire(*self, name, allowance)
+    }
+
+    /// Ends what [`Worker::acquire`] began, from any thread; says whether it was in time, too late or
+    /// there was nothing.
+    ///
+    /// # Errors
+    /// In a forked child, where the segment cannot be mapped anew.
+    pub fn release(&self, name: &str) -> Result<Released, AcquireError> {
+        keyed::release(*self, name)
+    }
+
+    /// Begins a heartbeat: a deadline that each kick moves on.
+    ///
+    /// # Errors
+    /// [`AcquireError`].
+    pub fn heartbeat(&self, name: &str, allowance: Duration) -> Result<Heartbeat, AcquireError> {
+        let scope = self.scope(name)?;
+        let guard = scope.arm(TimerKind::Heartbeat, allowance)?;
+        Ok(Heartbeat::new(guard, allowance))
+    }
+
+    /// The segment it is attached to.
+    ///
+    /// # Errors
+    /// In a forked child, where it cannot be mapped anew.
+    pub fn segment(&self) -> Result<Segment, AttachError> {
+        Ok(Segment::of(self.shared().here()?))
+    }
+
+    pub(crate) fn shared(&self) -> &'static Shared {
+        self.shared
+    }
+
+    pub(crate) fn lane_options(&self) -> &'static LaneOptions {
+        self.options
+    }
+
+    pub(crate) fn timer_signal(&self) -> TimerSignal {
+        self.signal
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Worker").field(&self.shared).finish()
+    }
+}
+
+/// An interned scope of a worker: the hot path's handle.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope {
+    worker: Worker,
+    id: ScopeId,
+}
+
+impl Scope {
+    /// Begins the scope; it must end within `allowance`.
+    ///
+    /// # Errors
+    /// [`AcquireError`].
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
+    pub fn expires(&self, allowance: Duration) -> Result<Guard, AcquireError> {
+        self.arm(TimerKind::Guard, allowance)
+    }
+
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
+    fn arm(&self, kind: TimerKind, allowance: Duration) -> Result<Guard, AcquireError> {
+        let (worker, allowance_ns) = (self.worker, allowance_ns(allowance)?);
+        let armed = thread::arm(
+            worker.shared(),
+            worker.lane_options(),
+            self.id,
+            kind,
+            worker.timer_signal(),
+            allowance_ns,
+        )?;
+        Ok(Guard::new(worker.options, armed))
+    }
+
+    pub(crate) fn id(&self) -> ScopeId {
+        self.id
+    }
+}

@@ -1,0 +1,206 @@
+//! A worker on a real segment, without a watchdog: what it writes is what an observer sees.
+
+use std::time::Duration;
+
+use hangwatch::{
+    AcquireError, AttachError, CreateOptions, Geometry, Guard, Heartbeat, Released, Scope, Segment,
+    Worker, WorkerOptions,
+};
+use hangwatch_core::timer::TimerState;
+
+const LONG: Duration = Duration::from_mins(1);
+
+/// A segment of its own for a test, removed at its end.
+struct Named(String);
+
+impl Named {
+    fn new(test: &str, geometry: Geometry) -> Named {
+        let name = format!("test-{test}-{}", std::process::id());
+        Segment::create(&name, CreateOptions { geometry, ..CreateOptions::default() }).unwrap();
+        Named(name)
+    }
+
+    fn small(test: &str) -> Named {
+        Named::new(test, Geometry { lanes: 4, timers: 4, records: 16, scopes: 4, lane_scopes: 4 })
+    }
+
+    fn armed(&self) -> Vec<String> {
+        let seen = Segment::observe(&self.0).unwrap();
+        let mut armed: Vec<String> = seen
+            .lanes
+            .iter()
+            .flat_map(|lane| &lane.timers)
+            .map(|timer| format!("{} {:?}", timer.scope, timer.state))
+            .collect();
+        armed.sort();
+        armed
+    }
+
+    fn counts(&self, scope: &str) -> hangwatch_core::stats::Counts {
+        let seen = Segment::observe(&self.0).unwrap();
+        seen.scopes.into_iter().find(|view| view.name == scope).expect("it was interned").counts
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        Segment::remove(&self.0).unwrap();
+    }
+}
+
+#[test]
+fn handles_cross_threads() {
+    fn check<T: Send + Sync>() {}
+    check::<Guard>();
+    check::<Heartbeat>();
+    check::<Worker>();
+    check::<Scope>();
+    check::<Segment>();
+}
+
+#[test]
+fn nested_guards_are_all_live_and_end_on_drop() {
+    let named = Named::small("nested");
+    let worker = Worker::attach(named.0.as_str()).unwrap();
+    let outer = worker.expires("outer", LONG).unwrap();
+    {
+        let inner = worker.expires("inner", LONG).unwrap();
+        assert!(inner.remaining().unwrap() <= LONG + Duration::from_millis(1));
+        assert_eq!(named.armed(), ["inner Armed", "outer Armed"]);
+    }
+    assert_eq!(named.armed(), ["outer Armed"]);
+    assert_eq!(outer.release(), Released::InTime);
+    assert_eq!(named.armed(), [""; 0]);
+    let counts = named.counts("inner");
+    assert_eq!((counts.acquired, counts.released()), (1, 1));
+}
+
+#[test]
+fn an_extension_moves_the_deadline_on() {
+    let named = Named::small("extend");
+    let worker = Worker::attach(named.0.as_str()).unwrap();
+    let guard = worker.expires("scope", LONG).unwrap();
+    guard.extend(LONG).unwrap();
+    assert!(guard.remaining().unwrap() > LONG);
+    assert!(matches!(guard.extend(Duration::ZERO), Err(AcquireError::Zero)));
+}
+
+#[test]
+fn the_keyed_rule_is_upstreams() {
+    let named = Named::small("keyed");
+    let worker = Worker::attach(named.0.as_str()).unwrap();
+    assert_eq!(worker.release("epoch").unwrap(), Released::NotArmed, "nothing is nothing");
+    worker.acquire("epoch", LONG).unwrap();
+    worker.acquire("epoch", LONG * 2).unwrap();
+    assert_eq!(named.armed(), ["epoch Armed"], "replaced, not added");
+    let seen = Segment::observe(&named.0).unwrap();
+    assert!(seen.lanes[0].timers[0].left_ns.unwrap() > 60_000_000_000);
+    let released = std::thread::spawn(move || worker.release("epoch").unwrap()).join().unwrap();
+    assert_eq!(released, Released::InTime, "per process, from any thread");
+    assert_eq!(worker.release("epoch").unwrap(), Released::NotArmed);
+    assert_eq!(named.counts("epoch").acquired, 1);
+}
+
+#[test]
+fn a_heartbeat_rests_and_goes_on() {
+    let named = Named::small("beat");
+    let worker = Worker::attach(named.0.as_str()).unwrap();
+    let beat = worker.heartbeat("loop", LONG).unwrap();
+    beat.kick().unwrap();
+    beat.pause("waiting for work").unwrap();
+    assert_eq!(named.armed(), ["loop Paused"]);
+    assert!(matches!(beat.kick(), Err(AcquireError::NotArmed)));
+    beat.resume().unwrap();
+    assert_eq!(named.armed(), ["loop Armed"]);
+    drop(beat);
+    assert_eq!(named.armed(), [""; 0]);
+}
+
+#[test]
+fn a_guard_released_by_another_thread_frees_its_timer() {
+    let named = Named::small("moved");
+    let worker = Worker::attach(named.0.as_str()).unwrap();
+    for _ in 0..20 {
+        let guard = worker.expires("moved", LONG).unwrap();
+        std::thread::spawn(move || drop(guard)).join().unwrap();
+    }
+    assert_eq!(named.armed(), [""; 0]);
+    assert_eq!(named.counts("moved").released(), 20);
+    let lanes = Segment::observe(&named.0).unwrap().lanes.len();
+    assert_eq!(lanes, 1, "the threads gave their lanes back");
+}
+
+#[test]
+fn a_guard_outlives_the_thread_that_acquired_it() {
+    let named = Named::small("outlives");
+    let worker = Worker::attach(named.0.as_str()).unwrap();
+    let guard =
+        std::thread::spawn(move || worker.expires("outlives", LONG).unwrap()).join().unwrap();
+    assert_eq!(named.armed(), ["outlives Armed"], "its deadline still holds");
+    assert_eq!(guard.release(), Released::InTime);
+}
+
+#[test]
+fn a_thread_takes_further_lanes_until_there_is_none() {
+    let named = Named::small("further");
+    let worker = Worker::attach(named.0.as_str()).unwrap();
+    let guards: Vec<Guard> = (0..16).map(|_| worker.expires("many", LONG).unwrap()).collect();
+    let error = worker.expires("many", LONG).unwrap_err();
+    assert!(matches!(error, AcquireError::NoFreeTimer { lanes: 4, .. }), "{error}");
+    drop(guards);
+    let again: Vec<Guard> = (0..16).map(|_| worker.expires("many", LONG).unwrap()).collect();
+    assert_eq!(again.len(), 16, "every timer came back");
+    let other = std::thread::spawn({
+        let name = named.0.clone();
+        move || Worker::attach(name.as_str()).err()
+    });
+    assert!(matches!(other.join().unwrap(), Some(AttachError::NoFreeLane { lanes: 4, .. })));
+}
+
+#[test]
+fn scope_names_beyond_the_table_cost_no_deadline() {
+    let named = Named::small("names");
+    let worker = Worker::attach(named.0.as_str()).unwrap();
+    for index in 0..10 {
+        drop(worker.expires(&format!("scope {index}"), LONG).unwrap());
+    }
+    let seen = Segment::observe(&named.0).unwrap();
+    assert_eq!(seen.scopes.len(), 4);
+    assert_eq!(seen.scopes_overflowed, 7);
+    let acquired: u64 = seen.scopes.iter().map(|scope| scope.counts.acquired).sum();
+    assert_eq!(acquired, 10);
+    assert!(matches!(worker.expires("", LONG), Err(AcquireError::EmptyScope)));
+}
+
+#[test]
+fn absurd_times_are_refused() {
+    let named = Named::small("absurd");
+    let worker = Worker::attach(named.0.as_str()).unwrap();
+    assert!(matches!(worker.expires("s", Duration::ZERO), Err(AcquireError::Zero)));
+    assert!(matches!(worker.expires("s", Duration::MAX), Err(AcquireError::Absurd { .. })));
+    drop(worker.expires("s", hangwatch::MAX_ALLOWANCE).unwrap());
+    assert_eq!(named.armed(), [""; 0], "a refused acquire leaves nothing armed");
+}
+
+#[test]
+fn a_missing_segment_watchdog_or_name_is_said() {
+    let named = Named::small("missing");
+    let attach = WorkerOptions::new().require_watchdog().attach(named.0.as_str());
+    assert!(matches!(attach, Err(AttachError::NoWatchdog { .. })));
+    let error = Worker::attach("test-no-such-segment").unwrap_err().to_string();
+    assert!(error.contains("hangwatch run"), "{error}");
+    assert!(Worker::attach("no/such").unwrap_err().to_string().contains("name"));
+}
+
+#[test]
+fn an_observer_sees_states_and_labels() {
+    let named = Named::small("labels");
+    let labels = hangwatch::Labels { job: "job 7".into(), rank: Some(0), ..Default::default() };
+    let worker = WorkerOptions::new().labels(labels).attach(named.0.as_str()).unwrap();
+    let _guard = worker.expires("labelled", LONG).unwrap();
+    let seen = Segment::observe(&named.0).unwrap();
+    let lane = &seen.lanes[0];
+    assert_eq!((lane.job.as_str(), lane.rank, lane.pid), ("job 7", Some(0), std::process::id()));
+    assert_eq!(lane.timers[0].state, TimerState::Armed);
+    assert_eq!(seen.lane_count, 4);
+}

@@ -1,0 +1,282 @@
+//! A command that hangwatch starts: it gets the signals that hangwatch gets, and
+//! hangwatch ends as it does.
+//!
+//! The main type is [`Child`]. It stays in hangwatch's process group, so that it keeps
+//! the terminal; `relay` catches the signals, `exec::tree` adds the descendants, `exit`
+//! turns the end into a code.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use crate::exit::Exit;
+use crate::relay::{Caught, Relay, Sender};
+
+/// A command that could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is no such program.
+    #[error("cannot start `{}`: not found; give its path, or check PATH", .program.display())]
+    NotFound {
+        /// The program as it was asked for.
+        program: OsString,
+    },
+    /// The program is there and the kernel refuses to execute it.
+    #[error("cannot execute `{}`: {hint}", .program.display())]
+    CannotExecute {
+        /// The program as it was asked for.
+        program: OsString,
+        /// What to look at.
+        hint: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// No process could be had for it.
+    #[error("cannot start a process for `{}`; check the limits on processes and memory", .program.display())]
+    NoProcess {
+        /// The program as it was asked for.
+        program: OsString,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl StartError {
+    /// The code hangwatch ends with when it runs this command.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::NotFound { .. } => Exit::NotFound,
+            Self::CannotExecute { .. } => Exit::CannotExecute,
+            Self::NoProcess { .. } => Exit::Failed,
+        }
+    }
+
+    fn new(program: &OsStr, source: io::Error) -> Self {
+        let program = program.to_owned();
+        let hint = match source.kind() {
+            io::ErrorKind::NotFound if !names_a_file(&program) => {
+                return Self::NotFound { program };
+            }
+            io::ErrorKind::NotFound => {
+                "the interpreter it names in its first line, or its loader, is not there"
+            }
+            io::ErrorKind::PermissionDenied => "it needs the execute permission (chmod +x)",
+            _ if source.raw_os_error() == Some(libc::ENOEXEC) => {
+                "it is neither a program for this machine nor a script with a #! line"
+            }
+            io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => {
+                return Self::NoProcess { program, source };
+            }
+            _ => "the kernel refuses it",
+        };
+        Self::CannotExecute { program, hint, source }
+    }
+}
+
+/// What a wait ended with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The command ended.
+    Ended(ExitStatus),
+    /// The descriptor to be woken by is readable.
+    Woken,
+    /// The instant to wait until has passed.
+    TimedOut,
+}
+
+/// What ends a wait, beside the end of the command.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Until<'a> {
+    /// The wait ends at this instant; `None` never.
+    pub instant: Option<Instant>,
+    /// The wait ends when this descriptor is readable.
+    pub wake: Option<BorrowedFd<'a>>,
+}
+
+/// A started command.
+///
+/// A drop neither ends nor reaps it, as with [`std::process::Child`].
+#[derive(Debug)]
+pub struct Child {
+    process: std::process::Child,
+    pid: Pid,
+    pidfd: OwnedFd,
+}
+
+/// What one poll ended with.
+pub(crate) enum Step {
+    Event(Event),
+    /// A child of this process changed, which need not be the command.
+    ChildChanged,
+}
+
+impl Child {
+    /// Starts a command.
+    ///
+    /// # Errors
+    ///
+    /// See [`StartError`].
+    pub fn start(command: &mut Command) -> Result<Self, StartError> {
+        let mut process =
+            command.spawn().map_err(|error| StartError::new(command.get_program(), error))?;
+        let pid = Pid::from_child(&process);
+        // The child is not reaped yet, so that its pid cannot be another's.
+        match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) => Ok(Self { process, pid, pidfd }),
+            Err(error) => {
+                let _ = process.kill();
+                let _ = process.wait();
+                let program = command.get_program().to_owned();
+                Err(StartError::NoProcess { program, source: error.into() })
+            }
+        }
+    }
+
+    /// The command's pid.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// The command's end, if it has ended; it is reaped by the first call that says so.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not know it as our child: somebody else reaped it.
+    pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.process.try_wait()
+    }
+
+    /// Sends the command a signal; one that has ended is no error.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses (the command may have another user's rights by now).
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        match rustix::process::pidfd_send_signal(&self.pidfd, signal) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Passes signals on until the command ends, or until something else does.
+    ///
+    /// # Errors
+    ///
+    /// The wait fails.
+    pub fn wait(&mut self, relay: &Relay, until: Until<'_>) -> io::Result<Event> {
+        loop {
+            if let Step::Event(event) = self.step(relay, until)? {
+                return Ok(event);
+            }
+        }
+    }
+
+    /// As `wait`, but returns also when any child changed.
+    pub(crate) fn step(&mut self, relay: &Relay, until: Until<'_>) -> io::Result<Step> {
+        loop {
+            // Asked in this order, so that a command which ended in time has ended,
+            // however late this process gets to run.
+            if let Some(status) = self.try_wait()? {
+                return Ok(Step::Event(Event::Ended(status)));
+            }
+            let mut child_changed = false;
+            while let Some(caught) = relay.next()? {
+                child_changed |= caught.signal == Signal::CHILD;
+                self.pass_on(caught);
+            }
+            if child_changed {
+                return Ok(Step::ChildChanged);
+            }
+            if until.wake.is_some_and(readable) {
+                return Ok(Step::Event(Event::Woken));
+            }
+            let left = until.instant.map(|at| at.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(Step::Event(Event::TimedOut));
+            }
+            let pidfd = self.pidfd.as_fd();
+            let mut polled: Vec<PollFd<'_>> = [Some(pidfd), Some(relay.as_fd()), until.wake]
+                .into_iter()
+                .flatten()
+                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+                .collect();
+            // Years that do not fit are as good as no limit.
+            let timeout = left.and_then(|left| Timespec::try_from(left).ok());
+            match rustix::event::poll(&mut polled, timeout.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    fn pass_on(&self, caught: Caught) {
+        if caught.signal == Signal::CHILD || self.has_it_from_the_terminal(caught) {
+            return;
+        }
+        if let Err(error) = self.signal(caught.signal) {
+            tracing::warn!(pid = self.pid.as_raw_nonzero(), signal = ?caught.signal, %error,
+                "cannot pass a signal on to the command");
+        }
+    }
+
+    /// Ctrl-C reaches every process of the foreground group: passed on, it would reach the
+    /// command twice, and many programs take the second for "at once". Only a command that
+    /// has left our group has not had it. HUP is passed on always: when its terminal goes,
+    /// only the session's leader hears of it at first.
+    fn has_it_from_the_terminal(&self, caught: Caught) -> bool {
+        let to_the_group = [Signal::INT, Signal::QUIT, Signal::WINCH].contains(&caught.signal);
+        caught.sender == Sender::Kernel
+            && to_the_group
+            && rustix::process::getpgid(Some(self.pid)).ok() == Some(rustix::process::getpgrp())
+    }
+}
+
+fn readable(fd: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
+}
+
+fn names_a_file(program: &OsStr) -> bool {
+    program.as_encoded_bytes().contains(&b'/') && Path::new(program).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
+
+    use super::{Child, StartError};
+    use crate::exit::Exit;
+
+    #[test]
+    fn a_command_that_cannot_be_started_says_why() {
+        let check = |program: &str, exit: Exit, part: &str| {
+            let error: StartError =
+                Child::start(&mut Command::new(program)).expect_err("cannot start");
+            assert_eq!(error.exit(), exit, "{program}: {error}");
+            assert!(error.to_string().contains(part), "{error}");
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str, mode: u32| {
+            let path = dir.path().join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        check("no-such-program-anywhere", Exit::NotFound, "PATH");
+        check("/no/such/program", Exit::NotFound, "not found");
+        check(&file("plain", "text", 0o600), Exit::CannotExecute, "chmod +x");
+        check(&file("orphan", "#!/no/such/sh\n", 0o700), Exit::CannotExecute, "interpreter");
+        check(&file("noexec", "\u{1}\u{2}", 0o700), Exit::CannotExecute, "neither a program");
+        check(dir.path().to_str().unwrap(), Exit::CannotExecute, "cannot execute");
+    }
+}

@@ -1,0 +1,374 @@
+#![expect(clippy::doc_markdown, reason = "these docs are the help text, which knows no Markdown")]
+//! The command line of the `hangwatch` binary: what may be said, and what it means.
+//!
+//! [`Cli::read`] is the way in. Nothing is done here: each command's options are a struct
+//! that its module gets. `value` has the parsers of single values.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::styling::Styles;
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::logging::Format;
+use value::ReapSignal;
+
+pub mod value;
+
+/// The environment variable that names the segment.
+pub const SEGMENT_VARIABLE: &str = "HANGWATCH_SEGMENT";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0        done; or the command ended with 0
+  2        the command line is wrong
+  124      exec: the deadline passed and the command was removed
+  125      hangwatch itself failed
+  126      the command was found and cannot be executed
+  127      the command was not found
+  128 + N  the command died of signal N
+  other    the command's own code, passed through";
+
+const ENVIRONMENT: &str = "\
+Environment:
+  HANGWATCH_SEGMENT  the segment's name, where --segment does not give it
+  HANGWATCH_LOG      what is logged (trace, debug, info, warn, error, or a
+                     filter such as warn,hangwatch=debug); else RUST_LOG;
+                     else info
+  NO_COLOR           no colours in the log, whatever its value";
+
+const DURATIONS: &str = "\
+Durations have units (us, ms, s, m, h, days): 100ms, 5s, 1m30s. A bare number
+counts seconds: 2.5 is 2500ms.";
+
+const ABOUT: &str = "\
+hangwatch finds the worker process that hangs, says why, and removes it.
+
+Workers arm timers in a segment of shared memory, for next to nothing. The
+watchdog keeps their deadlines, and reaps the process behind a timer whose
+deadline passes: through the kernel's own handle on that process, and never
+another.";
+
+const EXAMPLES: &str = "\
+Examples:
+  hangwatch demo                                 see it at work
+  hangwatch run -- torchrun train.py             guard a job's workers
+  hangwatch exec --deadline 30s -- make test     a deadline for any command
+  hangwatch status                               who waits where, how long";
+
+/// A deadline for every step of every worker.
+#[derive(Debug, Parser)]
+#[command(
+    name = "hangwatch",
+    version,
+    long_about = ABOUT,
+    after_help = EXAMPLES,
+    after_long_help = format!("{EXAMPLES}\n\n{ENVIRONMENT}\n\n{EXIT_CODES}"),
+    max_term_width = 80,
+    styles = Styles::plain(),
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show it at work: workers, one of which hangs, and its reap
+    ///
+    /// Makes a segment, starts the watchdog and worker processes that hash the files
+    /// of a directory under nested scopes; one worker deadlocks and one crashes. On a
+    /// terminal the table is shown live. At the end it tells who hung, in which
+    /// scopes, how late the reap came, and who finished.
+    Demo(Demo),
+    /// Run the watchdog of a segment, alone or around a command
+    ///
+    /// With a command: makes a segment with a name of its own (or the one given with
+    /// --segment), starts the command with HANGWATCH_SEGMENT set to it, passes
+    /// signals and the exit status through, and removes the segment when the command
+    /// has ended.
+    ///
+    /// Alone: serves the segment named by --segment or HANGWATCH_SEGMENT until
+    /// SIGTERM or SIGINT, and keeps it for a successor. A segment that is there
+    /// already is adopted, with its workers and their armed timers.
+    Run(Run),
+    /// Show every lane of a segment: pid, command, scope, age, time left
+    ///
+    /// Reads the segment and disturbs nobody; the watchdog need not run.
+    Status(Status),
+    /// Give a command a deadline, and remove it with its descendants when it passes
+    ///
+    /// The command may be anything; it need not know hangwatch. If it ends in time,
+    /// hangwatch ends as it did. If the deadline passes first, it is removed with all
+    /// its descendants, also those that have daemonised or opened a session of their
+    /// own, and hangwatch ends with 124.
+    ///
+    /// INT, TERM, HUP, QUIT, USR1, USR2 and WINCH are passed on to the command.
+    Exec(Exec),
+    /// Remove a segment that nobody uses
+    ///
+    /// Refused while a watchdog serves the segment or a worker is attached to it.
+    Rm(Rm),
+}
+
+/// The options of `hangwatch demo`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Exit codes:
+  0    exactly the hung worker was reaped, and the others' results are right
+  125  anything else
+
+Examples:
+  hangwatch demo
+  hangwatch demo --workers 8 /usr/share/doc")]
+pub struct Demo {
+    /// The directory whose files are hashed
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub dir: PathBuf,
+
+    /// How many workers to start, 4 to 64
+    #[arg(long, value_name = "N", default_value_t = 4,
+          value_parser = clap::value_parser!(u32).range(4..=64))]
+    pub workers: u32,
+}
+
+/// The options of `hangwatch run`.
+#[derive(Debug, Args)]
+#[command(after_long_help = format!("\
+{DURATIONS}
+
+{ENVIRONMENT}
+
+{EXIT_CODES}
+
+Examples:
+  hangwatch run -- torchrun --nproc-per-node 8 train.py
+  hangwatch run --signal TERM --grace 10s -- gunicorn app:app
+  hangwatch run --segment train --notify-only --log json
+  hangwatch run --segment train --standby"))]
+pub struct Run {
+    /// The segment's name: letters, digits, '.', '_' and '-'
+    ///
+    /// Without a command, HANGWATCH_SEGMENT is used where this is absent. With a
+    /// command it is not: it would be the segment of a watchdog around this one.
+    #[arg(long, value_name = "NAME")]
+    pub segment: Option<String>,
+
+    /// Lanes of a new segment, one for each worker thread, 1 to 65536 [default: 256]
+    ///
+    /// A segment that is there already keeps its own, and is refused if this is
+    /// given and differs.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub lanes: Option<u32>,
+
+    /// Timers of each lane of a new segment, 1 to 1024 [default: 64]
+    ///
+    /// So many deadlines can be armed at once by one thread before it takes a
+    /// second lane. A segment that is there already keeps its own, and is refused
+    /// if this is given and differs.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_024))]
+    pub timers: Option<u32>,
+
+    /// The longest time between two ticks, 1ms to 1m [default: 100ms]
+    ///
+    /// Deadlines farther off than this cost a worker the least; nearer ones wake
+    /// the watchdog. It does not make a reap late. Fixed for a segment's life: one
+    /// that is there already keeps its own, and is refused if this is given and
+    /// differs.
+    #[arg(long, value_name = "DURATION", value_parser = value::interval,
+          allow_hyphen_values = true)]
+    pub max_interval: Option<Duration>,
+
+    /// The group whose members may attach, by name or number [default: only this user]
+    #[arg(long, value_name = "GROUP", value_parser = value::group)]
+    pub group: Option<u32>,
+
+    /// How a reap is done.
+    #[command(flatten)]
+    pub reap: Reap,
+
+    /// Report expiries and signal nobody; the same as --signal none
+    #[arg(long, conflicts_with_all = ["signal", "grace"])]
+    pub notify_only: bool,
+
+    /// At more reaps than this in a minute, signal nobody until told otherwise
+    ///
+    /// A brake: when so many expire, the deadlines may be wrong rather than the
+    /// workers. The log says how to release it. Absent, there is no brake.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_reaps: Option<u32>,
+
+    /// Report a timer once when this fraction of its allowance has passed
+    ///
+    /// Above 0 and below 1. The worker is not touched.
+    #[arg(long, value_name = "FRACTION", value_parser = value::fraction,
+          allow_hyphen_values = true)]
+    pub warn_at: Option<f64>,
+
+    /// Wait until the segment's watchdog is gone, then take over at once
+    #[arg(long, conflicts_with = "command")]
+    pub standby: bool,
+
+    /// How the log is written.
+    #[command(flatten)]
+    pub log: Log,
+
+    /// The command to run, with its arguments; without one, serve until SIGTERM
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+impl Run {
+    /// What a reap begins with, `--notify-only` taken into account.
+    pub fn reap_signal(&self) -> ReapSignal {
+        if self.notify_only { ReapSignal::NotifyOnly } else { self.reap.signal }
+    }
+}
+
+/// The options of `hangwatch status`.
+#[derive(Debug, Args)]
+#[command(after_long_help = format!("\
+{ENVIRONMENT}
+
+Examples:
+  hangwatch status
+  hangwatch status --segment train --json"))]
+pub struct Status {
+    /// The segment's name; absent, every segment that this user may read
+    #[arg(long, value_name = "NAME", env = SEGMENT_VARIABLE)]
+    pub segment: Option<String>,
+
+    /// Write JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The options of `hangwatch exec`.
+#[derive(Debug, Args)]
+#[command(after_long_help = format!("\
+{DURATIONS}
+
+{ENVIRONMENT}
+
+{EXIT_CODES}
+
+Examples:
+  hangwatch exec --deadline 30s -- make test
+  hangwatch exec --deadline 5m --signal TERM --grace 10s -- ./backup.sh
+  hangwatch exec --deadline 1h --scope nightly --segment ci -- ./nightly"))]
+pub struct Exec {
+    /// How long the command may run
+    #[arg(long, value_name = "DURATION", value_parser = value::duration,
+          allow_hyphen_values = true)]
+    pub deadline: Duration,
+
+    /// The scope the deadline is listed under [default: the command's name]
+    #[arg(long, value_name = "SCOPE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub scope: Option<String>,
+
+    /// The segment to arm the timer in; absent, one of its own, with a watchdog
+    #[arg(long, value_name = "NAME", env = SEGMENT_VARIABLE)]
+    pub segment: Option<String>,
+
+    /// How the removal is done.
+    #[command(flatten)]
+    pub reap: Reap,
+
+    /// How the log is written.
+    #[command(flatten)]
+    pub log: Log,
+
+    /// The command to run, with its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// The options of `hangwatch rm`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Exit codes:
+  0    the segment is gone
+  2    the command line is wrong
+  125  there is no such segment, it is in use, or it is another user's
+
+Example:
+  hangwatch rm train")]
+pub struct Rm {
+    /// The segment's name
+    #[arg(value_name = "NAME")]
+    pub segment: String,
+}
+
+/// How a reap is done.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Reap {
+    /// What a reap begins with: a signal's name or number, or none
+    ///
+    /// none reports the expiry and signals nobody. A timer may ask for a signal of
+    /// its own.
+    #[arg(long, value_name = "SIGNAL", value_parser = value::reap_signal,
+          default_value = "KILL", allow_hyphen_values = true)]
+    pub signal: ReapSignal,
+
+    /// How long after any other signal KILL follows; at least 100ms are given
+    #[arg(long, value_name = "DURATION", value_parser = value::duration_or_zero,
+          default_value = "0s", allow_hyphen_values = true)]
+    pub grace: Duration,
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Log {
+    /// The log's format, on standard error
+    #[arg(id = "log", long = "log", value_name = "FORMAT", value_enum, default_value_t)]
+    pub format: Format,
+}
+
+impl Cli {
+    /// Reads the command line and the environment of this process; ends it with the
+    /// help or the error there is to print.
+    pub fn read() -> Self {
+        Self::try_read_from(env::args_os(), env::var(SEGMENT_VARIABLE).ok())
+            .unwrap_or_else(|error| error.exit())
+    }
+
+    /// As [`Cli::read`], of these words and this value of `HANGWATCH_SEGMENT`.
+    ///
+    /// # Errors
+    ///
+    /// The help or the error there is to print.
+    pub fn try_read_from<W>(
+        words: impl IntoIterator<Item = W>,
+        segment: Option<String>,
+    ) -> Result<Self, clap::Error>
+    where
+        W: Into<OsString> + Clone,
+    {
+        let mut cli = Self::try_parse_from(words)?;
+        if let Command::Run(run) = &mut cli.command
+            && run.command.is_empty()
+            && run.segment.is_none()
+        {
+            run.segment = segment.filter(|name| !name.is_empty());
+            if run.segment.is_none() {
+                let why = "name the segment to serve, with --segment or HANGWATCH_SEGMENT";
+                let mut command = Self::command();
+                command.build();
+                let run = command.find_subcommand_mut("run").expect("run is defined above");
+                return Err(run.error(ErrorKind::MissingRequiredArgument, why));
+            }
+        }
+        Ok(cli)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,144 @@
+//! What the command line takes, refuses and says.
+
+use std::time::Duration;
+
+use clap::CommandFactory;
+use clap::error::ErrorKind;
+use rustix::process::Signal;
+
+use super::value::ReapSignal;
+use super::{Cli, Command, Exec, Run};
+use crate::logging::Format;
+
+fn read(line: &str) -> Result<Command, clap::Error> {
+    let words = std::iter::once("hangwatch").chain(line.split_ascii_whitespace());
+    Cli::try_read_from(words, None).map(|cli| cli.command)
+}
+
+fn run(line: &str) -> Run {
+    match read(line) {
+        Ok(Command::Run(run)) => run,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn exec(line: &str) -> Exec {
+    match read(line) {
+        Ok(Command::Exec(exec)) => exec,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[test]
+fn the_command_line_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn run_has_the_documented_defaults() {
+    let run = run("run -- train --lanes 3");
+    assert_eq!(run.command, ["train", "--lanes", "3"]);
+    assert_eq!((run.segment.as_deref(), run.lanes, run.timers), (None, None, None));
+    assert_eq!((run.max_interval, run.max_reaps, run.warn_at), (None, None, None));
+    assert_eq!(run.reap_signal(), ReapSignal::Signal(Signal::KILL));
+    assert_eq!(run.reap.grace, Duration::ZERO);
+    assert_eq!(run.log.format, Format::Text);
+    assert!(!run.standby);
+}
+
+#[test]
+fn run_takes_every_option() {
+    let run = run("run --segment s --lanes 8 --timers 4 --max-interval 50ms --signal TERM \
+         --grace 2s --max-reaps 3 --warn-at 0.5 --group root --log json");
+    assert_eq!(run.segment.as_deref(), Some("s"));
+    assert_eq!((run.lanes, run.timers, run.max_reaps), (Some(8), Some(4), Some(3)));
+    assert_eq!(run.max_interval, Some(Duration::from_millis(50)));
+    assert_eq!(run.reap_signal(), ReapSignal::Signal(Signal::TERM));
+    assert_eq!(run.reap.grace, Duration::from_secs(2));
+    assert_eq!((run.warn_at, run.group), (Some(0.5), Some(0)));
+    assert_eq!(run.log.format, Format::Json);
+    assert!(run.command.is_empty());
+}
+
+#[test]
+fn notify_only_is_signal_none() {
+    assert_eq!(run("run --segment s --notify-only").reap_signal(), ReapSignal::NotifyOnly);
+    assert_eq!(run("run --segment s --signal none").reap_signal(), ReapSignal::NotifyOnly);
+}
+
+#[test]
+fn run_takes_the_segment_from_the_environment_only_without_a_command() {
+    let read = |words: &[&str], segment: Option<&str>| match Cli::try_read_from(
+        words,
+        segment.map(str::to_owned),
+    ) {
+        Ok(Cli { command: Command::Run(run) }) => Ok(run.segment),
+        Err(error) => Err(error.kind()),
+        other => panic!("{other:?}"),
+    };
+    let alone = ["hangwatch", "run"];
+    let around = ["hangwatch", "run", "--", "true"];
+    let named = ["hangwatch", "run", "--segment", "own"];
+    assert_eq!(read(&alone, Some("outer")), Ok(Some("outer".to_owned())));
+    assert_eq!(read(&alone, None), Err(ErrorKind::MissingRequiredArgument));
+    assert_eq!(read(&alone, Some("")), Err(ErrorKind::MissingRequiredArgument));
+    assert_eq!(read(&around, Some("outer")), Ok(None));
+    assert_eq!(read(&named, Some("outer")), Ok(Some("own".to_owned())));
+}
+
+#[test]
+fn exec_takes_a_deadline_and_a_command() {
+    let exec = exec("exec --deadline 5s --scope nightly --grace 1 -- make -j8 --deadline 3s");
+    assert_eq!(exec.deadline, Duration::from_secs(5));
+    assert_eq!(exec.scope.as_deref(), Some("nightly"));
+    assert_eq!(exec.reap.grace, Duration::from_secs(1));
+    assert_eq!(exec.command, ["make", "-j8", "--deadline", "3s"]);
+}
+
+#[test]
+fn what_is_wrong_is_refused_and_says_why() {
+    let check = |line: &str, part: &str| {
+        let error = read(line).expect_err(line);
+        let text = error.to_string();
+        assert_eq!(error.exit_code(), 2, "{line}: {text}");
+        assert!(text.contains(part), "{line}: {text}");
+    };
+    check("exec --deadline -5s -- true", "negative");
+    check("exec --deadline 0s -- true", "longer than zero");
+    check("exec --deadline 11y -- true", "ten years");
+    check("exec --deadline soon -- true", "not a duration");
+    check("exec -- true", "--deadline");
+    check("exec --deadline 5s", "CMD");
+    check("exec --deadline 5s --scope= -- true", "--scope");
+    check("run --segment s --signal STOP", "does not end a process");
+    check("run --segment s --signal BANG", "is not a signal");
+    check("run --segment s --lanes 0", "1..=65536");
+    check("run --segment s --timers 5000", "1..=1024");
+    check("run --segment s --warn-at 1.5", "below 1");
+    check("run --segment s --max-interval 0s", "longer than zero");
+    check("run --segment s --max-interval 2m", "1ms to 1m");
+    check("run --segment s --max-reaps 0", "not in");
+    check("run --segment s --notify-only --signal TERM", "cannot be used with");
+    check("run --standby --segment s -- true", "cannot be used with");
+    check("run --segment s --log xml", "possible values: text, json");
+    check("run", "HANGWATCH_SEGMENT");
+    check("demo --workers 3", "4..=64");
+    check("rm", "NAME");
+}
+
+#[test]
+fn every_help_fits_80_columns() {
+    let mut command = Cli::command();
+    command.build();
+    let names: Vec<String> =
+        command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+    let mut helps = vec![command.render_long_help().to_string()];
+    helps.extend(
+        names
+            .iter()
+            .map(|name| command.find_subcommand_mut(name).unwrap().render_long_help().to_string()),
+    );
+    for line in helps.iter().flat_map(|help| help.lines()) {
+        assert!(line.chars().count() <= 80, "{} columns: {line}", line.chars().count());
+    }
+}

@@ -1,0 +1,306 @@
+//! Values of the command line: durations, signals, fractions, groups.
+//!
+//! Each parser's error says what is wrong with the value and what would be right; clap
+//! adds the value and the option's name.
+
+use std::fmt;
+use std::fs;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use hangwatch_core::time::MAX_ALLOWANCE;
+
+const UNITS: &str = "write a number with a unit, such as 100ms, 5s, 1m30s or 2h; \
+                     a bare number counts seconds";
+
+/// A duration longer than nothing and at most ten years: `5s`, `1m30s`, `2.5`.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    match duration_or_zero(text)? {
+        Duration::ZERO => Err("must be longer than zero".to_owned()),
+        duration => Ok(duration),
+    }
+}
+
+/// As [`duration`], but zero is one.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn duration_or_zero(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(format!("is empty; {UNITS}"));
+    }
+    if text.starts_with('-') {
+        return Err("must not be negative".to_owned());
+    }
+    let too_long = || format!("is longer than ten years ({}s)", MAX_ALLOWANCE.as_secs());
+    let duration = match decimal(text) {
+        Some(seconds) if seconds.is_nan() => return Err(format!("is not a duration; {UNITS}")),
+        // More seconds than a duration can hold are too many in any case.
+        Some(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| too_long())?,
+        None => humantime::parse_duration(text).map_err(|error| match error {
+            humantime::DurationError::NumberOverflow => too_long(),
+            _ => format!("is not a duration; {UNITS}"),
+        })?,
+    };
+    if duration > MAX_ALLOWANCE { Err(too_long()) } else { Ok(duration) }
+}
+
+/// The longest time between two ticks: 1 ms to 1 minute.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if (Duration::from_millis(1)..=Duration::from_mins(1)).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("must be from 1ms to 1m".to_owned())
+    }
+}
+
+/// Seconds from a number, perhaps with a fraction, and perhaps with one unit; `None` for
+/// any other way to write a duration. humantime knows neither fractions nor bare numbers.
+fn decimal(text: &str) -> Option<f64> {
+    let (number, scale) = [("ms", 1e-3), ("us", 1e-6), ("s", 1.0), ("m", 60.0), ("h", 3600.0)]
+        .into_iter()
+        .find_map(|(unit, scale)| Some((text.strip_suffix(unit)?, scale)))
+        .unwrap_or((text, 1.0));
+    let number = number.trim_end();
+    let is_decimal = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+        && number.bytes().any(|byte| byte.is_ascii_digit());
+    // Whole numbers with a unit are exact in humantime, and not quite so here.
+    let bare = number.len() == text.len();
+    (is_decimal && (bare || number.contains('.')))
+        .then(|| number.parse().ok())?
+        .map(|n: f64| n * scale)
+}
+
+/// What a reap begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReapSignal {
+    /// Nothing is signalled: an expiry is reported only.
+    NotifyOnly,
+    /// This signal.
+    Signal(Signal),
+}
+
+impl ReapSignal {
+    /// The signal's number, 1 to 31; `None` if nothing is signalled.
+    pub fn number(self) -> Option<u8> {
+        match self {
+            Self::NotifyOnly => None,
+            Self::Signal(signal) => u8::try_from(signal.as_raw()).ok(),
+        }
+    }
+}
+
+/// As it is written on the command line: `KILL`, `none`.
+impl fmt::Display for ReapSignal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotifyOnly => f.write_str("none"),
+            Self::Signal(signal) => f.write_str(signal_name(*signal)),
+        }
+    }
+}
+
+/// Signals that end a process unless it handles them, by their names without SIG.
+const ENDING: [(&str, Signal); 22] = [
+    ("HUP", Signal::HUP),
+    ("INT", Signal::INT),
+    ("QUIT", Signal::QUIT),
+    ("ILL", Signal::ILL),
+    ("TRAP", Signal::TRAP),
+    ("ABRT", Signal::ABORT),
+    ("BUS", Signal::BUS),
+    ("FPE", Signal::FPE),
+    ("KILL", Signal::KILL),
+    ("USR1", Signal::USR1),
+    ("SEGV", Signal::SEGV),
+    ("USR2", Signal::USR2),
+    ("PIPE", Signal::PIPE),
+    ("ALRM", Signal::ALARM),
+    ("TERM", Signal::TERM),
+    ("XCPU", Signal::XCPU),
+    ("XFSZ", Signal::XFSZ),
+    ("VTALRM", Signal::VTALARM),
+    ("PROF", Signal::PROF),
+    ("IO", Signal::IO),
+    ("PWR", Signal::POWER),
+    ("SYS", Signal::SYS),
+];
+
+/// The name of a signal without SIG; `?` for one that [`reap_signal`] does not take.
+pub fn signal_name(signal: Signal) -> &'static str {
+    ENDING.iter().find(|(_, ending)| *ending == signal).map_or("?", |(name, _)| name)
+}
+
+/// A signal that can end a process, by name or number: `KILL`, `SIGKILL`, `9`; or `none`.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn reap_signal(text: &str) -> Result<ReapSignal, String> {
+    let upper = text.trim().to_ascii_uppercase();
+    if upper == "NONE" {
+        return Ok(ReapSignal::NotifyOnly);
+    }
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let number: Option<i32> = name.parse().ok();
+    ENDING
+        .iter()
+        .find(|(known, signal)| *known == name || number == Some(signal.as_raw()))
+        .map(|(_, signal)| ReapSignal::Signal(*signal))
+        .ok_or_else(|| {
+            let others = ["STOP", "CONT", "TSTP", "TTIN", "TTOU", "CHLD", "URG", "WINCH"];
+            let harmless = number
+                .and_then(Signal::from_named_raw)
+                .is_some_and(|signal| signal != Signal::STKFLT)
+                || others.contains(&name);
+            if harmless {
+                "does not end a process; use KILL, TERM, INT, ABRT or the like".to_owned()
+            } else {
+                "is not a signal hangwatch sends; use a name such as KILL, SIGTERM or ABRT, \
+                 a number from 1 to 31, or none to signal nothing"
+                    .to_owned()
+            }
+        })
+}
+
+/// A fraction above 0 and below 1.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn fraction(text: &str) -> Result<f64, String> {
+    match text.trim().parse::<f64>() {
+        Ok(fraction) if fraction > 0.0 && fraction < 1.0 => Ok(fraction),
+        Ok(_) => Err("must be above 0 and below 1".to_owned()),
+        Err(_) => Err("is not a number; write a fraction such as 0.5".to_owned()),
+    }
+}
+
+/// A group's number, from its number or its name in `/etc/group`.
+///
+/// # Errors
+///
+/// There is no such group.
+pub fn group(text: &str) -> Result<u32, String> {
+    if let Ok(gid) = text.parse() {
+        return Ok(gid);
+    }
+    let groups = fs::read_to_string("/etc/group")
+        .map_err(|error| format!("cannot be looked up in /etc/group ({error}); give its number"))?;
+    groups
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| *name == text)
+        .and_then(|(_, rest)| rest.split(':').nth(1)?.parse().ok())
+        .ok_or_else(|| "is not in /etc/group; give its number".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustix::process::Signal;
+
+    use super::{ReapSignal, duration, duration_or_zero, fraction, group, interval, reap_signal};
+
+    #[test]
+    fn durations_are_read_as_written() {
+        let check = |text: &str, millis: u64| {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        };
+        check("5s", 5_000);
+        check("100ms", 100);
+        check("1m30s", 90_000);
+        check("1m 30s", 90_000);
+        check("2h", 7_200_000);
+        check("5", 5_000);
+        check("2.5", 2_500);
+        check("2.5s", 2_500);
+        check("0.5m", 30_000);
+        check("1.5ms 1ms".split_once(' ').unwrap().1, 1);
+        check(" 7s ", 7_000);
+        assert_eq!(duration("10us"), Ok(Duration::from_micros(10)));
+        assert_eq!(duration_or_zero("0s"), Ok(Duration::ZERO));
+        assert_eq!(duration_or_zero("0"), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn what_is_no_duration_is_refused_with_the_reason() {
+        let check = |text: &str, part: &str| {
+            let error = duration(text).expect_err(text);
+            assert!(error.contains(part), "{text}: {error}");
+        };
+        check("0", "longer than zero");
+        check("0s", "longer than zero");
+        check("0.0", "longer than zero");
+        check("-5s", "negative");
+        check("-1", "negative");
+        check("", "empty");
+        check("  ", "empty");
+        check("11y", "ten years");
+        check("99999999999999999999s", "ten years");
+        check("1e9", "not a duration");
+        check("99999999999999999999999999", "ten years");
+        check("five", "not a duration");
+        check("5 parsecs", "not a duration");
+        check("inf", "not a duration");
+        check("nan", "not a duration");
+        check("1.2.3", "not a duration");
+        check(".", "not a duration");
+        check("5s!", "not a duration");
+    }
+
+    #[test]
+    fn an_interval_has_bounds() {
+        assert_eq!(interval("100ms"), Ok(Duration::from_millis(100)));
+        assert!(interval("999us").unwrap_err().contains("1ms to 1m"));
+        assert!(interval("61s").unwrap_err().contains("1ms to 1m"));
+    }
+
+    #[test]
+    fn signals_are_read_by_name_and_number() {
+        let check = |text: &str, signal: Signal, shown: &str| {
+            let read = reap_signal(text).unwrap();
+            assert_eq!(read, ReapSignal::Signal(signal), "{text}");
+            assert_eq!(read.to_string(), shown);
+            assert_eq!(read.number().map(i32::from), Some(signal.as_raw()));
+        };
+        check("KILL", Signal::KILL, "KILL");
+        check("SIGKILL", Signal::KILL, "KILL");
+        check("kill", Signal::KILL, "KILL");
+        check("9", Signal::KILL, "KILL");
+        check("sigterm", Signal::TERM, "TERM");
+        check("6", Signal::ABORT, "ABRT");
+        assert_eq!(reap_signal("none"), Ok(ReapSignal::NotifyOnly));
+        assert_eq!(ReapSignal::NotifyOnly.number(), None);
+        for text in ["STOP", "19", "CONT", "SIGCHLD", "17"] {
+            assert!(reap_signal(text).unwrap_err().contains("does not end"), "{text}");
+        }
+        for text in ["", "0", "-9", "32", "64", "99", "BANG", "SIG"] {
+            assert!(reap_signal(text).unwrap_err().contains("is not a signal"), "{text}");
+        }
+    }
+
+    #[test]
+    fn fractions_and_groups_are_checked() {
+        assert_eq!(fraction("0.5"), Ok(0.5));
+        for text in ["0", "1", "-0.5", "2", "nan", "half"] {
+            assert!(fraction(text).is_err(), "{text}");
+        }
+        assert_eq!(group("root"), Ok(0));
+        assert_eq!(group("42"), Ok(42));
+        assert!(group("no-such-group-here").unwrap_err().contains("/etc/group"));
+    }
+}

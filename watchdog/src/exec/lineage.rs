@@ -1,0 +1,281 @@
+//! Who descends from this process, read from `/proc`.
+//!
+//! `/proc` is no snapshot: processes end, are reaped and change parents while it is read.
+//! So [`living_descendants`] only proposes, and [`branch`] proves, for one process
+//! that is held through a pidfd.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use rustix::process::Pid;
+
+/// What tells a process from any other that has had, or will have, the same pid, as long
+/// as pids do not come round within one clock tick (10 ms).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Identity {
+    pub(super) pid: Pid,
+    /// Clock ticks after boot.
+    pub(super) start: u64,
+}
+
+/// What `/proc/PID/stat` says of a process.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stat {
+    pub(super) identity: Identity,
+    /// `None` if the parent lies outside our PID namespace, or is the kernel.
+    parent: Option<Pid>,
+    /// The state's letter, as in proc(5).
+    pub(super) state: char,
+    /// Threads, counting a first thread that has ended before the others.
+    threads: u32,
+}
+
+impl Stat {
+    /// Reads it; `None` if there is no such process.
+    pub(super) fn read(pid: Pid) -> io::Result<Option<Self>> {
+        let Some(text) = read_proc(&format!("/proc/{pid}/stat"))? else { return Ok(None) };
+        Self::parse(pid, &text).map(Some).ok_or_else(|| {
+            io::Error::other(format!("/proc/{pid}/stat is not as proc(5) describes it"))
+        })
+    }
+
+    fn parse(pid: Pid, text: &str) -> Option<Self> {
+        // The command's name may hold anything, also spaces and parentheses.
+        let (_, fields) = text.rsplit_once(") ")?;
+        let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
+        Some(Self {
+            state: fields.first()?.chars().next()?,
+            parent: Pid::from_raw(fields.get(1)?.parse().ok()?),
+            threads: fields.get(17)?.parse().ok()?,
+            identity: Identity { pid, start: fields.get(19)?.parse().ok()? },
+        })
+    }
+
+    /// Only its exit status is left. (A process whose first thread has ended looks like a
+    /// zombie as well, but lives.)
+    pub(super) fn is_dead(&self) -> bool {
+        matches!(self.state, 'Z' | 'X') && self.threads <= 1
+    }
+}
+
+/// The children of this process, living or not, and those adopted by it. Never misses one
+/// while nobody but the caller reaps: the kernel hands orphans over before their parent
+/// can be reaped.
+pub(super) fn own_children() -> io::Result<Vec<Pid>> {
+    Children::new()?.of(rustix::process::getpid())
+}
+
+/// Every living descendant of the given children of this process, parents first.
+///
+/// May miss one whose parent ends meanwhile; it is one of [`own_children`] afterwards, or
+/// a descendant of one of these.
+pub(super) fn living_descendants(roots: &[Pid]) -> io::Result<Vec<Stat>> {
+    let children = Children::new()?;
+    let mut found = Vec::new();
+    let mut open: Vec<Pid> = roots.to_vec();
+    // The kernel knows no more processes than this: a bound against a /proc that lies.
+    let mut budget = 4_194_304_u32;
+    while !open.is_empty() && budget > 0 {
+        let mut next = Vec::new();
+        for pid in open {
+            budget = budget.saturating_sub(1);
+            let Some(stat) = Stat::read(pid)? else { continue };
+            if !stat.is_dead() {
+                found.push(stat);
+            }
+            next.extend(children.of(pid)?);
+        }
+        open = next;
+    }
+    Ok(found)
+}
+
+/// The child of ours from which this process descends, or which it is; `None` if it does
+/// not descend from us.
+///
+/// The answer is about the process behind a pidfd if the pidfd was opened before the
+/// call and a signal sent through it after the call finds the process: then it had its
+/// pid all along. The parents are read upwards and then once more from the top down. A
+/// process whose parent has the same pid in both readings had the same parent all the
+/// time between them (a new parent has been there longer than the old one has been gone),
+/// so whatever was read of that parent in between was really read of it; and so on up.
+pub(super) fn branch(pid: Pid) -> io::Result<Option<Pid>> {
+    let me = rustix::process::getpid();
+    let mut chain = vec![pid];
+    loop {
+        let child = chain[chain.len() - 1];
+        if child == me {
+            return Ok(None);
+        }
+        match parent(child)? {
+            Some(parent) if parent == me => break,
+            Some(parent) if !chain.contains(&parent) => chain.push(parent),
+            _ => return Ok(None),
+        }
+    }
+    let mut above = me;
+    for &below in chain.iter().rev() {
+        if parent(below)? != Some(above) {
+            return Ok(None);
+        }
+        above = below;
+    }
+    Ok(chain.last().copied())
+}
+
+/// The function in the kernel that a process waits in, as far as it may be read.
+pub(super) fn wait_channel(pid: Pid) -> Option<String> {
+    let text = read_proc(&format!("/proc/{pid}/wchan")).ok()??;
+    let name = text.trim();
+    (!name.is_empty() && name != "0").then(|| name.to_owned())
+}
+
+/// The command's name, at most 15 bytes of it.
+pub(super) fn command_name(pid: Pid) -> Option<String> {
+    let text = read_proc(&format!("/proc/{pid}/comm")).ok()??;
+    Some(text.trim_end().to_owned())
+}
+
+/// Whether the process was started with this in its environment.
+pub(super) fn has_in_environment(pid: Pid, assignment: &str) -> bool {
+    fs::read(format!("/proc/{pid}/environ"))
+        .is_ok_and(|all| all.split(|&byte| byte == 0).any(|one| one == assignment.as_bytes()))
+}
+
+/// Where the children of a process are found.
+enum Children {
+    /// In `/proc/PID/task/TID/children`, of every thread.
+    Listed,
+    /// In the parents of all processes: for kernels without `CONFIG_PROC_CHILDREN`.
+    Scanned(HashMap<Pid, Vec<Pid>>),
+}
+
+impl Children {
+    fn new() -> io::Result<Self> {
+        if Path::new("/proc/thread-self/children").exists() {
+            Ok(Self::Listed)
+        } else {
+            scan().map(Self::Scanned)
+        }
+    }
+
+    fn of(&self, pid: Pid) -> io::Result<Vec<Pid>> {
+        match self {
+            Self::Listed => listed(pid),
+            Self::Scanned(children) => Ok(children.get(&pid).cloned().unwrap_or_default()),
+        }
+    }
+}
+
+fn listed(pid: Pid) -> io::Result<Vec<Pid>> {
+    let mut children = Vec::new();
+    for thread in numbers_in(&format!("/proc/{pid}/task"))? {
+        let list = read_proc(&format!("/proc/{pid}/task/{thread}/children"))?;
+        children
+            .extend(list.iter().flat_map(|list| list.split_ascii_whitespace()).filter_map(to_pid));
+    }
+    Ok(children)
+}
+
+fn scan() -> io::Result<HashMap<Pid, Vec<Pid>>> {
+    let mut children: HashMap<Pid, Vec<Pid>> = HashMap::new();
+    for pid in numbers_in("/proc")? {
+        if let Some(parent) = parent(pid)? {
+            children.entry(parent).or_default().push(pid);
+        }
+    }
+    Ok(children)
+}
+
+fn parent(pid: Pid) -> io::Result<Option<Pid>> {
+    Ok(Stat::read(pid)?.and_then(|stat| stat.parent))
+}
+
+/// The names in a directory of `/proc` that are numbers; none if it is gone.
+fn numbers_in(dir: &str) -> io::Result<Vec<Pid>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if is_gone(&error) => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut numbers = Vec::new();
+    for entry in entries {
+        match entry {
+            Ok(entry) => numbers.extend(entry.file_name().to_str().and_then(to_pid)),
+            Err(error) if is_gone(&error) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(numbers)
+}
+
+fn to_pid(text: &str) -> Option<Pid> {
+    Pid::from_raw(text.parse().ok().filter(|&number: &i32| number > 0)?)
+}
+
+/// A file of `/proc`; `None` if its process is gone.
+fn read_proc(path: &str) -> io::Result<Option<String>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{Pid, getpid, getppid};
+
+    use super::{Stat, branch, listed, scan};
+
+    #[test]
+    fn a_name_with_parentheses_does_not_shift_the_fields() {
+        let rest = "S 41 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 3 0 777 0";
+        let pid = Pid::from_raw(42).unwrap();
+        let stat = Stat::parse(pid, &format!("42 (a) R 1 (b) {rest}")).unwrap();
+        assert_eq!(stat.state, 'S');
+        assert_eq!(stat.parent, Pid::from_raw(41));
+        assert_eq!(stat.threads, 3);
+        assert_eq!(stat.identity.start, 777);
+        assert!(Stat::parse(pid, "42 (a) S 41").is_none());
+    }
+
+    #[test]
+    fn a_process_whose_first_thread_has_ended_is_not_dead() {
+        let dead = |threads: u32| {
+            let rest = format!("Z 41 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 {threads} 0 777 0");
+            Stat::parse(Pid::INIT, &format!("1 (a) {rest}")).unwrap().is_dead()
+        };
+        assert!(dead(1));
+        assert!(!dead(2));
+    }
+
+    #[test]
+    fn children_are_found_in_the_lists_and_in_a_scan() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let (listed, scanned) = (listed(getpid()), scan());
+        let branch = branch(pid);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(scanned.unwrap()[&getpid()].contains(&pid));
+        // Empty on a kernel without CONFIG_PROC_CHILDREN.
+        let listed = listed.unwrap();
+        assert!(listed.is_empty() || listed.contains(&pid), "{listed:?}");
+        assert_eq!(branch.unwrap(), Some(pid));
+    }
+
+    #[test]
+    fn neither_this_process_nor_those_above_it_descend_from_it() {
+        assert_eq!(branch(getpid()).unwrap(), None);
+        assert_eq!(branch(Pid::INIT).unwrap(), None);
+        if let Some(parent) = getppid() {
+            assert_eq!(branch(parent).unwrap(), None);
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The wait between two looks at a tree of processes.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
+use rustix::process::PidfdFlags;
+
+use super::lineage::Stat;
+
+/// Waits between two looks at the tree: until a process of it ends, and a little longer
+/// each time, for the deaths that this process cannot see.
+pub(super) struct Pause {
+    next: Duration,
+}
+
+impl Pause {
+    const FIRST: Duration = Duration::from_millis(1);
+    const LONGEST: Duration = Duration::from_millis(50);
+    /// How many are watched at once, out of regard for the limit on descriptors.
+    const WATCHED: usize = 16;
+
+    pub(super) fn new() -> Self {
+        Self { next: Self::FIRST }
+    }
+
+    /// Waits at most until `end` (`None` is never), and returns whether that is still ahead.
+    pub(super) fn until_change(
+        &mut self,
+        members: &[Stat],
+        end: Option<Instant>,
+    ) -> io::Result<bool> {
+        let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
+        if left.is_zero() {
+            return Ok(false);
+        }
+        let pidfds: Vec<_> = members
+            .iter()
+            .take(Self::WATCHED)
+            .filter_map(|m| rustix::process::pidfd_open(m.identity.pid, PidfdFlags::empty()).ok())
+            .collect();
+        let mut polled: Vec<_> =
+            pidfds.iter().map(|pidfd| PollFd::new(pidfd, PollFlags::IN)).collect();
+        let timeout = Timespec::try_from(left.min(self.next)).map_err(io::Error::other)?;
+        self.next = (self.next * 2).min(Self::LONGEST);
+        match rustix::event::poll(&mut polled, Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The exit codes of the `hangwatch` binary, in one place.
+//!
+//! | code | meaning |
+//! | --- | --- |
+//! | 0 | done; or the command ended with 0 |
+//! | 1 to 123 | the command's own code, passed through |
+//! | 2 | the command line is wrong (also a command's own 2) |
+//! | 124 | `exec`: the deadline passed and the command was removed |
+//! | 125 | hangwatch itself failed |
+//! | 126 | the command was found and cannot be executed |
+//! | 127 | the command was not found |
+//! | 128 + N | the command died of signal N |
+//!
+//! They are those of `timeout(1)`, `env(1)` and `nohup(1)`, so that a script that knows
+//! one of these knows hangwatch. As with these, a command may itself end with one of
+//! hangwatch's codes; the log tells the two apart.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitCode, ExitStatus, Termination};
+
+/// How the binary ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// Done: code 0.
+    Ok,
+    /// The command line is wrong: code 2, as clap has it.
+    Usage,
+    /// The deadline of `exec` passed and the command was removed: code 124.
+    DeadlinePassed,
+    /// hangwatch itself failed: code 125.
+    Failed,
+    /// The command was found and cannot be executed: code 126.
+    CannotExecute,
+    /// The command was not found: code 127.
+    NotFound,
+    /// The command ended with this code.
+    Command(u8),
+    /// The command died of this signal (1 to 64): code 128 + N.
+    Signal(u8),
+}
+
+impl Exit {
+    /// The code that the shell sees.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Usage => 2,
+            Self::DeadlinePassed => 124,
+            Self::Failed => 125,
+            Self::CannotExecute => 126,
+            Self::NotFound => 127,
+            Self::Command(code) => code,
+            Self::Signal(number) => 128_u8.saturating_add(number),
+        }
+    }
+}
+
+/// The end of a command, passed through.
+impl From<ExitStatus> for Exit {
+    fn from(status: ExitStatus) -> Self {
+        let byte = |number: i32| u8::try_from(number).unwrap_or(u8::MAX);
+        match (status.code(), status.signal()) {
+            (Some(0), _) => Self::Ok,
+            (Some(code), _) => Self::Command(byte(code)),
+            (None, Some(signal)) => Self::Signal(byte(signal)),
+            // Neither ended nor killed: no status that a wait for the end can give.
+            (None, None) => Self::Failed,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        exit.code().into()
+    }
+}
+
+impl Termination for Exit {
+    fn report(self) -> ExitCode {
+        self.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    use super::Exit;
+
+    #[test]
+    fn a_commands_end_is_passed_through() {
+        let check = |raw: i32, exit: Exit, code: u8| {
+            let got = Exit::from(ExitStatus::from_raw(raw));
+            assert_eq!((got, got.code()), (exit, code), "wait status {raw:#x}");
+        };
+        check(0, Exit::Ok, 0);
+        check(3 << 8, Exit::Command(3), 3);
+        check(255 << 8, Exit::Command(255), 255);
+        check(libc::SIGKILL, Exit::Signal(9), 137);
+        check(libc::SIGSEGV | 0x80, Exit::Signal(11), 139);
+        check(64, Exit::Signal(64), 192);
+    }
+}

@@ -1,0 +1,231 @@
+//! The log: events on standard error, as text for people or JSON for machines.
+//!
+//! [`init`] sets it up once. The log must never be what ends a watchdog: a reader that has
+//! gone, a full disk behind it or a closed descriptor lose lines, and nothing else.
+
+use std::env;
+use std::io::{self, IsTerminal, Write};
+
+use clap::ValueEnum;
+use tracing::Subscriber;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::registry::LookupSpan;
+
+/// The environment variable that says what is logged; `RUST_LOG` stands in for it.
+pub const FILTER_VARIABLE: &str = "HANGWATCH_LOG";
+
+const DEFAULT_FILTER: &str = "info";
+
+/// How events are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A line for people, coloured on a terminal
+    #[default]
+    Text,
+    /// A JSON object a line, with the time as RFC 3339 in UTC
+    Json,
+}
+
+/// A log that cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// The filter cannot be read.
+    #[error(
+        "{variable}={value:?} is not a log filter; write a level (trace, debug, info, warn, \
+         error, off) or targets with levels, such as warn,hangwatch=debug"
+    )]
+    Filter {
+        /// The environment variable it is in.
+        variable: &'static str,
+        /// Its value.
+        value: String,
+        /// What the parser said.
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// Somebody has set up a log before.
+    #[error("the log of this process is set up already")]
+    Again,
+}
+
+/// Sends every event of this process to standard error, from now on.
+///
+/// What is logged says `HANGWATCH_LOG`, else `RUST_LOG`, else it is `info` and above.
+/// Colours are for terminals, unless `NO_COLOR` is set (<https://no-color.org>) or `TERM`
+/// is `dumb`.
+///
+/// # Errors
+///
+/// See [`InitError`].
+pub fn init(format: Format) -> Result<(), InitError> {
+    let filter = filter(|variable| env::var(variable).ok())?;
+    let is_set = |variable| env::var_os(variable).is_some_and(|value| !value.is_empty());
+    let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
+    let colour = if io::stderr().is_terminal() && !is_set("NO_COLOR") && !dumb {
+        Colour::Ansi
+    } else {
+        Colour::None
+    };
+    tracing::subscriber::set_global_default(subscriber(format, colour, filter, || {
+        Lossy(io::stderr())
+    }))
+    .map_err(|_| InitError::Again)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Colour {
+    Ansi,
+    None,
+}
+
+fn subscriber<W>(
+    format: Format,
+    colour: Colour,
+    filter: EnvFilter,
+    writer: W,
+) -> Box<dyn Subscriber + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    // A failed write would be reported with eprintln!, which panics where the write to
+    // standard error was what failed.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .log_internal_errors(false)
+        .with_ansi(colour == Colour::Ansi)
+        .with_writer(writer);
+    match format {
+        Format::Text => boxed(builder.with_target(false).compact().finish()),
+        Format::Json => boxed(
+            builder
+                .json()
+                .flatten_event(true)
+                .with_current_span(false)
+                .with_span_list(false)
+                .finish(),
+        ),
+    }
+}
+
+fn boxed(
+    subscriber: impl Subscriber + for<'a> LookupSpan<'a> + Send + Sync,
+) -> Box<dyn Subscriber + Send + Sync> {
+    Box::new(subscriber)
+}
+
+/// What is logged, by the first of the variables that is set and not empty.
+fn filter(get: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, InitError> {
+    let set = [FILTER_VARIABLE, "RUST_LOG"].into_iter().find_map(|variable| {
+        let value = get(variable).filter(|value| !value.trim().is_empty())?;
+        Some((variable, value))
+    });
+    match set {
+        None => Ok(EnvFilter::new(DEFAULT_FILTER)),
+        Some((variable, value)) => EnvFilter::builder()
+            .parse(&value)
+            .map_err(|source| InitError::Filter { variable, value, source }),
+    }
+}
+
+/// A writer whose failures are nobody's business.
+struct Lossy<W>(W);
+
+impl<W: Write> Write for Lossy<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = self.0.write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let _ = self.0.flush();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    use tracing_subscriber::EnvFilter;
+
+    use super::{Colour, Format, InitError, Lossy, filter, subscriber};
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(format: Format, colour: Colour) -> String {
+        let page = Page::default();
+        let writer = page.clone();
+        let log = subscriber(format, colour, EnvFilter::new("info"), move || writer.clone());
+        tracing::subscriber::with_default(log, || {
+            tracing::debug!("left out");
+            tracing::info!(pid = 7, scope = "forward", "reaped");
+        });
+        String::from_utf8(page.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn text_is_a_line_an_event() {
+        let text = logged(Format::Text, Colour::None);
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(text.contains("INFO reaped pid=7 scope=\"forward\""), "{text}");
+        assert!(!text.contains('\x1b'), "{text}");
+        assert!(logged(Format::Text, Colour::Ansi).contains('\x1b'));
+    }
+
+    #[test]
+    fn json_is_an_object_a_line_with_the_time_in_utc() {
+        let text = logged(Format::Json, Colour::None);
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let event: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(event["message"], "reaped");
+        assert_eq!((&event["pid"], &event["scope"]), (&7.into(), &"forward".into()));
+        assert_eq!(event["level"], "INFO");
+        let time = event["timestamp"].as_str().unwrap();
+        humantime::parse_rfc3339(time).unwrap();
+    }
+
+    #[test]
+    fn the_filter_comes_from_our_own_variable_first() {
+        let check = |ours: Option<&str>, rusts: Option<&str>, filtered: &str| {
+            let get = |variable: &str| {
+                let value = if variable == "RUST_LOG" { rusts } else { ours };
+                value.map(str::to_owned)
+            };
+            assert_eq!(filter(get).unwrap().to_string(), filtered);
+        };
+        check(Some("warn"), Some("debug"), "warn");
+        check(None, Some("debug"), "debug");
+        check(Some(" "), Some("debug"), "debug");
+        check(None, None, "info");
+    }
+
+    #[test]
+    fn a_filter_that_cannot_be_read_is_named() {
+        let error = filter(|_| Some("hangwatch=loud".to_owned())).unwrap_err();
+        assert!(matches!(error, InitError::Filter { variable: "HANGWATCH_LOG", .. }));
+        assert!(error.to_string().starts_with("HANGWATCH_LOG=\"hangwatch=loud\""), "{error}");
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_survived() {
+        for format in [Format::Text, Format::Json] {
+            let (read, write) = io::pipe().unwrap();
+            drop(read);
+            let writer = move || Lossy(write.try_clone().unwrap());
+            let log = subscriber(format, Colour::None, EnvFilter::new("info"), writer);
+            tracing::subscriber::with_default(log, || tracing::info!("into the void"));
+        }
+    }
+}
