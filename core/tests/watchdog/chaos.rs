@@ -73,7 +73,7 @@ impl Bytes<'_> {
                     Operation::Acquire,
                     u16::from(self.byte() % 16),
                 );
-                let place = if self.byte() % 2 == 0 { Place::Own } else { Place::Foreign };
+                let place = if self.byte().is_multiple_of(2) { Place::Own } else { Place::Foreign };
                 stamp.with_place(place).0
             }
             _ => near(self.byte()).0,
@@ -174,7 +174,7 @@ pub(crate) fn tick(bytes: &[u8]) {
     let policy = Policy {
         grace_ns: u64::from(bytes.byte()) * 10 * MS,
         max_reaps: Some(u32::from(bytes.byte())).filter(|most| *most < 8),
-        warn_at: (bytes.byte() % 2 == 0).then_some(0.5),
+        warn_at: bytes.byte().is_multiple_of(2).then_some(0.5),
         ..Policy::default()
     };
     let words = words();
