@@ -204,6 +204,11 @@ impl<'a> Segment<'a> {
         self.fixed.geometry
     }
 
+    /// Where the words lie in this process's memory: to know a fault in them by.
+    pub fn address(&self) -> usize {
+        self.words.as_ptr().addr()
+    }
+
     pub(crate) fn word(&self, index: usize) -> &'a AtomicU64 {
         &self.words[index]
     }

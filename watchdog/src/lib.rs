@@ -6,3 +6,4 @@ pub mod exec;
 pub mod exit;
 pub mod logging;
 pub mod relay;
+pub mod server;
