@@ -68,7 +68,6 @@ pub use self::facts::{Command, LaneFacts};
 pub use self::options::{
     Ask, Holds, OnPanic, OwnProcess, Protection, ServerOptions, Standby, Treatment,
 };
-pub use self::protect::restore_oom_score;
 pub use self::vigil::Finding;
 
 use self::control::Control;
@@ -281,7 +280,9 @@ fn live(parts: Parts, lock: Option<WatchLock>) {
 }
 
 fn stand_by_and_serve(parts: Parts, lock: Option<WatchLock>) -> Ended {
-    let lock = if let Some(lock) = lock { lock } else {
+    let lock = if let Some(lock) = lock {
+        lock
+    } else {
         parts.journal.note(Note::Standby);
         match WatchLock::wait(parts.segment) {
             Ok(lock) => lock,
