@@ -55,8 +55,8 @@ impl<'a> RingWriter<'a> {
         let new = Stamp::new(position, record.operation, record.timer).with_place(record.place);
         stamp.store(new.0, Ordering::Release);
         self.position = position.wrapping_add(1);
-        // Relaxed: a hint. A reader that misses it looks again on its next tick.
-        self.head.store(self.position, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `Rings`: whoever sees the hint finds the record.
+        self.head.store(self.position, Ordering::Release);
     }
 }
 

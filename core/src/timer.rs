@@ -61,7 +61,7 @@ impl TimerWord {
 
     /// Takes 64 bits as they come from shared memory.
     #[inline]
-    pub fn from_bits(bits: u64) -> TimerWord {
+    pub const fn from_bits(bits: u64) -> TimerWord {
         TimerWord(bits)
     }
 
@@ -104,6 +104,12 @@ impl TimerWord {
     #[inline]
     pub fn generation(self) -> u64 {
         self.0 & GENERATION_MASK
+    }
+
+    /// Whether this is `armed` as it was, or as the watchdog condemned it.
+    #[inline]
+    pub fn is_of_arming(self, armed: TimerWord) -> bool {
+        self == armed || self == armed.with_state(TimerState::Condemned)
     }
 
     /// Whether the timer is armed and its deadline has come by the unit `now`.
@@ -272,13 +278,15 @@ impl Timer<'_> {
     /// the worker changed it first.
     #[inline]
     pub fn condemn(self, seen: TimerWord) -> bool {
-        self.swap_exactly(seen, seen.with_state(TimerState::Condemned))
+        seen.state() == Some(TimerState::Armed)
+            && self.swap_exactly(seen, seen.with_state(TimerState::Condemned))
     }
 
     /// Marks an expired timer as reported, once. False where the worker changed it first.
     #[inline]
     pub fn report(self, seen: TimerWord) -> bool {
-        self.swap_exactly(seen, seen.with_state(TimerState::Reported))
+        seen.state() == Some(TimerState::Armed)
+            && self.swap_exactly(seen, seen.with_state(TimerState::Reported))
     }
 
     /// Frees a condemned timer once its worker is reaped. The watchdog's alone.
@@ -363,6 +371,7 @@ mod tests {
 
         let armed = timer.arm(at(5));
         assert!(timer.condemn(armed));
+        assert!(!timer.report(timer.load()), "condemned is final");
         assert_eq!(timer.release(armed), Released::TooLate);
         assert_eq!(
             timer.load().state(),
