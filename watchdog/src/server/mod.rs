@@ -281,7 +281,9 @@ fn live(parts: Parts, lock: Option<WatchLock>) {
 }
 
 fn stand_by_and_serve(parts: Parts, lock: Option<WatchLock>) -> Ended {
-    let lock = if let Some(lock) = lock { lock } else {
+    let lock = if let Some(lock) = lock {
+        lock
+    } else {
         parts.journal.note(Note::Standby);
         match WatchLock::wait(parts.segment) {
             Ok(lock) => lock,
