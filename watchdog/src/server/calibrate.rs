@@ -46,6 +46,7 @@ impl Calibrator {
             return;
         }
         if trust == Trust::None {
+            self.samples.clear();
             self.withdraw(segment);
             self.due = now.plus(RENEW_NS);
             return;
@@ -53,12 +54,14 @@ impl Calibrator {
         if let Some(calibration) = self.take(clock::sample_pair()) {
             segment.publish_calibration(calibration);
             self.published = Some(calibration);
+        } else if self.published.is_none() {
+            // The first reading of a new base: what an earlier one said holds no longer.
+            self.withdraw(segment);
         }
     }
 
-    /// No counter: nobody is to go on with what was published.
+    /// Nobody is to go on with what was published.
     fn withdraw(&mut self, segment: &Segment<'_>) {
-        self.samples.clear();
         if self.published.take().is_some()
             || segment.calibration().is_some_and(|old| old.multiplier != 0)
         {
@@ -73,6 +76,7 @@ impl Calibrator {
             && published.time(sample.counter).0.abs_diff(now.0) > BROKEN_NS
         {
             self.samples.clear();
+            self.published = None;
         }
         while self.samples.len() > 1 && self.samples[1].monotonic_ns + BASE_NS <= now.0 {
             self.samples.pop_front();

@@ -38,9 +38,9 @@ impl FileVigil {
         match file::look(self.segment.name()) {
             Ok(other) if other.id() != self.segment.file().id() => found.push(Finding::Replaced),
             Ok(_) => {}
-            Err(_) if stat.st_nlink == 0 => found.push(Finding::Removed),
-            // Renamed, or what has its name is no segment.
+            // Its name was removed, or changed.
             Err(file::OpenError::NotFound { .. }) => found.push(Finding::Removed),
+            // What has its name is no segment.
             Err(_) => found.push(Finding::Replaced),
         }
         found.retain(|finding| !self.said.contains(finding));
