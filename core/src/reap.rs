@@ -17,7 +17,7 @@ use crate::atomic::{Ordering, add_single_writer};
 use crate::expiry::{ExpiredTimer, WorkerId};
 use crate::lane::TimerSignal;
 use crate::policy::{Brake, Policy, SIGKILL};
-use crate::segment::{Counter, Segment};
+use crate::segment::{BRAKE_RELEASE_ASKED, BRAKED, Counter, Segment};
 use crate::tick::{Reap, Reaper};
 use crate::time::Nanos;
 use crate::timer::TimerState;
@@ -201,7 +201,11 @@ impl<'a, H: Hands> Reaping<'a, H> {
     /// A reaper with nothing under way.
     pub fn new(segment: Segment<'a>, policy: Policy, hands: H) -> Self {
         let (machines, held) = (BTreeMap::new(), BTreeMap::new());
-        Reaping { segment, policy, brake: Brake::default(), machines, held, hands }
+        let mut brake = Brake::default();
+        if segment.watchdog().braked().load(Ordering::Relaxed) == BRAKED {
+            brake.engage(); // a predecessor's, until an operator releases it
+        }
+        Reaping { segment, policy, brake, machines, held, hands }
     }
 
     /// The hands.
@@ -227,6 +231,11 @@ impl<'a, H: Hands> Reaping<'a, H> {
     /// Whether the brake holds.
     pub fn is_braked(&self) -> bool {
         self.brake.is_engaged()
+    }
+
+    /// Whether an operator has asked, through the segment, for the brake's release.
+    pub fn is_release_asked(&self) -> bool {
+        self.segment.watchdog().braked().load(Ordering::Relaxed) == BRAKE_RELEASE_ASKED
     }
 
     /// Lets the brake go: an operator said so.
@@ -373,7 +382,7 @@ impl<'a, H: Hands> Reaping<'a, H> {
         // A condemned timer is final: the brake only holds back what is not condemned yet.
         if !resumed && !self.brake.allows(now, self.policy.max_reaps) {
             if !was_braked {
-                self.segment.watchdog().braked().store(1, Ordering::Relaxed);
+                self.segment.watchdog().braked().store(BRAKED, Ordering::Relaxed);
                 let max_reaps = self.policy.max_reaps.unwrap_or_default();
                 self.hands.note(Event::Braked { max_reaps });
             }

@@ -204,6 +204,11 @@ impl<'a> Segment<'a> {
         self.fixed.geometry
     }
 
+    /// Where the words lie in this process's memory: to know a fault in them by.
+    pub fn address(&self) -> usize {
+        self.words.as_ptr().addr()
+    }
+
     pub(crate) fn word(&self, index: usize) -> &'a AtomicU64 {
         &self.words[index]
     }
@@ -298,11 +303,17 @@ impl<'a> WatchdogWords<'a> {
         &self.0[2]
     }
 
-    /// 1 while the brake holds, else 0.
+    /// [`BRAKED`] while the brake holds, [`BRAKE_RELEASE_ASKED`] once an operator has asked for its
+    /// release, else 0.
     pub fn braked(self) -> &'a AtomicU64 {
         &self.0[3]
     }
 }
+
+/// The brake holds.
+pub const BRAKED: u64 = 1;
+/// The brake holds, and an operator wants it released.
+pub const BRAKE_RELEASE_ASKED: u64 = 2;
 
 /// The watchdog's counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

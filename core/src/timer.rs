@@ -136,6 +136,17 @@ impl TimerWord {
     }
 
     #[inline]
+    fn is_armed(self) -> bool {
+        self.0 >> STATE_SHIFT == TimerState::Armed as u64
+    }
+
+    /// The word of the same timer when it is idle again.
+    #[inline]
+    fn idle(self) -> TimerWord {
+        TimerWord::new(TimerState::Idle, Units::default(), self.generation())
+    }
+
+    #[inline]
     fn armed_next(self, deadline: Units) -> TimerWord {
         TimerWord::new(TimerState::Armed, deadline, self.generation() + 1)
     }
@@ -258,9 +269,18 @@ impl Timer<'_> {
     /// compare-and-swap.
     #[inline]
     pub fn release(self, expected: TimerWord) -> Released {
-        let released = self.change(expected, |word| match word.state() {
+        if expected.is_armed() && self.swap_exactly(expected, expected.idle()) {
+            return Released::InTime;
+        }
+        self.release_what_is_there()
+    }
+
+    /// The guess was wrong: the word decides.
+    #[cold]
+    fn release_what_is_there(self) -> Released {
+        let released = self.change(self.load(), |word| match word.state() {
             Some(TimerState::Armed | TimerState::Paused | TimerState::Reported) => {
-                Some(TimerWord::new(TimerState::Idle, Units::default(), word.generation()))
+                Some(word.idle())
             }
             _ => None,
         });
@@ -292,13 +312,13 @@ impl Timer<'_> {
     /// Frees a condemned timer once its worker is reaped. The watchdog's alone.
     #[inline]
     pub fn clear(self, seen: TimerWord) -> bool {
-        let idle = TimerWord::new(TimerState::Idle, Units::default(), seen.generation());
-        seen.state() == Some(TimerState::Condemned) && self.swap_exactly(seen, idle)
+        seen.state() == Some(TimerState::Condemned) && self.swap_exactly(seen, seen.idle())
     }
 
     #[inline]
     fn swap_exactly(self, seen: TimerWord, new: TimerWord) -> bool {
-        // AcqRel: Release pairs with the worker's Acquire in `change`, Acquire with its Release.
+        // AcqRel: Release pairs with the other side's Acquire, here or in `change`, and Acquire with
+        // its Release: what a worker did in its scope comes before the scope's end.
         self.0.compare_exchange(seen.0, new.0, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 

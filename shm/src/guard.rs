@@ -40,12 +40,13 @@ pub struct Guard {
 
 impl Guard {
     #[inline]
-    pub(crate) fn new(options: &'static LaneOptions, armed: Armed) -> Guard {
-        Guard { armed, options, word: AtomicU64::new(armed.word.bits()) }
+    pub(crate) fn new(options: &'static LaneOptions, (armed, word): (Armed, TimerWord)) -> Guard {
+        Guard { armed, options, word: AtomicU64::new(word.bits()) }
     }
 
     fn worker(&self) -> Worker {
-        Worker { shared: self.armed.shared, options: self.options, signal: self.armed.signal }
+        let signal = self.armed.subject.signal();
+        Worker { shared: self.armed.shared, options: self.options, signal }
     }
 
     #[inline]
@@ -81,7 +82,7 @@ impl Guard {
             };
             let word = self.armed.timer().rearm(expected, deadline)?;
             // After the word: an old start beside a new deadline gives it more time, never less.
-            let lane = self.armed.shared.words.lane(self.armed.lane);
+            let lane = self.armed.shared.words.lane(self.armed.subject.lane());
             lane.write_kicked_at(self.armed.index.into(), now);
             Ok(word)
         })
@@ -108,7 +109,7 @@ impl Guard {
         change: impl FnOnce(TimerWord) -> Result<TimerWord, Refused>,
     ) -> Result<(), AcquireError> {
         let word = self.try_change(change)?;
-        self.tell(operation, word, self.armed.scope);
+        self.tell(operation, word, self.armed.subject.scope());
         Ok(())
     }
 
@@ -136,8 +137,9 @@ impl Guard {
             return self.armed.shared.ring();
         };
         let now = lane.now();
-        lane.stats(self.armed.scope).rearmed();
-        lane.record(operation, &Armed { scope, ..self.armed }, now, deadline);
+        lane.stats(self.armed.subject.scope()).rearmed();
+        let subject = self.armed.subject.in_scope(scope);
+        lane.record(operation, &Armed { subject, ..self.armed }, now, deadline);
         if word.state() == Some(TimerState::Armed) {
             lane.ring_if_near(deadline, now);
         }
@@ -160,52 +162,47 @@ impl Guard {
 
     /// Ends the scope and says how: in time, after a report, or too late.
     pub fn release(self) -> Released {
-        let released = self.end();
+        let released = end(&self.armed, self.word(), self.options);
         std::mem::forget(self);
         released
     }
-
-    #[inline(always)]
-    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
-    fn end(&self) -> Released {
-        if self.is_inert() {
-            return Released::NotArmed;
-        }
-        end(&self.armed, self.word(), self.options)
-    }
 }
 
-/// Ends an acquire: swaps the timer word, then takes it down in this thread's lane.
+/// Ends an acquire: changes the timer word, and takes it down in this thread's lane.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
 pub(crate) fn end(armed: &Armed, expected: TimerWord, options: &'static LaneOptions) -> Released {
-    let released = armed.timer().release(expected);
-    match thread::lane_for(armed) {
-        Some(lane) => lane.took_down(released, armed),
-        None => take_down_elsewhere(armed, released, options),
+    match thread::lane_of(armed) {
+        Some(lane) => lane.release(armed, expected),
+        None => end_elsewhere(armed, expected, options),
     }
-    released
 }
 
-/// The thread has no lane yet: it takes one for its news, if one can be had.
+/// The timer is not of the lane this thread used last: of another of its lanes, another thread's, or
+/// of the parent of a fork. The news goes into any lane of the segment that can be had.
 #[cold]
-fn take_down_elsewhere(armed: &Armed, released: Released, options: &'static LaneOptions) {
-    if let Some(lane) = thread::any_lane_for(armed, options) {
-        lane.took_down(released, armed);
+#[inline(never)]
+fn end_elsewhere(armed: &Armed, expected: TimerWord, options: &'static LaneOptions) -> Released {
+    if armed.shared.canary.forked() {
+        return Released::NotArmed;
+    }
+    match thread::lane_for(armed).or_else(|| thread::any_lane_for(armed, options)) {
+        Some(lane) => lane.release_any(armed, expected),
+        None => armed.timer().release(expected),
     }
 }
 
 impl Drop for Guard {
     #[inline]
     fn drop(&mut self) {
-        self.end();
+        end(&self.armed, self.word(), self.options);
     }
 }
 
 impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Guard")
-            .field("lane", &self.armed.lane)
+            .field("lane", &self.armed.subject.lane())
             .field("timer", &self.armed.index)
             .field("remaining", &self.remaining())
             .finish_non_exhaustive()

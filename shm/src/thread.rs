@@ -10,8 +10,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ptr::NonNull;
 
-use hangwatch_core::lane::{TimerKind, TimerSignal};
+use hangwatch_core::lane::Subject;
 use hangwatch_core::scope::ScopeId;
+use hangwatch_core::timer::TimerWord;
 
 use crate::error::AcquireError;
 use crate::lane::{Armed, LaneOptions, LaneOwner};
@@ -128,23 +129,21 @@ pub(crate) fn attach(shared: &'static Shared, options: &LaneOptions) -> Result<(
     })
 }
 
-/// Arms a timer in one of this thread's lanes.
+/// Arms a timer in one of this thread's lanes, and says what word it left in it.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
 pub(crate) fn arm(
     shared: &'static Shared,
     options: &'static LaneOptions,
-    scope: ScopeId,
-    kind: TimerKind,
-    signal: TimerSignal,
+    subject: Subject,
     allowance_ns: u64,
-) -> Result<Armed, AcquireError> {
+) -> Result<(Armed, TimerWord), AcquireError> {
     // One place makes what is returned: a second one, in the cold path, would put it in memory.
     loop {
         if let Some(lane) = current(shared.key())
             && let Some(idle) = lane.take_idle()
         {
-            return Ok(lane.arm(idle, scope, kind, signal, allowance_ns));
+            return Ok(lane.arm(idle, subject, allowance_ns));
         }
         make_current(shared, options)?;
     }
@@ -163,22 +162,28 @@ fn make_current(
     Ok(())
 }
 
-/// The lane of this thread that news of `armed` belong in: the timer's own if it is this thread's,
-/// else any of the segment. `None` where the thread has none (any more).
+/// The lane used last, if the timer is one of it and this is no forked child.
 ///
 /// The reference is for one use, before anything else of this module is called.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
+pub(crate) fn lane_of(armed: &Armed) -> Option<&'static mut LaneOwner> {
+    let lane = CURRENT.try_with(Cell::get).ok()??.get();
+    lane.armed(armed).then_some(lane)
+}
+
+/// The lane of this thread that news of `armed` belong in: the timer's own if it is this thread's,
+/// else any of the segment. `None` where the thread has none (any more).
+///
+/// The reference is for one use, before anything else of this module is called.
 pub(crate) fn lane_for(armed: &Armed) -> Option<&'static mut LaneOwner> {
     let key = armed.shared.key();
     match current(key) {
-        Some(lane) if lane.index == armed.lane => Some(lane),
-        _ => find(key, armed.lane).map(OwnedLane::get),
+        Some(lane) if lane.index == armed.subject.lane() => Some(lane),
+        _ => find(key, armed.subject.lane()).map(OwnedLane::get),
     }
 }
 
-#[cold]
-#[inline(never)]
 fn find(key: u64, index: u32) -> Option<OwnedLane> {
     LANES.try_with(|lanes| lanes.try_borrow().ok()?.find(key, Some(index))).ok().flatten()
 }
@@ -187,7 +192,7 @@ fn find(key: u64, index: u32) -> Option<OwnedLane> {
 #[cold]
 pub(crate) fn any_lane_for(armed: &Armed, options: &LaneOptions) -> Option<&'static mut LaneOwner> {
     let is_ending = LANES.try_with(|_| ()).is_err();
-    if !is_ending && find(armed.shared.key(), armed.lane).is_none() {
+    if !is_ending && find(armed.shared.key(), armed.subject.lane()).is_none() {
         // A thread without a lane has nowhere to tell it; the timer word is the truth all the same.
         let _ = attach(armed.shared, options);
     }

@@ -4,7 +4,7 @@ use hangwatch_core::calibration::{Calibration, ClockKind, TOLERANCE_NS, VALID_NS
 use hangwatch_core::segment::Segment;
 use hangwatch_core::time::Nanos;
 
-use crate::sys::clock;
+use crate::sys::clock::{self, ClockId};
 
 /// How often a calibration is tried before the system clock is used instead: one try may have been
 /// interrupted between its two readings.
@@ -14,6 +14,8 @@ const TRIES: u32 = 3;
 #[derive(Debug)]
 pub(crate) struct Timing {
     kind: ClockKind,
+    /// The system's clock that is read where the counter is not.
+    system: ClockId,
     /// What a deadline must be put off by so that it is never early, ns.
     resolution_ns: u64,
     calibration: Calibration,
@@ -37,6 +39,10 @@ impl Timing {
         };
         Timing {
             kind,
+            system: match kind {
+                ClockKind::Coarse => ClockId::MonotonicCoarse,
+                ClockKind::System | ClockKind::Counter => ClockId::Monotonic,
+            },
             resolution_ns,
             calibration: Calibration::default(),
             valid_counts: 0,
@@ -69,8 +75,8 @@ impl Timing {
                     self.recalibrate(segment)
                 }
             }
-            ClockKind::System => Nanos(clock::monotonic_ns()),
-            ClockKind::Coarse => Nanos(clock::coarse_ns()),
+            // One call for both: a second would spill every register around it once more.
+            ClockKind::System | ClockKind::Coarse => Nanos(clock::read_ns(self.system)),
         }
     }
 

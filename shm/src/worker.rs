@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hangwatch_core::atomic::Ordering;
 use hangwatch_core::calibration::ClockKind;
-use hangwatch_core::lane::{TimerKind, TimerSignal};
+use hangwatch_core::lane::{Subject, TimerKind, TimerSignal};
 use hangwatch_core::scope::ScopeId;
 use hangwatch_core::timer::Released;
 
@@ -205,7 +205,7 @@ impl Worker {
             thread::know_scope(here.key(), name, interned.scope);
             interned.scope
         });
-        Ok(Scope { worker: *self, id })
+        Ok(Scope { worker: *self, subject: Subject::new(id, self.signal, TimerKind::Guard) })
     }
 
     /// Sets the deadline of the scope `name` of this process: upstream's keyed rule, by which the
@@ -251,10 +251,6 @@ impl Worker {
     pub(crate) fn lane_options(&self) -> &'static LaneOptions {
         self.options
     }
-
-    pub(crate) fn timer_signal(&self) -> TimerSignal {
-        self.signal
-    }
 }
 
 impl fmt::Debug for Worker {
@@ -267,7 +263,7 @@ impl fmt::Debug for Worker {
 #[derive(Clone, Copy, Debug)]
 pub struct Scope {
     worker: Worker,
-    id: ScopeId,
+    subject: Subject,
 }
 
 impl Scope {
@@ -285,18 +281,16 @@ impl Scope {
     #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     fn arm(&self, kind: TimerKind, allowance: Duration) -> Result<Guard, AcquireError> {
         let (worker, allowance_ns) = (self.worker, allowance_ns(allowance)?);
-        let armed = thread::arm(
-            worker.shared(),
-            worker.lane_options(),
-            self.id,
-            kind,
-            worker.timer_signal(),
-            allowance_ns,
-        )?;
+        let subject = self.subject.of_kind(kind);
+        let armed = thread::arm(worker.shared(), worker.lane_options(), subject, allowance_ns)?;
         Ok(Guard::new(worker.options, armed))
     }
 
     pub(crate) fn id(&self) -> ScopeId {
-        self.id
+        self.subject.scope()
+    }
+
+    pub(crate) fn subject(&self) -> Subject {
+        self.subject
     }
 }

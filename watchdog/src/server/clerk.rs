@@ -1,0 +1,300 @@
+//! The clerk: the thread that asks the kernel who owns a lane, and hears when a process dies.
+//!
+//! Lock queries and `/proc` are slow, so none of it is in the tick. One lane is admitted at a time.
+//! What may wait for a hung process's memory is the [`inspector`](super::inspector)'s.
+
+mod admission;
+mod roster;
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::sync::{Arc, atomic::Ordering};
+
+use hangwatch::sys::freezer::{Freezers, Frozen};
+use hangwatch::sys::lock::{Holder, holder};
+use hangwatch::sys::process::{State, standing};
+use hangwatch::sys::{clock, crash};
+use hangwatch::{Segment, lane_lock_byte};
+use hangwatch_core::expiry::{Admission, WorkerId};
+use hangwatch_core::reap::Hold;
+use hangwatch_core::time::Nanos;
+use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+
+use self::roster::Roster;
+use super::control::Control;
+use super::facts::Admitted;
+use super::inspector::Inspection;
+use super::journal::{Journal, Note};
+use super::messages::{Answer, Answers, Question};
+use super::options::{Holds, Treatment};
+use super::vigil::FileVigil;
+
+/// How often lanes are looked at again, ns.
+const ROUND_NS: u64 = 250_000_000;
+/// How many lanes a round looks at: 64 lock queries a second, 2 us each.
+const LANES_A_ROUND: usize = 16;
+/// Rounds between two looks at the segment's file.
+const ROUNDS_A_VIGIL: u32 = 4;
+/// The epoll data of the wake-up descriptor; workers count from 1.
+const WAKE_UP: u64 = 0;
+
+/// How the tick asks the clerk.
+pub(super) struct Desk {
+    questions: SyncSender<Question>,
+    wake_up: Arc<OwnedFd>,
+}
+
+impl Desk {
+    /// Asks; false where there is no room, and the question must be asked again.
+    pub(super) fn ask(&self, question: Question) -> bool {
+        self.questions.try_send(question).is_ok() && self.wake()
+    }
+
+    fn wake(&self) -> bool {
+        rustix::io::write(&self.wake_up, &1u64.to_ne_bytes()).is_ok()
+    }
+}
+
+impl Drop for Desk {
+    fn drop(&mut self) {
+        self.wake(); // there is nobody to ask any more
+    }
+}
+
+/// The clerk's own things.
+pub(super) struct Clerk {
+    pub(super) segment: Segment,
+    pub(super) control: Arc<Control>,
+    pub(super) journal: Journal,
+    pub(super) answers: Answers,
+    inspections: SyncSender<Inspection>,
+    questions: Receiver<Question>,
+    wake_up: Arc<OwnedFd>,
+    epoll: OwnedFd,
+    roster: Roster,
+    holds: Holds,
+    freezers: Freezers,
+    vigil: FileVigil,
+    /// Where the next round goes on.
+    next_lane: u32,
+    said_no_descriptors: bool,
+}
+
+/// What a clerk is made of.
+pub(super) struct ClerkParts {
+    pub(super) segment: Segment,
+    pub(super) control: Arc<Control>,
+    pub(super) journal: Journal,
+    pub(super) answers: Answers,
+    pub(super) inspections: SyncSender<Inspection>,
+    pub(super) holds: Holds,
+}
+
+impl Clerk {
+    /// A clerk, and the desk to ask it at.
+    pub(super) fn new(parts: ClerkParts) -> io::Result<(Clerk, Desk)> {
+        let ClerkParts { segment, control, journal, answers, inspections, holds } = parts;
+        let lanes = segment.geometry().lanes as usize;
+        let (sender, questions) = std::sync::mpsc::sync_channel(lanes * 2 + 64);
+        let wake_up = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &wake_up, epoll::EventData::new_u64(WAKE_UP), epoll::EventFlags::IN)?;
+        let desk = Desk { questions: sender, wake_up: Arc::clone(&wake_up) };
+        let clerk = Clerk {
+            vigil: FileVigil::new(segment),
+            segment,
+            control,
+            journal,
+            answers,
+            inspections,
+            questions,
+            wake_up,
+            epoll,
+            roster: Roster::default(),
+            holds,
+            freezers: Freezers::default(),
+            next_lane: 0,
+            said_no_descriptors: false,
+        };
+        Ok((clerk, desk))
+    }
+
+    /// Works until nobody asks any more.
+    pub(super) fn run(mut self) {
+        let mut rounds = 0u32;
+        let mut round_at = Nanos(clock::monotonic_ns()).plus(ROUND_NS);
+        loop {
+            self.wait(round_at);
+            loop {
+                match self.questions.try_recv() {
+                    Ok(question) => self.answer(question),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return,
+                }
+            }
+            if clock::monotonic_ns() >= round_at.0 {
+                round_at = Nanos(clock::monotonic_ns()).plus(ROUND_NS);
+                self.look_round();
+                if rounds.is_multiple_of(ROUNDS_A_VIGIL) {
+                    self.keep_vigil();
+                }
+                rounds = rounds.wrapping_add(1);
+            }
+        }
+    }
+
+    /// Waits for a question, a death or the next round.
+    fn wait(&mut self, until: Nanos) {
+        let left_ns = until.since(Nanos(clock::monotonic_ns()));
+        let timeout = Timespec {
+            tv_sec: (left_ns / 1_000_000_000).cast_signed(),
+            tv_nsec: (left_ns % 1_000_000_000).cast_signed(),
+        };
+        let mut buffer = [MaybeUninit::<epoll::Event>::uninit(); 64];
+        let dead: Vec<u64> = match epoll::wait(&self.epoll, &mut buffer, Some(&timeout)) {
+            Ok((events, _)) => events.iter().map(|event| event.data.u64()).collect(),
+            // Interrupted; any other refusal would come again at once.
+            Err(rustix::io::Errno::INTR) => return,
+            Err(_) => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                return;
+            }
+        };
+        for which in dead {
+            if which == WAKE_UP {
+                let _ = rustix::io::read(&self.wake_up, &mut [0u8; 8]);
+            } else {
+                self.died(WorkerId(which));
+            }
+        }
+    }
+
+    fn died(&mut self, id: WorkerId) {
+        if let Some(worker) = self.roster.remove(id) {
+            let _ = epoll::delete(&self.epoll, worker.process.pidfd.as_fd());
+            self.control.workers.store(self.roster.len(), Ordering::Relaxed);
+            self.answers.tell(Answer::Died { worker: id });
+        }
+    }
+
+    /// Takes in a process that was attested: the one known already, or a new one.
+    fn enrol(&mut self, process: hangwatch::sys::identity::Process) -> Option<Arc<Admitted>> {
+        let image = hangwatch::sys::process::image(process.pid).ok().flatten();
+        if let Some(known) = self.roster.find(process.identity) {
+            if known.image.is_none() || known.image == image {
+                return Some(known);
+            }
+            // It has exec'd since, and attached anew.
+            self.forget_execd(known.id);
+        }
+        let worker = self.roster.add(process, image);
+        let data = epoll::EventData::new_u64(worker.id.0);
+        let pidfd = worker.process.pidfd.as_fd();
+        if epoll::add(&self.epoll, pidfd, data, epoll::EventFlags::IN).is_err() {
+            self.roster.remove(worker.id);
+            return None; // not to be heard dying: asked again
+        }
+        self.control.workers.store(self.roster.len(), Ordering::Relaxed);
+        let _ = self.inspections.try_send(Inspection::Describe(Arc::clone(&worker)));
+        Some(worker)
+    }
+
+    fn forget_execd(&mut self, id: WorkerId) {
+        if let Some(worker) = self.roster.remove(id) {
+            let _ = epoll::delete(&self.epoll, worker.process.pidfd.as_fd());
+        }
+        self.control.workers.store(self.roster.len(), Ordering::Relaxed);
+        self.answers.tell(Answer::Execd { worker: id });
+    }
+
+    fn answer(&mut self, question: Question) {
+        crash::point("clerk");
+        match question {
+            Question::Admit { lane, owner } => self.admit(lane, owner),
+            Question::Standing { worker } => {
+                if let Some(admitted) = self.roster.get(worker) {
+                    let hold = self.hold_of(&admitted);
+                    let at = Nanos(clock::monotonic_ns());
+                    self.answers.tell(Answer::Standing { worker, at, hold });
+                }
+            }
+            Question::Unlocked { lane, owner, worker } => {
+                if let Some(worker) = self.roster.get(worker) {
+                    let _ = self.inspections.try_send(Inspection::Worker { lane, owner, worker });
+                }
+            }
+        }
+    }
+
+    /// What holds a worker up that is not its own doing, as far as that is not to be reaped. What
+    /// cannot be seen does not hold.
+    fn hold_of(&mut self, worker: &Admitted) -> Option<Hold> {
+        let pid = worker.process.pid;
+        let Holds { stopped, traced, frozen } = self.holds;
+        if stopped == Treatment::Report || traced == Treatment::Report {
+            let seen = standing(pid).ok().flatten();
+            if traced == Treatment::Report && seen.is_some_and(|seen| seen.tracer.is_some()) {
+                return Some(Hold::Traced);
+            }
+            let is_stopped = seen.is_some_and(|seen| seen.state == State::Stopped);
+            if stopped == Treatment::Report && is_stopped {
+                return Some(Hold::Stopped);
+            }
+        }
+        if frozen == Treatment::Report
+            && self.freezers.frozen(pid).is_ok_and(|is| is == Frozen::Yes)
+        {
+            return Some(Hold::Frozen);
+        }
+        None
+    }
+
+    /// Looks at some admitted lanes: one whose lock is free belongs to a worker that has exec'd, or
+    /// closed its descriptors.
+    fn look_round(&mut self) {
+        let used = self.segment.words().lanes_used();
+        for _ in 0..LANES_A_ROUND.min(used as usize) {
+            let lane = self.next_lane % used;
+            self.next_lane = lane + 1;
+            let Some((owner, id)) = self.roster.owner_of(lane) else { continue };
+            if self.segment.words().lane(lane).owner() != owner {
+                self.roster.vacate(lane);
+                continue;
+            }
+            let Some(worker) = self.roster.get(id) else { continue };
+            let held = holder(self.segment.file(), lane_lock_byte(lane));
+            if !worker.is_self() && matches!(held, Ok(Holder::Free)) {
+                let _ = self.inspections.try_send(Inspection::Worker { lane, owner, worker });
+            }
+        }
+    }
+
+    fn keep_vigil(&mut self) {
+        let trusted = clock::counter_is_system_clock_now();
+        self.control.counter_is_clock.store(trusted, Ordering::Relaxed);
+        for finding in self.vigil.look() {
+            self.journal.note(Note::File(finding));
+            if finding == super::vigil::Finding::Truncated {
+                self.control.truncated.store(true, Ordering::Release);
+                self.answers.attention.call();
+            }
+        }
+    }
+
+    fn tell_admission(
+        &mut self,
+        question: (u32, hangwatch_core::lane::OwnerWord),
+        admission: Admission,
+        worker: Option<Arc<Admitted>>,
+        facts: Arc<super::facts::LaneFacts>,
+    ) {
+        let (lane, owner) = question;
+        match &worker {
+            Some(worker) => self.roster.seat(lane, owner, worker.id),
+            None => self.roster.vacate(lane),
+        }
+        self.answers.tell(Answer::Admission { lane, owner, admission, worker, facts });
+    }
+}

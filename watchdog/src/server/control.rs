@@ -1,0 +1,118 @@
+//! What the threads of one server share, and what its handle can ask of them.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Where a server stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It waits for another watchdog's end.
+    Standby,
+    /// It serves.
+    Serving,
+    /// It has ended.
+    Ended(Ended),
+}
+
+/// Why a server ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to.
+    Stopped,
+    /// The segment's file was cut short.
+    Truncated,
+    /// A thread of it panicked.
+    Panicked,
+    /// It could not begin to serve, as said by an event.
+    Failed,
+}
+
+/// What the threads share.
+#[derive(Debug)]
+pub(super) struct Control {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// The tick is to end.
+    pub(super) stop: AtomicBool,
+    /// The clerk found the file cut short.
+    pub(super) truncated: AtomicBool,
+    /// A thread other than the tick's panicked.
+    pub(super) panicked: AtomicBool,
+    /// Whether the kernel keeps time by the counter.
+    pub(super) counter_is_clock: AtomicBool,
+    pub(super) workers: AtomicUsize,
+    pub(super) ticks: AtomicU64,
+    pub(super) last_tick_at: AtomicU64,
+    pub(super) late_ns: AtomicU64,
+    pub(super) latest_ns: AtomicU64,
+    pub(super) braked: AtomicBool,
+    pub(super) reaped: AtomicU64,
+}
+
+impl Control {
+    pub(super) fn new(state: State) -> Control {
+        Control {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            stop: AtomicBool::new(false),
+            truncated: AtomicBool::new(false),
+            panicked: AtomicBool::new(false),
+            counter_is_clock: AtomicBool::new(hangwatch::sys::clock::counter_is_system_clock_now()),
+            workers: AtomicUsize::new(0),
+            ticks: AtomicU64::new(0),
+            last_tick_at: AtomicU64::new(0),
+            late_ns: AtomicU64::new(0),
+            latest_ns: AtomicU64::new(0),
+            braked: AtomicBool::new(false),
+            reaped: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends, unless it has ended already; which end it was.
+    pub(super) fn end(&self, ended: Ended) -> Ended {
+        let mut state = self.state();
+        if let State::Ended(first) = &*state {
+            return first.clone();
+        }
+        *state = State::Ended(ended.clone());
+        self.changed.notify_all();
+        ended
+    }
+
+    /// Ends if it is still waiting to serve; whether it was.
+    pub(super) fn end_standby(&self) -> bool {
+        let mut state = self.state();
+        if *state != State::Standby {
+            return false;
+        }
+        *state = State::Ended(Ended::Stopped);
+        self.changed.notify_all();
+        true
+    }
+
+    /// Begins to serve; false where it was ended before it began.
+    pub(super) fn begin(&self) -> bool {
+        let mut state = self.state();
+        if matches!(*state, State::Ended(_)) {
+            return false;
+        }
+        *state = State::Serving;
+        self.changed.notify_all();
+        true
+    }
+
+    /// Waits until it has ended.
+    pub(super) fn wait(&self) -> Ended {
+        let mut state = self.state();
+        loop {
+            if let State::Ended(ended) = &*state {
+                return ended.clone();
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}

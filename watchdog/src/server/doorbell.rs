@@ -1,0 +1,157 @@
+//! The doorbell: how the tick sleeps, and how it is woken from within this process.
+//!
+//! [`Doorbell`] is the tick's [`Sleep`] over the segment's futex. [`Attention`] is what the other
+//! threads of the watchdog call when they have something for the tick.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use hangwatch::sys::{clock, crash, futex};
+use hangwatch_core::news::Sleep;
+use hangwatch_core::time::Nanos;
+
+/// How long before a deadline the tick wakes to prepare for it (see [`Doorbell::sleep`]), ns.
+pub(super) const LEAD_NS: u64 = 500_000;
+
+/// Calls the tick, from any thread of this process.
+#[derive(Clone)]
+pub(super) struct Attention {
+    word: &'static AtomicU32,
+    wanted: Arc<AtomicBool>,
+}
+
+impl Attention {
+    pub(super) fn new(word: &'static AtomicU32) -> Attention {
+        Attention { word, wanted: Arc::default() }
+    }
+
+    /// There is something for the tick. Call it after it is there.
+    pub(super) fn call(&self) {
+        // Release: pairs with the Acquire in `take` and `is_wanted`: what it is called for is there.
+        self.wanted.store(true, Ordering::Release);
+        // Release: pairs with the Acquire in `prepare`: a sleeper that missed the flag sees the word
+        // changed, one that saw the word sees the flag.
+        self.word.fetch_add(1, Ordering::Release);
+        futex::wake(self.word);
+    }
+
+    /// Whether it was called since the last time.
+    pub(super) fn take(&self) -> bool {
+        self.wanted.swap(false, Ordering::AcqRel)
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Acquire)
+    }
+}
+
+/// The tick's sleep.
+pub(super) struct Doorbell {
+    attention: Attention,
+    expected: u32,
+    prepared_at: Nanos,
+    interval_ns: u64,
+    /// Wake no later than this, whatever the table says.
+    pub(super) wake_by: Nanos,
+    /// How late the last sleep that ran its full time ended, ns.
+    pub(super) late_ns: u64,
+}
+
+impl Doorbell {
+    /// The doorbell of a watchdog that ticks every `interval_ns`.
+    pub(super) fn new(attention: Attention, interval_ns: u64) -> Doorbell {
+        Doorbell {
+            attention,
+            expected: 0,
+            prepared_at: Nanos(0),
+            interval_ns,
+            wake_by: Nanos::NEVER,
+            late_ns: 0,
+        }
+    }
+
+    /// When to wake for `until`. For a deadline a little earlier first: by then most workers have
+    /// released, and what is left can be asked about before it is due.
+    fn wake_at(&self, until: Nanos) -> Nanos {
+        let is_deadline =
+            until.since(self.prepared_at) < self.interval_ns - LEAD_NS.min(self.interval_ns / 2);
+        let early = Nanos(until.0.saturating_sub(LEAD_NS));
+        let at =
+            if is_deadline && early.since(self.prepared_at) > LEAD_NS / 5 { early } else { until };
+        at.min(self.wake_by)
+    }
+}
+
+impl Sleep for Doorbell {
+    fn prepare(&mut self) {
+        // Acquire: pairs with the Release of whoever rings.
+        self.expected = self.attention.word.load(Ordering::Acquire);
+        self.prepared_at = Nanos(clock::monotonic_ns());
+    }
+
+    fn sleep(&mut self, until: Nanos) {
+        crash::point("sleep");
+        // Asked after `prepare`: what calls from now on changes the word.
+        if self.attention.is_wanted() {
+            return;
+        }
+        let at = self.wake_at(until);
+        match futex::wait_until(self.attention.word, self.expected, Some(at.0)) {
+            Ok(futex::Woken::TimedOut) => self.late_ns = Nanos(clock::monotonic_ns()).since(at),
+            Ok(_) => {}
+            // The word's page is gone. Whoever only tried again would spin.
+            Err(_) => sleep_until(at),
+        }
+    }
+}
+
+/// Sleeps with no doorbell.
+fn sleep_until(at: Nanos) {
+    let left_ns = at.since(Nanos(clock::monotonic_ns()));
+    std::thread::sleep(std::time::Duration::from_nanos(left_ns));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn doorbell() -> Doorbell {
+        let word: &'static AtomicU32 = Box::leak(Box::default());
+        Doorbell::new(Attention::new(word), 100_000_000)
+    }
+
+    #[test]
+    fn a_call_between_the_drain_and_the_sleep_is_not_slept_through() {
+        let mut doorbell = doorbell();
+        doorbell.attention.call();
+        doorbell.prepare();
+        doorbell.sleep(Nanos::NEVER);
+        assert!(doorbell.attention.take());
+        doorbell.prepare();
+        doorbell.attention.call();
+        doorbell.sleep(Nanos::NEVER);
+        assert!(doorbell.attention.take() && !doorbell.attention.take());
+    }
+
+    #[test]
+    fn a_deadline_is_woken_for_ahead_once_and_the_interval_is_not() {
+        let mut doorbell = doorbell();
+        doorbell.prepared_at = Nanos(1_000_000_000);
+        let at = |ns: u64| Nanos(1_000_000_000 + ns);
+        assert_eq!(doorbell.wake_at(at(50_000_000)), at(50_000_000 - LEAD_NS));
+        assert_eq!(doorbell.wake_at(at(LEAD_NS)), at(LEAD_NS), "woken ahead already");
+        assert_eq!(doorbell.wake_at(at(100_000_000)), at(100_000_000), "the interval");
+        doorbell.wake_by = at(7);
+        assert_eq!(doorbell.wake_at(at(100_000_000)), at(7));
+    }
+
+    #[test]
+    fn a_sleep_ends_at_its_time() {
+        let mut doorbell = doorbell();
+        doorbell.prepare();
+        let until = Nanos(clock::monotonic_ns()).plus(2_000_000);
+        doorbell.sleep(until.plus(LEAD_NS));
+        assert!(clock::monotonic_ns() >= until.0);
+        sleep_until(Nanos(0));
+    }
+}

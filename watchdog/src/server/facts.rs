@@ -1,0 +1,74 @@
+//! What is known of a worker, for the log and for the reap: taken once, when it is admitted.
+
+use std::sync::OnceLock;
+
+use hangwatch::sys::identity::Process;
+use hangwatch::sys::process::Image;
+use hangwatch_core::expiry::WorkerId;
+use hangwatch_core::lane::Lane;
+use rustix::process::getpid;
+
+/// A process that was admitted.
+#[derive(Debug)]
+pub(super) struct Admitted {
+    pub(super) id: WorkerId,
+    pub(super) process: Process,
+    /// The program it ran when it was admitted, where that can be told.
+    pub(super) image: Option<Image>,
+    /// How it calls itself: filled in by the inspector, who may be late.
+    pub(super) command: OnceLock<Command>,
+}
+
+/// What a process calls itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Command {
+    /// The name of its first thread, up to 15 bytes.
+    pub name: String,
+    /// Its arguments, the program first. Empty where they cannot be read (yet).
+    pub arguments: Vec<String>,
+}
+
+impl Admitted {
+    pub(super) fn pid(&self) -> u32 {
+        self.process.pid.as_raw_pid().unsigned_abs()
+    }
+
+    /// Whether it is this very process.
+    pub(super) fn is_self(&self) -> bool {
+        self.process.pid == getpid()
+    }
+}
+
+/// What a lane's owner said about itself when it attached. Claims.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LaneFacts {
+    /// The pid, in the owner's own PID namespace.
+    pub claimed_pid: u32,
+    /// The thread, in the owner's own PID namespace.
+    pub tid: u64,
+    /// The thread's name.
+    pub thread: String,
+    /// The job.
+    pub job: String,
+    /// The rank in the job.
+    pub rank: Option<u64>,
+    /// The number of ranks.
+    pub world_size: Option<u64>,
+    /// The rank on this host.
+    pub local_rank: Option<u64>,
+}
+
+impl LaneFacts {
+    pub(super) fn of(lane: Lane<'_>) -> LaneFacts {
+        let identity = lane.identity();
+        LaneFacts {
+            claimed_pid: lane.owner().pid(),
+            tid: identity.tid,
+            thread: lane.thread_name(),
+            job: lane.job(),
+            rank: identity.rank.checked_sub(1),
+            world_size: Some(identity.world_size).filter(|&size| size > 0),
+            local_rank: identity.local_rank.checked_sub(1),
+        }
+    }
+}

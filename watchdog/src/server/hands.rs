@@ -1,0 +1,315 @@
+//! The hands: what a reap does to processes, through pidfds and nothing else.
+//!
+//! From a deadline to its signal there are two system calls: whether the lane's lock still stands
+//! (`F_GETLK`), and the signal. What else must be known, whether a debugger, a freezer or an exec is
+//! behind the silence, was asked of the clerk before: the tick wakes a little ahead of a deadline to
+//! do so.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use hangwatch::sys::lock::{Holder, holder};
+use hangwatch::sys::pidfd::{SignalError, Signalled};
+use hangwatch::sys::{clock, crash};
+use hangwatch::{Segment, lane_lock_byte};
+use hangwatch_core::expiry::{ExpiredTimer, WorkerId};
+use hangwatch_core::lane::OwnerWord;
+use hangwatch_core::reap::{Event, Evidence, Hands, Hold, Sent, Verdict};
+use hangwatch_core::time::Nanos;
+
+use super::clerk::Desk;
+use super::facts::{Admitted, LaneFacts};
+use super::journal::{Journal, Note, TimerNote};
+use super::messages::Question;
+use super::options::OwnProcess;
+
+/// How old an answer about a worker may be when it is signalled, ns.
+const FRESH_NS: u64 = 5_000_000;
+/// How soon an answer is looked for again, ns.
+const SOON_NS: u64 = 200_000;
+/// How soon it is asked for again, and looked for at leisure, ns.
+const AGAIN_NS: u64 = 20_000_000;
+/// How long an overdue worker is spared for want of an answer about what may hold it up, ns. (For
+/// want of an answer about an exec, it is spared for ever.)
+const SPARED_NS: u64 = 1_000_000_000;
+
+/// Why a signal was not sent.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HandsError {
+    #[error(transparent)]
+    Signal(#[from] SignalError),
+    #[error("the worker is the watchdog's own process, which is spared")]
+    OwnProcess,
+    #[error("the worker is not known")]
+    Unknown,
+}
+
+/// A worker, and what was asked about it last.
+struct Known {
+    worker: Arc<Admitted>,
+    /// It runs another program now: nothing may be sent to it, and it counts as dead.
+    execd: bool,
+    standing: Option<(Nanos, Option<Hold>)>,
+    asked: Asked,
+}
+
+/// When something was asked.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    first_at: Option<Nanos>,
+    last_at: Option<Nanos>,
+}
+
+impl Asked {
+    /// Whether to ask (again) now.
+    fn is_due(&mut self, now: Nanos) -> bool {
+        self.first_at.get_or_insert(now);
+        if self.last_at.is_some_and(|at| now.since(at) < AGAIN_NS) {
+            return false;
+        }
+        self.last_at = Some(now);
+        true
+    }
+
+    fn since_first_ns(&self, now: Nanos) -> u64 {
+        self.first_at.map_or(0, |at| now.since(at))
+    }
+
+    /// When to look for the answer.
+    fn look_at(&self, now: Nanos) -> Nanos {
+        let is_overdue = self.since_first_ns(now) > AGAIN_NS;
+        now.plus(if is_overdue { AGAIN_NS } else { SOON_NS })
+    }
+}
+
+/// A lane of which an answer about its missing lock is awaited or known.
+struct Unlocked {
+    owner: OwnerWord,
+    same_program_at: Option<Nanos>,
+    asked: Asked,
+}
+
+/// The hands of a server.
+pub(super) struct ProcessHands {
+    segment: Segment,
+    desk: Desk,
+    journal: Journal,
+    own_process: OwnProcess,
+    /// Whether anything is to be asked about what holds a worker up.
+    holds_matter: bool,
+    known: HashMap<WorkerId, Known>,
+    lanes: Vec<Option<Arc<LaneFacts>>>,
+    unlocked: HashMap<u32, Unlocked>,
+    pub(super) reaped: u64,
+}
+
+impl ProcessHands {
+    pub(super) fn new(
+        segment: Segment,
+        desk: Desk,
+        journal: Journal,
+        own_process: OwnProcess,
+        holds_matter: bool,
+    ) -> ProcessHands {
+        ProcessHands {
+            lanes: vec![None; segment.geometry().lanes as usize],
+            segment,
+            desk,
+            journal,
+            own_process,
+            holds_matter,
+            known: HashMap::new(),
+            unlocked: HashMap::new(),
+            reaped: 0,
+        }
+    }
+
+    pub(super) fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
+    /// Takes note of who owns a lane.
+    pub(super) fn learn(
+        &mut self,
+        lane: u32,
+        facts: Arc<LaneFacts>,
+        worker: Option<Arc<Admitted>>,
+    ) {
+        if let Some(place) = self.lanes.get_mut(lane as usize) {
+            *place = Some(facts);
+        }
+        self.unlocked.remove(&lane);
+        let Some(worker) = worker else { return };
+        if !self.known.contains_key(&worker.id) {
+            self.journal.note(Note::Admitted(Arc::clone(&worker)));
+            let known = Known { worker, execd: false, standing: None, asked: Asked::default() };
+            self.known.insert(known.worker.id, known);
+        }
+    }
+
+    pub(super) fn stood(&mut self, worker: WorkerId, at: Nanos, hold: Option<Hold>) {
+        if let Some(known) = self.known.get_mut(&worker) {
+            known.standing = Some((at, hold));
+            known.asked = Asked::default();
+        }
+    }
+
+    pub(super) fn ran_same_program(&mut self, lane: u32, owner: OwnerWord, at: Nanos) {
+        if let Some(unlocked) = self.unlocked.get_mut(&lane)
+            && unlocked.owner == owner
+        {
+            unlocked.same_program_at = Some(at);
+            unlocked.asked = Asked::default();
+        }
+    }
+
+    /// The worker runs another program: from here on it is as good as dead.
+    pub(super) fn execd(&mut self, worker: WorkerId) {
+        if let Some(known) = self.known.get_mut(&worker) {
+            known.execd = true;
+        }
+    }
+
+    /// Forgets a worker that is gone.
+    pub(super) fn forget(&mut self, worker: WorkerId) -> Option<Arc<Admitted>> {
+        self.known.remove(&worker).map(|known| known.worker)
+    }
+
+    /// A deadline of this worker is near: asks what will have to be known.
+    pub(super) fn prepare(&mut self, now: Nanos, worker: WorkerId) {
+        let Some(known) = self.known.get_mut(&worker) else { return };
+        let fresh = known.standing.is_some_and(|(at, _)| now.since(at) < FRESH_NS / 2);
+        if self.holds_matter && !fresh && known.asked.is_due(now) {
+            self.desk.ask(Question::Standing { worker });
+        }
+    }
+
+    pub(super) fn facts_of(&self, lane: u32) -> Option<Arc<LaneFacts>> {
+        self.lanes.get(lane as usize)?.clone()
+    }
+
+    pub(super) fn timer_note(&self, worker: Option<WorkerId>, timer: &ExpiredTimer) -> TimerNote {
+        let known = worker.and_then(|worker| self.known.get(&worker));
+        TimerNote {
+            timer: *timer,
+            worker: known.map(|known| Arc::clone(&known.worker)),
+            owner: self.facts_of(timer.lane),
+        }
+    }
+
+    /// Whether the lane's lock stands, or the worker is known to be the program it was all the same.
+    fn lock_verdict(&mut self, now: Nanos, worker: WorkerId, lane: u32) -> Verdict {
+        let Some(known) = self.known.get(&worker) else {
+            return Verdict::Wait(now.plus(AGAIN_NS));
+        };
+        // The kernel keeps silent about a process's own locks, and this one has not exec'd.
+        if known.worker.is_self() {
+            return Verdict::Go;
+        }
+        let held = holder(self.segment.file(), lane_lock_byte(lane));
+        if matches!(held, Ok(Holder::Process(pid)) if pid == known.worker.process.pid) {
+            return Verdict::Go;
+        }
+        let owner = self.segment.words().lane(lane).owner();
+        let unlocked = self.unlocked.entry(lane).or_insert(Unlocked {
+            owner,
+            same_program_at: None,
+            asked: Asked::default(),
+        });
+        if unlocked.owner != owner {
+            *unlocked = Unlocked { owner, same_program_at: None, asked: Asked::default() };
+        }
+        if unlocked.same_program_at.is_some_and(|at| now.since(at) < FRESH_NS) {
+            return Verdict::Go;
+        }
+        if unlocked.asked.is_due(now) {
+            self.desk.ask(Question::Unlocked { lane, owner, worker });
+        }
+        Verdict::Wait(unlocked.asked.look_at(now))
+    }
+
+    /// Whether something holds the worker up that is not its own doing.
+    fn hold_verdict(&mut self, now: Nanos, worker: WorkerId) -> Verdict {
+        let Some(known) = self.known.get_mut(&worker).filter(|_| self.holds_matter) else {
+            return Verdict::Go;
+        };
+        match known.standing {
+            Some((at, hold)) if now.since(at) < FRESH_NS => hold.map_or(Verdict::Go, Verdict::Held),
+            _ => {
+                if known.asked.is_due(now) {
+                    self.desk.ask(Question::Standing { worker });
+                }
+                if known.asked.since_first_ns(now) > SPARED_NS {
+                    return Verdict::Go;
+                }
+                Verdict::Wait(known.asked.look_at(now))
+            }
+        }
+    }
+}
+
+impl Hands for ProcessHands {
+    type Error = HandsError;
+
+    fn verdict(&mut self, now: Nanos, worker: WorkerId, lane: u32) -> Verdict {
+        crash::point("verdict");
+        match self.lock_verdict(now, worker, lane) {
+            Verdict::Go => self.hold_verdict(now, worker),
+            other => other,
+        }
+    }
+
+    fn evidence(&mut self, _: Nanos, _: WorkerId, _: &[ExpiredTimer]) -> Evidence {
+        crash::point("condemned");
+        Evidence::Ready
+    }
+
+    fn signal(&mut self, worker: WorkerId, signal: u8) -> Result<Sent, HandsError> {
+        let known = self.known.get(&worker).ok_or(HandsError::Unknown)?;
+        // To a dead process whose parent has not waited for it the kernel would "send" it.
+        if known.execd || known.worker.process.pidfd.is_dead() {
+            return Ok(Sent::Gone);
+        }
+        if known.worker.is_self() && self.own_process == OwnProcess::Spare {
+            return Err(HandsError::OwnProcess);
+        }
+        crash::point("signal");
+        let sent = known.worker.process.pidfd.signal_number(signal)?;
+        crash::point("signalled");
+        Ok(match sent {
+            Signalled::Sent => Sent::At(Nanos(clock::monotonic_ns())),
+            Signalled::Gone => Sent::Gone,
+        })
+    }
+
+    fn is_dead(&mut self, worker: WorkerId) -> bool {
+        let known = self.known.get(&worker);
+        known.is_none_or(|known| known.execd || known.worker.process.pidfd.is_dead())
+    }
+
+    fn note(&mut self, event: Event<'_, HandsError>) {
+        let known = |worker| self.known.get(&worker).map(|known| Arc::clone(&known.worker));
+        let note = match event {
+            Event::Expiry { worker, timer, signal, late_ns, outcome } => {
+                if outcome == hangwatch_core::reap::Outcome::Reaped {
+                    self.reaped += 1;
+                }
+                let timer = self.timer_note(Some(worker), timer);
+                Some(Note::Expiry { timer, signal, late_ns, outcome })
+            }
+            Event::Held { worker, timer, hold } => {
+                Some(Note::Held { timer: self.timer_note(Some(worker), timer), hold })
+            }
+            Event::Braked { max_reaps } => Some(Note::Braked { max_reaps }),
+            Event::Signalled { worker, signal } => {
+                known(worker).map(|worker| Note::Signalled { worker, signal })
+            }
+            Event::Failed { worker, error } => {
+                known(worker).map(|worker| Note::ReapFailed { worker, error: error.to_string() })
+            }
+        };
+        if let Some(note) = note {
+            self.journal.note(note);
+        }
+    }
+}

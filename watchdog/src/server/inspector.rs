@@ -1,0 +1,97 @@
+//! The inspector: the thread that reads other processes' memory maps and command lines.
+//!
+//! Such a read can wait for a lock that a hung process holds over its own memory, for ever. So nobody
+//! waits for the inspector: without it, events lack command lines, and lanes without a lock are
+//! neither freed nor reaped; all else goes on. It has no part in a signal to a worker whose lane's
+//! lock holds.
+
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use hangwatch::Segment;
+use hangwatch::sys::clock;
+use hangwatch::sys::identity::{Claim, Claimed, claimed_process};
+use hangwatch::sys::process;
+use hangwatch_core::expiry::Admission;
+use hangwatch_core::lane::OwnerWord;
+use hangwatch_core::time::Nanos;
+use rustix::process::Pid;
+
+use super::facts::{Admitted, Command, LaneFacts};
+use super::messages::{Answer, Answers};
+
+/// What the inspector is asked.
+#[derive(Clone, Debug)]
+pub(super) enum Inspection {
+    /// What does it call itself?
+    Describe(Arc<Admitted>),
+    /// Its lane has no lock: does this admitted worker still run the program it was admitted with?
+    Worker { lane: u32, owner: OwnerWord, worker: Arc<Admitted> },
+    /// The lane has no lock and its claimant lives: does it have the segment mapped?
+    Claimant { lane: u32, owner: OwnerWord, claim: Claim, facts: Arc<LaneFacts> },
+}
+
+/// Inspects until nobody asks any more.
+pub(super) fn run(segment: Segment, inspections: &Receiver<Inspection>, answers: &Answers) {
+    let file = segment.file().id();
+    let maps = |pid: Pid| process::maps_segment(pid, file);
+    while let Ok(inspection) = inspections.recv() {
+        match inspection {
+            Inspection::Describe(worker) => describe(&worker),
+            Inspection::Worker { lane, owner, worker } => {
+                let at = Nanos(clock::monotonic_ns());
+                match runs_same_program(&worker, maps) {
+                    Some(true) => answers.tell(Answer::SameProgram { lane, owner, at }),
+                    Some(false) => answers.tell(Answer::Execd { worker: worker.id }),
+                    None => {}
+                }
+            }
+            Inspection::Claimant { lane, owner, claim, facts } => {
+                let admission = claimant(&claim, maps);
+                answers.tell(Answer::Admission { lane, owner, admission, worker: None, facts });
+            }
+        }
+    }
+}
+
+/// Whether the worker still runs the program it was admitted with; `None` where that cannot be said,
+/// or it is dead.
+fn runs_same_program(
+    worker: &Admitted,
+    maps: impl Fn(Pid) -> std::io::Result<bool>,
+) -> Option<bool> {
+    let pid = worker.process.pid;
+    let image = process::image(pid).ok()?;
+    let maps = maps(pid).ok()?;
+    // Asked last: what was read before was read of it.
+    if worker.process.pidfd.is_dead() {
+        return None;
+    }
+    // A program that attached anew after its exec has the segment mapped, and is another all the same.
+    let same_image = worker.image.is_none() || image == worker.image;
+    Some(maps && same_image)
+}
+
+/// A living claimant of a lane without a lock: one that closed its descriptors, or that has exec'd.
+fn claimant(claim: &Claim, maps: impl Fn(Pid) -> std::io::Result<bool>) -> Admission {
+    let Some(pid) = i32::try_from(claim.pid).ok().and_then(Pid::from_raw) else {
+        return Admission::Unknown;
+    };
+    let maps = maps(pid);
+    // Asked again: what was read was read of it, if it lives.
+    match (claimed_process(claim), maps) {
+        (Claimed::Dead, _) | (Claimed::Alive, Ok(false)) => Admission::Gone,
+        (Claimed::Alive, Ok(true)) => Admission::Unattestable,
+        _ => Admission::Unknown,
+    }
+}
+
+fn describe(worker: &Admitted) {
+    let pid = worker.process.pid;
+    let name = process::comm(pid).ok().flatten().unwrap_or_default();
+    let arguments = process::cmdline(pid).ok().flatten().unwrap_or_default();
+    // Dead by now, what was read may be of another process.
+    if !worker.process.pidfd.is_dead() {
+        let _ = worker.command.set(Command { name, arguments });
+    }
+}

@@ -1,0 +1,177 @@
+//! The journal: what the tick and the clerk note down, and the thread that makes events of it.
+//!
+//! Noting never waits: where there is no room, the note is lost and counted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use hangwatch::Segment;
+use hangwatch::sys::process::wchan;
+use hangwatch_core::expiry::ExpiredTimer;
+use hangwatch_core::reap::{Hold, Outcome};
+
+use super::control::Ended;
+use super::events::{Expiry, ExpiryOutcome, Leaving, ServerEvent, TimerFacts, What, WorkerFacts};
+use super::facts::{Admitted, LaneFacts};
+use super::vigil::Finding;
+
+/// Notes kept at most until the log has taken them.
+const NOTES: usize = 4096;
+
+/// A timer as it is noted: everything slow is left to the log's thread.
+#[derive(Clone, Debug)]
+pub(super) struct TimerNote {
+    pub(super) timer: ExpiredTimer,
+    pub(super) worker: Option<Arc<Admitted>>,
+    pub(super) owner: Option<Arc<LaneFacts>>,
+}
+
+/// What is noted.
+#[derive(Clone, Debug)]
+pub(super) enum Note {
+    Standby,
+    Serving { adopted_lanes: u32 },
+    Ended(Ended),
+    Admitted(Arc<Admitted>),
+    Left { worker: Arc<Admitted>, how: Leaving },
+    Expiry { timer: TimerNote, signal: u8, late_ns: u64, outcome: Outcome },
+    Unattestable { timer: TimerNote, late_ns: u64 },
+    Warning(TimerNote),
+    Held { timer: TimerNote, hold: Hold },
+    Signalled { worker: Arc<Admitted>, signal: u8 },
+    ReapFailed { worker: Arc<Admitted>, error: String },
+    Braked { max_reaps: u32 },
+    BrakeReleased,
+    Quarantined { lane: u32, owner: Option<Arc<LaneFacts>> },
+    Stalled { length_ns: u64 },
+    Admission(String),
+    Unprotected(String),
+    File(Finding),
+    Panicked(String),
+}
+
+/// Where notes go.
+#[derive(Clone)]
+pub(super) struct Journal {
+    notes: SyncSender<Note>,
+    lost: Arc<AtomicU64>,
+    /// Notes taken and not yet told.
+    open: Arc<AtomicU64>,
+}
+
+/// The other end.
+pub(super) struct Reader {
+    notes: Receiver<Note>,
+    lost: Arc<AtomicU64>,
+    open: Arc<AtomicU64>,
+}
+
+/// A journal and its reader.
+pub(super) fn journal() -> (Journal, Reader) {
+    let (sender, notes) = sync_channel(NOTES);
+    let (lost, open) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+    let journal = Journal { notes: sender, lost: Arc::clone(&lost), open: Arc::clone(&open) };
+    (journal, Reader { notes, lost, open })
+}
+
+impl Journal {
+    /// Notes something down, or counts it as lost.
+    pub(super) fn note(&self, note: Note) {
+        // Relaxed: counts.
+        self.open.fetch_add(1, Ordering::Relaxed);
+        if self.notes.try_send(note).is_err() {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether everything noted has been told.
+    pub(super) fn is_read(&self) -> bool {
+        self.open.load(Ordering::Relaxed) == 0
+    }
+}
+
+impl Reader {
+    /// Makes events of the notes until nobody notes any more.
+    pub(super) fn run(self, segment: Segment, mut log: impl FnMut(ServerEvent)) {
+        let segment_name = segment.name();
+        let mut tell = |what| log(ServerEvent { segment: segment_name, what });
+        while let Ok(note) = self.notes.recv() {
+            tell(what(segment, note));
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            let events = self.lost.swap(0, Ordering::Relaxed);
+            if events > 0 {
+                tell(What::Lost { events });
+            }
+        }
+    }
+}
+
+fn worker_facts(worker: &Admitted) -> WorkerFacts {
+    let command = worker.command.get().cloned().unwrap_or_default();
+    WorkerFacts { pid: worker.pid(), command }
+}
+
+fn timer_facts(segment: Segment, note: &TimerNote) -> TimerFacts {
+    let detail = note.timer.detail;
+    let scope = segment.words().names().name(detail.scope);
+    TimerFacts {
+        lane: note.timer.lane,
+        timer: note.timer.timer,
+        worker: note.worker.as_deref().map(worker_facts),
+        owner: note.owner.as_deref().cloned().unwrap_or_default(),
+        scope: scope.map_or_else(|| "(unknown)".to_owned(), |name| name.as_str().to_owned()),
+        kind: detail.kind,
+        acquired_at_ns: detail.acquired_at.0,
+        deadline_ns: note.timer.deadline.0,
+    }
+}
+
+fn what(segment: Segment, note: Note) -> What {
+    let timer = |note: &TimerNote| Box::new(timer_facts(segment, note));
+    match note {
+        Note::Standby => What::Standby,
+        Note::Serving { adopted_lanes } => What::Serving { adopted_lanes },
+        Note::Ended(ended) => What::Ended(ended),
+        Note::Admitted(worker) => What::Admitted(worker_facts(&worker)),
+        Note::Left { worker, how } => What::Left { worker: worker_facts(&worker), how },
+        Note::Expiry { timer, signal, late_ns, outcome } => {
+            let unkillable = timer.worker.as_ref().filter(|_| outcome == Outcome::Unkillable);
+            let wait_channel =
+                unkillable.and_then(|worker| wchan(worker.process.pid).ok().flatten());
+            What::Expired(Box::new(Expiry {
+                timer: timer_facts(segment, &timer),
+                signal,
+                late_ns,
+                outcome: ExpiryOutcome::Reap(outcome),
+                wait_channel,
+            }))
+        }
+        Note::Unattestable { timer, late_ns } => What::Expired(Box::new(Expiry {
+            timer: timer_facts(segment, &timer),
+            signal: 0,
+            late_ns,
+            outcome: ExpiryOutcome::Unattestable,
+            wait_channel: None,
+        })),
+        Note::Warning(note) => What::Warning(timer(&note)),
+        Note::Held { timer: note, hold } => What::Held { timer: timer(&note), hold },
+        Note::Signalled { worker, signal } => {
+            What::Signalled { worker: worker_facts(&worker), signal }
+        }
+        Note::ReapFailed { worker, error } => {
+            What::ReapFailed { worker: worker_facts(&worker), error }
+        }
+        Note::Braked { max_reaps } => What::Braked { max_reaps },
+        Note::BrakeReleased => What::BrakeReleased,
+        Note::Quarantined { lane, owner } => {
+            What::Quarantined { lane, facts: owner.as_deref().cloned().unwrap_or_default() }
+        }
+        Note::Stalled { length_ns } => What::Stalled { length_ns },
+        Note::Admission(error) => What::AdmissionFailed { error },
+        Note::Unprotected(error) => What::Unprotected { error },
+        Note::File(finding) => What::File(finding),
+        Note::Panicked(message) => What::Panicked { message },
+    }
+}

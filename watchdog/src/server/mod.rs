@@ -1,0 +1,309 @@
+//! The server: the watchdog as a library.
+//!
+//! [`Server::start`] takes the segment's watchdog lock, adopts what is in the segment and serves it
+//! from threads of its own until [`Server::stop`]:
+//!
+//! ```text
+//!            questions              inspections
+//!   tick  ------------->  clerk  ---------------->  inspector
+//!    |  <---- answers ------+-------- answers --------+
+//!    +--------- notes ------+---------> journal -> log, on a thread of its own
+//! ```
+//!
+//! * The tick (`serve`, `doorbell`, `hands`, `calibrate`) runs the core's loop. It never waits but
+//!   for the doorbell: no file, no `/proc`, no channel can hold it up.
+//! * The clerk (`clerk`) asks the kernel who owns which lane and hears when a process dies.
+//! * The inspector (`inspector`) reads what a hung process can keep it waiting for, for ever.
+//! * The journal (`journal`, [`events`]) tells what happened.
+//!
+//! ```no_run
+//! use hangwatch::{CreateOptions, Segment};
+//! use hangwatch_cli::server::{Server, ServerOptions, events};
+//!
+//! let segment = Segment::create("train", CreateOptions::default())?;
+//! let server = Server::start(segment, ServerOptions::default(), |event| events::emit(&event))?;
+//! // ... workers attach, hang and are reaped ...
+//! println!("{:?}", server.stop());
+//! Segment::remove("train")?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! What it does not do: it removes no segment; it signals nobody whose lane the kernel does not vouch
+//! for; and where its own process is paused, suspended or starved it acts late, and says so.
+
+mod calibrate;
+mod clerk;
+mod control;
+mod doorbell;
+mod error;
+pub mod events;
+mod facts;
+mod hands;
+mod inspector;
+mod journal;
+mod lock;
+mod messages;
+mod options;
+mod protect;
+mod serve;
+mod sigbus;
+mod vigil;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use hangwatch::Segment;
+use hangwatch::sys::clock;
+use hangwatch::sys::fork::Canary;
+use hangwatch_core::policy::Policy;
+use hangwatch_core::time::Nanos;
+
+pub use self::control::{Ended, State};
+pub use self::error::ServeError;
+pub use self::events::ServerEvent;
+pub use self::facts::{Command, LaneFacts};
+pub use self::options::{
+    Ask, Holds, OnPanic, OwnProcess, Protection, ServerOptions, Standby, Treatment,
+};
+pub use self::vigil::Finding;
+
+use self::control::Control;
+use self::doorbell::Attention;
+use self::journal::{Journal, Note};
+use self::lock::WatchLock;
+use self::serve::{Parts, STACK_BYTES};
+
+/// Commands that wait for the tick at most.
+const COMMANDS: usize = 16;
+/// How long a dying server waits for its last event to be logged.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// A running server. Dropped, it stops as by [`Server::stop`].
+pub struct Server {
+    segment: Segment,
+    control: Arc<Control>,
+    attention: Attention,
+    commands: SyncSender<serve::Command>,
+    /// In a forked child the threads are not there to be joined.
+    canary: Canary,
+    tick: Option<JoinHandle<()>>,
+    log: Option<JoinHandle<()>>,
+}
+
+/// How a server is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Where it stands.
+    pub state: State,
+    /// When its last tick ended; 0 before the first.
+    pub last_tick_at: Nanos,
+    /// How late its last full sleep ended.
+    pub late: Duration,
+    /// The latest that any ended.
+    pub latest: Duration,
+    /// Whether the brake holds.
+    pub braked: bool,
+    /// Processes admitted and alive.
+    pub workers: usize,
+    /// Ticks since it began to serve.
+    pub ticks: u64,
+    /// Expiries that ended with a reaped worker since it began to serve.
+    pub reaped: u64,
+}
+
+impl Health {
+    /// Whether everything is as it should be at `now`: it serves, the brake does not hold, and it
+    /// ticked within `max_interval` and a second.
+    pub fn is_good(&self, now: Nanos, max_interval: Duration) -> bool {
+        let overdue = self.last_tick_at + max_interval + Duration::from_secs(1);
+        self.state == State::Serving && !self.braked && (self.ticks == 0 || now < overdue)
+    }
+}
+
+/// What a server did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// Why it ended.
+    pub ended: Ended,
+    /// Its health at the end.
+    pub health: Health,
+}
+
+impl Server {
+    /// Serves `segment`; `log` is called for every event, on a thread of its own, and may take its
+    /// time: events it is too slow for are lost and counted, nothing waits for it.
+    ///
+    /// With [`Standby::Wait`] it returns at once, and serves from when the watchdog before it ends.
+    ///
+    /// # Errors
+    /// [`ServeError`]; nothing has been changed then.
+    pub fn start(
+        segment: Segment,
+        options: ServerOptions,
+        log: impl FnMut(ServerEvent) + Send + 'static,
+    ) -> Result<Server, ServeError> {
+        let lock = match WatchLock::take(segment) {
+            Ok(lock) => Some(lock),
+            Err(ServeError::AlreadyServed { .. }) if options.standby == Standby::Wait => None,
+            Err(error) => return Err(error),
+        };
+        let name = segment.name();
+        let canary =
+            Canary::arm().map_err(|source| ServeError::Canary { segment: name, source })?;
+        let state = if lock.is_some() { State::Serving } else { State::Standby };
+        let control = Arc::new(Control::new(state));
+        let attention = Attention::new(segment.doorbell());
+        attention.call(); // the first pass of the loop looks at everything
+        let (commands, to_do) = sync_channel(COMMANDS);
+        let (journal, reader) = journal::journal();
+        let failed = |source| ServeError::Thread { segment: name, source };
+        let log = spawn("hangwatch-log", move || reader.run(segment, log)).map_err(failed)?;
+        let parts = Parts {
+            segment,
+            options,
+            control: Arc::clone(&control),
+            journal,
+            attention: attention.clone(),
+            commands: to_do,
+        };
+        let tick = spawn("hangwatch-tick", move || live(parts, lock)).map_err(failed)?;
+        let (tick, log) = (Some(tick), Some(log));
+        Ok(Server { segment, control, attention, commands, canary, tick, log })
+    }
+
+    /// The segment it serves.
+    pub fn segment(&self) -> Segment {
+        self.segment
+    }
+
+    /// How it is.
+    pub fn health(&self) -> Health {
+        let control = &self.control;
+        // Relaxed: figures, each for itself.
+        let ns = |figure: &std::sync::atomic::AtomicU64| figure.load(Ordering::Relaxed);
+        Health {
+            state: control.state().clone(),
+            last_tick_at: Nanos(ns(&control.last_tick_at)),
+            late: Duration::from_nanos(ns(&control.late_ns)),
+            latest: Duration::from_nanos(ns(&control.latest_ns)),
+            braked: control.braked.load(Ordering::Relaxed),
+            workers: control.workers.load(Ordering::Relaxed),
+            ticks: ns(&control.ticks),
+            reaped: ns(&control.reaped),
+        }
+    }
+
+    /// Lets the brake go.
+    pub fn release_brake(&self) {
+        self.command(serve::Command::ReleaseBrake);
+    }
+
+    /// Changes what is done about expired timers from now on. (`warn_at` stays as it was at the
+    /// start.)
+    pub fn set_policy(&self, policy: Policy) {
+        self.command(serve::Command::SetPolicy(policy));
+    }
+
+    fn command(&self, command: serve::Command) {
+        // Full only where the tick has been stuck for sixteen commands.
+        let _ = self.commands.try_send(command);
+        self.attention.call();
+    }
+
+    /// Waits until it has ended by itself, or was stopped through another handle's drop.
+    pub fn wait(&self) -> Ended {
+        self.control.wait()
+    }
+
+    /// Ends it: its threads are gone, its lock is given back, the segment is as a successor wants it.
+    /// Armed timers stay armed.
+    pub fn stop(mut self) -> Summary {
+        let ended = self.end();
+        Summary { ended, health: self.health() }
+    }
+
+    fn end(&mut self) -> Ended {
+        let (Some(tick), Some(log)) = (self.tick.take(), self.log.take()) else {
+            return self.control.wait();
+        };
+        if self.canary.forked() {
+            return Ended::Stopped; // the parent's
+        }
+        if self.control.end_standby() {
+            // The thread waits in the kernel for a lock, and cannot be called; when it gets it, it
+            // gives it back.
+            return Ended::Stopped;
+        }
+        self.control.stop.store(true, Ordering::Release);
+        self.attention.call();
+        let _ = tick.join();
+        let _ = log.join();
+        self.control.wait()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("segment", &self.segment).finish_non_exhaustive()
+    }
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(body)
+}
+
+/// The life of the tick thread: standby, service, end.
+fn live(parts: Parts, lock: Option<WatchLock>) {
+    let (control, journal) = (Arc::clone(&parts.control), parts.journal.clone());
+    let on_panic = parts.options.on_panic;
+    let ended = match protect::caught("hangwatch-tick", || stand_by_and_serve(parts, lock)) {
+        Ok(ended) => ended,
+        Err(message) => {
+            journal.note(Note::Panicked(message));
+            Ended::Panicked
+        }
+    };
+    journal.note(Note::Ended(ended.clone()));
+    if let (Ended::Panicked, OnPanic::Exit(code)) = (&ended, on_panic) {
+        exit_after_last_words(&journal, code);
+    }
+    control.end(ended);
+}
+
+fn stand_by_and_serve(parts: Parts, lock: Option<WatchLock>) -> Ended {
+    let lock = if let Some(lock) = lock {
+        lock
+    } else {
+        parts.journal.note(Note::Standby);
+        match WatchLock::wait(parts.segment) {
+            Ok(lock) => lock,
+            Err(error) => {
+                parts.journal.note(Note::Admission(error.to_string()));
+                return Ended::Failed;
+            }
+        }
+    };
+    if !parts.control.begin() {
+        return Ended::Stopped;
+    }
+    let ended = serve::serve(parts);
+    drop(lock);
+    ended
+}
+
+fn exit_after_last_words(journal: &Journal, code: u8) -> ! {
+    let until = Nanos(clock::monotonic_ns()) + LAST_WORDS;
+    while !journal.is_read() && clock::monotonic_ns() < until.0 {
+        thread::sleep(Duration::from_millis(1));
+    }
+    protect::exit_now(code)
+}

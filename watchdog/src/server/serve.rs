@@ -1,0 +1,339 @@
+//! The tick thread: the core's [`Watchdog`] over the real clock, rings, table and hands.
+//!
+//! It never waits but for the doorbell. What is slow is asked of the [`clerk`](super::clerk), whose
+//! answers it takes between two ticks; what is to be told goes to the [`journal`](super::journal).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use hangwatch::Segment;
+use hangwatch::sys::{clock, crash, host};
+use hangwatch_core::atomic::add_single_writer;
+use hangwatch_core::expiry::{Admission, Expiry, Request, WorkerId};
+use hangwatch_core::news::Rings;
+use hangwatch_core::policy::Policy;
+use hangwatch_core::reap::Reaping;
+use hangwatch_core::segment::Counter;
+use hangwatch_core::tick::{Clock, Table, Watchdog};
+use hangwatch_core::time::Nanos;
+
+use super::calibrate::{Calibrator, Trust};
+use super::clerk::{Clerk, ClerkParts};
+use super::control::{Control, Ended};
+use super::doorbell::{Attention, Doorbell, LEAD_NS};
+use super::events::Leaving;
+use super::hands::ProcessHands;
+use super::journal::{Journal, Note};
+use super::messages::{Answer, Answers, Question};
+use super::options::ServerOptions;
+use super::{inspector, protect, sigbus};
+
+/// Answers that wait for the tick at most; the clerk waits with the next.
+const ANSWERS: usize = 256;
+/// Inspections that wait at most; more are asked for again.
+const INSPECTIONS: usize = 1024;
+/// The stack of each thread, bytes: none recurses, and locked memory is dear.
+pub(super) const STACK_BYTES: usize = 512 << 10;
+/// Descriptors beside the workers' pidfds.
+const SPARE_DESCRIPTORS: u64 = 128;
+
+/// What the handle asks of the tick.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Command {
+    ReleaseBrake,
+    SetPolicy(Policy),
+}
+
+/// What the tick thread is given.
+pub(super) struct Parts {
+    pub(super) segment: Segment,
+    pub(super) options: ServerOptions,
+    pub(super) control: Arc<Control>,
+    pub(super) journal: Journal,
+    pub(super) attention: Attention,
+    pub(super) commands: Receiver<Command>,
+}
+
+struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&mut self) -> Nanos {
+        Nanos(clock::monotonic_ns())
+    }
+}
+
+type Dog = Watchdog<
+    SystemClock,
+    Rings<'static, Doorbell>,
+    Expiry<'static>,
+    Reaping<'static, ProcessHands>,
+>;
+
+struct Tick {
+    segment: Segment,
+    control: Arc<Control>,
+    journal: Journal,
+    attention: Attention,
+    commands: Receiver<Command>,
+    answers: Receiver<Answer>,
+    dog: Dog,
+    calibrator: Calibrator,
+    guard: Option<sigbus::Guard>,
+}
+
+/// Serves the segment until told to stop, or until it cannot be served. The caller holds the lock.
+pub(super) fn serve(parts: Parts) -> Ended {
+    let Parts { segment, options, control, journal, attention, commands } = parts;
+    protect::protect(options.protection, &journal);
+    let wanted = u64::from(segment.geometry().lanes) + SPARE_DESCRIPTORS;
+    if let Err(error) = host::raise_descriptor_limit(wanted) {
+        journal.note(Note::Admission(error.to_string()));
+    }
+    let guard = match sigbus::Guard::new(segment) {
+        Ok(guard) => Some(guard),
+        Err(error) => {
+            journal.note(Note::Unprotected(format!("no handler for SIGBUS: {error}")));
+            None
+        }
+    };
+    let (sender, answers) = sync_channel(ANSWERS);
+    let answerer = Answers { sender, attention: attention.clone() };
+    let staff = Staff { segment, options, control: &control, journal: &journal, answers: answerer };
+    let (desk, clerk) = match staff.hire() {
+        Ok(hired) => hired,
+        Err(error) => {
+            journal.note(Note::Admission(format!("no clerk could be had: {error}")));
+            return Ended::Failed;
+        }
+    };
+
+    let words = segment.words();
+    words.finish_fold();
+    crash::point("adopt");
+    let now = Nanos(clock::monotonic_ns());
+    add_single_writer(words.counter(Counter::Adopted), 1);
+    words.watchdog().pid().store(std::process::id().into(), Ordering::Relaxed);
+    words.watchdog().started_at().store(now.0, Ordering::Relaxed);
+    journal.note(Note::Serving { adopted_lanes: words.lanes_used() });
+
+    let interval_ns = words.fixed().horizon_ns;
+    let hands = ProcessHands::new(
+        segment,
+        desk,
+        journal.clone(),
+        options.own_process,
+        options.holds.matter(),
+    );
+    let dog = Watchdog::new(
+        SystemClock,
+        Rings::new(words, Doorbell::new(attention.clone(), interval_ns)),
+        Expiry::new(words, options.policy, now),
+        Reaping::new(words, options.policy, hands),
+        interval_ns,
+    );
+    let calibrator = Calibrator::default();
+    let ended =
+        Tick { segment, control, journal, attention, commands, answers, dog, calibrator, guard }
+            .run();
+    // The desk went with the tick: the clerk hears that nobody asks any more.
+    let _ = clerk.join();
+    words.next_wake().store(0, Ordering::Relaxed);
+    words.watchdog().pid().store(0, Ordering::Relaxed);
+    ended
+}
+
+/// Starts the other threads.
+struct Staff<'a> {
+    segment: Segment,
+    options: ServerOptions,
+    control: &'a Arc<Control>,
+    journal: &'a Journal,
+    answers: Answers,
+}
+
+impl Staff<'_> {
+    fn hire(self) -> std::io::Result<(super::clerk::Desk, JoinHandle<()>)> {
+        let Staff { segment, options, control, journal, answers } = self;
+        let (inspections, to_inspect) = sync_channel(INSPECTIONS);
+        let inspector_answers = answers.clone();
+        // Never joined: it may be stuck with a hung process.
+        spawn("hangwatch-look", control, journal, &answers.attention.clone(), move || {
+            inspector::run(segment, &to_inspect, &inspector_answers);
+        })?;
+        let attention = answers.attention.clone();
+        let (clerk, desk) = Clerk::new(ClerkParts {
+            segment,
+            control: Arc::clone(control),
+            journal: journal.clone(),
+            answers,
+            inspections,
+            holds: options.holds,
+        })?;
+        let clerk = spawn("hangwatch-clerk", control, journal, &attention, move || clerk.run())?;
+        Ok((desk, clerk))
+    }
+}
+
+/// Starts a thread whose panic ends the server.
+fn spawn(
+    name: &'static str,
+    control: &Arc<Control>,
+    journal: &Journal,
+    attention: &Attention,
+    body: impl FnOnce() + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
+    let (control, journal, attention) = (Arc::clone(control), journal.clone(), attention.clone());
+    thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(move || {
+        if let Err(message) = protect::caught(name, body) {
+            journal.note(Note::Panicked(message));
+            control.panicked.store(true, Ordering::Release);
+            attention.call();
+        }
+    })
+}
+
+impl Tick {
+    fn run(mut self) -> Ended {
+        loop {
+            if self.attention.take() {
+                if let Some(ended) = self.told_to_end() {
+                    return ended;
+                }
+                self.take_answers();
+                self.take_commands();
+            }
+            if self.dog.reaper.is_release_asked() {
+                self.release_brake();
+            }
+            self.prepare();
+            let ticked = self.dog.tick();
+            crash::point("ticked");
+            if let Some(stall) = ticked.stall {
+                self.journal.note(Note::Stalled { length_ns: stall.length_ns() });
+            }
+            self.pass_on_requests();
+            self.sign();
+            if self.guard.as_ref().is_some_and(sigbus::Guard::was_hit) {
+                self.journal.note(Note::File(super::vigil::Finding::Truncated));
+                return Ended::Truncated;
+            }
+        }
+    }
+
+    fn told_to_end(&self) -> Option<Ended> {
+        let told = |flag: &std::sync::atomic::AtomicBool| flag.load(Ordering::Acquire);
+        if told(&self.control.panicked) {
+            Some(Ended::Panicked)
+        } else if told(&self.control.truncated) {
+            Some(Ended::Truncated)
+        } else {
+            told(&self.control.stop).then_some(Ended::Stopped)
+        }
+    }
+
+    fn take_answers(&mut self) {
+        while let Ok(answer) = self.answers.try_recv() {
+            let (table, reaper) = (&mut self.dog.table, &mut self.dog.reaper);
+            match answer {
+                Answer::Admission { lane, owner, admission, worker, facts } => {
+                    reaper.hands_mut().learn(lane, facts, worker);
+                    table.admit(lane, owner, admission);
+                }
+                Answer::Standing { worker, at, hold } => reaper.hands_mut().stood(worker, at, hold),
+                Answer::SameProgram { lane, owner, at } => {
+                    reaper.hands_mut().ran_same_program(lane, owner, at);
+                }
+                Answer::Died { worker } => self.left(worker, Leaving::Died),
+                Answer::Execd { worker } => {
+                    reaper.hands_mut().execd(worker);
+                    self.left(worker, Leaving::Execd);
+                }
+            }
+        }
+    }
+
+    fn left(&mut self, worker: WorkerId, how: Leaving) {
+        self.dog.reaper.worker_died(worker);
+        self.dog.table.worker_gone(worker);
+        if let Some(worker) = self.dog.reaper.hands_mut().forget(worker) {
+            self.journal.note(Note::Left { worker, how });
+        }
+    }
+
+    fn take_commands(&mut self) {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::ReleaseBrake => self.release_brake(),
+                Command::SetPolicy(policy) => self.dog.reaper.set_policy(policy),
+            }
+        }
+    }
+
+    fn release_brake(&mut self) {
+        self.dog.reaper.release_brake();
+        self.journal.note(Note::BrakeReleased);
+    }
+
+    /// A deadline is near: what its reap will have to know is asked now.
+    fn prepare(&mut self) {
+        let now = Nanos(clock::monotonic_ns());
+        let horizon = now.plus(LEAD_NS * 2);
+        if self.dog.table.next_deadline() <= horizon
+            && let Some((lane, _)) = self.dog.table.next_lane()
+            && let Some(worker) = self.dog.table.worker_of(lane)
+        {
+            self.dog.reaper.hands_mut().prepare(now, worker);
+        }
+    }
+
+    fn pass_on_requests(&mut self) {
+        let now = Nanos(clock::monotonic_ns());
+        for request in self.dog.table.take_requests() {
+            let hands = self.dog.reaper.hands_mut();
+            match request {
+                Request::Admit { lane, owner } => {
+                    if !hands.desk().ask(Question::Admit { lane, owner }) {
+                        // No room: the table asks again in a while.
+                        self.dog.table.admit(lane, owner, Admission::Unknown);
+                    }
+                }
+                Request::Quarantined { lane } => {
+                    let owner = hands.facts_of(lane);
+                    self.journal.note(Note::Quarantined { lane, owner });
+                }
+                Request::Unattestable(timer) => {
+                    let late_ns = now.since(timer.deadline);
+                    let timer = hands.timer_note(None, &timer);
+                    self.journal.note(Note::Unattestable { timer, late_ns });
+                }
+                Request::Warning(timer) => {
+                    let worker = self.dog.table.worker_of(timer.lane);
+                    self.journal.note(Note::Warning(hands.timer_note(worker, &timer)));
+                }
+            }
+        }
+    }
+
+    /// Signs the header, and the handle's view of it, and renews the calibration.
+    fn sign(&mut self) {
+        let now = Nanos(clock::monotonic_ns());
+        let words = self.segment.words();
+        let trusted = self.control.counter_is_clock.load(Ordering::Relaxed);
+        let trust = if trusted { Trust::Counter } else { Trust::None };
+        self.calibrator.renew(now, trust, &words);
+        words.watchdog().last_tick_at().store(now.0, Ordering::Relaxed);
+        add_single_writer(words.counter(Counter::Ticks), 1);
+        let sleep = self.dog.queue.sleep_mut();
+        sleep.wake_by = self.calibrator.due();
+        let (control, late_ns) = (&self.control, sleep.late_ns);
+        // Relaxed: figures, each for itself.
+        control.ticks.fetch_add(1, Ordering::Relaxed);
+        control.last_tick_at.store(now.0, Ordering::Relaxed);
+        control.late_ns.store(late_ns, Ordering::Relaxed);
+        control.latest_ns.fetch_max(late_ns, Ordering::Relaxed);
+        control.braked.store(self.dog.reaper.is_braked(), Ordering::Relaxed);
+        control.reaped.store(self.dog.reaper.hands_mut().reaped, Ordering::Relaxed);
+    }
+}
