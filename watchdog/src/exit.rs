@@ -3,8 +3,9 @@
 //! | code | meaning |
 //! | --- | --- |
 //! | 0 | done; or the command ended with 0 |
-//! | 1 to 123 | the command's own code, passed through |
+//! | 1 to 122 | the command's own code, passed through |
 //! | 2 | the command line is wrong (also a command's own 2) |
+//! | 123 | a thread of the watchdog panicked: a bug; the log says where |
 //! | 124 | `exec`: the deadline passed and the command was removed |
 //! | 125 | hangwatch itself failed |
 //! | 126 | the command was found and cannot be executed |
@@ -25,6 +26,8 @@ pub enum Exit {
     Ok,
     /// The command line is wrong: code 2, as clap has it.
     Usage,
+    /// A thread of the watchdog panicked: code 123, so that a supervisor or standby takes over.
+    Panicked,
     /// The deadline of `exec` passed and the command was removed: code 124.
     DeadlinePassed,
     /// hangwatch itself failed: code 125.
@@ -45,6 +48,7 @@ impl Exit {
         match self {
             Self::Ok => 0,
             Self::Usage => 2,
+            Self::Panicked => 123,
             Self::DeadlinePassed => 124,
             Self::Failed => 125,
             Self::CannotExecute => 126,
