@@ -43,6 +43,14 @@ pub trait DeadlineIndex {
     /// Arms, re-arms, or with [`IDLE`] releases a timer.
     fn set(&mut self, id: usize, deadline: u64);
 
+    /// Does `set` for each (id, deadline) of a drained batch, in order.
+    #[inline]
+    fn set_batch(&mut self, changes: &[(usize, u64)]) {
+        for &(id, deadline) in changes {
+            self.set(id, deadline);
+        }
+    }
+
     /// The next deadline, or a lower bound of it where the resolution says so;
     /// [`IDLE`] if nothing is armed.
     fn next_deadline(&mut self) -> u64;

@@ -21,12 +21,15 @@ use crate::tick::{Expired, Table};
 use crate::time::{Nanos, Units};
 use crate::timer::{TimerState, TimerWord};
 
-/// How soon a due timer whose lane's owner is not yet proved is looked at again, ns.
+/// How soon a due timer whose lane's owner is not yet proved is looked at again, ns; later the longer
+/// the kernel has been asked.
 const UNPROVED_RETRY_NS: u64 = 1_000_000;
 /// How often the kernel is asked again about a lane nobody could be proved to own, ns.
 const ASK_AGAIN_NS: u64 = 500_000_000;
 /// How many lanes one tick recycles at most: the rest waits for the next.
 const RECYCLED_A_TICK: usize = 64;
+/// A word no timer that is looked at has: it names no state.
+const NOT_PUT_OFF: TimerWord = TimerWord::from_bits(u64::MAX);
 
 /// A process the watchdog has admitted: an index into the admitter's list, never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -116,8 +119,8 @@ pub struct Expiry<'a> {
     segment: Segment<'a>,
     minima: Minima,
     seats: Vec<Seat>,
-    /// The word for which a timer's leaf was put off, for a retry or a credit: the sweep, which sees
-    /// it due, lets such a leaf be.
+    /// The word for which a timer's leaf was put off, for a retry or a credit: as long as the word is
+    /// that, neither the sweep nor news of the timer move the leaf.
     put_off: Vec<TimerWord>,
     stalls: Stalls,
     warn: Option<Warnings>,
@@ -143,7 +146,7 @@ impl<'a> Expiry<'a> {
             segment,
             minima: Minima::new(timers),
             seats: alloc::vec![vacant; geometry.lanes as usize],
-            put_off: alloc::vec![TimerWord::FRESH; timers],
+            put_off: alloc::vec![NOT_PUT_OFF; timers],
             stalls: segment.stalls(now),
             warn,
             now,
@@ -168,15 +171,24 @@ impl<'a> Expiry<'a> {
         match admission {
             Admission::Gone => self.recycle.push((lane, owner)),
             Admission::Worker(worker) if !seat.is_quarantined() => {
-                seat.phase = Phase::Admitted(worker);
-                self.refresh_lane(lane);
+                self.seat(lane, Phase::Admitted(worker));
+            }
+            Admission::Unattestable if matches!(seat.phase, Phase::Unattestable(_)) => {
+                seat.phase = Phase::Unattestable(self.now);
             }
             Admission::Unattestable if !seat.is_quarantined() => {
-                seat.phase = Phase::Unattestable(self.now);
-                self.refresh_lane(lane);
+                self.seat(lane, Phase::Unattestable(self.now));
             }
             Admission::Worker(_) | Admission::Unattestable | Admission::Unknown => {}
         }
+    }
+
+    /// Gives a lane's owner a new standing, and looks at all its timers in the light of it.
+    fn seat(&mut self, lane: u32, phase: Phase) {
+        self.seats[lane as usize].phase = phase;
+        let ids = self.ids(lane);
+        self.put_off[ids].fill(NOT_PUT_OFF);
+        self.refresh_lane(lane);
     }
 
     /// A worker's process is dead, or has exec'd: its lanes are recycled.
@@ -231,11 +243,15 @@ impl<'a> Expiry<'a> {
             self.quarantine(lane);
             return;
         }
+        let id = self.id(lane, index);
+        if self.put_off[id] == word {
+            return; // its leaf says more than its word
+        }
         let mut look_at = word.look_at();
         if self.warn.is_some() && word.state() == Some(TimerState::Armed) {
             look_at = look_at.min(self.warn_time(place, lane, index, word));
         }
-        self.minima.set(self.id(lane, index), look_at.0);
+        self.minima.set(id, look_at.0);
     }
 
     fn warn_time(&self, place: Lane<'_>, lane: u32, index: usize, word: TimerWord) -> Nanos {
@@ -268,7 +284,9 @@ impl<'a> Expiry<'a> {
 
     /// A lane's owner word changed.
     fn owner_changed(&mut self, lane: u32, owner: OwnerWord) {
-        self.minima.clear_block(self.ids(lane));
+        let ids = self.ids(lane);
+        self.minima.clear_block(ids.clone());
+        self.put_off[ids].fill(NOT_PUT_OFF);
         self.seats[lane as usize] = Seat { owner, phase: Phase::Vacant };
         match owner.state() {
             Some(LaneState::Free) => {}
@@ -353,14 +371,11 @@ impl<'a> Expiry<'a> {
         }
         match phase {
             Phase::Admitted(worker) => due.add(worker, expired),
-            Phase::Asked(_) => self.put_off(id, word, now.plus(UNPROVED_RETRY_NS)),
-            Phase::Unattestable(_) => {
-                // Reported once: the word says so, for a successor too.
-                if place.timer(index).is_some_and(|timer| timer.report(word)) {
-                    add_single_writer(self.segment.counter(Counter::Reported), 1);
-                    self.requests.push(Request::Unattestable(expired));
-                }
+            Phase::Asked(at) => {
+                let retry_ns = now.since(at).clamp(UNPROVED_RETRY_NS, ASK_AGAIN_NS);
+                self.put_off(id, word, now.plus(retry_ns));
             }
+            Phase::Unattestable(_) => self.unattestable(id, expired),
             Phase::Vacant | Phase::Quarantined(_) => {}
         }
     }
@@ -382,6 +397,21 @@ impl<'a> Expiry<'a> {
             }
         }
         self.put_off(id, expired.word, look_at);
+    }
+
+    /// Reported once: the word says so, for a successor too. Condemned by a watchdog that could prove
+    /// its owner, it stays so.
+    fn unattestable(&mut self, id: usize, expired: ExpiredTimer) {
+        let place = self.segment.lane(expired.lane).timer(usize::from(expired.timer));
+        if expired.word.state() == Some(TimerState::Condemned) {
+            self.put_off(id, expired.word, Nanos::NEVER);
+        } else if place.is_some_and(|timer| timer.report(expired.word)) {
+            add_single_writer(self.segment.counter(Counter::Expired), 1);
+            add_single_writer(self.segment.counter(Counter::Reported), 1);
+        } else {
+            return; // changed by its worker first
+        }
+        self.requests.push(Request::Unattestable(expired));
     }
 
     fn put_off(&mut self, id: usize, word: TimerWord, until: Nanos) {
@@ -470,9 +500,15 @@ impl Table for Expiry<'_> {
 
     fn keep(&mut self, expired: Expired<WorkerId, ExpiredTimer>, again_at: Nanos) {
         for timer in expired.timers {
-            let place = self.segment.lane(timer.lane).timer(usize::from(timer.timer));
+            let index = usize::from(timer.timer);
+            let place = self.segment.lane(timer.lane).timer(index);
             let word = place.map_or(timer.word, crate::timer::Timer::load);
-            self.put_off(self.id(timer.lane, usize::from(timer.timer)), word, again_at);
+            if word.is_of_arming(timer.word) {
+                self.put_off(self.id(timer.lane, index), word, again_at);
+            } else {
+                // Released and armed anew meanwhile: another deadline, and maybe no news of it.
+                self.refresh(timer.lane, index);
+            }
         }
     }
 

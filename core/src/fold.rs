@@ -10,13 +10,14 @@ use crate::lane::Lane;
 use crate::scope::ScopeId;
 use crate::segment::{FOLD_LOG, FOLD_STATE, Segment};
 use crate::stats::{ABANDONED, ACQUIRED, CONDEMNED, MAX_NS, SCOPE, STATS_WORDS, StatsWords};
-use crate::timer::TimerState;
+use crate::timer::{TimerState, TimerWord};
 
 const BLOCK: u64 = 1;
 const TIMER: u64 = 2;
 /// Words of the log of a timer step, beside the scope in word 0.
 const TOTAL_WORD: usize = 1;
 const NEW_TOTAL: usize = 2;
+const ENDED: usize = 3;
 
 /// How an acquire ended that its worker did not end itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +76,7 @@ impl Segment<'_> {
         log[SCOPE].store(u64::from(detail.scope.0), Ordering::Relaxed);
         log[TOTAL_WORD].store(total_word as u64, Ordering::Relaxed);
         log[NEW_TOTAL].store(old.wrapping_add(1), Ordering::Relaxed);
+        log[ENDED].store(word.bits(), Ordering::Relaxed);
         self.commit(TIMER, index, timer);
         self.redo_timer(lane, timer);
     }
@@ -113,7 +115,11 @@ impl Segment<'_> {
             self.total(scope)[word]
                 .store(log[NEW_TOTAL].load(Ordering::Relaxed), Ordering::Relaxed);
         }
-        lane.reset_timer(usize::from(timer));
+        // A worker that lives on (its reap failed) may have armed it anew before a successor came.
+        let ended = TimerWord::from_bits(log[ENDED].load(Ordering::Relaxed));
+        if lane.timer(usize::from(timer)).is_some_and(|timer| timer.load() == ended) {
+            lane.reset_timer(usize::from(timer));
+        }
         self.fold_state().store(0, Ordering::Release);
     }
 
@@ -192,8 +198,7 @@ mod tests {
         assert_eq!(counts.released(), 10);
         assert_eq!((counts.abandoned, counts.condemned), (1, 1));
         assert!(segment.lane(0).timers().iter().all(|word| {
-            crate::timer::TimerWord::from_bits(word.load(Ordering::Relaxed)).state()
-                == Some(TimerState::Idle)
+            TimerWord::from_bits(word.load(Ordering::Relaxed)).state() == Some(TimerState::Idle)
         }));
         assert!(!segment.is_folding());
     }
@@ -257,6 +262,22 @@ mod tests {
                 check_total(&segment);
             }
         }
+    }
+
+    /// A watchdog dies after it cleared the timer of a worker whose reap failed, before it dropped its
+    /// log; the worker goes on.
+    #[test]
+    fn a_timer_armed_anew_before_a_successor_finishes_its_clearing_stays_armed() {
+        let words = tiny_segment();
+        let segment = Segment::open(&words).unwrap();
+        used_lane(&segment);
+        segment.end_timer(0, 1);
+        words[FOLD_STATE].store(committed_step(1), Ordering::Relaxed);
+        let armed = segment.lane(0).timer(1).unwrap().arm(Units::from_bits(9));
+        segment.finish_fold();
+        assert_eq!(segment.lane(0).timer(1).unwrap().load(), armed);
+        segment.fold_lane(0);
+        assert_eq!(ScopeStats(segment.total(SCOPE_OF_ALL)).snapshot().condemned, 1);
     }
 
     fn committed_step(moment: usize) -> u64 {

@@ -206,6 +206,94 @@ impl TimerSignal {
     }
 }
 
+/// What a timer is about, in one word: it is packed once a scope, and written as it is into the
+/// timer's details and into each of its records.
+///
+/// ```text
+/// lane (32 bits) | unused (6) | kind (2) | signal (8) | scope (16)
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Subject(u64);
+
+impl Subject {
+    /// Packs the word, of lane 0.
+    #[inline]
+    pub fn new(scope: ScopeId, signal: TimerSignal, kind: TimerKind) -> Subject {
+        Subject(
+            u64::from(scope.0) | (u64::from(signal.bits()) << 16) | ((kind as u64) << KIND_SHIFT),
+        )
+    }
+
+    /// Takes 64 bits as they come from shared memory.
+    #[inline]
+    pub fn from_bits(bits: u64) -> Subject {
+        Subject(bits)
+    }
+
+    /// The 64 bits for shared memory.
+    #[inline]
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The same in another lane.
+    #[inline]
+    #[must_use]
+    pub fn in_lane(self, lane: u32) -> Subject {
+        Subject((self.0 & u64::from(u32::MAX)) | (u64::from(lane) << 32))
+    }
+
+    /// The same of another kind.
+    #[inline]
+    #[must_use]
+    pub fn of_kind(self, kind: TimerKind) -> Subject {
+        Subject((self.0 & !(3 << KIND_SHIFT)) | ((kind as u64) << KIND_SHIFT))
+    }
+
+    /// The same in another scope.
+    #[inline]
+    #[must_use]
+    pub fn in_scope(self, scope: ScopeId) -> Subject {
+        Subject((self.0 & !u64::from(u16::MAX)) | u64::from(scope.0))
+    }
+
+    /// The lane; a claim.
+    #[inline]
+    pub fn lane(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// The scope; a claim, the index may lie beyond the names.
+    #[inline]
+    pub fn scope(self) -> ScopeId {
+        ScopeId(self.0 as u16)
+    }
+
+    /// What to do at the deadline.
+    #[inline]
+    pub fn signal(self) -> TimerSignal {
+        TimerSignal::from_bits((self.0 >> 16) as u8)
+    }
+
+    /// What kind of deadline it is.
+    #[inline]
+    pub fn kind(self) -> TimerKind {
+        match (self.0 >> KIND_SHIFT) & 3 {
+            1 => TimerKind::Keyed,
+            2 => TimerKind::Heartbeat,
+            _ => TimerKind::Guard,
+        }
+    }
+}
+
+const KIND_SHIFT: u32 = 24;
+
+impl core::fmt::Debug for Subject {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "lane {} {:?} {:?} {:?}", self.lane(), self.kind(), self.signal(), self.scope())
+    }
+}
+
 /// What stands beside a timer word: when it was acquired, for which scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimerDetail {
@@ -220,21 +308,13 @@ pub struct TimerDetail {
 }
 
 impl TimerDetail {
-    #[inline]
-    fn what(self) -> u64 {
-        u64::from(self.scope.0) | (u64::from(self.signal.bits()) << 16) | ((self.kind as u64) << 24)
-    }
-
     fn from_words(acquired_at: u64, what: u64) -> TimerDetail {
+        let subject = Subject::from_bits(what);
         TimerDetail {
             acquired_at: Nanos(acquired_at),
-            scope: ScopeId(what as u16),
-            signal: TimerSignal::from_bits((what >> 16) as u8),
-            kind: match (what >> 24) & 3 {
-                1 => TimerKind::Keyed,
-                2 => TimerKind::Heartbeat,
-                _ => TimerKind::Guard,
-            },
+            scope: subject.scope(),
+            signal: subject.signal(),
+            kind: subject.kind(),
         }
     }
 }
@@ -417,12 +497,19 @@ impl<'a> Lane<'a> {
     /// Writes a timer's details before it is armed.
     #[inline]
     pub fn write_detail(self, index: usize, detail: TimerDetail) {
+        let subject = Subject::new(detail.scope, detail.signal, detail.kind);
+        self.write_subject(index, detail.acquired_at, subject);
+    }
+
+    /// As [`Lane::write_detail`], with the details packed already.
+    #[inline]
+    pub fn write_subject(self, index: usize, acquired_at: Nanos, subject: Subject) {
         // Release fence: the timer's last release comes before its new details; pairs with the
         // Acquire fence in `read_detail`.
         fence(Ordering::Release);
-        let [acquired_at, what] = &self.details[index];
-        acquired_at.store(detail.acquired_at.0, Ordering::Relaxed);
-        what.store(detail.what(), Ordering::Relaxed);
+        let [at, what] = &self.details[index];
+        at.store(acquired_at.0, Ordering::Relaxed);
+        what.store(subject.bits(), Ordering::Relaxed);
     }
 
     /// Moves the start of a timer's current stretch, after a kick. After the timer word is changed:

@@ -70,13 +70,26 @@ pub struct Rings<'a, S> {
 struct LaneReader {
     owner: OwnerWord,
     ring: RingReader,
+    /// The writer's hint when there was nothing behind it; until it moves, nothing waits.
+    empty_at: Option<u64>,
     muted: bool,
+}
+
+impl LaneReader {
+    fn new(owner: OwnerWord, head: u64) -> LaneReader {
+        LaneReader { owner, ring: RingReader::at(head), empty_at: None, muted: false }
+    }
+
+    fn waiting(&self, head: u64, capacity: usize) -> usize {
+        let is_quiet = self.muted || self.empty_at == Some(head);
+        if is_quiet { 0 } else { self.ring.waiting(head, capacity) }
+    }
 }
 
 impl<'a, S: Sleep> Rings<'a, S> {
     /// The queue of `segment`. Every lane that was ever claimed is news at first.
     pub fn new(segment: Segment<'a>, sleep: S) -> Self {
-        let fresh = LaneReader { owner: OwnerWord(0), ring: RingReader::default(), muted: false };
+        let fresh = LaneReader::new(OwnerWord(0), 0);
         let lanes = segment.geometry().lanes as usize;
         Rings {
             segment,
@@ -102,13 +115,14 @@ impl<'a, S: Sleep> Rings<'a, S> {
         for index in 0..self.segment.lanes_used() {
             let (lane, known) = (self.segment.lane(index), &mut self.lanes[index as usize]);
             let owner = lane.owner();
-            let head = lane.head().load(Ordering::Relaxed);
+            // Acquire: pairs with the Release in `RingWriter::push`.
+            let head = lane.head().load(Ordering::Acquire);
             if owner != known.owner {
-                *known = LaneReader { owner, ring: RingReader::at(head), muted: false };
+                *known = LaneReader::new(owner, head);
                 self.changed.push((index, owner));
                 size += 1;
-            } else if !known.muted && owner.state() == Some(LaneState::Attached) {
-                let waiting = known.ring.waiting(head, capacity);
+            } else if owner.state() == Some(LaneState::Attached) {
+                let waiting = known.waiting(head, capacity);
                 if waiting > 0 {
                     self.waiting.push((index, waiting as u32));
                     size += waiting;
@@ -141,6 +155,7 @@ impl<'a, S: Sleep> Rings<'a, S> {
         let geometry = self.segment.geometry();
         let mut touched = [0u64; WORDS];
         let mut garbage = false;
+        let head = lane.head().load(Ordering::Acquire);
         let drained = self.lanes[index as usize].ring.drain(lane.ring(), most, |stamp, foreign| {
             let timer = usize::from(stamp.timer());
             if stamp.operation().is_none() || timer >= geometry.timers as usize {
@@ -164,6 +179,11 @@ impl<'a, S: Sleep> Rings<'a, S> {
         crate::atomic::add_single_writer(self.segment.counter(Counter::Drained), drained.records);
         if drained.lapped > 0 {
             crate::atomic::add_single_writer(self.segment.counter(Counter::Lapped), drained.lapped);
+            news(News::Lapped { lane: index });
+        } else if drained.records == 0 {
+            // The hint promises what the slots do not hold: the writer laps this very slot, or was
+            // stopped at it, or lies. Looking again before the hint moves would only spin.
+            self.lanes[index as usize].empty_at = Some(head);
             news(News::Lapped { lane: index });
         }
         if garbage || drained.garbage {

@@ -98,6 +98,11 @@ impl Brake {
         true
     }
 
+    /// Engages it, until [`Brake::release`].
+    pub fn engage(&mut self) {
+        self.engaged = true;
+    }
+
     /// Whether the brake holds.
     pub fn is_engaged(&self) -> bool {
         self.engaged

@@ -15,8 +15,9 @@ use alloc::vec::Vec;
 
 use crate::atomic::{Ordering, add_single_writer};
 use crate::expiry::{ExpiredTimer, WorkerId};
+use crate::lane::TimerSignal;
 use crate::policy::{Brake, Policy, SIGKILL};
-use crate::segment::{Counter, Segment};
+use crate::segment::{BRAKE_RELEASE_ASKED, BRAKED, Counter, Segment};
 use crate::tick::{Reap, Reaper};
 use crate::time::Nanos;
 use crate::timer::TimerState;
@@ -177,13 +178,22 @@ struct Machine {
     timers: Vec<ExpiredTimer>,
 }
 
+/// A worker that was overdue and could not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    /// It is held.
+    For(Hold),
+    /// It was found let go at this time: timers older than that have their allowance from then.
+    Until(Nanos),
+}
+
 /// The reaper over a real segment.
 pub struct Reaping<'a, H> {
     segment: Segment<'a>,
     policy: Policy,
     brake: Brake,
     machines: BTreeMap<WorkerId, Machine>,
-    held: BTreeMap<WorkerId, Hold>,
+    held: BTreeMap<WorkerId, Held>,
     hands: H,
 }
 
@@ -191,7 +201,11 @@ impl<'a, H: Hands> Reaping<'a, H> {
     /// A reaper with nothing under way.
     pub fn new(segment: Segment<'a>, policy: Policy, hands: H) -> Self {
         let (machines, held) = (BTreeMap::new(), BTreeMap::new());
-        Reaping { segment, policy, brake: Brake::default(), machines, held, hands }
+        let mut brake = Brake::default();
+        if segment.watchdog().braked().load(Ordering::Relaxed) == BRAKED {
+            brake.engage(); // a predecessor's, until an operator releases it
+        }
+        Reaping { segment, policy, brake, machines, held, hands }
     }
 
     /// The hands.
@@ -219,6 +233,11 @@ impl<'a, H: Hands> Reaping<'a, H> {
         self.brake.is_engaged()
     }
 
+    /// Whether an operator has asked, through the segment, for the brake's release.
+    pub fn is_release_asked(&self) -> bool {
+        self.segment.watchdog().braked().load(Ordering::Relaxed) == BRAKE_RELEASE_ASKED
+    }
+
     /// Lets the brake go: an operator said so.
     pub fn release_brake(&mut self) {
         self.brake.release();
@@ -242,11 +261,22 @@ impl<'a, H: Hands> Reaping<'a, H> {
         }
         self.count(Counter::Expired);
         self.count(Counter::Reported);
+        self.tell_reported(now, worker, timer, outcome);
+    }
+
+    fn tell_reported(
+        &mut self,
+        now: Nanos,
+        worker: WorkerId,
+        timer: &ExpiredTimer,
+        outcome: Outcome,
+    ) {
         let late_ns = now.since(timer.deadline);
         self.hands.note(Event::Expiry { worker, timer, signal: 0, late_ns, outcome });
     }
 
-    /// Splits what expired: reports what is notify-only, says what else asks for a signal.
+    /// Splits what expired: reports what is notify-only, says what else asks for a signal. A watchdog
+    /// that signals nobody only tells of what one before it condemned; condemned it stays.
     fn split_off_reports(
         &mut self,
         now: Nanos,
@@ -256,8 +286,12 @@ impl<'a, H: Hands> Reaping<'a, H> {
         let mut left = Vec::with_capacity(timers.len());
         for timer in timers {
             let condemned = timer.word.state() == Some(TimerState::Condemned);
-            if condemned || self.policy.signal_for(timer.detail.signal).is_some() {
+            let signals_nobody = self.policy.signal == TimerSignal::NotifyOnly;
+            let wants_signal = self.policy.signal_for(timer.detail.signal).is_some();
+            if wants_signal || (condemned && !signals_nobody) {
                 left.push(*timer);
+            } else if condemned {
+                self.tell_reported(now, worker, timer, Outcome::Reported);
             } else {
                 self.report(now, worker, timer, Outcome::Reported);
             }
@@ -270,23 +304,47 @@ impl<'a, H: Hands> Reaping<'a, H> {
         &mut self,
         now: Nanos,
         worker: WorkerId,
-        first: &ExpiredTimer,
+        timers: &[ExpiredTimer],
     ) -> Result<(), Nanos> {
-        let interval_ns = self.segment.fixed().horizon_ns;
+        let Some(first) = timers.first() else {
+            return Ok(());
+        };
         match self.hands.verdict(now, worker, first.lane) {
-            Verdict::Go => match self.held.remove(&worker) {
-                None => Ok(()),
-                // It could not run while it was held: it gets its allowance once more.
-                Some(_) => Err(now.plus(first.deadline.since(first.detail.acquired_at))),
-            },
+            Verdict::Go => self.has_had_its_allowance(now, worker, timers),
             Verdict::Held(hold) => {
-                if self.held.insert(worker, hold) != Some(hold) {
+                if self.held.insert(worker, Held::For(hold)) != Some(Held::For(hold)) {
                     self.hands.note(Event::Held { worker, timer: first, hold });
                 }
-                Err(now.plus(interval_ns))
+                Err(now.plus(self.segment.fixed().horizon_ns))
             }
             Verdict::Wait(until) => Err(until),
         }
+    }
+
+    /// A worker could not run while it was held: each timer from before it was let go gets its
+    /// allowance once more. If that of none has passed, when the first does.
+    fn has_had_its_allowance(
+        &mut self,
+        now: Nanos,
+        worker: WorkerId,
+        timers: &[ExpiredTimer],
+    ) -> Result<(), Nanos> {
+        let Some(held) = self.held.get_mut(&worker) else {
+            return Ok(());
+        };
+        let let_go_at = match *held {
+            Held::Until(at) => at,
+            Held::For(_) => now,
+        };
+        *held = Held::Until(let_go_at);
+        let due = timers.iter().map(|timer| {
+            let condemned = timer.word.state() == Some(TimerState::Condemned);
+            if condemned || timer.detail.acquired_at >= let_go_at {
+                return timer.deadline;
+            }
+            let_go_at.plus(timer.deadline.since(timer.detail.acquired_at))
+        });
+        due.min().filter(|due| *due > now).map_or(Ok(()), Err)
     }
 
     /// Claims the timers; those that their worker released first are dropped.
@@ -315,8 +373,8 @@ impl<'a, H: Hands> Reaping<'a, H> {
         timers: &[ExpiredTimer],
     ) -> Option<Result<Machine, Nanos>> {
         let mut left = self.split_off_reports(now, worker, timers);
-        let first = *left.first()?;
-        if let Err(again_at) = self.may_signal(now, worker, &first) {
+        left.first()?;
+        if let Err(again_at) = self.may_signal(now, worker, &left) {
             return Some(Err(again_at));
         }
         let resumed = left.iter().any(|timer| timer.word.state() == Some(TimerState::Condemned));
@@ -324,7 +382,7 @@ impl<'a, H: Hands> Reaping<'a, H> {
         // A condemned timer is final: the brake only holds back what is not condemned yet.
         if !resumed && !self.brake.allows(now, self.policy.max_reaps) {
             if !was_braked {
-                self.segment.watchdog().braked().store(1, Ordering::Relaxed);
+                self.segment.watchdog().braked().store(BRAKED, Ordering::Relaxed);
                 let max_reaps = self.policy.max_reaps.unwrap_or_default();
                 self.hands.note(Event::Braked { max_reaps });
             }
@@ -449,10 +507,10 @@ impl<H: Hands> Reaper<WorkerId, ExpiredTimer> for Reaping<'_, H> {
     ) -> Result<Reap, H::Error> {
         let mut machine = match self.machines.remove(&worker) {
             Some(mut machine) => {
-                // Timers that expired since belong to the same reap.
-                let new =
-                    timers.iter().filter(|timer| timer.word.state() != Some(TimerState::Condemned));
-                let new: Vec<ExpiredTimer> = new.copied().collect();
+                // Timers that expired since belong to the same reap, if they ask for a signal.
+                let mut new = timers.to_vec();
+                new.retain(|timer| timer.word.state() != Some(TimerState::Condemned));
+                let new = self.split_off_reports(now, worker, &new);
                 let mut new = self.condemn(new);
                 machine.timers.append(&mut new);
                 machine

@@ -4,7 +4,7 @@
 //! word 0, the stamp:  position (44 bits) | foreign (1) | operation (3) | timer (16)
 //! word 1:             time of the event, ns
 //! word 2:             deadline, ns (acquire, rearm), or 0
-//! word 3:             lane (32 bits) | spare (8) | signal (8) | scope (16)
+//! word 3:             its subject: lane, kind, signal and scope ([`Subject`])
 //! ```
 //!
 //! A record is foreign where it tells of another lane's timer: a guard that was released by a thread
@@ -12,6 +12,8 @@
 //!
 //! The position says which lap of the ring a record belongs to. A stamp of 0 is never valid (no
 //! operation is 0): it marks a slot that is being written, or never was.
+//!
+//! [`Subject`]: crate::lane::Subject
 
 use crate::time::Nanos;
 

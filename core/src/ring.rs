@@ -17,7 +17,7 @@
 //! [`Lane::head`]: crate::lane::Lane::head
 
 use crate::atomic::{AtomicU64, Ordering, fence};
-use crate::record::{POSITION_BITS, Place, Record, Stamp};
+use crate::record::{Operation, POSITION_BITS, Place, Record, Stamp};
 
 /// A ring's slots, four words each; a power of two of them.
 pub type Slots<'a> = &'a [[AtomicU64; 4]];
@@ -40,23 +40,28 @@ impl<'a> RingWriter<'a> {
     /// Writes `record` over the oldest one. Never waits, never fails.
     #[inline]
     pub fn push(&mut self, record: &Record) {
+        self.write(record.operation, record.place, record.timer, record.payload());
+    }
+
+    /// As [`RingWriter::push`], with the payload packed already: time, deadline and subject.
+    #[inline]
+    pub fn write(&mut self, operation: Operation, place: Place, timer: u16, payload: [u64; 3]) {
         let position = self.position;
         let index = (position as usize) & (self.slots.len() - 1);
-        let [stamp, at, deadline, what] = &self.slots[index];
-        let [at_ns, deadline_ns, what_bits] = record.payload();
+        let [stamp, words @ ..] = &self.slots[index];
         stamp.store(Stamp::NONE.0, Ordering::Relaxed);
         // Release fence: the cleared stamp comes before the payload; pairs with the Acquire fence in
         // `read`, so that a reader that saw any new payload word sees the stamp gone.
         fence(Ordering::Release);
-        at.store(at_ns, Ordering::Relaxed);
-        deadline.store(deadline_ns, Ordering::Relaxed);
-        what.store(what_bits, Ordering::Relaxed);
+        for (word, bits) in words.iter().zip(payload) {
+            word.store(bits, Ordering::Relaxed);
+        }
         // Release: the payload comes before the stamp; pairs with the Acquire loads of the stamp.
-        let new = Stamp::new(position, record.operation, record.timer).with_place(record.place);
+        let new = Stamp::new(position, operation, timer).with_place(place);
         stamp.store(new.0, Ordering::Release);
         self.position = position.wrapping_add(1);
-        // Relaxed: a hint. A reader that misses it looks again on its next tick.
-        self.head.store(self.position, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `Rings`: whoever sees the hint finds the record.
+        self.head.store(self.position, Ordering::Release);
     }
 }
 

@@ -189,6 +189,7 @@ impl<'a> Segment<'a> {
     }
 
     /// The fixed part, as it was when the segment was opened.
+    #[inline]
     pub fn fixed(&self) -> &Fixed {
         &self.fixed
     }
@@ -302,11 +303,17 @@ impl<'a> WatchdogWords<'a> {
         &self.0[2]
     }
 
-    /// 1 while the brake holds, else 0.
+    /// [`BRAKED`] while the brake holds, [`BRAKE_RELEASE_ASKED`] once an operator has asked for its
+    /// release, else 0.
     pub fn braked(self) -> &'a AtomicU64 {
         &self.0[3]
     }
 }
+
+/// The brake holds.
+pub const BRAKED: u64 = 1;
+/// The brake holds, and an operator wants it released.
+pub const BRAKE_RELEASE_ASKED: u64 = 2;
 
 /// The watchdog's counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,9 @@
 //!
 //! The watchdog measures its own lateness. Late by more than [`threshold_ns`], it was suspended,
 //! stopped, starved or frozen, and so were the workers: a timer acquired before the end of the stall
-//! and not yet due at its beginning gets the stall's length back, once a stall. The log of stalls
-//! stands in the segment, so that a successor honours it.
+//! and not yet due at its beginning gets the stall's length back, once a stall. The stall counts from
+//! the watchdog's last look, the last time it is known to have run. The log of stalls stands in the
+//! segment, so that a successor honours it.
 //!
 //! Stalls too old for the log are kept as a sum, which every timer acquired before the last of them
 //! gets: more than it may deserve, never less.
@@ -24,16 +25,18 @@ pub fn threshold_ns(horizon_ns: u64) -> u64 {
 /// A time the machine stood still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stall {
-    /// When the watchdog meant to look.
+    /// When the watchdog last looked before it.
     pub from: Nanos,
-    /// When it did.
+    /// When it looked again.
     pub until: Nanos,
 }
 
 impl Stall {
-    /// The stall between the time a look was `due` and `now`, if that is one.
-    pub fn between(due: Nanos, now: Nanos, horizon_ns: u64) -> Option<Stall> {
-        (now.since(due) > threshold_ns(horizon_ns)).then_some(Stall { from: due, until: now })
+    /// The stall at whose end it is `now`, if a look that was `due` comes so late. Nobody knows when
+    /// after `looked_at` it began, so it is counted from there: at most a horizon too long, and never
+    /// too short for the timer whose deadline the watchdog slept towards.
+    pub fn between(looked_at: Nanos, due: Nanos, now: Nanos, horizon_ns: u64) -> Option<Stall> {
+        (now.since(due) > threshold_ns(horizon_ns)).then_some(Stall { from: looked_at, until: now })
     }
 
     /// How long it took, ns.
@@ -126,10 +129,10 @@ mod tests {
 
     #[test]
     fn only_lateness_beyond_the_threshold_is_a_stall() {
-        let late = |ns: u64| Stall::between(Nanos(1000), Nanos(1000 + ns), 100_000_000);
+        let late = |ns: u64| Stall::between(Nanos(990), Nanos(1000), Nanos(1000 + ns), 100_000_000);
         assert_eq!(late(100_000_000), None);
-        assert_eq!(late(100_000_001).unwrap().length_ns(), 100_000_001);
-        assert_eq!(Stall::between(Nanos(5), Nanos(3), 1), None, "early is not late");
+        assert_eq!(late(100_000_001).unwrap().length_ns(), 100_000_011);
+        assert_eq!(Stall::between(Nanos(2), Nanos(5), Nanos(3), 1), None, "early is not late");
     }
 
     #[test]

@@ -117,6 +117,8 @@ pub struct Watchdog<C, Q, T, R> {
     pub max_interval_ns: u64,
     /// When the watchdog meant to read the clock next; `None` before its first tick.
     pub expected: Option<Nanos>,
+    /// When it last read the clock: a stall began no earlier.
+    pub looked_at: Nanos,
 }
 
 impl<C, Q, T, R> Watchdog<C, Q, T, R>
@@ -128,7 +130,8 @@ where
 {
     /// A watchdog that has not ticked yet.
     pub fn new(clock: C, queue: Q, table: T, reaper: R, max_interval_ns: u64) -> Self {
-        Watchdog { clock, queue, table, reaper, max_interval_ns, expected: None }
+        let (expected, looked_at) = (None, Nanos(0));
+        Watchdog { clock, queue, table, reaper, max_interval_ns, expected, looked_at }
     }
 
     /// One pass. Sleeps at most `max_interval_ns`, and not at all where there is news.
@@ -157,7 +160,8 @@ where
     fn look(&mut self, ticked: &mut Ticked) -> Nanos {
         let now = self.clock.now();
         let expected = self.expected.replace(now).unwrap_or(now);
-        if let Some(stall) = Stall::between(expected, now, self.max_interval_ns) {
+        let looked_at = core::mem::replace(&mut self.looked_at, now);
+        if let Some(stall) = Stall::between(looked_at, expected, now, self.max_interval_ns) {
             self.table.credit(stall);
             ticked.stall = Some(stall);
         }
@@ -335,7 +339,8 @@ mod tests {
         let late = 100_000_010 + 3_000_000_000;
         let (calls, mut watchdog) = watchdog(0, Nanos::NEVER, &[10, late, late + 5], &[2]);
         let ticked = watchdog.tick();
-        assert_eq!(ticked.stall.unwrap().length_ns(), 3_000_000_000);
+        let stall = ticked.stall.unwrap();
+        assert_eq!((stall.from, stall.until), (Nanos(10), Nanos(late)), "the whole of the sleep");
         let at = |what: &str| calls.borrow().iter().position(|call| call.starts_with(what));
         assert!(at("credit") < at("expired"));
         assert_eq!(watchdog.tick().stall, None);

@@ -68,8 +68,7 @@ impl Units {
     /// The first unit at or after `at`.
     #[inline]
     pub fn at_or_after(at: Nanos) -> Units {
-        let units = (at.0 >> UNIT_SHIFT) + u64::from(at.0 & (UNIT_NS - 1) != 0);
-        Units(units.min(Units::MAX.0))
+        Units((at.0.saturating_add(UNIT_NS - 1) >> UNIT_SHIFT).min(Units::MAX.0))
     }
 
     /// The last unit that has begun at `now`: a timer is due when its deadline is at most this.

@@ -61,7 +61,7 @@ impl TimerWord {
 
     /// Takes 64 bits as they come from shared memory.
     #[inline]
-    pub fn from_bits(bits: u64) -> TimerWord {
+    pub const fn from_bits(bits: u64) -> TimerWord {
         TimerWord(bits)
     }
 
@@ -106,6 +106,12 @@ impl TimerWord {
         self.0 & GENERATION_MASK
     }
 
+    /// Whether this is `armed` as it was, or as the watchdog condemned it.
+    #[inline]
+    pub fn is_of_arming(self, armed: TimerWord) -> bool {
+        self == armed || self == armed.with_state(TimerState::Condemned)
+    }
+
     /// Whether the timer is armed and its deadline has come by the unit `now`.
     #[inline]
     pub fn is_due(self, now: Units) -> bool {
@@ -127,6 +133,17 @@ impl TimerWord {
     #[inline]
     fn with_state(self, state: TimerState) -> TimerWord {
         TimerWord::new(state, self.deadline(), self.generation())
+    }
+
+    #[inline]
+    fn is_armed(self) -> bool {
+        self.0 >> STATE_SHIFT == TimerState::Armed as u64
+    }
+
+    /// The word of the same timer when it is idle again.
+    #[inline]
+    fn idle(self) -> TimerWord {
+        TimerWord::new(TimerState::Idle, Units::default(), self.generation())
     }
 
     #[inline]
@@ -252,9 +269,18 @@ impl Timer<'_> {
     /// compare-and-swap.
     #[inline]
     pub fn release(self, expected: TimerWord) -> Released {
-        let released = self.change(expected, |word| match word.state() {
+        if expected.is_armed() && self.swap_exactly(expected, expected.idle()) {
+            return Released::InTime;
+        }
+        self.release_what_is_there()
+    }
+
+    /// The guess was wrong: the word decides.
+    #[cold]
+    fn release_what_is_there(self) -> Released {
+        let released = self.change(self.load(), |word| match word.state() {
             Some(TimerState::Armed | TimerState::Paused | TimerState::Reported) => {
-                Some(TimerWord::new(TimerState::Idle, Units::default(), word.generation()))
+                Some(word.idle())
             }
             _ => None,
         });
@@ -272,25 +298,27 @@ impl Timer<'_> {
     /// the worker changed it first.
     #[inline]
     pub fn condemn(self, seen: TimerWord) -> bool {
-        self.swap_exactly(seen, seen.with_state(TimerState::Condemned))
+        seen.state() == Some(TimerState::Armed)
+            && self.swap_exactly(seen, seen.with_state(TimerState::Condemned))
     }
 
     /// Marks an expired timer as reported, once. False where the worker changed it first.
     #[inline]
     pub fn report(self, seen: TimerWord) -> bool {
-        self.swap_exactly(seen, seen.with_state(TimerState::Reported))
+        seen.state() == Some(TimerState::Armed)
+            && self.swap_exactly(seen, seen.with_state(TimerState::Reported))
     }
 
     /// Frees a condemned timer once its worker is reaped. The watchdog's alone.
     #[inline]
     pub fn clear(self, seen: TimerWord) -> bool {
-        let idle = TimerWord::new(TimerState::Idle, Units::default(), seen.generation());
-        seen.state() == Some(TimerState::Condemned) && self.swap_exactly(seen, idle)
+        seen.state() == Some(TimerState::Condemned) && self.swap_exactly(seen, seen.idle())
     }
 
     #[inline]
     fn swap_exactly(self, seen: TimerWord, new: TimerWord) -> bool {
-        // AcqRel: Release pairs with the worker's Acquire in `change`, Acquire with its Release.
+        // AcqRel: Release pairs with the other side's Acquire, here or in `change`, and Acquire with
+        // its Release: what a worker did in its scope comes before the scope's end.
         self.0.compare_exchange(seen.0, new.0, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
@@ -363,6 +391,7 @@ mod tests {
 
         let armed = timer.arm(at(5));
         assert!(timer.condemn(armed));
+        assert!(!timer.report(timer.load()), "condemned is final");
         assert_eq!(timer.release(armed), Released::TooLate);
         assert_eq!(
             timer.load().state(),

@@ -9,6 +9,7 @@ use proptest::{prelude::*, test_runner::TestCaseResult};
 #[derive(Clone, Debug)]
 enum Op {
     Set { id: usize, deadline: u64 },
+    SetBatch { changes: Vec<(usize, u64)> },
     PopDue { now: u64 },
     PopFirst { now: u64, at_most: usize },
     ClearBlock { ids: Range<usize> },
@@ -55,8 +56,10 @@ fn deadline() -> impl Strategy<Value = u64> {
 fn op(capacity: usize) -> impl Strategy<Value = Op> {
     let id = 0..capacity + 2; // Some just out of range.
     let armed = prop::collection::vec((id.clone(), deadline()), 0..20);
+    let changes = prop::collection::vec((id.clone(), deadline()), 0..40);
     prop_oneof![
         12 => (id.clone(), deadline()).prop_map(|(id, deadline)| Op::Set { id, deadline }),
+        2 => changes.prop_map(|changes| Op::SetBatch { changes }),
         2 => deadline().prop_map(|now| Op::PopDue { now }),
         2 => (deadline(), 0..5_usize).prop_map(|(now, at_most)| Op::PopFirst { now, at_most }),
         1 => (id, 0..70_usize).prop_map(|(id, len)| Op::ClearBlock { ids: id..id + len }),
@@ -72,6 +75,12 @@ fn apply<const FAN_OUT: usize>(
     match op.clone() {
         Op::Set { id, deadline } => {
             prop_assert_eq!(table.set(id, deadline), model.set(id, deadline));
+        }
+        Op::SetBatch { changes } => {
+            table.set_batch(&changes);
+            for (id, deadline) in changes {
+                model.set(id, deadline);
+            }
         }
         Op::PopDue { now } => {
             let mut popped = Vec::new();
@@ -158,6 +167,7 @@ fn an_id_out_of_range_changes_nothing() {
     let mut table: Minima = Minima::new(20);
     assert!(!table.set(20, 5), "20 lies in the last block, but is no id");
     assert!(!table.set(usize::MAX, 5));
+    table.set_batch(&[(20, 5), (usize::MAX, 5)]);
     table.clear_block(19..usize::MAX);
     table.clear_block(usize::MAX - 1..usize::MAX);
     table.rebuild([(20, 5), (usize::MAX, 5)]);

@@ -148,7 +148,7 @@ pub enum AttachError {
     },
 }
 
-/// Why a deadline could not be set.
+/// Why a deadline could not be set. Small: it travels beside every guard.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AcquireError {
@@ -174,7 +174,7 @@ pub enum AcquireError {
     },
     /// This thread has no lane and could not get one.
     #[error(transparent)]
-    Attach(#[from] AttachError),
+    Attach(#[from] Box<AttachError>),
     /// Too late: the watchdog has condemned the timer, or it was released.
     #[error("too late: the timer of this scope is no longer armed")]
     NotArmed,

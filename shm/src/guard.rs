@@ -10,7 +10,7 @@ use hangwatch_core::time::{Nanos, Units};
 use hangwatch_core::timer::{Refused, Released, TimerState, TimerWord};
 
 use crate::error::AcquireError;
-use crate::lane::Armed;
+use crate::lane::{Armed, LaneOptions};
 use crate::sys::clock;
 use crate::thread;
 use crate::worker::Worker;
@@ -32,23 +32,30 @@ use crate::worker::Worker;
 /// ```
 #[must_use = "the scope ends when its guard is dropped"]
 pub struct Guard {
-    worker: Worker,
     armed: Armed,
+    options: &'static LaneOptions,
     /// The word this handle left in the timer: the guess that makes a release one instruction.
     word: AtomicU64,
 }
 
 impl Guard {
     #[inline]
-    pub(crate) fn new(worker: Worker, armed: Armed) -> Guard {
-        Guard { worker, armed, word: AtomicU64::new(armed.word.bits()) }
+    pub(crate) fn new(options: &'static LaneOptions, (armed, word): (Armed, TimerWord)) -> Guard {
+        Guard { armed, options, word: AtomicU64::new(word.bits()) }
     }
 
+    fn worker(&self) -> Worker {
+        let signal = self.armed.subject.signal();
+        Worker { shared: self.armed.shared, options: self.options, signal }
+    }
+
+    #[inline]
     fn is_inert(&self) -> bool {
         self.armed.shared.canary.forked()
     }
 
     /// The word this handle left in the timer.
+    #[inline]
     pub(crate) fn word(&self) -> TimerWord {
         // Relaxed: a guess; the compare-and-swap on the timer decides.
         TimerWord::from_bits(self.word.load(Ordering::Relaxed))
@@ -69,14 +76,13 @@ impl Guard {
         let allowance_ns = crate::lane::allowance_ns(allowance)?;
         self.change(Operation::Rearm, |expected| {
             let now = Nanos(clock::monotonic_ns());
-            let deadline = thread::with_lane_for(&self.armed, |lane| {
-                let now = lane.now();
-                lane.deadline(now, allowance_ns)
-            });
-            let system = || Units::at_or_after(now.plus(allowance_ns));
-            let word = self.armed.timer().rearm(expected, deadline.unwrap_or_else(system))?;
+            let deadline = match thread::lane_for(&self.armed) {
+                Some(lane) => lane.deadline_after(allowance_ns),
+                None => Units::at_or_after(now.plus(allowance_ns)),
+            };
+            let word = self.armed.timer().rearm(expected, deadline)?;
             // After the word: an old start beside a new deadline gives it more time, never less.
-            let lane = self.armed.shared.words.lane(self.armed.lane);
+            let lane = self.armed.shared.words.lane(self.armed.subject.lane());
             lane.write_kicked_at(self.armed.index.into(), now);
             Ok(word)
         })
@@ -84,7 +90,7 @@ impl Guard {
 
     /// Stops the timer, keeping the time it has left; the record carries `why` as its scope.
     pub(crate) fn pause(&self, why: &str) -> Result<(), AcquireError> {
-        let why = self.worker.scope(why)?;
+        let why = self.worker().scope(why)?;
         let now = Nanos(clock::monotonic_ns());
         let word = self.try_change(|expected| self.armed.timer().pause(expected, now))?;
         self.tell(Operation::Pause, word, why.id());
@@ -103,7 +109,7 @@ impl Guard {
         change: impl FnOnce(TimerWord) -> Result<TimerWord, Refused>,
     ) -> Result<(), AcquireError> {
         let word = self.try_change(change)?;
-        self.tell(operation, word, self.armed.scope);
+        self.tell(operation, word, self.armed.subject.scope());
         Ok(())
     }
 
@@ -125,14 +131,18 @@ impl Guard {
             Some(TimerState::Armed) => word.deadline(),
             _ => Units::default(),
         };
-        thread::with_a_lane_for(&self.armed, self.worker.lane_options(), |lane| {
-            let now = lane.now();
-            lane.stats(self.armed.scope).rearmed();
-            lane.record(operation, &Armed { scope, ..self.armed }, now, deadline);
-            if word.state() == Some(TimerState::Armed) {
-                lane.ring_if_near(deadline, now);
-            }
-        });
+        let lane = thread::lane_for(&self.armed);
+        let Some(lane) = lane.or_else(|| thread::any_lane_for(&self.armed, self.options)) else {
+            // Nowhere to tell it: the watchdog finds the word on its next sweep.
+            return self.armed.shared.ring();
+        };
+        let now = lane.now();
+        lane.stats(self.armed.subject.scope()).rearmed();
+        let subject = self.armed.subject.in_scope(scope);
+        lane.record(operation, &Armed { subject, ..self.armed }, now, deadline);
+        if word.state() == Some(TimerState::Armed) {
+            lane.ring_if_near(deadline, now);
+        }
     }
 
     /// The time left; zero where the deadline has passed, `None` where the timer is not armed.
@@ -152,47 +162,47 @@ impl Guard {
 
     /// Ends the scope and says how: in time, after a report, or too late.
     pub fn release(self) -> Released {
-        let released = self.end();
+        let released = end(&self.armed, self.word(), self.options);
         std::mem::forget(self);
         released
     }
+}
 
-    #[inline]
-    fn end(&self) -> Released {
-        if self.is_inert() {
-            return Released::NotArmed;
-        }
-        end(&self.armed, self.word(), self.worker)
+/// Ends an acquire: changes the timer word, and takes it down in this thread's lane.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
+pub(crate) fn end(armed: &Armed, expected: TimerWord, options: &'static LaneOptions) -> Released {
+    match thread::lane_of(armed) {
+        Some(lane) => lane.release(armed, expected),
+        None => end_elsewhere(armed, expected, options),
     }
 }
 
-/// Ends an acquire: swaps the timer word, then takes it down in this thread's lane.
-#[inline]
-pub(crate) fn end(armed: &Armed, expected: TimerWord, worker: Worker) -> Released {
-    let released = armed.timer().release(expected);
-    if thread::with_lane_for(armed, |lane| lane.took_down(released, armed)).is_none() {
-        take_down_elsewhere(armed, released, worker);
-    }
-    released
-}
-
-/// The thread has no lane yet: it takes one for its news, if one can be had.
+/// The timer is not of the lane this thread used last: of another of its lanes, another thread's, or
+/// of the parent of a fork. The news goes into any lane of the segment that can be had.
 #[cold]
-fn take_down_elsewhere(armed: &Armed, released: Released, worker: Worker) {
-    thread::with_a_lane_for(armed, worker.lane_options(), |lane| lane.took_down(released, armed));
+#[inline(never)]
+fn end_elsewhere(armed: &Armed, expected: TimerWord, options: &'static LaneOptions) -> Released {
+    if armed.shared.canary.forked() {
+        return Released::NotArmed;
+    }
+    match thread::lane_for(armed).or_else(|| thread::any_lane_for(armed, options)) {
+        Some(lane) => lane.release_any(armed, expected),
+        None => armed.timer().release(expected),
+    }
 }
 
 impl Drop for Guard {
     #[inline]
     fn drop(&mut self) {
-        self.end();
+        end(&self.armed, self.word(), self.options);
     }
 }
 
 impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Guard")
-            .field("lane", &self.armed.lane)
+            .field("lane", &self.armed.subject.lane())
             .field("timer", &self.armed.index)
             .field("remaining", &self.remaining())
             .finish_non_exhaustive()

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use hangwatch_core::lane::TimerKind;
 use hangwatch_core::time::Nanos;
-use hangwatch_core::timer::Released;
+use hangwatch_core::timer::{Released, TimerWord};
 
-use crate::error::{AcquireError, AttachError};
+use crate::error::AcquireError;
 use crate::guard::{self, Guard};
 use crate::lane::Armed;
 use crate::segment::lock;
@@ -18,43 +18,37 @@ use crate::worker::Worker;
 /// The armed keyed timers of this process, by scope name: names beyond the segment's table share
 /// `(other)` there, but not here.
 #[derive(Default)]
-pub(crate) struct Keyed(HashMap<String, Armed>);
+pub(crate) struct Keyed(HashMap<String, (Armed, TimerWord)>);
 
 /// Sets the deadline of `name` to `allowance` from now.
 pub(crate) fn acquire(worker: Worker, name: &str, allowance: Duration) -> Result<(), AcquireError> {
     let allowance_ns = crate::lane::allowance_ns(allowance)?;
     let scope = worker.scope(name)?;
-    let here = worker.shared().here().map_err(AttachError::from)?;
+    let here = worker.shared().here().map_err(|error| Box::new(error.into()))?;
     let mut keyed = lock(&here.keyed);
-    if let Some(armed) = keyed.0.get_mut(name) {
+    if let Some((armed, word)) = keyed.0.get_mut(name) {
         // Armed or reported: the deadline is replaced. Condemned: its reap goes on, and the scope
         // has begun once more.
-        let guard = Guard::new(worker, *armed);
+        let guard = Guard::new(worker.options, (*armed, *word));
         let kicked = guard.kick(allowance);
-        (armed.word, armed.acquired_at) = (guard.word(), Nanos(crate::sys::clock::monotonic_ns()));
+        (*word, armed.acquired_at) = (guard.word(), Nanos(crate::sys::clock::monotonic_ns()));
         std::mem::forget(guard);
         if kicked.is_ok() {
             return Ok(());
         }
     }
-    let armed = thread::arm(
-        here,
-        worker.lane_options(),
-        scope.id(),
-        TimerKind::Keyed,
-        worker.timer_signal(),
-        allowance_ns,
-    )?;
+    let subject = scope.subject().of_kind(TimerKind::Keyed);
+    let armed = thread::arm(here, worker.lane_options(), subject, allowance_ns)?;
     keyed.0.insert(name.to_owned(), armed);
     Ok(())
 }
 
 /// Ends the scope `name`.
 pub(crate) fn release(worker: Worker, name: &str) -> Result<Released, AcquireError> {
-    let here = worker.shared().here().map_err(AttachError::from)?;
+    let here = worker.shared().here().map_err(|error| Box::new(error.into()))?;
     let removed = lock(&here.keyed).0.remove(name);
     Ok(match removed {
-        Some(armed) => guard::end(&armed, armed.word, worker),
+        Some((armed, word)) => guard::end(&armed, word, worker.options),
         None => Released::NotArmed,
     })
 }

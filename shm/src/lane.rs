@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use hangwatch_core::atomic::{AtomicU64, Ordering};
+use hangwatch_core::atomic::Ordering;
 use hangwatch_core::calibration::ClockKind;
-use hangwatch_core::lane::{Identity, Lane, OwnerWord, TimerDetail, TimerKind, TimerSignal};
-use hangwatch_core::record::{Operation, Place, Record};
+use hangwatch_core::lane::{Identity, Lane, OwnerWord, Subject};
+use hangwatch_core::record::{Operation, Place};
 use hangwatch_core::ring::RingWriter;
-use hangwatch_core::scope::ScopeId;
-use hangwatch_core::segment::Segment as Words;
-use hangwatch_core::stats::ScopeStats;
+use hangwatch_core::scope::{OTHER, ScopeId};
+use hangwatch_core::stats::{ScopeStats, StatsWords};
 use hangwatch_core::time::{MAX_ALLOWANCE, Nanos, Units, duration_ns};
 use hangwatch_core::timer::{Released, Timer, TimerState, TimerWord};
 use hangwatch_core::wake::Wake;
@@ -17,12 +16,10 @@ use hangwatch_core::wake::Wake;
 use crate::error::{AcquireError, AttachError};
 use crate::labels::Labels;
 use crate::segment::{Shared, lane_lock_byte, lock};
+use crate::sys::fork::Canary;
 use crate::sys::identity::Claim;
 use crate::sys::{clock, host, lock as locks};
 use crate::timing::Timing;
-
-/// A scope's statistics block is not chosen yet.
-const NO_BLOCK: u8 = u8::MAX;
 
 /// What an attach asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +31,9 @@ pub(crate) struct LaneOptions {
 /// A lane this process owns, in the hands of one thread.
 pub(crate) struct LaneOwner {
     pub(crate) shared: &'static Shared,
+    /// Copies of the segment's, close at hand: they are asked on every call.
+    key: u64,
+    canary: Canary,
     pub(crate) index: u32,
     lane: Lane<'static>,
     owner: OwnerWord,
@@ -42,23 +42,21 @@ pub(crate) struct LaneOwner {
     /// Idle timers, the last released on top. Those released by other threads are found by a scan
     /// when this runs out.
     idle: Vec<u16>,
-    /// The statistics block of each scope, by its id.
-    blocks: Box<[u8]>,
+    /// How many of the first timers this owner has armed at all.
+    high_water: u16,
+    /// The statistics block of each scope, by its id; `None` where none is chosen yet.
+    blocks: Box<[Option<&'static StatsWords>]>,
     timing: Timing,
 }
 
-/// A timer that was armed: where it is and what it was.
+/// A timer that was armed: where it is and what it was. Kept small: a guard is little more, and what
+/// it is made of must be in memory before the release's locked instruction.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Armed {
     pub(crate) shared: &'static Shared,
-    pub(crate) lane: u32,
-    pub(crate) index: u16,
-    pub(crate) scope: ScopeId,
-    pub(crate) signal: TimerSignal,
     pub(crate) acquired_at: Nanos,
-    pub(crate) word: TimerWord,
-    /// The timer in shared memory; the mapping lives as long as the process.
-    pub(crate) cell: &'static AtomicU64,
+    pub(crate) subject: Subject,
+    pub(crate) index: u16,
 }
 
 impl std::fmt::Debug for Shared {
@@ -68,10 +66,10 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Armed {
-    /// The timer's transitions.
-    #[inline]
+    /// The timer in shared memory; the mapping lives as long as the process.
     pub(crate) fn timer(&self) -> Timer<'static> {
-        Timer(self.cell)
+        let lane = self.shared.words.lane(self.subject.lane());
+        lane.timer(self.index.into()).expect("it was armed in that lane")
     }
 }
 
@@ -152,13 +150,16 @@ impl LaneOwner {
         let words = shared.words;
         let mut owned = LaneOwner {
             shared,
+            key: shared.key(),
+            canary: shared.canary,
             index,
             lane,
             owner: attached,
             ring: RingWriter::resume(lane.ring(), lane.head()),
             wake: Wake::new(words.next_wake(), words.fixed().horizon_ns),
             idle: Vec::with_capacity(lane.timers().len()),
-            blocks: vec![NO_BLOCK; words.geometry().scopes as usize].into_boxed_slice(),
+            high_water: 0,
+            blocks: vec![None; words.geometry().scopes as usize].into_boxed_slice(),
             timing,
         };
         owned.find_blocks();
@@ -168,11 +169,11 @@ impl LaneOwner {
 
     /// The statistics blocks an earlier owner of a detached lane left: this one goes on with them.
     fn find_blocks(&mut self) {
-        for (index, block) in self.lane.stats().iter().enumerate() {
+        for block in self.lane.stats() {
             if let Some(scope) = ScopeStats(block).scope()
                 && let Some(known) = self.blocks.get_mut(usize::from(scope))
             {
-                *known = index as u8;
+                *known = Some(block);
             }
         }
     }
@@ -189,6 +190,27 @@ impl LaneOwner {
         }
     }
 
+    /// Whether this lane is of the segment `key`, and of this very process.
+    #[inline]
+    pub(crate) fn is_of(&self, key: u64) -> bool {
+        self.key == key && !self.canary.forked()
+    }
+
+    /// Whether `armed` is a timer of this lane, armed by this very process.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
+    pub(crate) fn armed(&self, armed: &Armed) -> bool {
+        // A forked child has another `Shared` of the same segment, whatever lanes it takes.
+        std::ptr::eq(self.shared, armed.shared)
+            && self.index == armed.subject.lane()
+            && !self.canary.forked()
+    }
+
+    /// Whether this is a forked child, and the lane its parent's.
+    pub(crate) fn is_parents(&self) -> bool {
+        self.canary.forked()
+    }
+
     /// Whether a timer can be had, looking for those that other threads released.
     #[inline]
     pub(crate) fn has_idle(&mut self) -> bool {
@@ -199,53 +221,61 @@ impl LaneOwner {
     }
 
     /// The time by this lane's clock.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     pub(crate) fn now(&mut self) -> Nanos {
-        let words: Words<'static> = self.shared.words;
-        self.timing.now(&words)
+        self.timing.now(&self.shared.words)
     }
 
     /// When a deadline `allowance_ns` from `now` is due: never early by the clock's resolution.
     #[inline]
     pub(crate) fn deadline(&self, now: Nanos, allowance_ns: u64) -> Units {
-        Units::at_or_after(now.plus(allowance_ns).plus(self.timing.resolution_ns()))
+        // Neither addition can wrap: the time is below 2^60 ns, the allowance below 2^59.
+        Units::at_or_after(Nanos(now.0 + allowance_ns + self.timing.resolution_ns()))
     }
 
-    /// Arms an idle timer; the caller has seen to it that there is one.
+    /// When a deadline `allowance_ns` from the present is due.
     #[inline]
+    pub(crate) fn deadline_after(&mut self, allowance_ns: u64) -> Units {
+        let now = self.now();
+        self.deadline(now, allowance_ns)
+    }
+
+    /// Takes an idle timer, to be armed. `None` where this thread knows of none.
+    #[inline]
+    pub(crate) fn take_idle(&mut self) -> Option<u16> {
+        self.idle.pop()
+    }
+
+    /// Arms a timer that was taken, and says what word it left in it.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     pub(crate) fn arm(
         &mut self,
-        scope: ScopeId,
-        kind: TimerKind,
-        signal: TimerSignal,
+        index: u16,
+        subject: Subject,
         allowance_ns: u64,
-    ) -> Option<Armed> {
-        let timer = self.idle.pop()?;
-        let place = usize::from(timer);
+    ) -> (Armed, TimerWord) {
+        let place = usize::from(index);
+        let subject = subject.in_lane(self.index);
         let now = self.now();
         let deadline = self.deadline(now, allowance_ns);
-        self.lane.raise_high_water(place + 1);
-        self.lane.write_detail(place, TimerDetail { acquired_at: now, scope, signal, kind });
-        let cell = self.lane.timers().get(place)?;
-        let word = Timer(cell).arm(deadline);
-        let armed = Armed {
-            shared: self.shared,
-            lane: self.index,
-            index: timer,
-            scope,
-            signal,
-            acquired_at: now,
-            word,
-            cell,
-        };
-        self.record(Operation::Acquire, &armed, now, deadline);
-        self.stats(scope).acquired();
+        if index >= self.high_water {
+            self.high_water = index + 1;
+            self.lane.raise_high_water(place + 1);
+        }
+        self.lane.write_subject(place, now, subject);
+        let word = Timer(&self.lane.timers()[place]).arm(deadline);
+        let begins = deadline.begins();
+        self.ring.write(Operation::Acquire, Place::Own, index, [now.0, begins.0, subject.bits()]);
+        self.stats(subject.scope()).acquired();
         self.ring_if_near(deadline, now);
-        Some(armed)
+        (Armed { shared: self.shared, acquired_at: now, subject, index }, word)
     }
 
     /// Rings if the watchdog would wake too late for `deadline`.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     pub(crate) fn ring_if_near(&self, deadline: Units, now: Nanos) {
         if self.wake.must_ring(deadline.begins(), now) {
             self.shared.ring();
@@ -253,72 +283,90 @@ impl LaneOwner {
     }
 
     /// Writes the news of a timer of this lane, or of another of this segment.
-    #[inline]
     pub(crate) fn record(&mut self, operation: Operation, of: &Armed, at: Nanos, deadline: Units) {
-        let place = if of.lane == self.index { Place::Own } else { Place::Foreign };
-        self.ring.push(&Record {
-            operation,
-            place,
-            lane: of.lane,
-            timer: of.index,
-            scope: of.scope.0,
-            signal: of.signal.bits(),
-            at,
-            deadline: deadline.begins(),
-        });
+        let place = if of.subject.lane() == self.index { Place::Own } else { Place::Foreign };
+        let payload = [at.0, deadline.begins().0, of.subject.bits()];
+        self.ring.write(operation, place, of.index, payload);
     }
 
-    /// Takes down how an acquire ended: its record, its statistics, and the timer if it is this
-    /// lane's and idle again.
-    #[inline]
-    pub(crate) fn took_down(&mut self, released: Released, of: &Armed) {
+    /// Ends an acquire of this lane's timers, and takes down how it ended: its record, its
+    /// statistics, and the timer as idle.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
+    pub(crate) fn release(&mut self, armed: &Armed, expected: TimerWord) -> Released {
+        // The clock and the statistics' place before the release: a locked instruction holds up
+        // every load after it.
         let now = self.now();
-        let stats = self.stats(of.scope);
-        let duration_ns = now.since(of.acquired_at);
-        let operation = match released {
-            Released::InTime => {
-                stats.released(duration_ns);
-                Operation::Release
-            }
-            Released::Reported => {
-                stats.reported(duration_ns);
-                Operation::Release
-            }
-            Released::TooLate => Operation::TooLate,
-            Released::NotArmed => return,
-        };
-        if of.lane == self.index && released != Released::TooLate {
-            self.idle.push(of.index);
+        let stats = self.stats(armed.subject.scope());
+        let took_ns = now.since(armed.acquired_at);
+        let timer = Timer(&self.lane.timers()[usize::from(armed.index)]);
+        let released = timer.release(expected);
+        if released != Released::InTime {
+            return self.ended_otherwise(released, armed, now);
         }
-        self.record(operation, of, now, Units::default());
+        stats.released(took_ns);
+        self.idle.push(armed.index);
+        let payload = [now.0, 0, armed.subject.bits()];
+        self.ring.write(Operation::Release, Place::Own, armed.index, payload);
+        Released::InTime
+    }
+
+    /// Ends an acquire of any lane of the segment, and takes down in this one how it ended.
+    pub(crate) fn release_any(&mut self, armed: &Armed, expected: TimerWord) -> Released {
+        let now = self.now();
+        let released = armed.timer().release(expected);
+        if released != Released::InTime {
+            return self.ended_otherwise(released, armed, now);
+        }
+        self.stats(armed.subject.scope()).released(now.since(armed.acquired_at));
+        self.is_idle_again(armed, now);
+        Released::InTime
+    }
+
+    /// Takes down the rarer endings.
+    #[cold]
+    #[inline(never)]
+    fn ended_otherwise(&mut self, released: Released, armed: &Armed, now: Nanos) -> Released {
+        match released {
+            Released::Reported => {
+                self.stats(armed.subject.scope()).reported(now.since(armed.acquired_at));
+                self.is_idle_again(armed, now);
+            }
+            Released::TooLate => self.record(Operation::TooLate, armed, now, Units::default()),
+            Released::InTime | Released::NotArmed => {}
+        }
+        released
+    }
+
+    fn is_idle_again(&mut self, armed: &Armed, now: Nanos) {
+        if armed.subject.lane() == self.index {
+            self.idle.push(armed.index);
+        }
+        self.record(Operation::Release, armed, now, Units::default());
     }
 
     /// The statistics of `scope` in this lane.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     pub(crate) fn stats(&mut self, scope: ScopeId) -> ScopeStats<'static> {
-        let known = self.blocks.get(usize::from(scope.0)).copied().unwrap_or(NO_BLOCK);
-        let block = if known == NO_BLOCK { self.choose_block(scope) } else { known };
-        ScopeStats(&self.lane.stats()[usize::from(block)])
+        match self.blocks.get(usize::from(scope.0)) {
+            Some(Some(block)) => ScopeStats(block),
+            _ => self.choose_block(scope),
+        }
     }
 
     /// A block for a scope this lane had none for: a free one, or the last, which counts the rest as
     /// `(other)`.
     #[cold]
-    fn choose_block(&mut self, scope: ScopeId) -> u8 {
-        let blocks = self.lane.stats();
-        let (last, own) = blocks.split_last().expect("a lane has at least two");
-        let free = own.iter().position(|block| ScopeStats(block).scope().is_none());
-        let chosen = if let Some(free) = free {
-            ScopeStats(&own[free]).take_for(scope.0);
-            free
-        } else {
-            ScopeStats(last).take_for(hangwatch_core::scope::OTHER.0);
-            own.len()
-        };
+    fn choose_block(&mut self, scope: ScopeId) -> ScopeStats<'static> {
+        let (last, own) = self.lane.stats().split_last().expect("a lane has at least two");
+        let free = own.iter().find(|block| ScopeStats(block).scope().is_none());
+        let (block, counts) = free.map_or((last, OTHER), |free| (free, scope));
+        ScopeStats(block).take_for(counts.0);
         if let Some(known) = self.blocks.get_mut(usize::from(scope.0)) {
-            *known = chosen as u8;
+            *known = Some(block);
         }
-        chosen as u8
+        ScopeStats(block)
     }
 
     /// The thread has ended: gives the lane back, or leaves it to the next thread where timers are

@@ -201,6 +201,12 @@ impl Segment {
         lock::holder(self.shared.file.as_fd(), WATCHDOG_LOCK_BYTE)
     }
 
+    /// Rings the watchdog's doorbell: it looks at once.
+    #[doc(hidden)]
+    pub fn ring(&self) {
+        self.shared.ring();
+    }
+
     /// The checked words.
     #[doc(hidden)]
     pub fn words(&self) -> Words<'static> {
@@ -259,6 +265,7 @@ impl Shared {
     }
 
     /// Tells this segment from any other, in this process and its children.
+    #[inline]
     pub(crate) fn key(&self) -> u64 {
         self.words.fixed().incarnation
     }

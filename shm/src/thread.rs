@@ -1,21 +1,202 @@
 //! A thread's lanes: taken when first needed, found again on the hot path, left when it ends.
+//!
+//! The hot path is one thread-local pointer ([`CURRENT`]) to the lane used last. What it points to is
+//! owned by [`LANES`], whose drop at the end of the thread clears it first. A pointer and no
+//! `RefCell`, because what a closure returns from inside a `LocalKey` goes through memory: measured,
+//! that doubled the cost of an acquire.
+#![expect(unsafe_code, reason = "the hot path's pointer to the lane that this thread owns")]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::ptr::NonNull;
 
-use hangwatch_core::lane::{TimerKind, TimerSignal};
+use hangwatch_core::lane::Subject;
 use hangwatch_core::scope::ScopeId;
+use hangwatch_core::timer::TimerWord;
 
 use crate::error::AcquireError;
 use crate::lane::{Armed, LaneOptions, LaneOwner};
 use crate::segment::Shared;
 
 thread_local! {
-    static LANES: RefCell<ThreadLanes> = const { RefCell::new(ThreadLanes { lanes: Vec::new(), last: 0 }) };
+    /// The lane used last; `None` where there is none, or the thread is ending.
+    static CURRENT: Cell<Option<OwnedLane>> = const { Cell::new(None) };
+
+    static LANES: RefCell<ThreadLanes> = const { RefCell::new(ThreadLanes { lanes: Vec::new() }) };
+
+    static NAMES: RefCell<HashMap<u64, HashMap<String, ScopeId>>> = RefCell::new(HashMap::new());
 }
 
-thread_local! {
-    static NAMES: RefCell<HashMap<u64, HashMap<String, ScopeId>>> = RefCell::new(HashMap::new());
+/// A lane on the heap that this thread alone reaches, by this pointer alone.
+#[derive(Clone, Copy)]
+struct OwnedLane(NonNull<LaneOwner>);
+
+impl OwnedLane {
+    fn new(lane: LaneOwner) -> OwnedLane {
+        OwnedLane(NonNull::from(Box::leak(Box::new(lane))))
+    }
+
+    /// The lane. Callers hold at most one such reference at a time and call nothing with it that
+    /// could come back here: neither user code nor a destructor of any.
+    #[inline]
+    fn get<'l>(self) -> &'l mut LaneOwner {
+        // SAFETY: leaked from a box by `new`, freed only by `into_lane` when the thread ends, after
+        // which no copy of the pointer is left; one thread, one reference at a time (see above).
+        unsafe { &mut *self.0.as_ptr() }
+    }
+
+    fn into_lane(self) -> LaneOwner {
+        // SAFETY: it came from a box, and whoever calls this has given up every copy of the pointer.
+        *unsafe { Box::from_raw(self.0.as_ptr()) }
+    }
+}
+
+/// All lanes of a thread, of whatever segments.
+struct ThreadLanes {
+    lanes: Vec<OwnedLane>,
+}
+
+impl Drop for ThreadLanes {
+    fn drop(&mut self) {
+        let _ = CURRENT.try_with(|current| current.set(None));
+        for lane in self.lanes.drain(..) {
+            lane.into_lane().leave();
+        }
+    }
+}
+
+impl ThreadLanes {
+    /// Where the lane `index` of the segment is, or else any of it.
+    fn find(&self, key: u64, index: Option<u32>) -> Option<OwnedLane> {
+        let of_segment = || self.lanes.iter().copied().filter(|lane| lane.get().is_of(key));
+        let own = of_segment().find(|lane| Some(lane.get().index) == index);
+        own.or_else(|| of_segment().next())
+    }
+
+    /// A lane of the segment with an idle timer; claims a further one where there is none.
+    fn find_idle(
+        &mut self,
+        shared: &'static Shared,
+        options: &LaneOptions,
+    ) -> Result<OwnedLane, AcquireError> {
+        self.forget_parents();
+        let key = shared.key();
+        let mut of_segment = self.lanes.iter().filter(|lane| lane.get().is_of(key));
+        if let Some(idle) = of_segment.find(|lane| lane.get().has_idle()) {
+            return Ok(*idle);
+        }
+        let lanes = self.lanes.iter().filter(|lane| lane.get().is_of(key)).count();
+        let here = shared.here().map_err(|error| Box::new(error.into()))?;
+        let claimed = LaneOwner::claim(here, options).map_err(|source| match lanes {
+            0 => AcquireError::Attach(Box::new(source)),
+            _ => AcquireError::NoFreeTimer { lanes, source: Box::new(source) },
+        })?;
+        let claimed = OwnedLane::new(claimed);
+        self.lanes.push(claimed);
+        if claimed.get().has_idle() {
+            return Ok(claimed);
+        }
+        // Taken over from an ended thread, with every timer armed: kept, and one more is claimed.
+        self.find_idle(shared, options)
+    }
+
+    /// In a forked child: the lanes are the parent's, and their memory is not mapped here.
+    fn forget_parents(&mut self) {
+        if self.lanes.iter().any(|lane| lane.get().is_parents()) {
+            CURRENT.set(None);
+            let parents = self.lanes.extract_if(.., |lane| lane.get().is_parents());
+            parents.for_each(|lane| lane.into_lane().leave());
+        }
+    }
+}
+
+/// The lane used last, if it is of the segment.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
+fn current(key: u64) -> Option<&'static mut LaneOwner> {
+    let lane = CURRENT.try_with(Cell::get).ok()??.get();
+    lane.is_of(key).then_some(lane)
+}
+
+/// Makes sure that this thread has a lane of the segment.
+pub(crate) fn attach(shared: &'static Shared, options: &LaneOptions) -> Result<(), AcquireError> {
+    LANES.with_borrow_mut(|lanes| {
+        lanes.forget_parents();
+        if lanes.find(shared.key(), None).is_none() {
+            CURRENT.set(Some(lanes.find_idle(shared, options)?));
+        }
+        Ok(())
+    })
+}
+
+/// Arms a timer in one of this thread's lanes, and says what word it left in it.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
+pub(crate) fn arm(
+    shared: &'static Shared,
+    options: &'static LaneOptions,
+    subject: Subject,
+    allowance_ns: u64,
+) -> Result<(Armed, TimerWord), AcquireError> {
+    // One place makes what is returned: a second one, in the cold path, would put it in memory.
+    loop {
+        if let Some(lane) = current(shared.key())
+            && let Some(idle) = lane.take_idle()
+        {
+            return Ok(lane.arm(idle, subject, allowance_ns));
+        }
+        make_current(shared, options)?;
+    }
+}
+
+/// The lane used last is another segment's, the parent's of a fork, or has no idle timer: finds or
+/// claims one that is of the segment and has one.
+#[cold]
+#[inline(never)]
+fn make_current(
+    shared: &'static Shared,
+    options: &'static LaneOptions,
+) -> Result<(), AcquireError> {
+    let lane = LANES.with_borrow_mut(|lanes| lanes.find_idle(shared, options))?;
+    CURRENT.set(Some(lane));
+    Ok(())
+}
+
+/// The lane used last, if the timer is one of it and this is no forked child.
+///
+/// The reference is for one use, before anything else of this module is called.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
+pub(crate) fn lane_of(armed: &Armed) -> Option<&'static mut LaneOwner> {
+    let lane = CURRENT.try_with(Cell::get).ok()??.get();
+    lane.armed(armed).then_some(lane)
+}
+
+/// The lane of this thread that news of `armed` belong in: the timer's own if it is this thread's,
+/// else any of the segment. `None` where the thread has none (any more).
+///
+/// The reference is for one use, before anything else of this module is called.
+pub(crate) fn lane_for(armed: &Armed) -> Option<&'static mut LaneOwner> {
+    let key = armed.shared.key();
+    match current(key) {
+        Some(lane) if lane.index == armed.subject.lane() => Some(lane),
+        _ => find(key, armed.subject.lane()).map(OwnedLane::get),
+    }
+}
+
+fn find(key: u64, index: u32) -> Option<OwnedLane> {
+    LANES.try_with(|lanes| lanes.try_borrow().ok()?.find(key, Some(index))).ok().flatten()
+}
+
+/// As [`lane_for`], claiming a lane for a thread that has none, if one can be had.
+#[cold]
+pub(crate) fn any_lane_for(armed: &Armed, options: &LaneOptions) -> Option<&'static mut LaneOwner> {
+    let is_ending = LANES.try_with(|_| ()).is_err();
+    if !is_ending && find(armed.shared.key(), armed.subject.lane()).is_none() {
+        // A thread without a lane has nowhere to tell it; the timer word is the truth all the same.
+        let _ = attach(armed.shared, options);
+    }
+    lane_for(armed)
 }
 
 /// How many names a thread remembers: a flood of them is looked up in the segment.
@@ -35,148 +216,4 @@ pub(crate) fn know_scope(key: u64, name: &str, scope: ScopeId) {
             known.insert(name.to_owned(), scope);
         }
     });
-}
-
-/// All lanes of a thread, of whatever segments; the one used last is looked at first.
-struct ThreadLanes {
-    lanes: Vec<LaneOwner>,
-    last: usize,
-}
-
-impl Drop for ThreadLanes {
-    fn drop(&mut self) {
-        for lane in self.lanes.drain(..) {
-            lane.leave();
-        }
-    }
-}
-
-impl ThreadLanes {
-    /// Whether `lane` is of the segment `key`, in this very process.
-    #[inline]
-    fn is_of(lane: &LaneOwner, key: u64) -> bool {
-        lane.shared.key() == key && !lane.shared.canary.forked()
-    }
-
-    /// A lane of the segment: the last one used, or any other of it.
-    #[inline]
-    fn find(&mut self, key: u64) -> Option<&mut LaneOwner> {
-        let last = self.last;
-        if self.lanes.get(last).is_some_and(|lane| Self::is_of(lane, key)) {
-            return self.lanes.get_mut(last);
-        }
-        let place = self.lanes.iter().position(|lane| Self::is_of(lane, key))?;
-        self.last = place;
-        self.lanes.get_mut(place)
-    }
-
-    /// A lane of the segment with an idle timer; claims a further one where there is none.
-    #[cold]
-    fn find_idle(
-        &mut self,
-        shared: &'static Shared,
-        options: &LaneOptions,
-    ) -> Result<&mut LaneOwner, AcquireError> {
-        self.forget_parents();
-        let key = shared.key();
-        let idle = self.lanes.iter_mut().position(|lane| Self::is_of(lane, key) && lane.has_idle());
-        if let Some(place) = idle {
-            self.last = place;
-            return Ok(&mut self.lanes[place]);
-        }
-        let lanes = self.lanes.iter().filter(|lane| Self::is_of(lane, key)).count();
-        let here = shared.here().map_err(crate::AttachError::from)?;
-        let mut claimed = LaneOwner::claim(here, options).map_err(|source| match lanes {
-            0 => AcquireError::Attach(source),
-            _ => AcquireError::NoFreeTimer { lanes, source: Box::new(source) },
-        })?;
-        let has_idle = claimed.has_idle();
-        self.lanes.push(claimed);
-        if !has_idle {
-            // Taken over from an ended thread, with every timer armed: kept, and one more is claimed.
-            return self.find_idle(shared, options);
-        }
-        self.last = self.lanes.len() - 1;
-        Ok(&mut self.lanes[self.last])
-    }
-
-    /// In a forked child: the lanes are the parent's, and their memory is not mapped here.
-    fn forget_parents(&mut self) {
-        if self.lanes.iter().any(|lane| lane.shared.canary.forked()) {
-            self.lanes.retain(|lane| !lane.shared.canary.forked());
-            self.last = 0;
-        }
-    }
-}
-
-/// Makes sure that this thread has a lane of the segment.
-pub(crate) fn attach(shared: &'static Shared, options: &LaneOptions) -> Result<(), AcquireError> {
-    LANES.with_borrow_mut(|lanes| {
-        if lanes.find(shared.key()).is_none() {
-            lanes.find_idle(shared, options)?;
-        }
-        Ok(())
-    })
-}
-
-/// Arms a timer in one of this thread's lanes.
-#[inline]
-pub(crate) fn arm(
-    shared: &'static Shared,
-    options: &LaneOptions,
-    scope: ScopeId,
-    kind: TimerKind,
-    signal: TimerSignal,
-    allowance_ns: u64,
-) -> Result<Armed, AcquireError> {
-    LANES.with_borrow_mut(|lanes| {
-        if let Some(lane) = lanes.find(shared.key())
-            && let Some(armed) = lane.arm(scope, kind, signal, allowance_ns)
-        {
-            return Ok(armed);
-        }
-        let lane = lanes.find_idle(shared, options)?;
-        lane.arm(scope, kind, signal, allowance_ns).ok_or(AcquireError::NotArmed)
-    })
-}
-
-/// Runs `f` with the lane of this thread that news of `armed` belong in: the timer's own if it is
-/// this thread's, else any of the segment. `None` where the thread has none (any more).
-#[inline]
-pub(crate) fn with_lane_for<T>(armed: &Armed, f: impl FnOnce(&mut LaneOwner) -> T) -> Option<T> {
-    LANES
-        .try_with(|lanes| {
-            let mut lanes = lanes.try_borrow_mut().ok()?;
-            let key = armed.shared.key();
-            let lane = lanes.find(key)?;
-            if lane.index == armed.lane {
-                return Some(f(lane));
-            }
-            let own = lanes
-                .lanes
-                .iter()
-                .position(|lane| ThreadLanes::is_of(lane, key) && lane.index == armed.lane);
-            let place = own.unwrap_or(lanes.last);
-            lanes.lanes.get_mut(place).map(f)
-        })
-        .ok()
-        .flatten()
-}
-
-/// As [`with_lane_for`], claiming a lane for a thread that has none, if one can be had.
-pub(crate) fn with_a_lane_for<T>(
-    armed: &Armed,
-    options: &LaneOptions,
-    f: impl FnOnce(&mut LaneOwner) -> T,
-) -> Option<T> {
-    let has_lane = LANES
-        .try_with(|lanes| {
-            lanes.try_borrow_mut().is_ok_and(|mut lanes| lanes.find(armed.shared.key()).is_some())
-        })
-        .unwrap_or(true);
-    if !has_lane {
-        // A thread without a lane has nowhere to tell it; the timer word is the truth all the same.
-        let _ = attach(armed.shared, options);
-    }
-    with_lane_for(armed, f)
 }

@@ -4,7 +4,7 @@ use hangwatch_core::calibration::{Calibration, ClockKind, TOLERANCE_NS, VALID_NS
 use hangwatch_core::segment::Segment;
 use hangwatch_core::time::Nanos;
 
-use crate::sys::clock;
+use crate::sys::clock::{self, ClockId};
 
 /// How often a calibration is tried before the system clock is used instead: one try may have been
 /// interrupted between its two readings.
@@ -14,6 +14,10 @@ const TRIES: u32 = 3;
 #[derive(Debug)]
 pub(crate) struct Timing {
     kind: ClockKind,
+    /// The system's clock that is read where the counter is not.
+    system: ClockId,
+    /// What a deadline must be put off by so that it is never early, ns.
+    resolution_ns: u64,
     calibration: Calibration,
     /// Counts after the calibration's own for which it is trusted; 0 where there is none.
     valid_counts: u64,
@@ -28,7 +32,22 @@ impl Timing {
             ClockKind::Counter if !clock::counter_is_system_clock() => ClockKind::System,
             kind => kind,
         };
-        Timing { kind, calibration: Calibration::default(), valid_counts: 0, retry_at: Nanos(0) }
+        let resolution_ns = match kind {
+            ClockKind::System => 0,
+            ClockKind::Counter => TOLERANCE_NS,
+            ClockKind::Coarse => clock::coarse_resolution_ns(),
+        };
+        Timing {
+            kind,
+            system: match kind {
+                ClockKind::Coarse => ClockId::MonotonicCoarse,
+                ClockKind::System | ClockKind::Counter => ClockId::Monotonic,
+            },
+            resolution_ns,
+            calibration: Calibration::default(),
+            valid_counts: 0,
+            retry_at: Nanos(0),
+        }
     }
 
     /// Which clock it is.
@@ -39,15 +58,12 @@ impl Timing {
     /// What a deadline must be put off by so that it is never early, ns.
     #[inline]
     pub(crate) fn resolution_ns(&self) -> u64 {
-        match self.kind {
-            ClockKind::System => 0,
-            ClockKind::Counter => TOLERANCE_NS,
-            ClockKind::Coarse => clock::coarse_resolution_ns(),
-        }
+        self.resolution_ns
     }
 
     /// The time.
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     pub(crate) fn now(&mut self, segment: &Segment<'_>) -> Nanos {
         match self.kind {
             ClockKind::Counter => {
@@ -59,8 +75,8 @@ impl Timing {
                     self.recalibrate(segment)
                 }
             }
-            ClockKind::System => Nanos(clock::monotonic_ns()),
-            ClockKind::Coarse => Nanos(clock::coarse_ns()),
+            // One call for both: a second would spill every register around it once more.
+            ClockKind::System | ClockKind::Coarse => Nanos(clock::read_ns(self.system)),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hangwatch_core::atomic::Ordering;
 use hangwatch_core::calibration::ClockKind;
-use hangwatch_core::lane::{TimerKind, TimerSignal};
+use hangwatch_core::lane::{Subject, TimerKind, TimerSignal};
 use hangwatch_core::scope::ScopeId;
 use hangwatch_core::timer::Released;
 
@@ -131,7 +131,7 @@ impl WorkerOptions {
         let shared = segment.shared();
         let worker = Worker { shared, options: shared.keep(options), signal: self.signal.into() };
         thread::attach(shared, worker.options).map_err(|error| match error {
-            AcquireError::Attach(error) => error,
+            AcquireError::Attach(error) => *error,
             other => unreachable!("an attach arms nothing, yet: {other}"),
         })?;
         Ok(worker)
@@ -157,9 +157,9 @@ impl From<Signal> for TimerSignal {
 /// A process attached to a segment. Cheap to copy; any thread may use it.
 #[derive(Clone, Copy)]
 pub struct Worker {
-    shared: &'static Shared,
-    options: &'static LaneOptions,
-    signal: TimerSignal,
+    pub(crate) shared: &'static Shared,
+    pub(crate) options: &'static LaneOptions,
+    pub(crate) signal: TimerSignal,
 }
 
 impl Worker {
@@ -196,7 +196,7 @@ impl Worker {
         if name.is_empty() {
             return Err(AcquireError::EmptyScope);
         }
-        let here = self.shared().here().map_err(AttachError::from)?;
+        let here = self.shared().here().map_err(|error| Box::new(error.into()))?;
         let id = thread::known_scope(here.key(), name).unwrap_or_else(|| {
             let interned = here.words.names().intern(name);
             if interned.overflowed {
@@ -205,7 +205,7 @@ impl Worker {
             thread::know_scope(here.key(), name, interned.scope);
             interned.scope
         });
-        Ok(Scope { worker: *self, id })
+        Ok(Scope { worker: *self, subject: Subject::new(id, self.signal, TimerKind::Guard) })
     }
 
     /// Sets the deadline of the scope `name` of this process: upstream's keyed rule, by which the
@@ -251,10 +251,6 @@ impl Worker {
     pub(crate) fn lane_options(&self) -> &'static LaneOptions {
         self.options
     }
-
-    pub(crate) fn timer_signal(&self) -> TimerSignal {
-        self.signal
-    }
 }
 
 impl fmt::Debug for Worker {
@@ -267,7 +263,7 @@ impl fmt::Debug for Worker {
 #[derive(Clone, Copy, Debug)]
 pub struct Scope {
     worker: Worker,
-    id: ScopeId,
+    subject: Subject,
 }
 
 impl Scope {
@@ -275,26 +271,26 @@ impl Scope {
     ///
     /// # Errors
     /// [`AcquireError`].
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     pub fn expires(&self, allowance: Duration) -> Result<Guard, AcquireError> {
         self.arm(TimerKind::Guard, allowance)
     }
 
-    #[inline]
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     fn arm(&self, kind: TimerKind, allowance: Duration) -> Result<Guard, AcquireError> {
         let (worker, allowance_ns) = (self.worker, allowance_ns(allowance)?);
-        let armed = thread::arm(
-            worker.shared(),
-            worker.lane_options(),
-            self.id,
-            kind,
-            worker.timer_signal(),
-            allowance_ns,
-        )?;
-        Ok(Guard::new(worker, armed))
+        let subject = self.subject.of_kind(kind);
+        let armed = thread::arm(worker.shared(), worker.lane_options(), subject, allowance_ns)?;
+        Ok(Guard::new(worker.options, armed))
     }
 
     pub(crate) fn id(&self) -> ScopeId {
-        self.id
+        self.subject.scope()
+    }
+
+    pub(crate) fn subject(&self) -> Subject {
+        self.subject
     }
 }

@@ -8,7 +8,7 @@ use hangwatch::{
 };
 use hangwatch_core::timer::TimerState;
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);
 
 /// A segment of its own for a test, removed at its end.
 struct Named(String);

@@ -14,6 +14,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::logging::Format;
+use crate::server::{self, Ask, Protection};
 use value::ReapSignal;
 
 pub mod value;
@@ -25,6 +26,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0        done; or the command ended with 0
   2        the command line is wrong
+  123      a bug in hangwatch made the watchdog panic
   124      exec: the deadline passed and the command was removed
   125      hangwatch itself failed
   126      the command was found and cannot be executed
@@ -113,6 +115,13 @@ pub enum Command {
     ///
     /// INT, TERM, HUP, QUIT, USR1, USR2 and WINCH are passed on to the command.
     Exec(Exec),
+    /// Let the watchdog of a segment signal again after its brake engaged
+    ///
+    /// See run --max-reaps. Find out first why so many deadlines passed at once.
+    ReleaseBrake(ReleaseBrake),
+    /// One worker of the demo.
+    #[command(hide = true)]
+    DemoWorker(DemoWorker),
     /// Remove a segment that nobody uses
     ///
     /// Refused while a watchdog serves the segment or a worker is attached to it.
@@ -202,7 +211,8 @@ pub struct Run {
     /// At more reaps than this in a minute, signal nobody until told otherwise
     ///
     /// A brake: when so many expire, the deadlines may be wrong rather than the
-    /// workers. The log says how to release it. Absent, there is no brake.
+    /// workers. It is released by `hangwatch release-brake`, or by SIGHUP to a
+    /// watchdog without a command. Absent, there is no brake.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_reaps: Option<u32>,
 
@@ -212,6 +222,14 @@ pub struct Run {
     #[arg(long, value_name = "FRACTION", value_parser = value::fraction,
           allow_hyphen_values = true)]
     pub warn_at: Option<f64>,
+
+    /// What holds a worker up.
+    #[command(flatten)]
+    pub holds: Holds,
+
+    /// How the watchdog protects itself.
+    #[command(flatten)]
+    pub protect: Protect,
 
     /// Wait until the segment's watchdog is gone, then take over at once
     #[arg(long, conflicts_with = "command")]
@@ -227,6 +245,16 @@ pub struct Run {
 }
 
 impl Run {
+    /// The protections asked for.
+    pub fn protection(&self) -> Protection {
+        let ask = if self.protect.unprotected { Ask::No } else { Ask::Yes };
+        Protection {
+            lock_memory: ask,
+            lower_oom_score: ask,
+            realtime_priority: self.protect.realtime,
+        }
+    }
+
     /// What a reap begins with, `--notify-only` taken into account.
     pub fn reap_signal(&self) -> ReapSignal {
         if self.notify_only { ReapSignal::NotifyOnly } else { self.reap.signal }
@@ -305,6 +333,107 @@ pub struct Rm {
     /// The segment's name
     #[arg(value_name = "NAME")]
     pub segment: String,
+}
+
+/// The options of `hangwatch release-brake`.
+#[derive(Debug, Args)]
+pub struct ReleaseBrake {
+    /// The segment's name
+    #[arg(long, value_name = "NAME", env = SEGMENT_VARIABLE)]
+    pub segment: Option<String>,
+}
+
+/// What one worker of the demo does; the demo starts it.
+#[derive(Debug, Args)]
+pub struct DemoWorker {
+    /// The directory whose files are hashed.
+    pub dir: PathBuf,
+    /// Which share of the files it has.
+    #[arg(long)]
+    pub share: usize,
+    /// Of how many.
+    #[arg(long)]
+    pub of: usize,
+    /// What becomes of it.
+    #[arg(long, value_enum)]
+    pub fate: Fate,
+}
+
+/// What becomes of a worker of the demo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Fate {
+    /// It finishes.
+    Finish,
+    /// Two of its threads take two locks in opposite order.
+    Deadlock,
+    /// It aborts.
+    Crash,
+}
+
+/// Whether an overdue worker that something holds up is reaped all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Treatment {
+    /// It is reaped like any other.
+    Reap,
+    /// It is reported once, and left alone for as long as it is held up.
+    Report,
+}
+
+impl From<Treatment> for server::Treatment {
+    fn from(treatment: Treatment) -> Self {
+        match treatment {
+            Treatment::Reap => Self::Reap,
+            Treatment::Report => Self::Report,
+        }
+    }
+}
+
+/// What is done about an overdue worker that something holds up.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Holds {
+    /// An overdue worker that is stopped (SIGSTOP): reap it, or report it
+    #[arg(
+        long,
+        value_name = "reap|report",
+        value_enum,
+        default_value = "reap",
+        hide_possible_values = true
+    )]
+    pub stopped: Treatment,
+
+    /// An overdue worker that a debugger traces: report it, or reap it
+    #[arg(
+        long,
+        value_name = "reap|report",
+        value_enum,
+        default_value = "report",
+        hide_possible_values = true
+    )]
+    pub traced: Treatment,
+
+    /// An overdue worker in a frozen control group: report it, or reap it
+    #[arg(
+        long,
+        value_name = "reap|report",
+        value_enum,
+        default_value = "report",
+        hide_possible_values = true
+    )]
+    pub frozen: Treatment,
+}
+
+/// How the watchdog protects itself.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Protect {
+    /// Do not lock the watchdog's memory, nor lower its OOM score
+    ///
+    /// Both are asked for by default; what the kernel refuses is logged once.
+    #[arg(long)]
+    pub unprotected: bool,
+
+    /// Run the tick at this real-time priority (SCHED_FIFO), 1 to 99 [default: none]
+    #[arg(long, value_name = "PRIORITY", value_parser = clap::value_parser!(u8).range(1..=99))]
+    pub realtime: Option<u8>,
 }
 
 /// How a reap is done.

@@ -5,7 +5,7 @@
 //! | 0 | done; or the command ended with 0 |
 //! | 1 to 122 | the command's own code, passed through |
 //! | 2 | the command line is wrong (also a command's own 2) |
-//! | 123 | a thread of the watchdog panicked: a bug; the log says where |
+//! | 123 | a bug in hangwatch: a thread of the watchdog panicked |
 //! | 124 | `exec`: the deadline passed and the command was removed |
 //! | 125 | hangwatch itself failed |
 //! | 126 | the command was found and cannot be executed |

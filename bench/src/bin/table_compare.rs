@@ -1,11 +1,13 @@
 //! Times the table beside its contenders and prints the tables of
 //! `bench/TABLE.md`.
 //!
-//!     cargo run --profile bench -p hangwatch-bench --bin table_compare -- [--huge] [--repeats N] [SIZE...]
+//!     cargo run --profile bench -p hangwatch-bench --bin table_compare -- \
+//!         [--huge] [--turns N] [--least] [--only TEXT]... [SIZE...]
 //!
 //! Sizes are numbers of timers, 100 to 1,000,000 by default; `--huge` adds ten
-//! million. The contenders take turns, and the medians over the turns are
-//! printed.
+//! million. The contenders take turns; the medians over the turns are printed,
+//! or with `--least` the least, for a machine that is busy with other things.
+//! `--only` keeps the contenders whose names contain one of the texts.
 
 use std::{env, process::ExitCode};
 
@@ -23,29 +25,14 @@ const HUGE: usize = 10_000_000;
 const FLOOR_WORKS: [&str; 4] =
     ["churn pair", "re-arm", "mixed, with expiry", "heartbeats in order"];
 
+const USAGE: &str =
+    "usage: table_compare [--huge] [--turns N] [--least] [--only TEXT]... [SIZE...]";
+
 fn main() -> ExitCode {
-    let (mut sizes, mut repeats, mut huge) = (Vec::new(), 5, false);
-    let mut arguments = env::args().skip(1);
-    while let Some(argument) = arguments.next() {
-        let number = |text: Option<String>| text.and_then(|text| text.parse::<usize>().ok());
-        match argument.as_str() {
-            "--huge" => huge = true,
-            "--repeats" => repeats = number(arguments.next()).unwrap_or(repeats).max(1),
-            _ => match number(Some(argument)) {
-                Some(size) if size > 0 => sizes.push(size),
-                _ => {
-                    eprintln!("usage: table_compare [--huge] [--repeats N] [SIZE...]");
-                    return ExitCode::from(2);
-                }
-            },
-        }
-    }
-    if sizes.is_empty() {
-        sizes.extend(SIZES);
-    }
-    if huge {
-        sizes.push(HUGE);
-    }
+    let Some(plan) = Plan::parse(env::args().skip(1)) else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
     for timers in [1, 1_000, 20_000] {
         let report = check_all(timers);
         println!(
@@ -53,9 +40,56 @@ fn main() -> ExitCode {
             report.expired, report.checksum
         );
     }
-    let runs: Vec<Run> = sizes.iter().map(|&timers| Run::measure(timers, repeats)).collect();
+    let runs: Vec<Run> = plan.sizes.iter().map(|&timers| Run::measure(timers, &plan)).collect();
     print_tables(&runs);
     ExitCode::SUCCESS
+}
+
+/// What the command line asks for.
+#[derive(Clone)]
+struct Plan {
+    sizes: Vec<usize>,
+    turns: usize,
+    statistic: Statistic,
+    /// Texts in the names of the contenders; empty means all.
+    only: Vec<String>,
+}
+
+/// What is printed of the turns.
+#[derive(Clone, Copy)]
+enum Statistic {
+    Median,
+    Least,
+}
+
+impl Plan {
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Self> {
+        let mut plan =
+            Self { sizes: Vec::new(), turns: 5, statistic: Statistic::Median, only: Vec::new() };
+        let mut huge = false;
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--huge" => huge = true,
+                "--least" => plan.statistic = Statistic::Least,
+                "--turns" => {
+                    plan.turns = arguments.next()?.parse().ok().filter(|&turns| turns > 0)?;
+                }
+                "--only" => plan.only.push(arguments.next()?),
+                size => plan.sizes.push(size.parse().ok().filter(|&size| size > 0)?),
+            }
+        }
+        if plan.sizes.is_empty() {
+            plan.sizes.extend(SIZES);
+        }
+        if huge {
+            plan.sizes.push(HUGE);
+        }
+        Some(plan)
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|text| name.contains(text))
+    }
 }
 
 /// One size: what every contender needed, turn by turn.
@@ -63,22 +97,37 @@ struct Run {
     timers: usize,
     contenders: Vec<(&'static str, Vec<Figures>)>,
     seed: u64,
+    plan: Plan,
 }
 
 impl Run {
-    fn measure(timers: usize, repeats: usize) -> Self {
-        let mut run = Self { timers, contenders: Vec::new(), seed: 0 };
-        for turn in 0..repeats {
-            eprintln!("{timers} timers, turn {} of {repeats}", turn + 1);
+    fn measure(timers: usize, plan: &Plan) -> Self {
+        let mut run = Self { timers, contenders: Vec::new(), seed: 0, plan: plan.clone() };
+        for turn in 0..plan.turns {
+            eprintln!("{timers} timers, turn {} of {}", turn + 1, plan.turns);
             run.seed = turn as u64;
-            run.visit::<Floor>();
+            run.time::<Floor>();
             visit_all(&mut run);
         }
         run
     }
 
     fn ns(&self, contender: usize, work: usize) -> f64 {
-        median(self.contenders[contender].1.iter().map(|figures| figures.ns[work]))
+        let turns = self.contenders[contender].1.iter();
+        let mut ns: Vec<f64> = turns.map(|figures| figures.ns[work]).collect();
+        ns.sort_by(f64::total_cmp);
+        match self.plan.statistic {
+            Statistic::Median => ns[ns.len() / 2],
+            Statistic::Least => ns[0],
+        }
+    }
+
+    fn time<I: DeadlineIndex>(&mut self) {
+        let figures = time_all::<I>(self.timers, self.seed);
+        match self.contenders.iter_mut().find(|(name, _)| *name == I::NAME) {
+            Some((_, turns)) => turns.push(figures),
+            None => self.contenders.push((I::NAME, vec![figures])),
+        }
     }
 
     /// The least over the turns of the longest call: an interrupt is not the
@@ -91,18 +140,10 @@ impl Run {
 
 impl Visitor for Run {
     fn visit<I: DeadlineIndex>(&mut self) {
-        let figures = time_all::<I>(self.timers, self.seed);
-        match self.contenders.iter_mut().find(|(name, _)| *name == I::NAME) {
-            Some((_, turns)) => turns.push(figures),
-            None => self.contenders.push((I::NAME, vec![figures])),
+        if self.plan.wants(I::NAME) {
+            self.time::<I>();
         }
     }
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn print_tables(runs: &[Run]) {

@@ -26,6 +26,11 @@ impl<const FAN_OUT: usize> DeadlineIndex for Exact<FAN_OUT> {
     }
 
     #[inline]
+    fn set_batch(&mut self, changes: &[(usize, u64)]) {
+        self.0.set_batch(changes);
+    }
+
+    #[inline]
     fn next_deadline(&mut self) -> u64 {
         self.0.next_deadline()
     }

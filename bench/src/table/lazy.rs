@@ -1,6 +1,8 @@
 //! Minima whose inner nodes are lower bounds: a deadline that is raised leaves
 //! them as they are, and `pop_due` mends what it finds stale.
 
+use std::mem;
+
 use super::{DeadlineIndex, IDLE, Resolution};
 
 const FAN_OUT: usize = 16;
@@ -59,18 +61,17 @@ impl DeadlineIndex for LazyMinima {
 /// Moves what is due in a block into `due` and returns the block's true least.
 fn take_due(levels: &mut [Vec<u64>], block: usize, now: u64, due: &mut Vec<(u64, usize)>) -> u64 {
     let Some((level, below)) = levels.split_last_mut() else { return IDLE };
-    let mut least = IDLE;
-    for node in block * FAN_OUT..(block + 1) * FAN_OUT {
-        let bound = level[node];
-        if bound <= now {
-            level[node] = if below.is_empty() {
-                due.push((bound, node));
-                IDLE
-            } else {
-                take_due(below, node, now, due)
-            };
+    let siblings = block * FAN_OUT..(block + 1) * FAN_OUT;
+    for (slot, bound) in level[siblings.clone()].iter_mut().enumerate() {
+        let node = siblings.start + slot;
+        if *bound > now {
+            continue;
         }
-        least = least.min(level[node]);
+        if below.is_empty() {
+            due.push((mem::replace(bound, IDLE), node));
+        } else {
+            *bound = take_due(below, node, now, due);
+        }
     }
-    least
+    level[siblings].iter().copied().min().unwrap_or(IDLE)
 }

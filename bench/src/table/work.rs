@@ -3,14 +3,19 @@
 //! Deadlines lie at random in the minute after now. The timer ids are random
 //! too, but for the heartbeats: a drained batch knows no order of lanes.
 
-use std::{hint::black_box, time::Instant};
+use std::{
+    array,
+    hint::black_box,
+    time::{Duration, Instant},
+};
 
 use super::{DeadlineIndex, IDLE, random::Random};
 
 /// The works, in the order in which they are done on one index.
-pub const WORKS: [&str; 7] = [
+pub const WORKS: [&str; 8] = [
     "churn pair",
     "re-arm",
+    "re-arm, in drained batches",
     "next deadline",
     "idle tick",
     "mixed, with expiry",
@@ -19,7 +24,7 @@ pub const WORKS: [&str; 7] = [
 ];
 
 /// Where [`mixed`] stands in [`WORKS`].
-pub const MIXED: usize = 4;
+pub const MIXED: usize = 5;
 
 const MS: u64 = 1_000_000;
 const MINUTE: u64 = 60_000 * MS;
@@ -45,13 +50,14 @@ pub fn time_all<I: DeadlineIndex>(timers: usize, seed: u64) -> Figures {
     let operations = timers.clamp(100_000, 1_000_000);
     let churn = churn_pair(&mut index, timers, operations, &mut random);
     let rearm = rearm(&mut index, timers, operations, &mut random);
+    let batches = rearm_batches(&mut index, timers, operations, &mut random);
     let next = next_deadline(&mut index);
     let idle = idle_tick(&mut index);
     let mut now = 0;
     let (mixed, worst_ns) = mixed(&mut index, timers, &mut now, &mut random);
     let beats = heartbeats(&mut index, timers, operations, now);
     let expire = expire_all(&mut index, timers, now, &mut random);
-    Figures { ns: [churn, rearm, next, idle, mixed, beats, expire], worst_ns }
+    Figures { ns: [churn, rearm, batches, next, idle, mixed, beats, expire], worst_ns }
 }
 
 /// An index with every timer armed.
@@ -65,13 +71,17 @@ pub fn filled<I: DeadlineIndex>(timers: usize, random: &mut Random) -> I {
 
 /// A deadline in the minute after `now`, at least a second away.
 #[inline]
-fn later(now: u64, random: &mut Random) -> u64 {
+pub fn later(now: u64, random: &mut Random) -> u64 {
     now + 1_000 * MS + random.below(MINUTE)
 }
 
 fn ns_each(start: Instant, count: usize) -> f64 {
+    ns_of(start.elapsed(), count)
+}
+
+fn ns_of(spent: Duration, count: usize) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 nanoseconds")]
-    let (ns, count) = (start.elapsed().as_nanos() as f64, count as f64);
+    let (ns, count) = (spent.as_nanos() as f64, count as f64);
     ns / count
 }
 
@@ -103,6 +113,23 @@ pub fn rearm<I: DeadlineIndex>(
         index.set(random.below(timers as u64) as usize, later(0, random));
     }
     ns_each(start, operations)
+}
+
+/// The same, a batch at a time, as records come out of the rings.
+fn rearm_batches<I: DeadlineIndex>(
+    index: &mut I,
+    timers: usize,
+    operations: usize,
+    random: &mut Random,
+) -> f64 {
+    let batches = operations / BATCH;
+    let start = Instant::now();
+    for _ in 0..batches {
+        let changes: [_; BATCH] =
+            array::from_fn(|_| (random.below(timers as u64) as usize, later(0, random)));
+        index.set_batch(&changes);
+    }
+    ns_each(start, batches * BATCH)
 }
 
 fn next_deadline<I: DeadlineIndex>(index: &mut I) -> f64 {
@@ -188,19 +215,26 @@ pub fn heartbeats<I: DeadlineIndex>(
     ns_each(start, operations)
 }
 
-/// Everything expires in one pass, in order.
+/// Everything expires in one pass, in order; a few times over if it is little.
+/// Arming it all again is not counted.
 pub fn expire_all<I: DeadlineIndex>(
     index: &mut I,
     timers: usize,
-    now: u64,
+    mut now: u64,
     random: &mut Random,
 ) -> f64 {
-    for id in 0..timers {
-        index.set(id, later(now, random));
+    let rounds = (20_000 / timers).max(1);
+    let mut spent = Duration::ZERO;
+    for _ in 0..rounds {
+        for id in 0..timers {
+            index.set(id, later(now, random));
+        }
+        now += 2 * MINUTE;
+        let start = Instant::now();
+        let mut sum = 0;
+        index.pop_due(now, |id, deadline| sum ^= deadline ^ id as u64);
+        black_box(sum);
+        spent += start.elapsed();
     }
-    let start = Instant::now();
-    let mut sum = 0;
-    index.pop_due(now + 2 * MINUTE, |id, deadline| sum ^= deadline ^ id as u64);
-    black_box(sum);
-    ns_each(start, timers)
+    ns_of(spent, rounds * timers)
 }

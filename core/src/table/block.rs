@@ -32,8 +32,8 @@ impl<const FAN_OUT: usize> Block<FAN_OUT> {
     /// A bit for every slot whose deadline is at or before `now`.
     #[inline]
     pub(super) fn due(&self, now: u64) -> Slots {
-        let due = |slots, (slot, &deadline)| slots | (u32::from(deadline <= now) << slot);
-        Slots(self.0.iter().enumerate().fold(0, due))
+        let from_last = self.0.iter().rev();
+        Slots(from_last.fold(0, |slots, &deadline| (slots << 1) | u32::from(deadline <= now)))
     }
 
     /// The first slot that holds `deadline`, if any does.

@@ -9,7 +9,7 @@
 
 use std::sync::OnceLock;
 
-use rustix::time::ClockId;
+pub(crate) use rustix::time::ClockId;
 
 const NS_PER_S: u64 = 1_000_000_000;
 
@@ -24,7 +24,7 @@ const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current
 /// exists on every Linux, so there is no error to tell.
 #[inline]
 pub fn monotonic_ns() -> u64 {
-    read(ClockId::Monotonic)
+    read_ns(ClockId::Monotonic)
 }
 
 /// `CLOCK_MONOTONIC_COARSE` in nanoseconds: the monotonic clock as of the
@@ -35,7 +35,7 @@ pub fn monotonic_ns() -> u64 {
 /// its timer would fire early.
 #[inline]
 pub fn coarse_ns() -> u64 {
-    read(ClockId::MonotonicCoarse)
+    read_ns(ClockId::MonotonicCoarse)
 }
 
 /// The resolution of [`coarse_ns`] in nanoseconds (4 ms at 250 Hz), asked once.
@@ -143,8 +143,10 @@ fn ordered_counter() -> u64 {
     counter()
 }
 
-#[inline]
-fn read(clock: ClockId) -> u64 {
+/// A clock that every Linux has, in nanoseconds.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "the hot path: a call more for each acquire")]
+pub(crate) fn read_ns(clock: ClockId) -> u64 {
     let time = rustix::time::clock_gettime(clock);
     time.tv_sec.cast_unsigned() * NS_PER_S + time.tv_nsec.cast_unsigned()
 }

@@ -68,7 +68,6 @@ pub use self::facts::{Command, LaneFacts};
 pub use self::options::{
     Ask, Holds, OnPanic, OwnProcess, Protection, ServerOptions, Standby, Treatment,
 };
-pub use self::protect::restore_oom_score;
 pub use self::vigil::Finding;
 
 use self::control::Control;

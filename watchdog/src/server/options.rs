@@ -78,8 +78,8 @@ pub enum OwnProcess {
 pub struct Protection {
     /// Keep this process's memory from being swapped out.
     pub lock_memory: Ask,
-    /// Make the kernel take another process where memory runs out. Children inherit it: see
-    /// [`super::restore_oom_score`].
+    /// Make the kernel take another process where memory runs out. Children inherit it: whoever
+    /// starts one sets `/proc/PID/oom_score_adj` back.
     pub lower_oom_score: Ask,
     /// Run the tick at this real-time priority (`SCHED_FIFO`, 1 to 99).
     pub realtime_priority: Option<u8>,

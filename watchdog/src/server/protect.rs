@@ -44,15 +44,6 @@ pub(super) fn protect(protection: Protection, journal: &Journal) {
     }
 }
 
-/// Gives the calling process the OOM score of any other: for a command that the watchdog starts,
-/// between fork and exec or at its start. (What raises the score is always allowed.)
-///
-/// # Errors
-/// Where `/proc` refuses.
-pub fn restore_oom_score() -> io::Result<()> {
-    fs::write(OOM_SCORE, "0")
-}
-
 fn run_realtime(priority: u8) -> io::Result<()> {
     let param = libc::sched_param { sched_priority: priority.into() };
     let class = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;

@@ -116,7 +116,6 @@ pub(super) fn serve(parts: Parts) -> Ended {
     add_single_writer(words.counter(Counter::Adopted), 1);
     words.watchdog().pid().store(std::process::id().into(), Ordering::Relaxed);
     words.watchdog().started_at().store(now.0, Ordering::Relaxed);
-    words.watchdog().braked().store(0, Ordering::Relaxed);
     journal.note(Note::Serving { adopted_lanes: words.lanes_used() });
 
     let interval_ns = words.fixed().horizon_ns;
@@ -205,6 +204,9 @@ impl Tick {
                 self.take_answers();
                 self.take_commands();
             }
+            if self.dog.reaper.is_release_asked() {
+                self.release_brake();
+            }
             self.prepare();
             let ticked = self.dog.tick();
             crash::point("ticked");
@@ -263,13 +265,15 @@ impl Tick {
     fn take_commands(&mut self) {
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::ReleaseBrake => {
-                    self.dog.reaper.release_brake();
-                    self.journal.note(Note::BrakeReleased);
-                }
+                Command::ReleaseBrake => self.release_brake(),
                 Command::SetPolicy(policy) => self.dog.reaper.set_policy(policy),
             }
         }
+    }
+
+    fn release_brake(&mut self) {
+        self.dog.reaper.release_brake();
+        self.journal.note(Note::BrakeReleased);
     }
 
     /// A deadline is near: what its reap will have to know is asked now.

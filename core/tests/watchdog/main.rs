@@ -1,0 +1,19 @@
+//! The watchdog over a real segment in plain memory: whole ticks without a process.
+
+/// The segment, workers and kernel the tests play in.
+mod world;
+
+/// Who may be signalled: admitted, unproved and unattestable workers.
+mod admission;
+/// A new watchdog takes over what a dead one left.
+mod adoption;
+/// Lanes that lie are quarantined, the others served.
+mod hostile;
+/// How news of a timer reaches the table, and what is found without any.
+mod news;
+/// From expiry to the end: release, reports, signals, grace, unkillable, brake, held.
+mod reap;
+/// Lanes of the gone come back with their statistics.
+mod recycle;
+/// Stalls are given back.
+mod stall;

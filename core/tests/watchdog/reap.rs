@@ -1,0 +1,357 @@
+use hangwatch_core::lane::TimerSignal;
+use hangwatch_core::policy::{Policy, SIGKILL};
+use hangwatch_core::reap::{Hold, Outcome, State, Verdict};
+use hangwatch_core::record::{Operation, Place};
+use hangwatch_core::segment::Counter;
+use hangwatch_core::time::{Nanos, Units};
+use hangwatch_core::timer::{Released, TimerState};
+
+use hangwatch_core::expiry::{Request, WorkerId};
+
+use crate::world::{HORIZON, MS, SECOND, Told, World, words};
+
+const SIGTERM: u8 = 15;
+
+#[test]
+fn a_hung_worker_is_condemned_killed_and_its_lane_recycled_the_others_untouched() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let (mut hung, mut fine) = (world.worker(10), world.worker(20));
+    let deadline = hung.acquire(0, SECOND);
+    fine.acquire(0, 10 * SECOND);
+    world.serve_until(deadline.plus(HORIZON));
+    world.check_killed(10, deadline);
+    assert_eq!(world.signals().len(), 1, "nobody else");
+    world.serve_for(SECOND);
+    assert_eq!(world.outcomes(), [Outcome::Reaped]);
+    assert_eq!(
+        world.segment.lane(hung.lane).owner().state(),
+        Some(hangwatch_core::lane::LaneState::Free)
+    );
+    assert_eq!(hung.state(0), Some(TimerState::Idle));
+    assert_eq!(fine.state(0), Some(TimerState::Armed));
+    let counts = [Counter::Expired, Counter::Condemned, Counter::Reaped, Counter::Recycled]
+        .map(|counter| world.count(counter));
+    assert_eq!(counts, [1; 4]);
+}
+
+#[test]
+fn the_timers_of_a_reaped_worker_are_cleared_even_before_its_death_is_told() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    world.kernel.borrow_mut().tells_of_deaths = false;
+    let mut hung = world.worker(10);
+    let deadline = hung.acquire(0, SECOND);
+    world.serve_until(deadline.plus(SECOND));
+    world.check_killed(10, deadline);
+    assert_eq!(hung.state(0), Some(TimerState::Idle));
+    assert_eq!(world.outcomes(), [Outcome::Reaped]);
+}
+
+#[test]
+fn a_release_before_the_tick_wins() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let mut worker = world.worker(10);
+    worker.acquire(0, SECOND);
+    world.serve_for(900 * MS);
+    world.kernel.borrow_mut().now = world.now().plus(99 * MS);
+    assert_eq!(worker.release(0), Released::InTime);
+    world.serve_for(5 * SECOND);
+    assert_eq!((world.signals(), world.told()), (vec![], vec![]));
+}
+
+#[test]
+fn a_late_release_cancels_nothing() {
+    let words = words();
+    let policy =
+        Policy { signal: TimerSignal::Signal(SIGTERM), grace_ns: 5 * SECOND, ..Policy::default() };
+    let mut world = World::new(&words, policy);
+    let mut hung = world.worker(10);
+    world.process(10, |process| process.survives.insert(SIGTERM));
+    let deadline = hung.acquire(0, SECOND);
+    world.serve_until(deadline.plus(HORIZON));
+    assert_eq!(hung.release(0), Released::TooLate);
+    world.serve_for(10 * SECOND);
+    assert_eq!(world.signalled(), [(10, SIGTERM), (10, SIGKILL)]);
+}
+
+#[test]
+fn a_worker_that_ignores_a_signal_gets_its_grace_and_then_sigkill() {
+    let words = words();
+    let mut world = World::new(&words, Policy { grace_ns: 2 * SECOND, ..Policy::default() });
+    let mut hung = world.worker(10);
+    world.process(10, |process| process.survives.insert(SIGTERM));
+    let deadline = hung.acquire_with(0, SECOND, TimerSignal::Signal(SIGTERM));
+    world.serve_until(deadline.plus(HORIZON));
+    assert!(matches!(world.watchdog.reaper.state(WorkerId(10)), Some(State::InGrace { .. })));
+    world.serve_for(10 * SECOND);
+    let signals = world.signals();
+    assert_eq!(world.signalled(), [(10, SIGTERM), (10, SIGKILL)]);
+    let grace = signals[1].at.since(signals[0].at);
+    assert!((2 * SECOND..=2 * SECOND + HORIZON).contains(&grace), "{grace}");
+    assert_eq!(world.outcomes(), [Outcome::Reaped]);
+}
+
+#[test]
+fn a_worker_that_ends_in_its_grace_is_signalled_once() {
+    let words = words();
+    let mut world = World::new(&words, Policy { grace_ns: 2 * SECOND, ..Policy::default() });
+    let mut hung = world.worker(10);
+    let deadline = hung.acquire_with(0, SECOND, TimerSignal::Signal(SIGTERM));
+    world.serve_until(deadline.plus(10 * SECOND));
+    assert_eq!(world.signalled(), [(10, SIGTERM)]);
+    assert_eq!(world.outcomes(), [Outcome::Reaped]);
+}
+
+#[test]
+fn a_worker_that_was_dead_already_is_not_signalled() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    world.kernel.borrow_mut().tells_of_deaths = false;
+    let mut worker = world.worker(10);
+    let deadline = worker.acquire(0, SECOND);
+    world.serve_for(500 * MS);
+    world.kernel.borrow_mut().kill(10);
+    world.serve_until(deadline.plus(HORIZON));
+    assert_eq!(world.signals(), []);
+    assert_eq!(world.outcomes(), [Outcome::Exited]);
+}
+
+#[test]
+fn a_notify_only_timer_is_reported_once_and_may_be_armed_again() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let mut worker = world.worker(10);
+    let deadline = worker.acquire_with(0, SECOND, TimerSignal::NotifyOnly);
+    world.serve_until(deadline.plus(5 * SECOND));
+    assert_eq!(world.outcomes(), [Outcome::Reported]);
+    assert_eq!(worker.state(0), Some(TimerState::Reported));
+    let again = Units::at_or_after(world.now().plus(SECOND));
+    worker.timer(0).rearm(worker.timer(0).load(), again).unwrap();
+    worker.tell(Operation::Rearm, Place::Own, worker.lane, 0);
+    world.serve_for(5 * SECOND);
+    assert_eq!(world.outcomes(), [Outcome::Reported; 2]);
+    assert_eq!(worker.release(0), Released::Reported);
+    assert_eq!(world.signals(), []);
+}
+
+/// The worker is stopped between the timer's store and its record, while its report is told.
+#[test]
+fn a_timer_armed_again_while_its_report_is_told_is_enforced() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let mut worker = world.worker(10);
+    let deadline = worker.acquire_with(0, SECOND, TimerSignal::NotifyOnly);
+    let timer = worker.timer(0);
+    world.kernel.borrow_mut().on_told = Some(Box::new(move || {
+        timer.rearm(timer.load(), Units::at_or_after(deadline.plus(SECOND))).unwrap();
+    }));
+    world.serve_until(deadline.plus(SECOND + HORIZON));
+    assert_eq!(world.outcomes(), [Outcome::Reported; 2]);
+}
+
+#[test]
+fn a_notify_only_watchdog_signals_nobody_whatever_a_timer_asks_for() {
+    let words = words();
+    let policy = Policy { signal: TimerSignal::NotifyOnly, ..Policy::default() };
+    let mut world = World::new(&words, policy);
+    let mut worker = world.worker(10);
+    worker.acquire_with(0, SECOND, TimerSignal::Signal(SIGKILL));
+    worker.acquire(1, SECOND);
+    world.serve_for(5 * SECOND);
+    assert_eq!((world.signals(), world.outcomes()), (vec![], vec![Outcome::Reported; 2]));
+}
+
+#[test]
+fn a_notify_only_timer_that_expires_during_a_reap_is_reported_not_condemned() {
+    let words = words();
+    let mut world = World::new(&words, Policy { grace_ns: 5 * SECOND, ..Policy::default() });
+    let mut worker = world.worker(10);
+    world.process(10, |process| process.survives.insert(SIGTERM));
+    worker.acquire_with(0, SECOND, TimerSignal::Signal(SIGTERM));
+    worker.acquire_with(1, 2 * SECOND, TimerSignal::NotifyOnly);
+    world.serve_for(3 * SECOND);
+    assert_eq!(world.outcomes(), [Outcome::Reported]);
+    assert_eq!(worker.state(1), Some(TimerState::Reported));
+}
+
+#[test]
+fn timers_that_expire_during_a_reap_belong_to_it() {
+    let words = words();
+    let mut world = World::new(&words, Policy { grace_ns: 5 * SECOND, ..Policy::default() });
+    let mut worker = world.worker(10);
+    world.process(10, |process| process.survives.insert(SIGTERM));
+    worker.acquire_with(0, SECOND, TimerSignal::Signal(SIGTERM));
+    worker.acquire_with(1, 2 * SECOND, TimerSignal::Signal(SIGTERM));
+    world.serve_for(20 * SECOND);
+    assert_eq!(world.signalled(), [(10, SIGTERM), (10, SIGKILL)]);
+    assert_eq!(world.outcomes(), [Outcome::Reaped; 2]);
+}
+
+#[test]
+fn an_unkillable_worker_is_told_once_retried_slowly_and_delays_nobody() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let (mut stuck, mut hung) = (world.worker(10), world.worker(20));
+    world.process(10, |process| process.survives.insert(SIGKILL));
+    stuck.acquire(0, SECOND);
+    let deadline = hung.acquire(0, 20 * SECOND);
+    world.serve_for(40 * SECOND);
+    let to_stuck = world.signals().iter().filter(|sent| sent.worker == 10).count();
+    assert!((3..=6).contains(&to_stuck), "{to_stuck} signals in 40 s");
+    world.check_killed(20, deadline);
+    assert_eq!(world.outcomes(), [Outcome::Unkillable, Outcome::Reaped]);
+    assert_eq!(world.count(Counter::Unkillable), 1);
+    world.kernel.borrow_mut().kill(10);
+    world.serve_for(SECOND);
+    assert_eq!(world.outcomes()[2..], [Outcome::Reaped], "its death ends the reap at once");
+}
+
+#[test]
+fn a_reap_that_fails_counts_as_reaped_and_stops_nobody_else() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let (mut odd, mut hung) = (world.worker(10), world.worker(20));
+    world.process(10, |process| process.cannot_be_signalled = true);
+    let deadline = odd.acquire(0, SECOND);
+    hung.acquire(0, SECOND);
+    world.serve_for(5 * SECOND);
+    world.check_killed(20, deadline);
+    let failed = world.told().iter().filter(|told| **told == Told::Failed { worker: 10 }).count();
+    assert_eq!(failed, 1);
+    assert_eq!(odd.state(0), Some(TimerState::Idle), "cleared");
+    assert_eq!(world.count(Counter::Failed), 1);
+}
+
+#[test]
+fn the_brake_holds_back_a_storm_until_it_is_released() {
+    let words = words();
+    let mut world = World::new(&words, Policy { max_reaps: Some(2), ..Policy::default() });
+    let mut workers: Vec<_> = (1..=5).map(|pid| world.worker(pid)).collect();
+    for worker in &mut workers {
+        worker.acquire(0, SECOND);
+    }
+    world.serve_for(5 * SECOND);
+    assert_eq!(world.signals().len(), 2);
+    assert!(world.watchdog.reaper.is_braked());
+    let braked = world.told().iter().filter(|told| **told == Told::Braked).count();
+    assert_eq!(braked, 1, "said once");
+    assert_eq!(world.outcomes().iter().filter(|told| **told == Outcome::Braked).count(), 3);
+    assert_eq!(world.segment.watchdog().braked().load(std::sync::atomic::Ordering::Relaxed), 1);
+    world.watchdog.reaper.release_brake();
+    let deadline = workers[4].timer(0);
+    deadline.release(deadline.load());
+    let deadline = workers[4].acquire(0, SECOND);
+    world.serve_for(5 * SECOND);
+    world.check_killed(5, deadline);
+}
+
+/// From a hold on `worker` to the time it is let go.
+fn hold(world: &mut World<'_>, pid: u64, hold: Hold, until: Nanos) {
+    world.process(pid, |process| process.verdict = Verdict::Held(hold));
+    world.serve_until(until);
+    world.process(pid, |process| process.verdict = Verdict::Go);
+}
+
+#[test]
+fn a_held_worker_is_reported_once_and_gets_its_allowance_when_it_is_let_go() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let (mut traced, mut hung) = (world.worker(10), world.worker(20));
+    traced.acquire(0, SECOND);
+    let deadline = hung.acquire(0, 5 * SECOND);
+    let let_go = world.now().plus(10 * SECOND);
+    hold(&mut world, 10, Hold::Traced, let_go);
+    world.check_killed(20, deadline);
+    assert_eq!(world.told()[0], Told::Held { worker: 10, hold: Hold::Traced });
+    let held = world.told().iter().filter(|told| matches!(told, Told::Held { .. })).count();
+    assert_eq!(held, 1, "told once");
+    world.serve_for(900 * MS);
+    assert_eq!(world.signals().len(), 1, "it gets its second again");
+    world.serve_for(SECOND);
+    assert_eq!(world.signals()[1].worker, 10, "and no more than that");
+}
+
+#[test]
+fn every_timer_that_was_held_gets_its_allowance_again() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let mut frozen = world.worker(10);
+    frozen.acquire(0, SECOND);
+    frozen.acquire(1, 5 * SECOND + 50 * MS);
+    let let_go = world.now().plus(10 * SECOND);
+    hold(&mut world, 10, Hold::Frozen, let_go);
+    frozen.release(0);
+    world.serve_until(let_go.plus(5 * SECOND));
+    assert_eq!(world.signals(), [], "the second timer has 5 s from when it was let go");
+    world.serve_for(SECOND);
+    assert_eq!(world.signalled(), [(10, SIGKILL)]);
+}
+
+#[test]
+fn a_timer_held_beside_an_earlier_one_does_not_end_its_allowance() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let mut frozen = world.worker(10);
+    frozen.acquire(0, SECOND);
+    frozen.acquire(1, 5 * SECOND + 50 * MS);
+    let let_go = world.now().plus(10 * SECOND);
+    hold(&mut world, 10, Hold::Frozen, let_go);
+    world.serve_until(let_go.plus(800 * MS));
+    assert_eq!(world.signals(), [], "the first timer has 1 s from when it was let go");
+}
+
+#[test]
+fn a_lapped_ring_does_not_end_the_allowance_of_a_worker_that_was_held() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let mut traced = world.worker(10);
+    traced.acquire(0, SECOND);
+    let let_go = world.now().plus(10 * SECOND);
+    hold(&mut world, 10, Hold::Traced, let_go);
+    world.serve_for(2 * HORIZON);
+    for _ in 0..50 {
+        traced.acquire(1, 60 * SECOND);
+        traced.release(1);
+    }
+    world.serve_for(500 * MS);
+    assert_eq!(world.signals(), []);
+}
+
+#[test]
+fn a_verdict_that_is_not_in_yet_is_waited_for() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let mut hung = world.worker(10);
+    let deadline = hung.acquire(0, SECOND);
+    let known_at = deadline.plus(3 * SECOND);
+    world.process(10, |process| process.verdict = Verdict::Wait(known_at));
+    world.serve_until(known_at);
+    assert_eq!(world.signals(), []);
+    world.process(10, |process| process.verdict = Verdict::Go);
+    world.serve_for(HORIZON);
+    world.check_killed(10, known_at);
+}
+
+#[test]
+fn a_timer_is_warned_of_once_at_its_fraction() {
+    let words = words();
+    let mut world = World::new(&words, Policy { warn_at: Some(0.5), ..Policy::default() });
+    let mut worker = world.worker(10);
+    let deadline = worker.acquire(0, 10 * SECOND);
+    world.serve_for(4_900 * MS);
+    assert_eq!(world.requests(), []);
+    world.serve_for(4 * SECOND);
+    let requests = world.requests();
+    let [Request::Warning(warned)] = requests[..] else { panic!("{requests:?}") };
+    assert_eq!(crate::world::place(&warned), (worker.lane, 0));
+    assert_eq!(worker.state(0), Some(TimerState::Armed), "untouched");
+    worker.release(0);
+    worker.acquire(0, 10 * SECOND);
+    world.serve_for(9 * SECOND);
+    assert_eq!(world.requests().len(), 2, "another arming is warned of anew");
+    let deadline = deadline.plus(10 * SECOND);
+    world.serve_until(deadline);
+    assert_eq!(world.outcomes().len(), world.signals().len());
+}

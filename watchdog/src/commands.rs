@@ -1,0 +1,68 @@
+//! The commands of the binary, each in a file of its own. [`perform`] does one and says how to exit.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use crate::cli::Command;
+use crate::exit::Exit;
+
+mod demo;
+mod exec;
+mod rm;
+mod run;
+mod segments;
+mod status;
+
+/// What ends a command before it is done: any error, printed as one line with its causes.
+type Failure = Box<dyn std::error::Error>;
+
+/// Does what the command line asks for.
+pub fn perform(command: Command) -> Exit {
+    let done = match command {
+        Command::Demo(options) => demo::perform(&options),
+        Command::DemoWorker(options) => demo::worker::perform(&options),
+        Command::Run(options) => run::perform(&options),
+        Command::Status(options) => status::perform(&options),
+        Command::Exec(options) => exec::perform(&options),
+        Command::Rm(options) => rm::perform(&options),
+        Command::ReleaseBrake(options) => segments::release_brake(&options),
+    };
+    done.unwrap_or_else(|error| {
+        complain(&OneLine(&*error));
+        Exit::Failed
+    })
+}
+
+/// Says on standard error what went wrong.
+fn complain(what: &dyn fmt::Display) {
+    // Nobody may be there to hear it; the exit code still says it.
+    let _ = writeln!(io::stderr(), "hangwatch: {what}");
+}
+
+/// Writes to standard output. A reader that has left (`| head`) is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// An error with its causes, those left out that their effect has quoted already.
+struct OneLine<'e>(&'e dyn std::error::Error);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut said = self.0.to_string();
+        f.write_str(&said)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if !said.contains(&text) {
+                write!(f, ": {text}")?;
+                said.push_str(&text);
+            }
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

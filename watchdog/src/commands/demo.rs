@@ -1,0 +1,276 @@
+//! `hangwatch demo`: the main job on its own. Workers hash files under nested scopes; one deadlocks,
+//! one crashes; the watchdog must reap exactly the one that hangs.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{IsTerminal, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{self, Child, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hangwatch::{SEGMENT_VARIABLE, Segment};
+
+use super::run::Removed;
+use super::segments::{self, Wanted};
+use super::status::{brief, shortened, table};
+use super::{Failure, print};
+use crate::cli::{Demo, Fate};
+use crate::exit::Exit;
+use crate::server::events::{Expiry, What};
+use crate::server::{Server, ServerEvent, ServerOptions};
+
+mod files;
+pub(super) mod worker;
+
+/// How long the demo waits for its workers before it calls itself failed.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How often the table is drawn anew.
+const FRAME: Duration = Duration::from_millis(100);
+
+/// What the demo knows of one worker.
+struct DemoWorker {
+    share: usize,
+    fate: Fate,
+    child: Child,
+    status: Option<ExitStatus>,
+    result: String,
+}
+
+/// Expiries by the worker's pid, as the server tells them.
+type Expiries = Arc<Mutex<BTreeMap<u32, Vec<Expiry>>>>;
+
+pub(super) fn perform(options: &Demo) -> Result<Exit, Failure> {
+    let count = options.workers as usize;
+    let shares = files::shares(&options.dir, count)?;
+    let expected: Vec<String> = shares.iter().map(|share| files::digest(share)).collect();
+    let name = format!("demo-{}", process::id());
+    let (segment, origin) = segments::make_or_adopt(&name, Wanted::default())?;
+    let _removed = Removed { name: &name, origin };
+    let expiries = Expiries::default();
+    let told = expiries.clone();
+    let server = Server::start(segment, ServerOptions::default(), move |event| note(&told, event))?;
+    introduce(options, &shares, &name)?;
+
+    let begun = Instant::now();
+    let mut workers = start_all(&options.dir, count, &name)?;
+    let watched = watch(&mut workers, segment, &expiries, begun);
+    for worker in &mut workers {
+        finish(worker)?;
+    }
+    watched?;
+    // What the last deaths led to is told by the server's end at the latest.
+    server.stop();
+    let expiries = expiries.lock().unwrap_or_else(PoisonError::into_inner);
+    close(&workers, &expected, &expiries)
+}
+
+fn note(expiries: &Expiries, event: ServerEvent) {
+    if let What::Expired(expiry) = event.what
+        && let Some(worker) = &expiry.timer.worker
+    {
+        let mut expiries = expiries.lock().unwrap_or_else(PoisonError::into_inner);
+        expiries.entry(worker.pid).or_default().push(*expiry);
+    }
+}
+
+fn introduce(options: &Demo, shares: &[Vec<files::File>], name: &str) -> Result<(), Failure> {
+    let files: usize = shares.iter().map(Vec::len).sum();
+    print(&format!(
+        "{} workers hash {files} files of {} under deadlines, in segment {name}.\n\
+         Worker 1 will deadlock in a scope with a deadline of 1s; worker 2 will crash.\n\n",
+        shares.len(),
+        options.dir.display(),
+    ))
+}
+
+fn fate_of(share: usize) -> Fate {
+    match share {
+        1 => Fate::Deadlock,
+        2 => Fate::Crash,
+        _ => Fate::Finish,
+    }
+}
+
+/// The program that has the demo's worker in it: this one, unless the environment names another (a
+/// library that is loaded into another program does).
+fn own_program() -> std::ffi::OsString {
+    std::env::var_os("HANGWATCH_PROGRAM").unwrap_or_else(|| "/proc/self/exe".into())
+}
+
+fn start_all(dir: &Path, count: usize, name: &str) -> Result<Vec<DemoWorker>, Failure> {
+    let mut workers = Vec::new();
+    for share in 0..count {
+        let fate = fate_of(share);
+        let fate_name = match fate {
+            Fate::Finish => "finish",
+            Fate::Deadlock => "deadlock",
+            Fate::Crash => "crash",
+        };
+        let started = process::Command::new(own_program())
+            .arg("demo-worker")
+            .arg(dir)
+            .args(["--share", &share.to_string(), "--of", &count.to_string()])
+            .args(["--fate", fate_name])
+            .env(SEGMENT_VARIABLE, name)
+            .env("RANK", share.to_string())
+            .env("WORLD_SIZE", count.to_string())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        match started {
+            Ok(child) => {
+                workers.push(DemoWorker {
+                    share,
+                    fate,
+                    child,
+                    status: None,
+                    result: String::new(),
+                });
+            }
+            Err(error) => {
+                for worker in &mut workers {
+                    finish(worker)?;
+                }
+                return Err(error.into());
+            }
+        }
+    }
+    Ok(workers)
+}
+
+/// Waits for the workers, showing the segment meanwhile: live on a terminal, by lines elsewhere.
+fn watch(
+    workers: &mut [DemoWorker],
+    segment: Segment,
+    expiries: &Expiries,
+    begun: Instant,
+) -> Result<(), Failure> {
+    let live = std::io::stdout().is_terminal();
+    let mut drawn = 0;
+    let mut told = 0;
+    while begun.elapsed() < PATIENCE {
+        if live {
+            let frame = table(&segment.picture());
+            print(&redraw(&frame, drawn))?;
+            drawn = frame.lines().count();
+        } else {
+            told = tell_new(expiries, told)?;
+        }
+        let mut left = false;
+        for worker in workers.iter_mut() {
+            if worker.status.is_none()
+                && let Some(status) = worker.child.try_wait()?
+            {
+                worker.status = Some(status);
+                if !live {
+                    print(&format!("worker {} ended: {}\n", worker.share, describe(status)))?;
+                }
+            }
+            left |= worker.status.is_none();
+        }
+        if !left {
+            break;
+        }
+        std::thread::sleep(FRAME);
+    }
+    if live {
+        print(&redraw("", drawn))?;
+    } else {
+        tell_new(expiries, told)?;
+    }
+    Ok(())
+}
+
+/// The frame in place of the last one, which had `drawn` lines.
+fn redraw(frame: &str, drawn: usize) -> String {
+    let up = if drawn > 0 { format!("\u{1b}[{drawn}A") } else { String::new() };
+    format!("{up}\r\u{1b}[J{frame}")
+}
+
+/// One line for each expiry that was not told yet; how many have been told.
+fn tell_new(expiries: &Expiries, told: usize) -> Result<usize, Failure> {
+    let expiries = expiries.lock().unwrap_or_else(PoisonError::into_inner);
+    let all: Vec<&Expiry> = expiries.values().flatten().collect();
+    for expiry in all.iter().skip(told) {
+        print(&format!(
+            "worker with pid {} missed the deadline of scope {:?}: {}\n",
+            expiry.timer.worker.as_ref().map_or(0, |worker| worker.pid),
+            expiry.timer.scope,
+            expiry.outcome.name()
+        ))?;
+    }
+    Ok(all.len())
+}
+
+/// Ends a worker that is still there, reaps it, and reads what it printed.
+fn finish(worker: &mut DemoWorker) -> Result<(), Failure> {
+    if worker.status.is_none() {
+        worker.child.kill()?;
+        worker.status = Some(worker.child.wait()?);
+    }
+    if let Some(mut stdout) = worker.child.stdout.take() {
+        stdout.read_to_string(&mut worker.result)?;
+    }
+    Ok(())
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(0), _) => "finished".to_owned(),
+        (Some(code), _) => format!("exited with {code}"),
+        (None, Some(9)) => "killed by SIGKILL".to_owned(),
+        (None, Some(6)) => "crashed (SIGABRT)".to_owned(),
+        (None, Some(signal)) => format!("died of signal {signal}"),
+        (None, None) => "ended".to_owned(),
+    }
+}
+
+/// Says what happened, and whether it is what should have.
+fn close(
+    workers: &[DemoWorker],
+    expected: &[String],
+    expiries: &BTreeMap<u32, Vec<Expiry>>,
+) -> Result<Exit, Failure> {
+    let mut text = format!("{:<8} {:>8}  {:<20} {}\n", "WORKER", "PID", "END", "WHAT HAPPENED");
+    let mut right = true;
+    for worker in workers {
+        let (pid, status) = (worker.child.id(), worker.status.unwrap_or_default());
+        let missed = expiries.get(&pid).map_or(&[][..], Vec::as_slice);
+        let (story, as_it_should) = match worker.fate {
+            Fate::Finish => {
+                let is_right = worker.result.trim() == expected[worker.share];
+                let story = if is_right { "its result is right" } else { "ITS RESULT IS WRONG" };
+                (story.to_owned(), is_right && status.success() && missed.is_empty())
+            }
+            Fate::Deadlock => (story_of(missed), status.signal() == Some(9) && !missed.is_empty()),
+            Fate::Crash => {
+                let untouched = status.signal() == Some(6) && missed.is_empty();
+                ("crashed by itself; its lane was recycled".to_owned(), untouched)
+            }
+        };
+        let mark = if as_it_should { "" } else { "  <- not as it should be" };
+        right &= as_it_should;
+        let end = describe(status);
+        let _ = writeln!(text, "{:<8} {pid:>8}  {end:<20} {story}{mark}", worker.share);
+    }
+    let verdict = if right {
+        "\nExactly the worker that hung was reaped; all others ended as they should.\n"
+    } else {
+        "\nThis is NOT what should have happened; please report it.\n"
+    };
+    print(&(text + verdict))?;
+    Ok(if right { Exit::Ok } else { Exit::Failed })
+}
+
+/// In which scopes a worker hung, and how late the reap came.
+fn story_of(missed: &[Expiry]) -> String {
+    let Some(first) = missed.first() else {
+        return "was not reaped".to_owned();
+    };
+    let late = Duration::from_nanos(first.late_ns);
+    format!("hung in {:?}, reaped {} late", shortened(&first.timer.scope, 16), brief(late))
+}

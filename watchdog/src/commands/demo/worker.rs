@@ -1,0 +1,78 @@
+//! One worker of the demo: hashes its share under nested scopes, then meets its fate.
+
+use std::sync::{Arc, Barrier, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hangwatch::Worker;
+use sha2::{Digest, Sha256};
+
+use super::super::{Failure, print};
+use super::files;
+use crate::cli::{DemoWorker, Fate};
+use crate::exit::Exit;
+
+/// How long a worker works at least, so that there is something to see: it hashes its share again.
+const AT_LEAST: Duration = Duration::from_millis(2500);
+/// How long the ill-fated ones work before their fate.
+const BEFORE_FATE: Duration = Duration::from_millis(500);
+
+/// Does one worker's part; its digest goes to standard output.
+pub(crate) fn perform(options: &DemoWorker) -> Result<Exit, Failure> {
+    let worker = Worker::attach(None)?;
+    let shares = files::shares(&options.dir, options.of)?;
+    let share = shares.get(options.share).ok_or("there is no such share")?;
+    let begun = Instant::now();
+    let whole = worker.expires("share", Duration::from_secs(30))?;
+    let file = worker.scope("share/file")?;
+    let result = loop {
+        let mut digest = Sha256::new();
+        for path in share {
+            let _guard = file.expires(Duration::from_secs(5))?;
+            digest.update(files::file_digest(path));
+            meet_fate(options.fate, &worker, begun)?;
+        }
+        meet_fate(options.fate, &worker, begun)?;
+        if begun.elapsed() >= AT_LEAST {
+            break files::hex(&digest.finalize());
+        }
+        let _guard = worker.expires("share/rest", Duration::from_secs(5))?;
+        thread::sleep(Duration::from_millis(20));
+    };
+    whole.release();
+    print(&(result + "\n"))?;
+    Ok(Exit::Ok)
+}
+
+fn meet_fate(fate: Fate, worker: &Worker, begun: Instant) -> Result<(), Failure> {
+    if begun.elapsed() < BEFORE_FATE {
+        return Ok(());
+    }
+    match fate {
+        Fate::Finish => Ok(()),
+        Fate::Crash => std::process::abort(),
+        Fate::Deadlock => {
+            let _guard = worker.expires("exchange", Duration::from_secs(1))?;
+            deadlock();
+            Ok(())
+        }
+    }
+}
+
+/// Two threads, two locks, opposite orders.
+fn deadlock() {
+    let locks = Arc::new((Mutex::new(()), Mutex::new(())));
+    let both_hold_one = Arc::new(Barrier::new(2));
+    let other = {
+        let (locks, barrier) = (locks.clone(), both_hold_one.clone());
+        thread::spawn(move || {
+            let _second = locks.1.lock();
+            barrier.wait();
+            let _first = locks.0.lock();
+        })
+    };
+    let _first = locks.0.lock();
+    both_hold_one.wait();
+    let _second = locks.1.lock();
+    let _ = other.join();
+}

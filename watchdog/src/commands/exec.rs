@@ -1,0 +1,153 @@
+//! `hangwatch exec`: a deadline for any command, with all that it starts.
+//!
+//! The deadline is a notify-only timer of this process, so that `status` and the segment's watchdog
+//! see it; this process enforces it itself, whatever becomes of the watchdog. The command gets the
+//! segment's name, so that it may attach and set finer deadlines of its own.
+
+use std::process;
+use std::time::{Duration, Instant};
+
+use hangwatch::{Labels, SEGMENT_VARIABLE, Segment, Signal as TimerSignal, Worker, WorkerOptions};
+use rustix::process::Signal;
+
+use super::run::Removed;
+use super::segments::{self, Origin, Wanted};
+use super::{Failure, complain};
+use crate::child::{Event, Until};
+use crate::cli::Exec;
+use crate::cli::value::ReapSignal;
+use crate::exec::tree::{SpawnError, Tree};
+use crate::exit::Exit;
+use crate::logging;
+use crate::relay::{PASSED_ON, Relay};
+use crate::server::events::emit;
+use crate::server::{OwnProcess, Server, ServerOptions};
+
+/// The least time a signal that can be caught is given, as the watchdog gives it too.
+const LEAST_GRACE: Duration = Duration::from_millis(100);
+
+/// Lanes of a segment of exec's own: for the command's threads, should it attach.
+const OWN_LANES: u32 = 64;
+
+pub(super) fn perform(options: &Exec) -> Result<Exit, Failure> {
+    logging::init(options.log.format)?;
+    let relay = Relay::install(&PASSED_ON)?;
+    match &options.segment {
+        Some(name) => {
+            let segment = Segment::open(name)?;
+            under(options, &relay, segment)
+        }
+        None => alone(options, &relay),
+    }
+}
+
+/// With a segment and a watchdog of its own.
+fn alone(options: &Exec, relay: &Relay) -> Result<Exit, Failure> {
+    let name = format!("exec-{}", process::id());
+    let wanted = Wanted { lanes: Some(OWN_LANES), ..Wanted::default() };
+    let (segment, origin) = segments::make_or_adopt(&name, wanted)?;
+    let _removed = Removed { name: &name, origin };
+    debug_assert_eq!(origin, Origin::Made);
+    let policy = super::run::policy(&options.reap, options.reap.signal);
+    let how = ServerOptions { policy, own_process: OwnProcess::Spare, ..Default::default() };
+    let server = Server::start(segment, how, |event| emit(&event))?;
+    let done = under(options, relay, segment);
+    server.stop();
+    done
+}
+
+/// In a segment that somebody serves, or nobody: the deadline holds all the same.
+fn under(options: &Exec, relay: &Relay, segment: Segment) -> Result<Exit, Failure> {
+    let scope = scope_of(options);
+    let worker: Worker = WorkerOptions::new()
+        .signal(TimerSignal::NotifyOnly)
+        .labels(Labels::from_environment())
+        .attach_to(segment)?;
+    let mut command = process::Command::new(&options.command[0]);
+    command.args(&options.command[1..]).env(SEGMENT_VARIABLE, segment.name());
+    let begun = Instant::now();
+    let guard = worker.expires(&scope, options.deadline)?;
+    let mut tree = match Tree::spawn(&mut command) {
+        Ok(tree) => tree,
+        Err(SpawnError::Start(error)) => {
+            complain(&error);
+            return Ok(error.exit());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    // A deadline beyond what the clock can say is none that anyone will see pass.
+    let instant = begun.checked_add(options.deadline);
+    let ended = loop {
+        match tree.wait(relay, Until { instant, wake: None })? {
+            Event::Ended(status) => break Some(status),
+            Event::TimedOut => break None,
+            Event::Woken => {}
+        }
+    };
+    if let Some(status) = ended {
+        guard.release();
+        return Ok(status.into());
+    }
+    deadline_passed(options, &mut tree, &scope, segment, begun)
+}
+
+/// Removes the command, or only reports where `--signal none` asks for no more.
+fn deadline_passed(
+    options: &Exec,
+    tree: &mut Tree,
+    scope: &str,
+    segment: Segment,
+    begun: Instant,
+) -> Result<Exit, Failure> {
+    let pid = tree.pid().as_raw_nonzero().get();
+    let deadline = humantime::format_duration(options.deadline).to_string();
+    let late_ms = begun.elapsed().saturating_sub(options.deadline).as_secs_f64() * 1e3;
+    let signal = match options.reap.signal {
+        ReapSignal::Signal(signal) => signal,
+        ReapSignal::NotifyOnly => {
+            tracing::warn!(
+                segment = segment.name(),
+                pid,
+                scope,
+                deadline,
+                late_ms,
+                outcome = "reported",
+                "the deadline passed"
+            );
+            let relay = Relay::install(&PASSED_ON)?;
+            loop {
+                if let Event::Ended(status) = tree.wait(&relay, Until::default())? {
+                    return Ok(status.into());
+                }
+            }
+        }
+    };
+    let grace =
+        if signal == Signal::KILL { Duration::ZERO } else { options.reap.grace.max(LEAST_GRACE) };
+    let removal = tree.kill_all(signal, grace)?;
+    let outcome = if removal.survivors.is_empty() { "reaped" } else { "unkillable" };
+    tracing::error!(
+        segment = segment.name(),
+        pid,
+        scope,
+        deadline,
+        late_ms,
+        signal = crate::cli::value::signal_name(signal),
+        processes = removal.signalled,
+        outcome,
+        "the deadline passed, and the command was removed"
+    );
+    for survivor in &removal.survivors {
+        complain(&format_args!("could not be removed: {survivor}"));
+    }
+    Ok(Exit::DeadlinePassed)
+}
+
+/// The scope the deadline is listed under: the one asked for, or the command's name.
+fn scope_of(options: &Exec) -> String {
+    let program = || {
+        let path = std::path::Path::new(&options.command[0]);
+        path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+    };
+    options.scope.clone().unwrap_or_else(program)
+}

@@ -1,0 +1,163 @@
+//! `hangwatch run`: the watchdog of a segment, alone or around a command.
+
+use std::fs;
+use std::process;
+use std::time::{Duration, Instant};
+
+use hangwatch::{SEGMENT_VARIABLE, Segment};
+use hangwatch_core::lane::TimerSignal;
+use hangwatch_core::policy::Policy;
+use hangwatch_core::time::duration_ns;
+use rustix::event::{PollFd, PollFlags};
+use rustix::process::Signal;
+
+use super::segments::{self, Origin, Wanted};
+use super::{Failure, complain};
+use crate::child::{Child, Event, Until};
+use crate::cli::value::ReapSignal;
+use crate::cli::{Reap, Run};
+use crate::exit::Exit;
+use crate::logging;
+use crate::relay::{PASSED_ON, Relay};
+use crate::server::events::emit;
+use crate::server::{Ended, Holds, OnPanic, Server, ServerOptions, Standby, State};
+
+/// How often it is looked whether the server still serves.
+const LOOK: Duration = Duration::from_millis(500);
+
+pub(super) fn perform(options: &Run) -> Result<Exit, Failure> {
+    logging::init(options.log.format)?;
+    if options.command.is_empty() { alone(options) } else { around(options) }
+}
+
+/// What a reap's options come to.
+pub(super) fn policy(reap: &Reap, signal: ReapSignal) -> Policy {
+    Policy {
+        signal: signal.number().map_or(TimerSignal::NotifyOnly, TimerSignal::Signal),
+        grace_ns: duration_ns(reap.grace),
+        ..Policy::default()
+    }
+}
+
+fn server_options(options: &Run) -> ServerOptions {
+    let policy = policy(&options.reap, options.reap_signal());
+    ServerOptions {
+        policy: Policy { max_reaps: options.max_reaps, warn_at: options.warn_at, ..policy },
+        standby: if options.standby { Standby::Wait } else { Standby::No },
+        holds: Holds {
+            stopped: options.holds.stopped.into(),
+            traced: options.holds.traced.into(),
+            frozen: options.holds.frozen.into(),
+        },
+        protection: options.protection(),
+        on_panic: OnPanic::Exit(Exit::Panicked.code()),
+        ..ServerOptions::default()
+    }
+}
+
+fn wanted(options: &Run) -> Wanted {
+    Wanted {
+        lanes: options.lanes,
+        timers: options.timers,
+        max_interval: options.max_interval,
+        group: options.group,
+    }
+}
+
+/// Serves until SIGTERM or SIGINT, and keeps the segment for a successor.
+fn alone(options: &Run) -> Result<Exit, Failure> {
+    let name = Segment::name_or_environment(options.segment.as_deref())?;
+    // Before the server: a signal that comes while it starts is not lost.
+    let relay = Relay::install(&[Signal::TERM, Signal::INT, Signal::HUP])?;
+    let (segment, origin) = segments::make_or_adopt(&name, wanted(options))?;
+    let server = match Server::start(segment, server_options(options), |event| emit(&event)) {
+        Ok(server) => server,
+        Err(error) => {
+            if origin == Origin::Made {
+                Segment::remove(&name)?;
+            }
+            return Err(error.into());
+        }
+    };
+    loop {
+        if let State::Ended(ended) = server.health().state {
+            server.stop();
+            return Ok(if ended == Ended::Stopped { Exit::Ok } else { Exit::Failed });
+        }
+        while let Some(caught) = relay.next()? {
+            if caught.signal != Signal::HUP {
+                server.stop();
+                return Ok(Exit::Ok);
+            }
+            server.release_brake();
+        }
+        wait_for(&relay)?;
+    }
+}
+
+fn wait_for(relay: &Relay) -> Result<(), Failure> {
+    use std::os::fd::AsFd;
+    let timeout = rustix::event::Timespec::try_from(LOOK)?;
+    let mut polled = [PollFd::from_borrowed_fd(relay.as_fd(), PollFlags::IN)];
+    match rustix::event::poll(&mut polled, Some(&timeout)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Runs a command under a watchdog of its own, and ends as it does.
+fn around(options: &Run) -> Result<Exit, Failure> {
+    let name = options.segment.clone().unwrap_or_else(|| format!("run-{}", process::id()));
+    let relay = Relay::install(&PASSED_ON)?;
+    let (segment, origin) = segments::make_or_adopt(&name, wanted(options))?;
+    let _cleared = Removed { name: &name, origin };
+    let oom_score = fs::read_to_string("/proc/self/oom_score_adj");
+    let server = Server::start(segment, server_options(options), |event| emit(&event))?;
+    let mut command = process::Command::new(&options.command[0]);
+    command.args(&options.command[1..]).env(SEGMENT_VARIABLE, &name);
+    let mut child = match Child::start(&mut command) {
+        Ok(child) => child,
+        Err(error) => {
+            server.stop();
+            complain(&error);
+            return Ok(error.exit());
+        }
+    };
+    if let Ok(oom_score) = oom_score {
+        // The command inherits what the watchdog lowered for itself. What the kernel refuses here
+        // only leaves the command better protected than it was.
+        let _ = fs::write(format!("/proc/{}/oom_score_adj", child.pid()), oom_score.trim());
+    }
+    let mut serving = true;
+    loop {
+        let until = Until { instant: Some(Instant::now() + LOOK), wake: None };
+        match child.wait(&relay, until)? {
+            Event::Ended(status) => {
+                server.stop();
+                return Ok(status.into());
+            }
+            Event::Woken | Event::TimedOut => {}
+        }
+        if serving && matches!(server.health().state, State::Ended(_)) {
+            // Said by the server's last event; the command is let finish, unwatched.
+            tracing::error!(segment = name, "the command goes on, but nobody watches it any more");
+            serving = false;
+        }
+    }
+}
+
+/// Removes a segment this process made, at whatever end.
+pub(super) struct Removed<'n> {
+    pub(super) name: &'n str,
+    pub(super) origin: Origin,
+}
+
+impl Drop for Removed<'_> {
+    fn drop(&mut self) {
+        if self.origin == Origin::Made
+            && let Err(error) = Segment::remove(self.name)
+        {
+            complain(&error);
+        }
+    }
+}

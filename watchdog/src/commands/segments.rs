@@ -1,0 +1,118 @@
+//! What several commands do with a segment: make or adopt it, say who uses it, release its brake.
+
+use std::time::Duration;
+
+use hangwatch::sys::lock::{self, Holder};
+use hangwatch::{CreateError, CreateOptions, Geometry, Segment, lane_lock_byte};
+use hangwatch_core::atomic::Ordering;
+use hangwatch_core::segment::{BRAKE_RELEASE_ASKED, BRAKED};
+
+use super::{Failure, print};
+use crate::cli::ReleaseBrake;
+use crate::exit::Exit;
+
+/// What is asked of a segment; what is absent is taken as it is found.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wanted {
+    pub(super) lanes: Option<u32>,
+    pub(super) timers: Option<u32>,
+    pub(super) max_interval: Option<Duration>,
+    pub(super) group: Option<u32>,
+}
+
+/// Whether this process made the segment it uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    Made,
+    Found,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "segment {segment:?} has {found} {what}, not {wanted}: leave out the option to adopt it as it \
+     is, or end its users and remove it (`hangwatch rm {segment}`)"
+)]
+struct OtherGeometry {
+    segment: String,
+    what: &'static str,
+    found: String,
+    wanted: String,
+}
+
+/// Makes the segment, or opens the one that is there if it is as wanted.
+pub(super) fn make_or_adopt(name: &str, wanted: Wanted) -> Result<(Segment, Origin), Failure> {
+    let defaults = CreateOptions::default();
+    let geometry = Geometry {
+        lanes: wanted.lanes.unwrap_or(defaults.geometry.lanes),
+        timers: wanted.timers.unwrap_or(defaults.geometry.timers),
+        ..defaults.geometry
+    };
+    let options = CreateOptions {
+        geometry,
+        max_interval: wanted.max_interval.unwrap_or(defaults.max_interval),
+        mode: if wanted.group.is_some() { 0o660 } else { defaults.mode },
+        gid: wanted.group,
+    };
+    match Segment::create(name, options) {
+        Ok(segment) => Ok((segment, Origin::Made)),
+        Err(CreateError::File {
+            source: hangwatch::sys::file::CreateError::AlreadyExists { .. },
+            ..
+        }) => {
+            let segment = Segment::open(name)?;
+            check_geometry(segment, wanted)?;
+            Ok((segment, Origin::Found))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn check_geometry(segment: Segment, wanted: Wanted) -> Result<(), OtherGeometry> {
+    let geometry = segment.geometry();
+    let check = |what, found: String, wanted: Option<String>| match wanted {
+        Some(wanted) if wanted != found => {
+            Err(OtherGeometry { segment: segment.name().to_owned(), what, found, wanted })
+        }
+        _ => Ok(()),
+    };
+    let text = |duration: Duration| humantime::format_duration(duration).to_string();
+    check("lanes", geometry.lanes.to_string(), wanted.lanes.map(|n| n.to_string()))?;
+    check("timers a lane", geometry.timers.to_string(), wanted.timers.map(|n| n.to_string()))?;
+    check("between two ticks", text(segment.max_interval()), wanted.max_interval.map(text))
+}
+
+/// Who uses a segment, by the locks the kernel knows of; `None` where nobody does.
+pub(super) fn user(segment: Segment) -> Result<Option<String>, Failure> {
+    let who = |role: &str, holder: Holder| match holder {
+        Holder::Free => None,
+        Holder::Process(pid) => Some(format!("{role}, process {pid}")),
+        Holder::Unseen | Holder::Description => Some(format!("{role} not to be seen from here")),
+    };
+    if let Some(watchdog) = who("its watchdog", segment.watchdog()?) {
+        return Ok(Some(watchdog));
+    }
+    for lane in 0..segment.words().lanes_used() {
+        let holder = lock::holder(segment.file(), lane_lock_byte(lane))?;
+        if let Some(worker) = who("a worker", holder) {
+            return Ok(Some(worker));
+        }
+    }
+    Ok(None)
+}
+
+/// `hangwatch release-brake`: asks the watchdog to signal again.
+pub(super) fn release_brake(options: &ReleaseBrake) -> Result<Exit, Failure> {
+    let name = Segment::name_or_environment(options.segment.as_deref())?;
+    let segment = Segment::open(&name)?;
+    let braked = segment.words().watchdog().braked();
+    // Relaxed: the word alone says it all.
+    let asked =
+        braked.compare_exchange(BRAKED, BRAKE_RELEASE_ASKED, Ordering::Relaxed, Ordering::Relaxed);
+    if asked.is_err() {
+        print(&format!("the brake of segment {name:?} does not hold\n"))?;
+        return Ok(Exit::Ok);
+    }
+    segment.ring();
+    print(&format!("the watchdog of segment {name:?} was told to release its brake\n"))?;
+    Ok(Exit::Ok)
+}

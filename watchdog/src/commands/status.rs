@@ -1,0 +1,297 @@
+//! `hangwatch status`: every lane of a segment as a table or as JSON.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use hangwatch::sys::Pid;
+use hangwatch::sys::lock::Holder;
+use hangwatch::sys::process;
+use hangwatch::{LaneView, Observation, Segment, TimerView};
+use hangwatch_core::lane::TimerSignal;
+use hangwatch_core::timer::TimerState;
+use serde::Serialize;
+
+use super::{Failure, complain, print};
+use crate::cli::Status;
+use crate::exit::Exit;
+
+pub(super) fn perform(options: &Status) -> Result<Exit, Failure> {
+    let mut exit = Exit::Ok;
+    let mut seen = Vec::new();
+    let names = match &options.segment {
+        Some(name) => vec![name.clone()],
+        None => Segment::list()?,
+    };
+    for name in &names {
+        match Segment::observe(name) {
+            Ok(observation) => seen.push(observation),
+            Err(error) => {
+                complain(&error);
+                exit = Exit::Failed;
+            }
+        }
+    }
+    if options.json {
+        let segments: Vec<SegmentJson> = seen.iter().map(SegmentJson::of).collect();
+        print(&(serde_json::to_string_pretty(&segments)? + "\n"))?;
+    } else if names.is_empty() {
+        print("there is no segment; `hangwatch run --segment NAME` makes one\n")?;
+    } else {
+        let tables: Vec<String> = seen.iter().map(table).collect();
+        print(&tables.join("\n"))?;
+    }
+    Ok(exit)
+}
+
+/// One segment as a table of at most 80 columns.
+pub(super) fn table(seen: &Observation) -> String {
+    let mut text = String::new();
+    let watchdog = match seen.watchdog.holder {
+        Holder::Process(pid) => format!("watchdog {pid}"),
+        Holder::Unseen | Holder::Description => "watchdog not to be seen from here".to_owned(),
+        Holder::Free => "no watchdog".to_owned(),
+    };
+    let brake = if seen.watchdog.braked { ", brake holds" } else { "" };
+    let _ = writeln!(
+        text,
+        "segment {}: {watchdog}{brake}, {} of {} lanes taken",
+        seen.segment,
+        seen.lanes.len(),
+        seen.lane_count
+    );
+    if !seen.lanes.is_empty() {
+        let _ = writeln!(
+            text,
+            "{:>5} {:>8} {:<15} {:>4}  {:<22} {:>7} {:>9}",
+            "LANE", "PID", "COMMAND", "RANK", "SCOPE", "AGE", "LEFT"
+        );
+    }
+    for lane in &seen.lanes {
+        let command = command_of(lane.pid).unwrap_or_else(|| "-".to_owned());
+        let rank = lane.rank.map_or_else(|| "-".to_owned(), |rank| rank.to_string());
+        let head = format!("{:>5} {:>8} {:<15} {rank:>4}", lane.lane, lane.pid, command);
+        if lane.quarantined {
+            let _ = writeln!(text, "{head}  (quarantined: it lied)");
+        } else if lane.timers.is_empty() {
+            let _ = writeln!(text, "{head}  (no timer armed)");
+        }
+        // The innermost scope beside the lane, those around it beneath.
+        for (depth, timer) in lane.timers.iter().enumerate() {
+            let head = if depth == 0 { head.clone() } else { " ".repeat(head.len()) };
+            let _ = writeln!(
+                text,
+                "{head}  {:<22} {:>7} {:>9}",
+                shortened(&timer.scope, 22),
+                brief(timer.age),
+                left(timer)
+            );
+        }
+    }
+    text
+}
+
+/// The command behind a pid, where this is its PID namespace. A hint for people.
+pub(super) fn command_of(pid: u32) -> Option<String> {
+    let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
+    process::comm(pid).ok().flatten()
+}
+
+fn left(timer: &TimerView) -> String {
+    match (timer.state, timer.left_ns) {
+        (TimerState::Condemned, _) => "condemned".to_owned(),
+        (TimerState::Reported, _) => "reported".to_owned(),
+        (_, None) => "paused".to_owned(),
+        (_, Some(left)) if left < 0 => {
+            format!("-{}", brief(Duration::from_nanos(left.unsigned_abs())))
+        }
+        (_, Some(left)) => brief(Duration::from_nanos(left.unsigned_abs())),
+    }
+}
+
+/// A duration in at most seven characters: `950us`, `12.3s`, `4m05s`, `3h12m`, `2d05h`.
+pub(super) fn brief(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0 if duration.as_millis() == 0 => format!("{}us", duration.as_micros()),
+        0 => format!("{}ms", duration.as_millis()),
+        1..60 => format!("{:.1}s", duration.as_secs_f64()),
+        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+/// The end of a name that is too long: it tells more than its beginning.
+pub(super) fn shortened(name: &str, width: usize) -> String {
+    let name: String = name.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    let length = name.chars().count();
+    if length <= width {
+        return name;
+    }
+    let tail: String = name.chars().skip(length - (width - 1)).collect();
+    format!("\u{2026}{tail}")
+}
+
+/// One segment in `status --json`. Times are `CLOCK_MONOTONIC` nanoseconds, durations have their unit
+/// in the name.
+#[derive(Serialize)]
+struct SegmentJson {
+    segment: String,
+    at_ns: u64,
+    watchdog_pid: Option<i32>,
+    watchdog_last_tick_at_ns: u64,
+    braked: bool,
+    lane_count: u32,
+    lanes: Vec<LaneJson>,
+    scopes: Vec<ScopeJson>,
+    scopes_overflowed: u64,
+    counters: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Serialize)]
+struct LaneJson {
+    lane: u32,
+    pid: u32,
+    tid: u32,
+    command: Option<String>,
+    thread: String,
+    job: String,
+    rank: Option<u32>,
+    world_size: u32,
+    local_rank: Option<u32>,
+    clock: &'static str,
+    attached_at_ns: u64,
+    records: u64,
+    quarantined: bool,
+    timers: Vec<TimerJson>,
+}
+
+#[derive(Serialize)]
+struct TimerJson {
+    timer: u16,
+    scope: String,
+    state: String,
+    kind: String,
+    signal: Option<u8>,
+    notify_only: bool,
+    age_ns: u64,
+    allowance_ns: u64,
+    left_ns: Option<i64>,
+}
+
+#[derive(Serialize)]
+struct ScopeJson {
+    scope: String,
+    acquired: u64,
+    released: u64,
+    reported: u64,
+    condemned: u64,
+    abandoned: u64,
+    p50_ns: u64,
+    p99_ns: u64,
+    p999_ns: u64,
+    max_ns: u64,
+}
+
+impl SegmentJson {
+    fn of(seen: &Observation) -> SegmentJson {
+        SegmentJson {
+            segment: seen.segment.clone(),
+            at_ns: seen.at.0,
+            watchdog_pid: match seen.watchdog.holder {
+                Holder::Process(pid) => Some(pid.as_raw_pid()),
+                _ => None,
+            },
+            watchdog_last_tick_at_ns: seen.watchdog.last_tick_at.0,
+            braked: seen.watchdog.braked,
+            lane_count: seen.lane_count,
+            lanes: seen.lanes.iter().map(LaneJson::of).collect(),
+            scopes: seen
+                .scopes
+                .iter()
+                .map(|scope| ScopeJson {
+                    scope: scope.name.clone(),
+                    acquired: scope.counts.acquired,
+                    released: scope.counts.released(),
+                    reported: scope.counts.reported,
+                    condemned: scope.counts.condemned,
+                    abandoned: scope.counts.abandoned,
+                    p50_ns: scope.counts.quantile_ns(0.5),
+                    p99_ns: scope.counts.quantile_ns(0.99),
+                    p999_ns: scope.counts.quantile_ns(0.999),
+                    max_ns: scope.counts.max_ns,
+                })
+                .collect(),
+            scopes_overflowed: seen.scopes_overflowed,
+            counters: seen
+                .counters
+                .iter()
+                .map(|(name, count)| ((*name).to_owned(), (*count).into()))
+                .collect(),
+        }
+    }
+}
+
+impl LaneJson {
+    fn of(lane: &LaneView) -> LaneJson {
+        LaneJson {
+            lane: lane.lane,
+            pid: lane.pid,
+            tid: lane.tid,
+            command: command_of(lane.pid),
+            thread: lane.thread.clone(),
+            job: lane.job.clone(),
+            rank: lane.rank,
+            world_size: lane.world_size,
+            local_rank: lane.local_rank,
+            clock: lane.clock.name(),
+            attached_at_ns: lane.attached_at.0,
+            records: lane.records,
+            quarantined: lane.quarantined,
+            timers: lane.timers.iter().map(TimerJson::of).collect(),
+        }
+    }
+}
+
+impl TimerJson {
+    fn of(timer: &TimerView) -> TimerJson {
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        TimerJson {
+            timer: timer.timer,
+            scope: timer.scope.clone(),
+            state: format!("{:?}", timer.state).to_lowercase(),
+            kind: format!("{:?}", timer.kind).to_lowercase(),
+            signal: match timer.signal {
+                TimerSignal::Signal(number) => Some(number),
+                TimerSignal::Default | TimerSignal::NotifyOnly => None,
+            },
+            notify_only: timer.signal == TimerSignal::NotifyOnly,
+            age_ns: nanos(timer.age),
+            allowance_ns: nanos(timer.allowance),
+            left_ns: timer.left_ns,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_brief() {
+        let check = |ms: u64, text: &str| assert_eq!(brief(Duration::from_millis(ms)), text);
+        check(0, "0us");
+        check(12, "12ms");
+        check(12_340, "12.3s");
+        check(245_000, "4m05s");
+        check(11_520_000, "3h12m");
+        check(190_800_000, "2d05h");
+    }
+
+    #[test]
+    fn long_and_rude_names_fit() {
+        assert_eq!(shortened("forward", 7), "forward");
+        assert_eq!(shortened("train.py#41", 5), "\u{2026}y#41");
+        assert_eq!(shortened("a\u{1b}[2Jb", 10), "a?[2Jb");
+    }
+}
