@@ -18,7 +18,7 @@ use crate::labels::Labels;
 use crate::segment::{Shared, lane_lock_byte, lock};
 use crate::sys::fork::Canary;
 use crate::sys::identity::Claim;
-use crate::sys::{clock, host, lock as locks};
+use crate::sys::{clock, crash, host, lock as locks};
 use crate::timing::Timing;
 
 /// What an attach asks for.
@@ -107,6 +107,7 @@ impl LaneOwner {
                 continue;
             }
             shared.words.note_lane_used(index);
+            crash::point("worker-locked");
             if let Some(claimed) = lane.claim(pid) {
                 return Ok(LaneOwner::attach(shared, index, claimed, options));
             }
@@ -143,9 +144,11 @@ impl LaneOwner {
             world_size: options.labels.world_size.map_or(0, u64::from),
             local_rank: plus_one(options.labels.local_rank),
         };
+        crash::point("worker-claimed");
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("");
         let attached = lane.attach(claimed, identity, name, &options.labels.job);
+        crash::point("worker-attached");
         shared.ring();
         let words = shared.words;
         let mut owned = LaneOwner {
@@ -258,9 +261,12 @@ impl LaneOwner {
             self.lane.raise_high_water(place + 1);
         }
         self.lane.write_subject(place, now, subject);
+        crash::point("worker-detail");
         let word = Timer(&self.lane.timers()[place]).arm(deadline);
+        crash::point("worker-armed");
         let begins = deadline.begins();
         self.ring.write(Operation::Acquire, Place::Own, index, [now.0, begins.0, subject.bits()]);
+        crash::point("worker-recorded");
         self.stats(subject.scope()).acquired();
         self.ring_if_near(deadline, now);
         (Armed { shared: self.shared, acquired_at: now, subject, index }, word)
@@ -294,10 +300,12 @@ impl LaneOwner {
         let took_ns = now.since(armed.acquired_at);
         let timer = Timer(&self.lane.timers()[usize::from(armed.index)]);
         let released = timer.release(expected);
+        crash::point("worker-released");
         if released != Released::InTime {
             return self.ended_otherwise(released, armed, now);
         }
         stats.released(took_ns);
+        crash::point("worker-counted");
         self.idle.push(armed.index);
         let payload = [now.0, 0, armed.subject.bits()];
         self.ring.write(Operation::Release, Place::Own, armed.index, payload);
@@ -378,6 +386,7 @@ impl LaneOwner {
         // Under the claims lock: another thread's claim of this lane must not lose its lock to this.
         let _claims = lock(&self.shared.claims);
         if self.lane.detach(self.owner) {
+            crash::point("worker-detached");
             let _ = locks::unlock(self.shared.fd(), lane_lock_byte(self.index));
             self.shared.ring();
         }

@@ -1,0 +1,191 @@
+//! A worker that does as it is told: one order a line, one answer a line (`ok ...` or `no ...`).
+//!
+//! ```text
+//! attach                     to $HANGWATCH_SEGMENT
+//! expires NAME MS            a guard, kept until released
+//! thread NAME MS             as expires, by a thread that ends at once
+//! notify NAME MS             as expires, report only
+//! signal N NAME MS           as expires, with a signal of its own
+//! release NAME               releases the guard: InTime, Reported, TooLate, NotArmed
+//! elsewhere NAME             as release, by another thread
+//! acquire NAME MS | drop NAME   keyed
+//! beat NAME MS | kick NAME   a heartbeat
+//! pairs COUNT                so many acquires and releases, as fast as it goes
+//! lanes COUNT MS             so many threads, each with a lane and an armed guard, all kept
+//! fork                       a forked child attaches, acquires, releases and exits: its result
+//! closefds                   closes every descriptor from 3 on
+//! reopen                     opens and closes the segment's file
+//! exec                       execs `sleep 600` (no answer: it is somebody else then)
+//! ignore N                   ignores a signal
+//! exit                       exits without releasing anything
+//! ```
+#![expect(unsafe_code, reason = "fork, exec, close_range and signal dispositions, for tests")]
+
+use std::collections::HashMap;
+use std::io::{BufRead, Write, stdin, stdout};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::Duration;
+
+use hangwatch::{Guard, Heartbeat, Signal, Worker};
+
+type Failure = Box<dyn std::error::Error>;
+
+#[derive(Default)]
+struct Actor {
+    worker: Option<Worker>,
+    guards: HashMap<String, Guard>,
+    beats: HashMap<String, Heartbeat>,
+}
+
+fn main() {
+    let mut actor = Actor::default();
+    for line in stdin().lock().lines().map_while(Result::ok) {
+        let words: Vec<&str> = line.split(' ').collect();
+        let answer = match actor.obey(&words) {
+            Ok(answer) => format!("ok {answer}"),
+            Err(error) => format!("no {error}"),
+        };
+        println!("{answer}");
+        stdout().flush().expect("the test listens");
+    }
+}
+
+fn ms(text: &str) -> Result<Duration, Failure> {
+    Ok(Duration::from_millis(text.parse()?))
+}
+
+impl Actor {
+    fn worker(&self) -> Result<Worker, Failure> {
+        self.worker.ok_or_else(|| "not attached".into())
+    }
+
+    fn obey(&mut self, words: &[&str]) -> Result<String, Failure> {
+        match *words {
+            ["attach"] => {
+                self.worker = Some(Worker::attach(None)?);
+                Ok(std::process::id().to_string())
+            }
+            ["expires", name, time] => {
+                let guard = self.worker()?.expires(name, ms(time)?)?;
+                Ok(self.keep(name, guard))
+            }
+            ["notify", name, time] => {
+                let worker = self.worker()?.with_signal(Signal::NotifyOnly);
+                Ok(self.keep(name, worker.expires(name, ms(time)?)?))
+            }
+            ["signal", number, name, time] => {
+                let worker = self.worker()?.with_signal(Signal::Number(number.parse()?));
+                Ok(self.keep(name, worker.expires(name, ms(time)?)?))
+            }
+            ["thread", name, time] => {
+                let (worker, scope, time) = (self.worker()?, name.to_owned(), ms(time)?);
+                let guard = std::thread::spawn(move || worker.expires(&scope, time)).join();
+                Ok(self.keep(name, guard.map_err(|_| "the thread panicked")??))
+            }
+            ["release", name] => {
+                let guard = self.guards.remove(name).ok_or("no such guard")?;
+                Ok(format!("{:?}", guard.release()))
+            }
+            ["elsewhere", name] => {
+                let guard = self.guards.remove(name).ok_or("no such guard")?;
+                let released = std::thread::spawn(move || guard.release()).join();
+                Ok(format!("{:?}", released.map_err(|_| "the thread panicked")?))
+            }
+            ["acquire", name, time] => {
+                self.worker()?.acquire(name, ms(time)?)?;
+                Ok(String::new())
+            }
+            ["drop", name] => Ok(format!("{:?}", self.worker()?.release(name)?)),
+            ["beat", name, time] => {
+                let beat = self.worker()?.heartbeat(name, ms(time)?)?;
+                self.beats.insert(name.to_owned(), beat);
+                Ok(String::new())
+            }
+            ["kick", name] => {
+                self.beats.get(name).ok_or("no such heartbeat")?.kick()?;
+                Ok(String::new())
+            }
+            ["pairs", count] => pairs(self.worker()?, count.parse()?),
+            ["lanes", count, time] => self.lanes(count.parse()?, ms(time)?),
+            ["ignore", number] => {
+                // SAFETY: SIG_IGN runs no code.
+                unsafe { libc::signal(number.parse()?, libc::SIG_IGN) };
+                Ok(String::new())
+            }
+            _ => self.obey_rudely(words),
+        }
+    }
+
+    fn obey_rudely(&mut self, words: &[&str]) -> Result<String, Failure> {
+        match *words {
+            ["fork"] => Ok(fork(self.worker()?)),
+            ["closefds"] => {
+                // SAFETY: nothing of this process needs them; that is what is tested.
+                let rc = unsafe { libc::close_range(3, u32::MAX, 0) };
+                Ok(rc.to_string())
+            }
+            ["reopen"] => {
+                let name = std::env::var("HANGWATCH_SEGMENT")?;
+                let bytes = std::fs::read(format!("/dev/shm/hangwatch.{name}"))?;
+                Ok(bytes.len().to_string())
+            }
+            ["exec"] => Err(Command::new("sleep").arg("600").exec().into()),
+            ["exit"] => std::process::exit(0),
+            _ => Err("unknown order".into()),
+        }
+    }
+
+    fn keep(&mut self, name: &str, guard: Guard) -> String {
+        self.guards.insert(name.to_owned(), guard);
+        String::new()
+    }
+
+    /// Threads that stay, each with a lane of its own and one armed guard.
+    fn lanes(&mut self, count: usize, time: Duration) -> Result<String, Failure> {
+        let worker = self.worker()?;
+        let (sender, receiver) = std::sync::mpsc::channel();
+        for _ in 0..count {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                let guard = worker.expires("lane", time).map_err(|error| error.to_string());
+                let failed = guard.as_ref().err().cloned();
+                let _ = sender.send(failed);
+                loop {
+                    std::thread::park();
+                }
+            });
+        }
+        match receiver.iter().take(count).flatten().next() {
+            Some(failed) => Err(failed.into()),
+            None => Ok(String::new()),
+        }
+    }
+}
+
+fn pairs(worker: Worker, count: u64) -> Result<String, Failure> {
+    let scope = worker.scope("pair")?;
+    for _ in 0..count {
+        drop(scope.expires(Duration::from_secs(30))?);
+    }
+    Ok(count.to_string())
+}
+
+/// What a forked child sees: inert guards, lanes of its own.
+fn fork(worker: Worker) -> String {
+    // SAFETY: the child runs this function only, then exits; this process has no other threads that
+    // hold locks the child needs (the test forks from a quiet worker).
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        let code = match worker.expires("forked", Duration::from_secs(30)) {
+            Ok(guard) => i32::from(guard.release() != hangwatch::Released::InTime),
+            Err(_) => 2,
+        };
+        // SAFETY: ends the child at once.
+        unsafe { libc::_exit(code) };
+    }
+    let mut status = 0;
+    // SAFETY: waits for the child just forked.
+    unsafe { libc::waitpid(pid, &raw mut status, 0) };
+    libc::WEXITSTATUS(status).to_string()
+}

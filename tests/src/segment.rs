@@ -1,0 +1,79 @@
+//! A segment for one test.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use hangwatch::{CreateOptions, Geometry, Observation, Segment};
+use hangwatch_core::segment::Counter;
+
+use crate::{Actor, Watchdog};
+
+/// A segment of a test's own, removed at its end.
+pub struct Stage {
+    /// The segment.
+    pub segment: Segment,
+}
+
+impl Stage {
+    /// A small segment: 16 lanes of 8 timers.
+    ///
+    /// # Panics
+    /// Where it cannot be made.
+    pub fn new(test: &str) -> Stage {
+        Stage::with(test, CreateOptions { geometry: Stage::geometry(16), ..Default::default() })
+    }
+
+    /// A segment with these options.
+    ///
+    /// # Panics
+    /// Where it cannot be made.
+    pub fn with(test: &str, options: CreateOptions) -> Stage {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("test-{test}-{}-{count}", std::process::id());
+        Stage { segment: Segment::create(&name, options).unwrap() }
+    }
+
+    /// A small geometry of so many lanes.
+    pub fn geometry(lanes: u32) -> Geometry {
+        Geometry { lanes, timers: 8, records: 64, scopes: 32, lane_scopes: 8 }
+    }
+
+    /// The segment's name.
+    pub fn name(&self) -> &'static str {
+        self.segment.name()
+    }
+
+    /// A watchdog process over it, serving.
+    pub fn watchdog(&self, options: &[&str]) -> Watchdog {
+        Watchdog::start(self.name(), options, &[])
+    }
+
+    /// A worker process attached to it.
+    pub fn actor(&self) -> Actor {
+        let mut actor = Actor::start(self.name(), &[]);
+        actor.tell("attach");
+        actor
+    }
+
+    /// A picture of it.
+    pub fn picture(&self) -> Observation {
+        self.segment.picture()
+    }
+
+    /// One of the watchdog's counters.
+    pub fn counter(&self, counter: Counter) -> u64 {
+        self.segment.words().counter(counter).load(Ordering::Relaxed)
+    }
+
+    /// How many lanes somebody owns.
+    pub fn lanes_taken(&self) -> usize {
+        self.picture().lanes.len()
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        // A test may have removed it itself.
+        let _ = Segment::remove(self.segment.name());
+    }
+}

@@ -1,0 +1,166 @@
+//! A watchdog process of a test: the real binary's code, its log read as it comes.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::BOUND;
+
+/// A running `hangwatch run --segment NAME`.
+pub struct Watchdog {
+    child: Child,
+    log: Receiver<Value>,
+    seen: Vec<Value>,
+}
+
+impl Watchdog {
+    /// Starts one and waits until it serves (or, a standby, waits).
+    ///
+    /// # Panics
+    /// Where it does not come to that.
+    pub fn start(segment: &str, options: &[&str], environment: &[(&str, &str)]) -> Watchdog {
+        let mut watchdog = Watchdog::start_only(segment, options, environment);
+        watchdog.event(|event| matches!(event["event"].as_str(), Some("serving" | "standby")));
+        watchdog
+    }
+
+    /// Starts one.
+    ///
+    /// # Panics
+    /// Where the process cannot be started.
+    pub fn start_only(segment: &str, options: &[&str], environment: &[(&str, &str)]) -> Watchdog {
+        let mut child = Command::new(program("stage-watchdog"))
+            .args(["run", "--segment", segment, "--log", "json", "--unprotected"])
+            .args(options)
+            .envs(environment.iter().copied())
+            .env("HANGWATCH_LOG", "debug")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (sender, log) = channel();
+        std::thread::spawn(move || {
+            for line in stderr.lines().map_while(Result::ok) {
+                let event = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                if sender.send(event).is_err() {
+                    return;
+                }
+            }
+        });
+        Watchdog { child, log, seen: Vec::new() }
+    }
+
+    /// Its pid.
+    ///
+    /// # Panics
+    /// Never: a process has one.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// The first event that `wanted` picks and that no earlier call has returned or passed over.
+    ///
+    /// # Panics
+    /// Where none comes within [`BOUND`].
+    pub fn event(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.event_within(BOUND, wanted)
+            .unwrap_or_else(|| panic!("no such event; seen: {:#?}", self.seen))
+    }
+
+    /// As [`Watchdog::event`], `None` where none comes within `bound`.
+    pub fn event_within(
+        &mut self,
+        bound: Duration,
+        wanted: impl Fn(&Value) -> bool,
+    ) -> Option<Value> {
+        let until = Instant::now() + bound;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.log.recv_timeout(left) {
+                Ok(event) => {
+                    self.seen.push(event.clone());
+                    if wanted(&event) {
+                        return Some(event);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return None,
+            }
+        }
+    }
+
+    /// The end of the expiry of the process `pid`.
+    pub fn expiry_of(&mut self, pid: u32) -> Value {
+        self.event(|event| event["event"] == "expired" && event["pid"] == pid)
+    }
+
+    /// All events so far, and those that have come meanwhile.
+    pub fn events(&mut self) -> &[Value] {
+        self.seen.extend(self.log.try_iter());
+        &self.seen
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).unwrap();
+    }
+
+    /// Kills it, and reaps it.
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    pub fn kill(&mut self) -> ExitStatus {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap()
+    }
+
+    /// Tells it to end, and waits for it.
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    pub fn end(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.child.wait().unwrap()
+    }
+
+    /// Waits until it has ended by itself.
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    pub fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        // It may have ended long ago.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A program of this package: beside the tests' own.
+pub(crate) fn program(name: &str) -> std::path::PathBuf {
+    let own = std::env::current_exe().unwrap();
+    let mut directory = own.parent().unwrap();
+    if directory.ends_with("deps") {
+        directory = directory.parent().unwrap();
+    }
+    let path = directory.join(name);
+    assert!(
+        Path::new(&path).exists(),
+        "{} is not built: cargo build -p hangwatch-tests",
+        path.display()
+    );
+    path
+}
