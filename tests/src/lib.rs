@@ -5,7 +5,9 @@
 //! sleeps to synchronise. Whatever a test started is gone when its stage is dropped.
 
 mod actor;
+pub mod random;
 mod segment;
+pub mod soak;
 mod watchdog;
 
 use std::time::{Duration, Instant};
