@@ -5,16 +5,18 @@
 //! sleeps to synchronise. Whatever a test started is gone when its stage is dropped.
 
 mod actor;
+pub mod freezer;
 pub mod random;
 mod segment;
 pub mod soak;
+pub mod toil;
 mod watchdog;
 
 use std::time::{Duration, Instant};
 
 pub use actor::Actor;
 pub use segment::Stage;
-pub use watchdog::Watchdog;
+pub use watchdog::{Watchdog, program};
 
 /// How long anything is waited for before its test counts as failed.
 pub const BOUND: Duration = Duration::from_mins(1);

@@ -11,6 +11,8 @@
 //! acquire NAME MS | drop NAME   keyed
 //! beat NAME MS | kick NAME   a heartbeat
 //! pairs COUNT                so many acquires and releases, as fast as it goes
+//! toil COUNT | rest         so many threads acquire and release, and end, and others follow, until
+//!                            told to rest: how many acquires there were
 //! churn SEED                 acquires and releases of every kind, at random, for ever (no answer)
 //! lanes COUNT MS             so many threads, each with a lane and an armed guard, all kept
 //! fork                       a forked child attaches, acquires, releases and exits: its result
@@ -30,6 +32,7 @@ use std::time::Duration;
 
 use hangwatch::{Guard, Heartbeat, Signal, Worker};
 use hangwatch_tests::random::Random;
+use hangwatch_tests::toil::Toil;
 use rustix::process::set_parent_process_death_signal;
 
 type Failure = Box<dyn std::error::Error>;
@@ -39,6 +42,7 @@ struct Actor {
     worker: Option<Worker>,
     guards: HashMap<String, Guard>,
     beats: HashMap<String, Heartbeat>,
+    toil: Option<Toil>,
 }
 
 fn main() {
@@ -113,6 +117,11 @@ impl Actor {
             }
             ["pairs", count] => pairs(self.worker()?, count.parse()?),
             ["churn", seed] => churn(self.worker()?, &mut Random::new(seed.parse()?)),
+            ["toil", threads] => {
+                self.toil = Some(Toil::start(self.worker()?, threads.parse()?));
+                Ok(String::new())
+            }
+            ["rest"] => Ok(self.toil.take().ok_or("nobody toils")?.rest()?.to_string()),
             ["lanes", count, time] => self.lanes(count.parse()?, ms(time)?),
             ["ignore", number] => {
                 // SAFETY: SIG_IGN runs no code.
