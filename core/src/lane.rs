@@ -319,6 +319,32 @@ impl TimerDetail {
     }
 }
 
+/// A lane's header: what a tick looks at in every lane is the first cache line of it.
+#[derive(Clone, Copy)]
+pub struct LaneHeader<'a>(pub(crate) &'a [AtomicU64; LANE_HEADER_WORDS]);
+
+impl<'a> LaneHeader<'a> {
+    /// The owner word.
+    #[inline]
+    pub fn owner(self) -> OwnerWord {
+        // Acquire: pairs with the Release of `attach`: identity and labels are whole.
+        OwnerWord(self.0[OWNER].load(Ordering::Acquire))
+    }
+
+    /// The ring writer's position: a hint of how much there is to read.
+    #[inline]
+    pub fn head(self) -> &'a AtomicU64 {
+        &self.0[HEAD]
+    }
+
+    /// How many of the first timers were armed since the attach, as the owner says: it may be more
+    /// than there are.
+    #[inline]
+    pub fn high_water(self) -> usize {
+        usize::try_from(self.0[HIGH_WATER].load(Ordering::Relaxed)).unwrap_or(usize::MAX)
+    }
+}
+
 /// One lane of a segment.
 #[derive(Clone, Copy)]
 pub struct Lane<'a> {
@@ -353,8 +379,7 @@ impl<'a> Lane<'a> {
     /// The owner word.
     #[inline]
     pub fn owner(self) -> OwnerWord {
-        // Acquire: pairs with the Release of `attach`: identity and labels are whole.
-        OwnerWord(self.header[OWNER].load(Ordering::Acquire))
+        LaneHeader(self.header).owner()
     }
 
     fn move_owner(self, from: OwnerWord, to: OwnerWord) -> bool {
@@ -442,14 +467,14 @@ impl<'a> Lane<'a> {
     /// The ring writer's position: a hint of how much there is to read.
     #[inline]
     pub fn head(self) -> &'a AtomicU64 {
-        &self.header[HEAD]
+        LaneHeader(self.header).head()
     }
 
     /// How many of the first timers were armed since the attach: a sweep looks no further. A claim
     /// that can only hide the claimant's own timers.
     #[inline]
     pub fn high_water(self) -> usize {
-        (self.header[HIGH_WATER].load(Ordering::Relaxed) as usize).min(self.timers.len())
+        LaneHeader(self.header).high_water().min(self.timers.len())
     }
 
     /// Raises the high-water mark to `count`. The owner's alone; before the timer is armed.

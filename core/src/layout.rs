@@ -183,6 +183,7 @@ impl Layout {
     }
 
     /// Where lane `lane` begins.
+    #[inline]
     pub fn lane_at(&self, lane: u32) -> usize {
         self.lanes_at + lane as usize * self.lane_stride
     }

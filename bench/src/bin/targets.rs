@@ -50,7 +50,7 @@ fn line(what: &str, measured: f64, must: f64, better: f64, unit: &str) {
         value if value <= must => "reached",
         _ => "**missed**",
     };
-    println!("| {what} | {measured:.2}{unit} | {must}{unit} | {better}{unit} | {verdict} |");
+    println!("| {what} | {measured:.2}{unit} | {must:.2}{unit} | {better:.2}{unit} | {verdict} |");
 }
 
 fn pairs(rounds: usize) {
