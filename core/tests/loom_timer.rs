@@ -92,17 +92,17 @@ fn two_releases_and_a_condemn_end_an_acquire_once() {
 fn what_was_done_in_a_scope_comes_before_its_end() {
     loom::model(|| {
         let word = Arc::new(AtomicU64::new(0));
-        let work = Arc::new(UnsafeCell::new(0));
+        let done = Arc::new(UnsafeCell::new(0));
         let armed = Timer(&word).arm(units(5));
         let worker = {
-            let (word, work) = (word.clone(), work.clone());
+            let (word, done) = (word.clone(), done.clone());
             thread::spawn(move || {
-                work.with_mut(|_| ());
+                done.with_mut(|_| ());
                 Timer(&word).release(armed)
             })
         };
         if Timer(&word).load().state() == Some(TimerState::Idle) {
-            work.with(|_| ()); // loom fails the model where this races with the work
+            done.with(|_| ()); // loom fails the model where this races with the work
         }
         worker.join().unwrap();
     });

@@ -346,7 +346,7 @@ fn emit_about_itself(segment: &str, what: &What) {
             );
         }
         What::Unprotected { error } => {
-            tracing::warn!(segment, event = "unprotected", error, "a protection was refused");
+            tracing::info!(segment, event = "unprotected", error, "a protection was refused");
         }
         What::File(finding) => {
             let finding = format!("{finding:?}").to_lowercase();
