@@ -140,5 +140,5 @@ fn another_layout_version_is_refused_and_the_old_watchdog_unharmed() {
     assert_eq!(fine.tell("release fine"), "InTime");
     assert!(old.end().success());
     // Its name is given back as it was found.
-    file.write_all_at(&LAYOUT_VERSION.to_ne_bytes(), VERSION_AT).unwrap();
+    bytes.write_all_at(&LAYOUT_VERSION.to_ne_bytes(), VERSION_AT).unwrap();
 }
