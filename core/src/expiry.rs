@@ -476,12 +476,12 @@ impl Table for Expiry<'_> {
     fn sweep(&mut self, now: Nanos) {
         self.now = now;
         let today = Units::begun_by(now);
-        let lanes = self.segment.lanes_used();
-        for first in (0..lanes).step_by(READ_AHEAD) {
-            let group = first..lanes.min(first + READ_AHEAD as u32);
-            self.read_ahead(group.clone());
-            for lane in group {
-                if self.is_any_due(lane, today) {
+        for first in (0..self.segment.lanes_used()).step_by(READ_AHEAD) {
+            let group: [_; READ_AHEAD] =
+                core::array::from_fn(|lane| self.armed_timers(first + lane as u32));
+            read_ahead(group);
+            for (lane, timers) in (first..).zip(group) {
+                if is_any_due(timers, today) {
                     self.sweep_lane(lane, today);
                 }
             }
@@ -544,30 +544,16 @@ impl Table for Expiry<'_> {
     }
 }
 
-impl Expiry<'_> {
-    /// The timers a sweep looks at: none of a lane that is nobody's.
-    fn armed_timers(&self, lane: u32) -> &[AtomicU64] {
-        let seat = &self.seats[lane as usize];
-        if seat.owner.state() != Some(LaneState::Attached) || !seat.is_taken() {
-            return &[];
+impl<'a> Expiry<'a> {
+    /// The timers a sweep looks at: none of a lane that is nobody's, or does not exist.
+    fn armed_timers(&self, lane: u32) -> &'a [AtomicU64] {
+        match self.seats.get(lane as usize) {
+            Some(seat) if seat.is_taken() && seat.owner.state() == Some(LaneState::Attached) => {
+                let timers = self.segment.lane_timers(lane);
+                &timers[..self.segment.lane_header(lane).high_water().min(timers.len())]
+            }
+            _ => &[],
         }
-        let timers = self.segment.lane_timers(lane);
-        &timers[..self.segment.lane_header(lane).high_water().min(timers.len())]
-    }
-
-    /// Touches a word of every cache line of the lanes' timers. A lane is a page of its own, and
-    /// what a processor reads ahead by itself ends there: so the misses of several lanes overlap.
-    fn read_ahead(&self, lanes: core::ops::Range<u32>) {
-        let firsts = lanes.flat_map(|lane| self.armed_timers(lane).iter().step_by(WORDS_A_LINE));
-        core::hint::black_box(firsts.fold(0, |sum, word| sum ^ word.load(Ordering::Relaxed)));
-    }
-
-    /// Whether any timer of the lane is due.
-    fn is_any_due(&self, lane: u32, today: Units) -> bool {
-        // Relaxed: the pop reads the word again.
-        let due =
-            |word: &AtomicU64| TimerWord::from_bits(word.load(Ordering::Relaxed)).is_due(today);
-        self.armed_timers(lane).iter().map(due).fold(false, core::ops::BitOr::bitor)
     }
 
     /// Sets the leaves of a lane's due timers that no news told of.
@@ -583,4 +569,20 @@ impl Expiry<'_> {
             }
         }
     }
+}
+
+/// Touches a word of every cache line of the lanes' timers. A lane is a page of its own, and what a
+/// processor reads ahead by itself ends there: so the misses of several lanes overlap.
+#[inline]
+fn read_ahead(lanes: [&[AtomicU64]; READ_AHEAD]) {
+    let firsts = lanes.into_iter().flat_map(|timers| timers.iter().step_by(WORDS_A_LINE));
+    core::hint::black_box(firsts.fold(0, |read, word| read ^ word.load(Ordering::Relaxed)));
+}
+
+/// Whether any of the timers is due.
+#[inline]
+fn is_any_due(timers: &[AtomicU64], today: Units) -> bool {
+    // Relaxed: the pop reads the word again. Counted, not asked one by one: no branch for each.
+    let due = |word: &AtomicU64| TimerWord::from_bits(word.load(Ordering::Relaxed)).is_due(today);
+    timers.iter().map(|word| usize::from(due(word))).sum::<usize>() != 0
 }
