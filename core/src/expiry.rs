@@ -11,6 +11,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::atomic::{AtomicU64, Ordering, add_single_writer};
+use crate::crash;
 use crate::lane::{LaneState, OwnerWord, TimerDetail};
 use crate::news::News;
 use crate::policy::Policy;
@@ -351,8 +352,11 @@ impl<'a> Expiry<'a> {
             let Some(recycling) = place.begin_recycling(owner) else {
                 continue;
             };
+            crash::point("recycling");
             self.segment.fold_lane(lane);
+            crash::point("folded");
             place.end_recycling(recycling);
+            crash::point("recycled");
             self.minima.clear_block(self.ids(lane));
             self.seats[lane as usize].phase = Phase::Vacant;
             add_single_writer(self.segment.counter(Counter::Recycled), 1);

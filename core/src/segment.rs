@@ -7,7 +7,7 @@
 use crate::atomic::{AtomicU64, Ordering};
 use crate::lane::{Lane, LaneHeader};
 use crate::layout::{
-    Geometry, GeometryError, LANE_HEADER_WORDS, LAYOUT_VERSION, Layout, MAGIC, PAGE_WORDS,
+    FRONT_WORDS, Geometry, GeometryError, LAYOUT_VERSION, Layout, MAGIC, PAGE_WORDS,
 };
 use crate::scope::{ScopeId, ScopeNames};
 use crate::stats::{STATS_WORDS, StatsWords};
@@ -228,8 +228,12 @@ impl<'a> Segment<'a> {
     #[inline]
     pub fn lane(&self, index: u32) -> Lane<'a> {
         assert!(index < self.fixed.geometry.lanes, "lane {index} does not exist");
-        let at = self.layout.lane_at(index);
-        Lane::new(&self.words[at..at + self.layout.lane_stride()], &self.layout)
+        let (front, back) = (self.layout.front_at(index), self.layout.back_at(index));
+        Lane::new(
+            &self.words[front..front + self.layout.front_stride()],
+            &self.words[back..back + self.layout.back_stride()],
+            &self.layout,
+        )
     }
 
     /// The header of lane `index`: what a tick looks at in every lane, without the rest of it.
@@ -239,7 +243,7 @@ impl<'a> Segment<'a> {
     #[inline]
     pub fn lane_header(&self, index: u32) -> LaneHeader<'a> {
         assert!(index < self.fixed.geometry.lanes, "lane {index} does not exist");
-        LaneHeader(self.block(self.layout.lane_at(index)))
+        LaneHeader(self.block(self.layout.front_at(index)))
     }
 
     /// The timer words of lane `index`, without the rest of it.
@@ -249,7 +253,7 @@ impl<'a> Segment<'a> {
     #[inline]
     pub fn lane_timers(&self, index: u32) -> &'a [AtomicU64] {
         assert!(index < self.fixed.geometry.lanes, "lane {index} does not exist");
-        let at = self.layout.lane_at(index) + LANE_HEADER_WORDS;
+        let at = self.layout.front_at(index) + FRONT_WORDS;
         &self.words[at..at + self.fixed.geometry.timers as usize]
     }
 

@@ -119,7 +119,7 @@ fn idle(span: Duration) -> Result<(), Failed> {
 }
 
 fn lane_size() -> Result<(), Failed> {
-    let bytes = Geometry::default().check()?.lane_stride() * 8;
+    let bytes = Geometry::default().check()?.lane_bytes();
     #[expect(clippy::cast_precision_loss, reason = "some thousand bytes")]
     line("a default lane", bytes as f64 / 1024.0, 32.0, 32.0, " KiB");
     Ok(())
