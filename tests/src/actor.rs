@@ -84,6 +84,14 @@ impl Actor {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// How it ended, if it has.
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     /// Waits for its end.
     ///
     /// # Panics

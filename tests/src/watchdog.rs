@@ -123,6 +123,21 @@ impl Watchdog {
         (status, lines.join("\n"))
     }
 
+    /// How many descriptors it has open, and how many of those are pidfds.
+    ///
+    /// # Panics
+    /// Where it is dead.
+    pub fn descriptors(&self) -> (usize, usize) {
+        let dir = format!("/proc/{}/fd", self.pid().as_raw_pid());
+        let names: Vec<_> = std::fs::read_dir(dir)
+            .unwrap()
+            // One that was closed meanwhile has no name.
+            .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+            .collect();
+        let is_pidfd = |name: &&std::path::PathBuf| name.to_string_lossy().contains("pidfd");
+        (names.len(), names.iter().filter(is_pidfd).count())
+    }
+
     /// All events so far, and those that have come meanwhile.
     pub fn events(&mut self) -> &[Value] {
         self.seen.extend(self.log.try_iter());

@@ -2,7 +2,8 @@
 //!
 //! Each subcommand is a module that turns its options into a list of steps (`step`)
 //! and hands it to the runner (`runner`): `test` is what CI runs, `fuzz` the
-//! fuzz targets, `bench` the benches. `tools` installs what a step needs and a fresh machine lacks.
+//! fuzz targets, `soak` the faults in full, `bench` the benches. `tools` installs what a step needs
+//! and a fresh machine lacks.
 //!
 //! To add a check, add a [`step::Step`] to the list in `test`; to add a subcommand,
 //! add a variant to [`Task`].
@@ -10,6 +11,7 @@
 mod bench;
 mod fuzz;
 mod runner;
+mod soak;
 mod step;
 mod test;
 mod tools;
@@ -34,6 +36,8 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Run the criterion benches
     Bench(bench::Options),
+    /// Inject every fault many times, and count what was lost
+    Soak(soak::Options),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +45,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Soak(options) => soak::run(&options),
     }
 }
 
