@@ -142,9 +142,7 @@ fn a_watchdog_that_stood_still_holds_nobody_up_and_kills_nobody_for_it() {
     assert_eq!(watchdog.expiry_of(hung.pid())["outcome"], "reaped");
     assert_eq!(hung.wait().signal(), Some(9));
     assert!(busy.end().success() && fine.end().success());
-    hangwatch_tests::until("all lanes come back", || {
-        stage.lanes_in_use().is_empty().then_some(())
-    });
+    hangwatch_tests::until("all lanes come back", || stage.lanes_in_use().is_empty().then_some(()));
     let counts = stage.counts();
     assert_eq!(counts.acquired, pairs + toiled + 2);
     assert_eq!((counts.released(), counts.condemned), (pairs + toiled + 1, 1), "none is missing");
