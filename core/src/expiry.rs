@@ -27,9 +27,6 @@ use crate::timer::{Timer, TimerState, TimerWord};
 const UNPROVED_RETRY_NS: u64 = 1_000_000;
 /// How often the kernel is asked again about a lane nobody could be proved to own, ns.
 const ASK_AGAIN_NS: u64 = 500_000_000;
-/// How many lanes a sweep reads ahead of looking at them: their timers fit the first cache.
-const READ_AHEAD: usize = 8;
-const WORDS_A_LINE: usize = 8;
 /// How many lanes one tick recycles at most: the rest waits for the next.
 const RECYCLED_A_TICK: usize = 64;
 /// A word no timer that is looked at has: it names no state.
@@ -476,14 +473,9 @@ impl Table for Expiry<'_> {
     fn sweep(&mut self, now: Nanos) {
         self.now = now;
         let today = Units::begun_by(now);
-        for first in (0..self.segment.lanes_used()).step_by(READ_AHEAD) {
-            let group: [_; READ_AHEAD] =
-                core::array::from_fn(|lane| self.armed_timers(first + lane as u32));
-            read_ahead(group);
-            for (lane, timers) in (first..).zip(group) {
-                if is_any_due(timers, today) {
-                    self.sweep_lane(lane, today);
-                }
+        for lane in 0..self.segment.lanes_used() {
+            if is_any_due(self.armed_timers(lane), today) {
+                self.sweep_lane(lane, today);
             }
         }
         self.ask_again();
@@ -569,14 +561,6 @@ impl<'a> Expiry<'a> {
             }
         }
     }
-}
-
-/// Touches a word of every cache line of the lanes' timers. A lane is a page of its own, and what a
-/// processor reads ahead by itself ends there: so the misses of several lanes overlap.
-#[inline]
-fn read_ahead(lanes: [&[AtomicU64]; READ_AHEAD]) {
-    let firsts = lanes.into_iter().flat_map(|timers| timers.iter().step_by(WORDS_A_LINE));
-    core::hint::black_box(firsts.fold(0, |read, word| read ^ word.load(Ordering::Relaxed)));
 }
 
 /// Whether any of the timers is due.
