@@ -6,6 +6,7 @@
 
 mod actor;
 pub mod freezer;
+pub mod fuse;
 pub mod random;
 mod segment;
 pub mod soak;
