@@ -7,6 +7,7 @@
 mod actor;
 pub mod freezer;
 pub mod fuse;
+pub mod mutator;
 pub mod random;
 mod segment;
 pub mod soak;

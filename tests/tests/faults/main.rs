@@ -1,6 +1,7 @@
 //! Faults, injected into real processes: nothing lost, nobody wrongly killed.
 //!
 //! * `files`: the segment's file full, cut short, removed
+//! * `hostile`: memory that lies
 //! * `main_job`: the main job end to end, through the binary
 //! * `stalls`: time that stood still
 //! * `storm`: every worker expires at once
@@ -10,6 +11,7 @@
 //! * `worker_kills`: workers killed anywhere
 
 mod files;
+mod hostile;
 mod main_job;
 mod stalls;
 mod storm;
