@@ -35,7 +35,7 @@ impl Mutator {
     /// Where the file cannot be opened.
     pub fn of_all(stage: &Stage, pids: Vec<u32>, random: Random) -> Mutator {
         let layout = *stage.segment.words().layout();
-        let (lanes, words) = (layout.lane_at(0) as u64, layout.words() as u64);
+        let (lanes, words) = (layout.front_at(0) as u64, layout.words() as u64);
         // The header is small beside the lanes, and meant as often.
         let header = FIXED_WORDS..512;
         let ranges = vec![header, FIXED_WORDS..lanes, lanes..words, lanes..words];
@@ -48,11 +48,12 @@ impl Mutator {
     /// Where the file cannot be opened.
     pub fn of_lanes(stage: &Stage, lanes: &[u32], pids: Vec<u32>, random: Random) -> Mutator {
         let layout = *stage.segment.words().layout();
-        let range = |lane: &u32| {
-            let at = layout.lane_at(*lane) as u64;
-            at..at + layout.lane_stride() as u64
+        let parts = |lane: &u32| {
+            let (front, back) = (layout.front_at(*lane) as u64, layout.back_at(*lane) as u64);
+            let (fronts, backs) = (layout.front_stride() as u64, layout.back_stride() as u64);
+            [front..front + fronts, back..back + backs]
         };
-        Mutator::of(stage, lanes.iter().map(range).collect(), pids, random)
+        Mutator::of(stage, lanes.iter().flat_map(parts).collect(), pids, random)
     }
 
     fn of(stage: &Stage, ranges: Vec<Range<u64>>, pids: Vec<u32>, random: Random) -> Mutator {
@@ -67,13 +68,6 @@ impl Mutator {
     pub fn write(&mut self, words: u64) {
         for _ in 0..words {
             let range = self.random.pick(&self.ranges).clone();
-            // A lane's first words, owner and timers, matter most.
-            let range = if self.random.one_in(2) {
-                let from = self.random.within(range.clone()) & !511;
-                from.max(range.start)..(from + 80).min(range.end)
-            } else {
-                range
-            };
             let at = self.random.within(range);
             let word = self.word();
             self.file.write_all_at(&word.to_ne_bytes(), at * 8).unwrap();
