@@ -96,7 +96,7 @@ impl Mutator {
                 OwnerWord::new(*random.pick(&states), any as u32, pid).0
             }
             6 => {
-                let place = if any % 2 == 0 { Place::Own } else { Place::Foreign };
+                let place = if any.is_multiple_of(2) { Place::Own } else { Place::Foreign };
                 let timer = (any >> 32) as u16 % 16;
                 Stamp::new(any % 512, Operation::Acquire, timer).with_place(place).0
             }

@@ -157,7 +157,7 @@ fn a_worker_that_claims_to_be_someone_else_is_reaped_itself() {
     let forged = OwnerWord::new(LaneState::Attached, seen.epoch(), bystander.0.id());
     let identity = bystander.identity();
     let file = std::fs::OpenOptions::new().write(true).open(stage.path()).unwrap();
-    let at = stage.segment.words().layout().lane_at(index) as u64 * 8;
+    let at = stage.segment.words().layout().front_at(index) as u64 * 8;
     for (word, bits) in [(0, forged.0), (9, identity.start_ticks), (10, identity.pidfd_inode)] {
         file.write_all_at(&bits.to_ne_bytes(), at + word * 8).unwrap();
     }
