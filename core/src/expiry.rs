@@ -10,8 +10,9 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::atomic::{Ordering, add_single_writer};
-use crate::lane::{Lane, LaneState, OwnerWord, TimerDetail};
+use crate::atomic::{AtomicU64, Ordering, add_single_writer};
+use crate::crash;
+use crate::lane::{LaneState, OwnerWord, TimerDetail};
 use crate::news::News;
 use crate::policy::Policy;
 use crate::segment::{Counter, Segment};
@@ -19,13 +20,16 @@ use crate::stall::{Stall, Stalls};
 use crate::table::{IDLE, Minima};
 use crate::tick::{Expired, Table};
 use crate::time::{Nanos, Units};
-use crate::timer::{TimerState, TimerWord};
+use crate::timer::{Timer, TimerState, TimerWord};
 
 /// How soon a due timer whose lane's owner is not yet proved is looked at again, ns; later the longer
 /// the kernel has been asked.
 const UNPROVED_RETRY_NS: u64 = 1_000_000;
 /// How often the kernel is asked again about a lane nobody could be proved to own, ns.
 const ASK_AGAIN_NS: u64 = 500_000_000;
+/// How many lanes a sweep reads ahead of looking at them: their timers fit the first cache.
+const READ_AHEAD: usize = 8;
+const WORDS_A_LINE: usize = 8;
 /// How many lanes one tick recycles at most: the rest waits for the next.
 const RECYCLED_A_TICK: usize = 64;
 /// A word no timer that is looked at has: it names no state.
@@ -104,12 +108,12 @@ struct Seat {
 }
 
 impl Seat {
-    fn is_quarantined(self) -> bool {
+    fn is_quarantined(&self) -> bool {
         matches!(self.phase, Phase::Quarantined(_))
     }
 
     /// Whether its timers are of any interest.
-    fn is_taken(self) -> bool {
+    fn is_taken(&self) -> bool {
         !matches!(self.phase, Phase::Vacant | Phase::Quarantined(_))
     }
 }
@@ -218,7 +222,7 @@ impl<'a> Expiry<'a> {
 
     /// Whether a lane is quarantined.
     pub fn is_quarantined(&self, lane: u32) -> bool {
-        self.seats.get(lane as usize).is_some_and(|seat| seat.is_quarantined())
+        self.seats.get(lane as usize).is_some_and(Seat::is_quarantined)
     }
 
     fn id(&self, lane: u32, timer: usize) -> usize {
@@ -231,31 +235,40 @@ impl<'a> Expiry<'a> {
 
     /// Sets a timer's leaf by its word.
     fn refresh(&mut self, lane: u32, index: usize) {
+        let first = index - index % 64;
+        self.refresh_some(lane, first, 1 << (index - first));
+    }
+
+    /// Sets the leaves of the timers `first + n` by their words, for every bit `n` of `timers`.
+    fn refresh_some(&mut self, lane: u32, first: usize, mut timers: u64) {
         if !self.seats[lane as usize].is_taken() {
             return;
         }
-        let place = self.segment.lane(lane);
-        let Some(timer) = place.timer(index) else {
-            return;
-        };
-        let word = timer.load();
-        if word.state().is_none() {
-            self.quarantine(lane);
-            return;
+        let words = self.segment.lane_timers(lane);
+        while timers != 0 {
+            let index = first + timers.trailing_zeros() as usize;
+            timers &= timers - 1;
+            let Some(word) = words.get(index).map(|word| Timer(word).load()) else {
+                return;
+            };
+            if word.state().is_none() {
+                return self.quarantine(lane);
+            }
+            let id = self.id(lane, index);
+            if self.put_off[id] == word {
+                continue; // its leaf says more than its word
+            }
+            let mut look_at = word.look_at();
+            if self.warn.is_some() && word.state() == Some(TimerState::Armed) {
+                look_at = look_at.min(self.warn_time(lane, index, word));
+            }
+            self.minima.set(id, look_at.0);
         }
-        let id = self.id(lane, index);
-        if self.put_off[id] == word {
-            return; // its leaf says more than its word
-        }
-        let mut look_at = word.look_at();
-        if self.warn.is_some() && word.state() == Some(TimerState::Armed) {
-            look_at = look_at.min(self.warn_time(place, lane, index, word));
-        }
-        self.minima.set(id, look_at.0);
     }
 
-    fn warn_time(&self, place: Lane<'_>, lane: u32, index: usize, word: TimerWord) -> Nanos {
-        let (Some(warn), Some(detail)) = (&self.warn, place.read_detail(index, word)) else {
+    fn warn_time(&self, lane: u32, index: usize, word: TimerWord) -> Nanos {
+        let detail = self.segment.lane(lane).read_detail(index, word);
+        let (Some(warn), Some(detail)) = (&self.warn, detail) else {
             return Nanos::NEVER;
         };
         if warn.warned[self.id(lane, index)] == word.bits() {
@@ -266,8 +279,8 @@ impl<'a> Expiry<'a> {
     }
 
     fn refresh_lane(&mut self, lane: u32) {
-        for timer in 0..self.segment.geometry().timers as usize {
-            self.refresh(lane, timer);
+        for first in (0..self.segment.geometry().timers as usize).step_by(64) {
+            self.refresh_some(lane, first, u64::MAX);
         }
     }
 
@@ -339,8 +352,11 @@ impl<'a> Expiry<'a> {
             let Some(recycling) = place.begin_recycling(owner) else {
                 continue;
             };
+            crash::point("recycling");
             self.segment.fold_lane(lane);
+            crash::point("folded");
             place.end_recycling(recycling);
+            crash::point("recycled");
             self.minima.clear_block(self.ids(lane));
             self.seats[lane as usize].phase = Phase::Vacant;
             add_single_writer(self.segment.counter(Counter::Recycled), 1);
@@ -352,7 +368,7 @@ impl<'a> Expiry<'a> {
         let timers = self.segment.geometry().timers as usize;
         let (lane, index) = ((id / timers) as u32, id % timers);
         let place = self.segment.lane(lane);
-        let Some(word) = place.timer(index).map(crate::timer::Timer::load) else {
+        let Some(word) = place.timer(index).map(Timer::load) else {
             return;
         };
         let phase = self.seats[lane as usize].phase;
@@ -444,12 +460,8 @@ impl Table for Expiry<'_> {
 
     fn apply(&mut self, news: News) {
         match news {
-            News::Timers { lane, first, mut timers } => {
-                while timers != 0 {
-                    let index = usize::from(first) + timers.trailing_zeros() as usize;
-                    timers &= timers - 1;
-                    self.refresh(lane, index);
-                }
+            News::Timers { lane, first, timers } => {
+                self.refresh_some(lane, first.into(), timers);
             }
             News::Lapped { lane } => self.refresh_lane(lane),
             News::Owner { lane, owner } => self.owner_changed(lane, owner),
@@ -464,20 +476,14 @@ impl Table for Expiry<'_> {
     fn sweep(&mut self, now: Nanos) {
         self.now = now;
         let today = Units::begun_by(now);
-        for lane in 0..self.segment.lanes_used() {
-            let seat = self.seats[lane as usize];
-            if seat.owner.state() != Some(LaneState::Attached) || !seat.is_taken() {
-                continue;
-            }
-            let place = self.segment.lane(lane);
-            let timers = &place.timers()[..place.high_water()];
-            // Relaxed: the pop reads the word again.
-            let due = timers
-                .iter()
-                .map(|word| TimerWord::from_bits(word.load(Ordering::Relaxed)).is_due(today))
-                .fold(false, core::ops::BitOr::bitor);
-            if due {
-                self.sweep_lane(lane, today);
+        let lanes = self.segment.lanes_used();
+        for first in (0..lanes).step_by(READ_AHEAD) {
+            let group = first..lanes.min(first + READ_AHEAD as u32);
+            self.read_ahead(group.clone());
+            for lane in group {
+                if self.is_any_due(lane, today) {
+                    self.sweep_lane(lane, today);
+                }
             }
         }
         self.ask_again();
@@ -502,7 +508,7 @@ impl Table for Expiry<'_> {
         for timer in expired.timers {
             let index = usize::from(timer.timer);
             let place = self.segment.lane(timer.lane).timer(index);
-            let word = place.map_or(timer.word, crate::timer::Timer::load);
+            let word = place.map_or(timer.word, Timer::load);
             if word.is_of_arming(timer.word) {
                 self.put_off(self.id(timer.lane, index), word, again_at);
             } else {
@@ -522,7 +528,7 @@ impl Table for Expiry<'_> {
             }
             let place = self.segment.lane(lane);
             for index in 0..place.timers().len() {
-                let word = place.timer(index).map(crate::timer::Timer::load);
+                let word = place.timer(index).map(Timer::load);
                 if word.and_then(TimerWord::state) == Some(TimerState::Condemned) {
                     self.segment.end_timer(lane, index as u16);
                     self.minima.set(self.id(lane, index), IDLE);
@@ -539,12 +545,37 @@ impl Table for Expiry<'_> {
 }
 
 impl Expiry<'_> {
+    /// The timers a sweep looks at: none of a lane that is nobody's.
+    fn armed_timers(&self, lane: u32) -> &[AtomicU64] {
+        let seat = &self.seats[lane as usize];
+        if seat.owner.state() != Some(LaneState::Attached) || !seat.is_taken() {
+            return &[];
+        }
+        let timers = self.segment.lane_timers(lane);
+        &timers[..self.segment.lane_header(lane).high_water().min(timers.len())]
+    }
+
+    /// Touches a word of every cache line of the lanes' timers. A lane is a page of its own, and
+    /// what a processor reads ahead by itself ends there: so the misses of several lanes overlap.
+    fn read_ahead(&self, lanes: core::ops::Range<u32>) {
+        let firsts = lanes.flat_map(|lane| self.armed_timers(lane).iter().step_by(WORDS_A_LINE));
+        core::hint::black_box(firsts.fold(0, |sum, word| sum ^ word.load(Ordering::Relaxed)));
+    }
+
+    /// Whether any timer of the lane is due.
+    fn is_any_due(&self, lane: u32, today: Units) -> bool {
+        // Relaxed: the pop reads the word again.
+        let due =
+            |word: &AtomicU64| TimerWord::from_bits(word.load(Ordering::Relaxed)).is_due(today);
+        self.armed_timers(lane).iter().map(due).fold(false, core::ops::BitOr::bitor)
+    }
+
     /// Sets the leaves of a lane's due timers that no news told of.
     fn sweep_lane(&mut self, lane: u32, today: Units) {
         let place = self.segment.lane(lane);
         for index in 0..place.timers().len() {
             let id = self.id(lane, index);
-            let Some(word) = place.timer(index).map(crate::timer::Timer::load) else {
+            let Some(word) = place.timer(index).map(Timer::load) else {
                 return;
             };
             if word.is_due(today) && self.minima.get(id) > self.now.0 && self.put_off[id] != word {

@@ -6,6 +6,7 @@
 //! that its worker will not end any more is counted and made idle.
 
 use crate::atomic::{AtomicU64, Ordering};
+use crate::crash;
 use crate::lane::Lane;
 use crate::scope::ScopeId;
 use crate::segment::{FOLD_LOG, FOLD_STATE, Segment};
@@ -104,7 +105,9 @@ impl Segment<'_> {
         // Release: the log is whole before it says so. Only a successor reads it back, after the
         // kernel has let go of this process's lock.
         let state = (kind << 56) | (u64::from(lane) << 16) | u64::from(index);
+        crash::point("fold-logged");
         self.fold_state().store(state, Ordering::Release);
+        crash::point("fold-committed");
     }
 
     fn redo_timer(&self, lane: Lane<'_>, timer: u16) {
@@ -115,11 +118,13 @@ impl Segment<'_> {
             self.total(scope)[word]
                 .store(log[NEW_TOTAL].load(Ordering::Relaxed), Ordering::Relaxed);
         }
+        crash::point("fold-added");
         // A worker that lives on (its reap failed) may have armed it anew before a successor came.
         let ended = TimerWord::from_bits(log[ENDED].load(Ordering::Relaxed));
         if lane.timer(usize::from(timer)).is_some_and(|timer| timer.load() == ended) {
             lane.reset_timer(usize::from(timer));
         }
+        crash::point("fold-emptied");
         self.fold_state().store(0, Ordering::Release);
     }
 
@@ -129,9 +134,11 @@ impl Segment<'_> {
         for word in ACQUIRED..STATS_WORDS {
             total[word].store(log[word].load(Ordering::Relaxed), Ordering::Relaxed);
         }
+        crash::point("fold-added");
         for word in &lane.stats()[usize::from(block)] {
             word.store(0, Ordering::Relaxed);
         }
+        crash::point("fold-emptied");
         self.fold_state().store(0, Ordering::Release);
     }
 

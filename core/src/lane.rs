@@ -15,7 +15,7 @@
 //! Each claim counts the epoch up, so that a watchdog tells a new owner from the one it knew.
 
 use crate::atomic::{AtomicU64, Ordering, fence};
-use crate::layout::{DETAIL_WORDS, LANE_HEADER_WORDS, Layout};
+use crate::layout::{DETAIL_WORDS, FRONT_WORDS, LABEL_WORDS, Layout};
 use crate::ring::Slots;
 use crate::scope::ScopeId;
 use crate::stats::StatsWords;
@@ -26,14 +26,15 @@ const OWNER: usize = 0;
 const HEAD: usize = 1;
 const HIGH_WATER: usize = 2;
 const QUARANTINED: usize = 3;
-// One cache line is what a tick reads of every lane; identity and labels follow.
-const IDENTITY: usize = 8;
-const LABELS: usize = 24;
-const THREAD_NAME: usize = LABELS;
+const _: () = assert!(QUARANTINED < FRONT_WORDS);
+
+// In the back:
+const IDENTITY: usize = 0;
+const THREAD_NAME: usize = 16;
 const THREAD_NAME_WORDS: usize = 4;
 const JOB: usize = THREAD_NAME + THREAD_NAME_WORDS;
 const JOB_WORDS: usize = 16;
-const _: () = assert!(JOB + JOB_WORDS <= LANE_HEADER_WORDS);
+const _: () = assert!(IDENTITY + Identity::WORDS <= THREAD_NAME && JOB + JOB_WORDS <= LABEL_WORDS);
 
 /// Where a lane is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -319,10 +320,37 @@ impl TimerDetail {
     }
 }
 
+/// A lane's header: the first cache line of its front, which a tick looks at in every lane.
+#[derive(Clone, Copy)]
+pub struct LaneHeader<'a>(pub(crate) &'a [AtomicU64; FRONT_WORDS]);
+
+impl<'a> LaneHeader<'a> {
+    /// The owner word.
+    #[inline]
+    pub fn owner(self) -> OwnerWord {
+        // Acquire: pairs with the Release of `attach`: identity and labels are whole.
+        OwnerWord(self.0[OWNER].load(Ordering::Acquire))
+    }
+
+    /// The ring writer's position: a hint of how much there is to read.
+    #[inline]
+    pub fn head(self) -> &'a AtomicU64 {
+        &self.0[HEAD]
+    }
+
+    /// How many of the first timers were armed since the attach, as the owner says: it may be more
+    /// than there are.
+    #[inline]
+    pub fn high_water(self) -> usize {
+        usize::try_from(self.0[HIGH_WATER].load(Ordering::Relaxed)).unwrap_or(usize::MAX)
+    }
+}
+
 /// One lane of a segment.
 #[derive(Clone, Copy)]
 pub struct Lane<'a> {
-    header: &'a [AtomicU64; LANE_HEADER_WORDS],
+    header: &'a [AtomicU64; FRONT_WORDS],
+    labels: &'a [AtomicU64; LABEL_WORDS],
     timers: &'a [AtomicU64],
     details: &'a [[AtomicU64; DETAIL_WORDS]],
     ring: Slots<'a>,
@@ -330,31 +358,31 @@ pub struct Lane<'a> {
 }
 
 impl<'a> Lane<'a> {
-    /// The lane whose words are `words`, one stride of `layout`.
+    /// The lane whose front and back these words are, each one stride of `layout`.
     ///
     /// # Panics
-    /// Where `words` is shorter than the layout's stride: the mapping was checked against it.
-    pub fn new(words: &'a [AtomicU64], layout: &Layout) -> Lane<'a> {
+    /// Where they are shorter than the layout's strides: the mapping was checked against it.
+    pub fn new(front: &'a [AtomicU64], back: &'a [AtomicU64], layout: &Layout) -> Lane<'a> {
         let geometry = layout.geometry();
         let timers = geometry.timers as usize;
-        let part = |from: usize, count: usize| &words[from..from + count];
-        let details = part(layout.details_in_lane, timers * DETAIL_WORDS);
-        let ring = part(layout.ring_in_lane, layout.stats_in_lane - layout.ring_in_lane);
+        let part = |from: usize, count: usize| &back[from..from + count];
+        let details = part(layout.details_in_back, timers * DETAIL_WORDS);
+        let ring = part(layout.ring_in_back, layout.stats_in_back - layout.ring_in_back);
         let stats_words = geometry.lane_scopes as usize * crate::stats::STATS_WORDS;
         Lane {
-            header: words.first_chunk().expect("a lane has its header"),
-            timers: part(LANE_HEADER_WORDS, timers),
+            header: front.first_chunk().expect("a lane has its header"),
+            labels: back.first_chunk().expect("a lane has its labels"),
+            timers: &front[FRONT_WORDS..FRONT_WORDS + timers],
             details: details.as_chunks().0,
             ring: ring.as_chunks().0,
-            stats: part(layout.stats_in_lane, stats_words).as_chunks().0,
+            stats: part(layout.stats_in_back, stats_words).as_chunks().0,
         }
     }
 
     /// The owner word.
     #[inline]
     pub fn owner(self) -> OwnerWord {
-        // Acquire: pairs with the Release of `attach`: identity and labels are whole.
-        OwnerWord(self.header[OWNER].load(Ordering::Acquire))
+        LaneHeader(self.header).owner()
     }
 
     fn move_owner(self, from: OwnerWord, to: OwnerWord) -> bool {
@@ -383,11 +411,11 @@ impl<'a> Lane<'a> {
         thread: &str,
         job: &str,
     ) -> OwnerWord {
-        for (word, bits) in self.header[IDENTITY..].iter().zip(identity.words()) {
+        for (word, bits) in self.labels[IDENTITY..].iter().zip(identity.words()) {
             word.store(bits, Ordering::Relaxed);
         }
-        write_text(&self.header[THREAD_NAME..THREAD_NAME + THREAD_NAME_WORDS], thread);
-        write_text(&self.header[JOB..JOB + JOB_WORDS], job);
+        write_text(&self.labels[THREAD_NAME..THREAD_NAME + THREAD_NAME_WORDS], thread);
+        write_text(&self.labels[JOB..JOB + JOB_WORDS], job);
         self.header[HIGH_WATER].store(0, Ordering::Relaxed);
         let attached = claimed.with_state(LaneState::Attached);
         // Release: pairs with the Acquire in `owner`.
@@ -425,31 +453,31 @@ impl<'a> Lane<'a> {
     /// What the owner says about itself.
     pub fn identity(self) -> Identity {
         Identity::from_words(core::array::from_fn(|index| {
-            self.header[IDENTITY + index].load(Ordering::Relaxed)
+            self.labels[IDENTITY + index].load(Ordering::Relaxed)
         }))
     }
 
     /// The name of the owner's thread, up to 32 bytes; what is no UTF-8 is replaced.
     pub fn thread_name(self) -> alloc::string::String {
-        read_text(&self.header[THREAD_NAME..THREAD_NAME + THREAD_NAME_WORDS])
+        read_text(&self.labels[THREAD_NAME..THREAD_NAME + THREAD_NAME_WORDS])
     }
 
     /// The owner's job, up to 128 bytes; what is no UTF-8 is replaced.
     pub fn job(self) -> alloc::string::String {
-        read_text(&self.header[JOB..JOB + JOB_WORDS])
+        read_text(&self.labels[JOB..JOB + JOB_WORDS])
     }
 
     /// The ring writer's position: a hint of how much there is to read.
     #[inline]
     pub fn head(self) -> &'a AtomicU64 {
-        &self.header[HEAD]
+        LaneHeader(self.header).head()
     }
 
     /// How many of the first timers were armed since the attach: a sweep looks no further. A claim
     /// that can only hide the claimant's own timers.
     #[inline]
     pub fn high_water(self) -> usize {
-        (self.header[HIGH_WATER].load(Ordering::Relaxed) as usize).min(self.timers.len())
+        LaneHeader(self.header).high_water().min(self.timers.len())
     }
 
     /// Raises the high-water mark to `count`. The owner's alone; before the timer is armed.

@@ -14,11 +14,13 @@
 //! nothing here can read outside it. Every value read from it is a claim until it is checked.
 
 #![forbid(unsafe_code)]
-#![cfg_attr(not(any(test, loom)), no_std)]
+#![cfg_attr(not(any(test, loom, feature = "crash-points")), no_std)]
 
 extern crate alloc;
 
 pub mod atomic;
+#[cfg_attr(not(feature = "crash-points"), doc(hidden))]
+pub mod crash;
 
 pub mod time;
 pub mod timer;

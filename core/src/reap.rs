@@ -14,6 +14,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::atomic::{Ordering, add_single_writer};
+use crate::crash;
 use crate::expiry::{ExpiredTimer, WorkerId};
 use crate::lane::TimerSignal;
 use crate::policy::{Brake, Policy, SIGKILL};
@@ -357,6 +358,7 @@ impl<'a, H: Hands> Reaping<'a, H> {
             let place = self.segment.lane(timer.lane).timer(usize::from(timer.timer));
             let won = place.is_some_and(|place| place.condemn(timer.word));
             if won {
+                crash::point("condemn");
                 self.count(Counter::Expired);
                 self.count(Counter::Condemned);
             }

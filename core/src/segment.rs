@@ -5,8 +5,10 @@
 //! the page changes: who may write which word stands at each accessor.
 
 use crate::atomic::{AtomicU64, Ordering};
-use crate::lane::Lane;
-use crate::layout::{Geometry, GeometryError, LAYOUT_VERSION, Layout, MAGIC, PAGE_WORDS};
+use crate::lane::{Lane, LaneHeader};
+use crate::layout::{
+    FRONT_WORDS, Geometry, GeometryError, LAYOUT_VERSION, Layout, MAGIC, PAGE_WORDS,
+};
 use crate::scope::{ScopeId, ScopeNames};
 use crate::stats::{STATS_WORDS, StatsWords};
 use crate::time::Nanos;
@@ -200,6 +202,7 @@ impl<'a> Segment<'a> {
     }
 
     /// The sizes.
+    #[inline]
     pub fn geometry(&self) -> Geometry {
         self.fixed.geometry
     }
@@ -213,6 +216,7 @@ impl<'a> Segment<'a> {
         &self.words[index]
     }
 
+    #[inline]
     pub(crate) fn block<const N: usize>(&self, at: usize) -> &'a [AtomicU64; N] {
         self.words[at..].first_chunk().expect("the layout was checked against the words")
     }
@@ -224,8 +228,33 @@ impl<'a> Segment<'a> {
     #[inline]
     pub fn lane(&self, index: u32) -> Lane<'a> {
         assert!(index < self.fixed.geometry.lanes, "lane {index} does not exist");
-        let at = self.layout.lane_at(index);
-        Lane::new(&self.words[at..at + self.layout.lane_stride()], &self.layout)
+        let (front, back) = (self.layout.front_at(index), self.layout.back_at(index));
+        Lane::new(
+            &self.words[front..front + self.layout.front_stride()],
+            &self.words[back..back + self.layout.back_stride()],
+            &self.layout,
+        )
+    }
+
+    /// The header of lane `index`: what a tick looks at in every lane, without the rest of it.
+    ///
+    /// # Panics
+    /// As [`Segment::lane`].
+    #[inline]
+    pub fn lane_header(&self, index: u32) -> LaneHeader<'a> {
+        assert!(index < self.fixed.geometry.lanes, "lane {index} does not exist");
+        LaneHeader(self.block(self.layout.front_at(index)))
+    }
+
+    /// The timer words of lane `index`, without the rest of it.
+    ///
+    /// # Panics
+    /// As [`Segment::lane`].
+    #[inline]
+    pub fn lane_timers(&self, index: u32) -> &'a [AtomicU64] {
+        assert!(index < self.fixed.geometry.lanes, "lane {index} does not exist");
+        let at = self.layout.front_at(index) + FRONT_WORDS;
+        &self.words[at..at + self.fixed.geometry.timers as usize]
     }
 
     /// The scope names.

@@ -10,6 +10,7 @@
 //! gets: more than it may deserve, never less.
 
 use crate::atomic::{AtomicU64, Ordering};
+use crate::crash;
 use crate::segment::{STALLS, Segment};
 use crate::time::Nanos;
 
@@ -92,7 +93,9 @@ impl Segment<'_> {
         place[1].store(stall.until.0, Ordering::Relaxed);
         // Release: the stall is whole before it counts. A watchdog that dies before this line has
         // expired nothing by the time after the stall; its successor was not there to be late.
+        crash::point("stall-logged");
         log[0].store(count.wrapping_add(1), Ordering::Release);
+        crash::point("stall-credited");
     }
 
     /// Reads the log. Stalls from the future or backwards are a lie and ignored.

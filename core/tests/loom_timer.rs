@@ -92,17 +92,17 @@ fn two_releases_and_a_condemn_end_an_acquire_once() {
 fn what_was_done_in_a_scope_comes_before_its_end() {
     loom::model(|| {
         let word = Arc::new(AtomicU64::new(0));
-        let work = Arc::new(UnsafeCell::new(0));
+        let done = Arc::new(UnsafeCell::new(0));
         let armed = Timer(&word).arm(units(5));
         let worker = {
-            let (word, work) = (word.clone(), work.clone());
+            let (word, done) = (word.clone(), done.clone());
             thread::spawn(move || {
-                work.with_mut(|_| ());
+                done.with_mut(|_| ());
                 Timer(&word).release(armed)
             })
         };
         if Timer(&word).load().state() == Some(TimerState::Idle) {
-            work.with(|_| ()); // loom fails the model where this races with the work
+            done.with(|_| ()); // loom fails the model where this races with the work
         }
         worker.join().unwrap();
     });
@@ -118,12 +118,14 @@ impl OneLane {
     fn new() -> Arc<OneLane> {
         let geometry = Geometry { lanes: 1, timers: 1, records: 16, scopes: 2, lane_scopes: 2 };
         let layout = geometry.check().unwrap();
-        let words = (0..layout.lane_stride()).map(|_| AtomicU64::new(0)).collect();
+        let lane_words = layout.front_stride() + layout.back_stride();
+        let words = (0..lane_words).map(|_| AtomicU64::new(0)).collect();
         Arc::new(OneLane { words, layout })
     }
 
     fn lane(&self) -> Lane<'_> {
-        Lane::new(&self.words, &self.layout)
+        let (front, back) = self.words.split_at(self.layout.front_stride());
+        Lane::new(front, back, &self.layout)
     }
 
     /// Arms timer 0 as arming `number`, whose deadline, start and scope are that number.

@@ -230,18 +230,11 @@ impl LaneOwner {
         self.timing.now(&self.shared.words)
     }
 
-    /// When a deadline `allowance_ns` from `now` is due: never early by the clock's resolution.
-    #[inline]
-    pub(crate) fn deadline(&self, now: Nanos, allowance_ns: u64) -> Units {
-        // Neither addition can wrap: the time is below 2^60 ns, the allowance below 2^59.
-        Units::at_or_after(Nanos(now.0 + allowance_ns + self.timing.resolution_ns()))
-    }
-
     /// When a deadline `allowance_ns` from the present is due.
     #[inline]
     pub(crate) fn deadline_after(&mut self, allowance_ns: u64) -> Units {
         let now = self.now();
-        self.deadline(now, allowance_ns)
+        self.timing.deadline(now, allowance_ns)
     }
 
     /// The armed timers, and the words that were found in them.
@@ -277,7 +270,7 @@ impl LaneOwner {
         let place = usize::from(index);
         let subject = subject.in_lane(self.index);
         let now = self.now();
-        let deadline = self.deadline(now, allowance_ns);
+        let deadline = self.timing.deadline(now, allowance_ns);
         if index >= self.high_water {
             self.high_water = index + 1;
             self.lane.raise_high_water(place + 1);

@@ -17,6 +17,7 @@ use hangwatch_core::timer::{TimerState, TimerWord};
 
 use crate::error::OpenError;
 use crate::segment::Segment;
+use crate::sys::Pid;
 use crate::sys::clock;
 use crate::sys::lock::Holder;
 
@@ -47,7 +48,7 @@ pub struct Observation {
 /// The serving watchdog, by the kernel's word and its own.
 #[derive(Clone, Debug)]
 pub struct WatchdogView {
-    /// Who holds the watchdog's lock; `Free` where nobody serves the segment (or this process does).
+    /// Who holds the watchdog's lock; `Free` where nobody serves the segment.
     pub holder: Holder,
     /// When its last tick ended; 0 where there never was one.
     pub last_tick_at: Nanos,
@@ -136,7 +137,7 @@ impl Segment {
             segment: self.name().to_owned(),
             at,
             watchdog: WatchdogView {
-                holder: self.watchdog().unwrap_or(Holder::Free),
+                holder: watchdog_holder(*self),
                 last_tick_at: Nanos(watchdog.last_tick_at().load(Ordering::Relaxed)),
                 braked: watchdog.braked().load(Ordering::Relaxed) != 0,
             },
@@ -149,6 +150,17 @@ impl Segment {
                 .map(|&(counter, name)| (name, words.counter(counter).load(Ordering::Relaxed)))
                 .collect(),
         }
+    }
+}
+
+/// Who serves the segment. The kernel keeps silent about a process's own locks: this one knows.
+fn watchdog_holder(segment: Segment) -> Holder {
+    let own = std::process::id();
+    match segment.watchdog().unwrap_or(Holder::Free) {
+        Holder::Free if segment.serves_itself() => {
+            Pid::from_raw(own.cast_signed()).map_or(Holder::Free, Holder::Process)
+        }
+        holder => holder,
     }
 }
 

@@ -201,6 +201,12 @@ impl Segment {
         lock::holder(self.shared.file.as_fd(), WATCHDOG_LOCK_BYTE)
     }
 
+    /// Whether the watchdog is this very process, by its own word.
+    pub(crate) fn serves_itself(self) -> bool {
+        let pid = self.words().watchdog().pid().load(Ordering::Relaxed);
+        pid == u64::from(std::process::id())
+    }
+
     /// Rings the watchdog's doorbell: it looks at once.
     #[doc(hidden)]
     pub fn ring(&self) {

@@ -2,7 +2,7 @@
 
 use hangwatch_core::calibration::{Calibration, ClockKind, TOLERANCE_NS, VALID_NS};
 use hangwatch_core::segment::Segment;
-use hangwatch_core::time::Nanos;
+use hangwatch_core::time::{Nanos, UNIT_NS, Units};
 
 use crate::sys::clock::{self, ClockId};
 
@@ -16,8 +16,9 @@ pub(crate) struct Timing {
     kind: ClockKind,
     /// The system's clock that is read where the counter is not.
     system: ClockId,
-    /// What a deadline must be put off by so that it is never early, ns.
-    resolution_ns: u64,
+    /// What a deadline is put off by so that it is never early, ns: the clock's resolution, and
+    /// what rounds it up to a whole unit.
+    round_up_ns: u64,
     calibration: Calibration,
     /// Counts after the calibration's own for which it is trusted; 0 where there is none.
     valid_counts: u64,
@@ -43,7 +44,7 @@ impl Timing {
                 ClockKind::Coarse => ClockId::MonotonicCoarse,
                 ClockKind::System | ClockKind::Counter => ClockId::Monotonic,
             },
-            resolution_ns,
+            round_up_ns: resolution_ns + (UNIT_NS - 1),
             calibration: Calibration::default(),
             valid_counts: 0,
             retry_at: Nanos(0),
@@ -55,10 +56,14 @@ impl Timing {
         self.kind
     }
 
-    /// What a deadline must be put off by so that it is never early, ns.
-    #[inline]
-    pub(crate) fn resolution_ns(&self) -> u64 {
-        self.resolution_ns
+    /// When a deadline `allowance_ns` from `now` is due: never early by the clock's resolution.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
+    pub(crate) fn deadline(&self, now: Nanos, allowance_ns: u64) -> Units {
+        // No addition can wrap: the time is below 2^60 ns, the allowance below 2^59. `now` is added
+        // last, for it is ready last: the release's locked instruction waits for this chain.
+        let ahead_ns = allowance_ns + self.round_up_ns;
+        Units::begun_by(Nanos(now.0 + ahead_ns))
     }
 
     /// The time.

@@ -124,7 +124,7 @@ impl WorkerOptions {
             let holder = segment
                 .watchdog()
                 .map_err(|source| AttachError::Lock { name: name.to_owned(), source })?;
-            if holder == Holder::Free && !serves_itself(segment) {
+            if holder == Holder::Free && !segment.serves_itself() {
                 return Err(AttachError::NoWatchdog { name: name.to_owned() });
             }
         }
@@ -137,12 +137,6 @@ impl WorkerOptions {
         })?;
         Ok(worker)
     }
-}
-
-/// Whether the watchdog is this very process: the kernel keeps silent about a process's own locks.
-fn serves_itself(segment: Segment) -> bool {
-    let words = segment.words().watchdog();
-    words.pid().load(Ordering::Relaxed) == u64::from(std::process::id())
 }
 
 impl From<Signal> for TimerSignal {

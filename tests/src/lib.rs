@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 pub use actor::Actor;
 pub use segment::Stage;
-pub use watchdog::Watchdog;
+pub use watchdog::{Watchdog, program};
 
 /// How long anything is waited for before its test counts as failed.
 pub const BOUND: Duration = Duration::from_mins(1);

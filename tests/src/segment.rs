@@ -43,6 +43,11 @@ impl Stage {
         self.segment.name()
     }
 
+    /// Where its file is.
+    pub fn path(&self) -> String {
+        format!("/dev/shm/hangwatch.{}", self.name())
+    }
+
     /// A watchdog process over it, serving.
     pub fn watchdog(&self, options: &[&str]) -> Watchdog {
         Watchdog::start(self.name(), options, &[])

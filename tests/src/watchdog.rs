@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::BOUND;
+use crate::{BOUND, until};
 
 /// A running `hangwatch run --segment NAME`.
 pub struct Watchdog {
@@ -34,10 +34,20 @@ impl Watchdog {
     /// # Panics
     /// Where the process cannot be started.
     pub fn start_only(segment: &str, options: &[&str], environment: &[(&str, &str)]) -> Watchdog {
-        let mut child = Command::new(program("stage-watchdog"))
+        let mut command = Command::new(program("stage-watchdog"));
+        command
             .args(["run", "--segment", segment, "--log", "json", "--unprotected"])
             .args(options)
-            .envs(environment.iter().copied())
+            .envs(environment.iter().copied());
+        Watchdog::spawn(command)
+    }
+
+    /// Starts what `command` says: a watchdog in circumstances of its own, with its log in JSON.
+    ///
+    /// # Panics
+    /// Where the process cannot be started.
+    pub fn spawn(mut command: Command) -> Watchdog {
+        let mut child = command
             .env("HANGWATCH_LOG", "debug")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -100,6 +110,19 @@ impl Watchdog {
         self.event(|event| event["event"] == "expired" && event["pid"] == pid)
     }
 
+    /// Waits until it has ended by itself, and takes in the rest of what it said: how it ended, and
+    /// the lines that are no events.
+    ///
+    /// # Panics
+    /// Where it does not end.
+    pub fn last_words(&mut self) -> (ExitStatus, String) {
+        let status = until("the watchdog ends by itself", || self.child.try_wait().unwrap());
+        // Ends when the reader has come to the end of the dead process's pipe.
+        self.seen.extend(self.log.iter());
+        let lines: Vec<&str> = self.seen.iter().filter_map(Value::as_str).collect();
+        (status, lines.join("\n"))
+    }
+
     /// All events so far, and those that have come meanwhile.
     pub fn events(&mut self) -> &[Value] {
         self.seen.extend(self.log.try_iter());
@@ -150,7 +173,10 @@ impl Drop for Watchdog {
 }
 
 /// A program of this package: beside the tests' own.
-pub(crate) fn program(name: &str) -> std::path::PathBuf {
+///
+/// # Panics
+/// Where it is not built.
+pub fn program(name: &str) -> std::path::PathBuf {
     let own = std::env::current_exe().unwrap();
     let mut directory = own.parent().unwrap();
     if directory.ends_with("deps") {

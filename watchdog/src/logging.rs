@@ -7,15 +7,13 @@ use std::env;
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
-use tracing::Subscriber;
+use tracing::{Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::registry::LookupSpan;
 
 /// The environment variable that says what is logged; `RUST_LOG` stands in for it.
 pub const FILTER_VARIABLE: &str = "HANGWATCH_LOG";
-
-const DEFAULT_FILTER: &str = "info";
 
 /// How events are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -50,15 +48,15 @@ pub enum InitError {
 
 /// Sends every event of this process to standard error, from now on.
 ///
-/// What is logged says `HANGWATCH_LOG`, else `RUST_LOG`, else it is `info` and above.
+/// What is logged says `HANGWATCH_LOG`, else `RUST_LOG`, else it is `otherwise` and above.
 /// Colours are for terminals, unless `NO_COLOR` is set (<https://no-color.org>) or `TERM`
 /// is `dumb`.
 ///
 /// # Errors
 ///
 /// See [`InitError`].
-pub fn init(format: Format) -> Result<(), InitError> {
-    let filter = filter(|variable| env::var(variable).ok())?;
+pub fn init(format: Format, otherwise: Level) -> Result<(), InitError> {
+    let filter = filter(otherwise, |variable| env::var(variable).ok())?;
     let is_set = |variable| env::var_os(variable).is_some_and(|value| !value.is_empty());
     let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
     let colour = if io::stderr().is_terminal() && !is_set("NO_COLOR") && !dumb {
@@ -114,13 +112,13 @@ fn boxed(
 }
 
 /// What is logged, by the first of the variables that is set and not empty.
-fn filter(get: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, InitError> {
+fn filter(otherwise: Level, get: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, InitError> {
     let set = [FILTER_VARIABLE, "RUST_LOG"].into_iter().find_map(|variable| {
         let value = get(variable).filter(|value| !value.trim().is_empty())?;
         Some((variable, value))
     });
     match set {
-        None => Ok(EnvFilter::new(DEFAULT_FILTER)),
+        None => Ok(EnvFilter::new(otherwise.as_str())),
         Some((variable, value)) => EnvFilter::builder()
             .parse(&value)
             .map_err(|source| InitError::Filter { variable, value, source }),
@@ -147,6 +145,7 @@ mod tests {
     use std::io::{self, Write};
     use std::sync::{Arc, Mutex};
 
+    use tracing::Level;
     use tracing_subscriber::EnvFilter;
 
     use super::{Colour, Format, InitError, Lossy, filter, subscriber};
@@ -203,7 +202,7 @@ mod tests {
                 let value = if variable == "RUST_LOG" { rusts } else { ours };
                 value.map(str::to_owned)
             };
-            assert_eq!(filter(get).unwrap().to_string(), filtered);
+            assert_eq!(filter(Level::INFO, get).unwrap().to_string(), filtered);
         };
         check(Some("warn"), Some("debug"), "warn");
         check(None, Some("debug"), "debug");
@@ -213,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_filter_that_cannot_be_read_is_named() {
-        let error = filter(|_| Some("hangwatch=loud".to_owned())).unwrap_err();
+        let error = filter(Level::INFO, |_| Some("hangwatch=loud".to_owned())).unwrap_err();
         assert!(matches!(error, InitError::Filter { variable: "HANGWATCH_LOG", .. }));
         assert!(error.to_string().starts_with("HANGWATCH_LOG=\"hangwatch=loud\""), "{error}");
     }

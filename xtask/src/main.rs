@@ -1,13 +1,14 @@
 //! `cargo xtask`: hangwatch's set-up and checks in one place.
 //!
 //! Each subcommand is a module that turns its options into a list of steps (`step`)
-//! and hands it to the runner (`runner`): `test` is what CI runs, `bench` the
-//! benches. `tools` installs what a step needs and a fresh machine lacks.
+//! and hands it to the runner (`runner`): `test` is what CI runs, `fuzz` the
+//! fuzz targets, `bench` the benches. `tools` installs what a step needs and a fresh machine lacks.
 //!
 //! To add a check, add a [`step::Step`] to the list in `test`; to add a subcommand,
 //! add a variant to [`Task`].
 
 mod bench;
+mod fuzz;
 mod runner;
 mod step;
 mod test;
@@ -29,6 +30,8 @@ struct Cli {
 enum Task {
     /// Run every check, in the order of cost; stop at the first that fails
     Test(test::Options),
+    /// Fuzz: random words as a segment, and under the whole watchdog
+    Fuzz(fuzz::Options),
     /// Run the criterion benches
     Bench(bench::Options),
 }
@@ -36,6 +39,7 @@ enum Task {
 fn main() -> ExitCode {
     match Cli::parse().task {
         Task::Test(options) => test::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Bench(options) => bench::run(&options),
     }
 }

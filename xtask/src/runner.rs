@@ -53,7 +53,7 @@ fn run_one(step: &Step) -> Result<(), String> {
     if let Some(tool) = step.needs {
         tool.ensure()?;
     }
-    let status = step.command().status().map_err(|error| format!("cannot start cargo: {error}"))?;
+    let status = step.command().status().map_err(|error| format!("cannot start it: {error}"))?;
     if status.success() { Ok(()) } else { Err(format!("ended with {status}")) }
 }
 

@@ -1,6 +1,6 @@
 //! A step: one command of the checks, with its name, purpose and environment.
 //!
-//! Steps are built by `test` and `bench` and run by `runner`.
+//! Steps are built by `test`, `fuzz` and `bench` and run by `runner`.
 
 use std::env;
 use std::ffi::OsString;
@@ -19,6 +19,9 @@ pub(crate) struct Step {
     pub(crate) what: &'static str,
     /// What must be installed before it can run.
     pub(crate) needs: Option<Tool>,
+    /// The program and what comes before `args`, as one would type it; `cargo` is the cargo that
+    /// started this program.
+    program: &'static [&'static str],
     args: Vec<OsString>,
     /// Set for the command, on top of the environment this process has.
     set: Vec<(&'static str, OsString)>,
@@ -30,7 +33,16 @@ impl Step {
     /// A step that runs cargo with these arguments.
     pub(crate) fn cargo(name: &'static str, what: &'static str, args: &[&str]) -> Self {
         let args = args.iter().map(OsString::from).collect();
-        Self { name, what, needs: None, args, set: Vec::new(), unset: Vec::new() }
+        let (set, unset) = (Vec::new(), Vec::new());
+        Self { name, what, needs: None, program: &["cargo"], args, set, unset }
+    }
+
+    /// A step that runs the nightly toolchain's cargo with these arguments.
+    pub(crate) fn nightly_cargo(name: &'static str, what: &'static str, args: &[&str]) -> Self {
+        // What the stable cargo that runs this program told it about itself.
+        let unset = vec!["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN"];
+        let program = &["rustup", "run", "nightly", "cargo"];
+        Self { program, unset, ..Self::cargo(name, what, args) }
     }
 
     /// Requires a tool, which is installed before the step runs if it is missing.
@@ -81,7 +93,14 @@ impl Step {
 
     /// The command, ready to be started.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(cargo());
+        let mut command = match self.program {
+            [program, args @ ..] if *program != "cargo" => {
+                let mut command = Command::new(program);
+                command.args(args);
+                command
+            }
+            _ => Command::new(cargo()),
+        };
         command.args(&self.args).current_dir(root());
         for key in &self.unset {
             command.env_remove(key);
@@ -100,7 +119,7 @@ impl fmt::Display for Step {
         if !self.set.is_empty() {
             write!(f, "\\\n     ")?;
         }
-        write!(f, "cargo")?;
+        write!(f, "{}", self.program.join(" "))?;
         for arg in &self.args {
             write!(f, " {}", quoted(&arg.to_string_lossy()))?;
         }

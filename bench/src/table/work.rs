@@ -23,7 +23,7 @@ pub const WORKS: [&str; 8] = [
     "expire all, sorted",
 ];
 
-/// Where [`mixed`] stands in [`WORKS`].
+/// Where `mixed` stands in [`WORKS`].
 pub const MIXED: usize = 5;
 
 const MS: u64 = 1_000_000;

@@ -85,6 +85,7 @@ fn a_lane_whose_claimant_died_half_way_comes_back() {
     world.serve_for(SECOND);
     world.segment.note_lane_used(3);
     world.segment.lane(3).claim(10).unwrap();
+    world.kernel.borrow_mut().locks.insert(3, 10);
     world.serve_for(SECOND);
     assert_eq!(world.segment.lane(3).owner().state(), Some(LaneState::Claimed), "it lives");
     world.kernel.borrow_mut().kill(10);

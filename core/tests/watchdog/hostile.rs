@@ -24,18 +24,16 @@ fn check(lie: impl FnOnce(&mut Worker<'_>)) {
     assert_eq!(world.count(Counter::Quarantined), 1);
     assert_eq!(world.requests(), [Request::Quarantined { lane: liar.lane }]);
     // Dead, its lane comes back, and serves the next one.
-    let pid = 10;
-    world.kernel.borrow_mut().kill(pid);
+    world.kernel.borrow_mut().kill(10);
     world.serve_for(2 * SECOND);
     let lane = world.segment.lane(liar.lane);
-    if lane.owner().pid() == 0 {
-        assert_eq!(lane.owner().state(), Some(LaneState::Free));
-        assert!(!lane.is_quarantined());
-        let mut next = world.worker(30);
-        let deadline = next.acquire(0, SECOND);
-        world.serve_for(3 * SECOND);
-        world.check_killed(30, deadline);
-    }
+    assert_eq!(lane.owner().state(), Some(LaneState::Free));
+    assert!(!lane.is_quarantined());
+    let mut next = world.worker(30);
+    assert_eq!(next.lane, liar.lane);
+    let deadline = next.acquire(0, SECOND);
+    world.serve_for(3 * SECOND);
+    world.check_killed(30, deadline);
 }
 
 #[test]
@@ -84,7 +82,7 @@ fn an_owner_word_of_no_state_quarantines_its_lane_and_the_others_are_served() {
     liar.acquire(1, 4 * SECOND);
     let deadline = hung.acquire(0, 5 * SECOND);
     world.serve_for(SECOND);
-    let at = world.segment.layout().lane_at(liar.lane);
+    let at = world.segment.layout().front_at(liar.lane);
     assert_eq!(OwnerWord(words[at].load(Ordering::Relaxed)), liar.owner);
     words[at].store(u64::MAX, Ordering::Relaxed);
     world.serve_for(10 * SECOND);
@@ -99,8 +97,8 @@ fn a_lane_that_claims_another_pid_gets_nobody_signalled_but_whom_the_kernel_name
     let mut world = World::new(&words, Policy::default());
     let mut victim = world.worker(10);
     victim.acquire(0, 60 * SECOND);
-    // The kernel says that nobody it can name holds that lane, whatever its owner word claims.
-    let mut forger = world.thread(99);
+    let mut forger = world.thread(10);
+    world.kernel.borrow_mut().locks.remove(&forger.lane);
     forger.acquire(0, SECOND);
     world.serve_for(10 * SECOND);
     assert_eq!(world.signals(), []);

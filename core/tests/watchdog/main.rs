@@ -7,6 +7,8 @@ mod world;
 mod admission;
 /// A new watchdog takes over what a dead one left.
 mod adoption;
+/// Random words in a segment, and under the whole watchdog; the fuzz targets use it too.
+mod chaos;
 /// Lanes that lie are quarantined, the others served.
 mod hostile;
 /// How news of a timer reaches the table, and what is found without any.

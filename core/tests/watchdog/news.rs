@@ -51,9 +51,9 @@ fn a_timer_stored_without_its_record_is_found_within_a_tick_of_its_deadline() {
     let mut world = World::new(&words, Policy::default());
     let mut worker = world.worker(10);
     world.serve_for(SECOND);
-    let word = worker.arm_silently(7, 2 * SECOND + 30 * MS, TimerSignal::Default);
+    let armed = worker.arm_silently(7, 2 * SECOND + 30 * MS, TimerSignal::Default);
     world.serve_for(10 * SECOND);
-    world.check_killed(10, word.deadline().begins());
+    world.check_killed(10, armed.deadline().begins());
 }
 
 #[test]
@@ -63,13 +63,8 @@ fn a_near_deadline_armed_during_a_sleep_is_met_by_the_next_tick() {
     let mut worker = world.worker(10);
     world.serve_for(SECOND);
     let deadline = world.now().plus(10 * MS);
-    let mut slept = Some(move || worker.arm_silently(0, 10 * MS, TimerSignal::Default));
-    world.kernel.borrow_mut().during_sleep = None;
-    let kernel = world.kernel.clone();
-    kernel.borrow_mut().during_sleep = Some(Box::new(move || {
-        if let Some(mut arm) = slept.take() {
-            arm();
-        }
+    world.kernel.borrow_mut().during_sleep = Some(Box::new(move || {
+        worker.arm_silently(0, 10 * MS, TimerSignal::Default);
     }));
     world.serve_for(5 * SECOND);
     world.check_killed(10, deadline);

@@ -1,12 +1,12 @@
-use hangwatch_core::lane::TimerSignal;
+use hangwatch_core::atomic::Ordering;
+use hangwatch_core::expiry::{Request, WorkerId};
+use hangwatch_core::lane::{LaneState, TimerSignal};
 use hangwatch_core::policy::{Policy, SIGKILL};
 use hangwatch_core::reap::{Hold, Outcome, State, Verdict};
 use hangwatch_core::record::{Operation, Place};
 use hangwatch_core::segment::Counter;
 use hangwatch_core::time::{Nanos, Units};
 use hangwatch_core::timer::{Released, TimerState};
-
-use hangwatch_core::expiry::{Request, WorkerId};
 
 use crate::world::{HORIZON, MS, SECOND, Told, World, words};
 
@@ -24,15 +24,24 @@ fn a_hung_worker_is_condemned_killed_and_its_lane_recycled_the_others_untouched(
     assert_eq!(world.signals().len(), 1, "nobody else");
     world.serve_for(SECOND);
     assert_eq!(world.outcomes(), [Outcome::Reaped]);
-    assert_eq!(
-        world.segment.lane(hung.lane).owner().state(),
-        Some(hangwatch_core::lane::LaneState::Free)
-    );
+    assert_eq!(world.segment.lane(hung.lane).owner().state(), Some(LaneState::Free));
     assert_eq!(hung.state(0), Some(TimerState::Idle));
     assert_eq!(fine.state(0), Some(TimerState::Armed));
     let counts = [Counter::Expired, Counter::Condemned, Counter::Reaped, Counter::Recycled]
         .map(|counter| world.count(counter));
     assert_eq!(counts, [1; 4]);
+}
+
+#[test]
+fn a_deadline_the_table_knows_is_met_to_the_unit() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let mut hung = world.worker(10);
+    world.serve_for(SECOND);
+    let deadline = hung.acquire(0, 2 * SECOND + 31 * MS);
+    world.serve_for(5 * SECOND);
+    assert_eq!(world.signals()[0].at, deadline, "the sleep ends at the next deadline");
+    assert_eq!(world.kernel.borrow().told_late, [0]);
 }
 
 #[test]
@@ -238,10 +247,9 @@ fn the_brake_holds_back_a_storm_until_it_is_released() {
     let braked = world.told().iter().filter(|told| **told == Told::Braked).count();
     assert_eq!(braked, 1, "said once");
     assert_eq!(world.outcomes().iter().filter(|told| **told == Outcome::Braked).count(), 3);
-    assert_eq!(world.segment.watchdog().braked().load(std::sync::atomic::Ordering::Relaxed), 1);
+    assert_eq!(world.segment.watchdog().braked().load(Ordering::Relaxed), 1);
     world.watchdog.reaper.release_brake();
-    let deadline = workers[4].timer(0);
-    deadline.release(deadline.load());
+    workers[4].release(0);
     let deadline = workers[4].acquire(0, SECOND);
     world.serve_for(5 * SECOND);
     world.check_killed(5, deadline);
@@ -339,7 +347,7 @@ fn a_timer_is_warned_of_once_at_its_fraction() {
     let words = words();
     let mut world = World::new(&words, Policy { warn_at: Some(0.5), ..Policy::default() });
     let mut worker = world.worker(10);
-    let deadline = worker.acquire(0, 10 * SECOND);
+    worker.acquire(0, 10 * SECOND);
     world.serve_for(4_900 * MS);
     assert_eq!(world.requests(), []);
     world.serve_for(4 * SECOND);
@@ -351,7 +359,4 @@ fn a_timer_is_warned_of_once_at_its_fraction() {
     worker.acquire(0, 10 * SECOND);
     world.serve_for(9 * SECOND);
     assert_eq!(world.requests().len(), 2, "another arming is warned of anew");
-    let deadline = deadline.plus(10 * SECOND);
-    world.serve_until(deadline);
-    assert_eq!(world.outcomes().len(), world.signals().len());
 }

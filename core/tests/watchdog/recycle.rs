@@ -1,7 +1,7 @@
 use hangwatch_core::lane::LaneState;
 use hangwatch_core::policy::Policy;
 use hangwatch_core::segment::Counter;
-use hangwatch_core::stats::ScopeStats;
+use hangwatch_core::stats::{Counts, ScopeStats};
 use hangwatch_core::tick::Table;
 use hangwatch_core::time::Nanos;
 
@@ -24,7 +24,7 @@ fn the_lanes_of_a_dead_worker_come_back_with_their_statistics_exact() {
     for worker in [&first, &second] {
         let lane = world.segment.lane(worker.lane);
         assert_eq!(lane.owner().state(), Some(LaneState::Free));
-        assert_eq!(ScopeStats(&lane.stats()[0]).snapshot(), Default::default());
+        assert_eq!(ScopeStats(&lane.stats()[0]).snapshot(), Counts::default());
     }
     let total = ScopeStats(world.segment.total(SCOPE)).snapshot();
     assert_eq!((total.acquired, total.released(), total.abandoned), (200, 199, 1));

@@ -1,3 +1,4 @@
+use hangwatch_core::atomic::AtomicU64;
 use hangwatch_core::policy::Policy;
 use hangwatch_core::segment::Counter;
 use hangwatch_core::time::Nanos;
@@ -9,7 +10,7 @@ const STALL: u64 = 3 * SECOND;
 /// A worker with a deadline nearer than the horizon; the machine stands still while the watchdog
 /// sleeps towards it. Returns when the worker is due at the earliest: nobody knows when in the sleep
 /// the stall began, so it gets the whole of its allowance from the end of it.
-fn stalled<'a>(words: &'a [hangwatch_core::atomic::AtomicU64]) -> (World<'a>, Nanos) {
+fn stalled(words: &[AtomicU64]) -> (World<'_>, Nanos) {
     let mut world = World::new(words, Policy::default());
     let mut worker = world.worker(10);
     world.serve_for(SECOND);

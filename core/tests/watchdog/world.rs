@@ -66,7 +66,7 @@ pub(crate) enum Told {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Signal {
     pub(crate) worker: u64,
-    pub(crate) signal: u8,
+    pub(crate) number: u8,
     pub(crate) at: Nanos,
 }
 
@@ -87,6 +87,8 @@ type Hook<'a> = Box<dyn FnOnce() + 'a>;
 pub(crate) struct Kernel<'a> {
     pub(crate) now: Nanos,
     pub(crate) processes: BTreeMap<u64, Process>,
+    /// Which process holds the lock of which lane, whatever the lane says.
+    pub(crate) locks: BTreeMap<u32, u64>,
     pub(crate) signals: Vec<Signal>,
     pub(crate) told: Vec<Told>,
     pub(crate) told_late: Vec<u64>,
@@ -161,7 +163,7 @@ impl Hands for FakeHands<'_> {
             return Ok(Sent::Gone);
         }
         let survives = process.survives.contains(&signal);
-        kernel.signals.push(Signal { worker: worker.0, signal, at });
+        kernel.signals.push(Signal { worker: worker.0, number: signal, at });
         if !survives {
             kernel.kill(worker.0);
         }
@@ -253,6 +255,7 @@ impl<'a> World<'a> {
             let lane = self.segment.lane(index);
             let Some(claimed) = lane.claim(u32::try_from(pid).unwrap()) else { continue };
             let owner = lane.attach(claimed, Identity::default(), "thread", "job");
+            self.kernel.borrow_mut().locks.insert(index, pid);
             let ring = RingWriter::resume(lane.ring(), lane.head());
             let segment = self.segment;
             return Worker { segment, kernel: self.kernel.clone(), lane: index, owner, ring };
@@ -284,7 +287,7 @@ impl<'a> World<'a> {
                 kernel.requests.push(request);
                 continue;
             };
-            let process = kernel.processes.get(&u64::from(owner.pid()));
+            let process = kernel.locks.get(&lane).and_then(|pid| kernel.processes.get(pid));
             let admission = match process {
                 Some(process) if process.alive => process.admission,
                 Some(_) => Admission::Gone,
@@ -328,7 +331,7 @@ impl<'a> World<'a> {
 
     /// Worker and signal of each signal sent so far.
     pub(crate) fn signalled(&self) -> Vec<(u64, u8)> {
-        self.kernel.borrow().signals.iter().map(|sent| (sent.worker, sent.signal)).collect()
+        self.kernel.borrow().signals.iter().map(|sent| (sent.worker, sent.number)).collect()
     }
 
     pub(crate) fn told(&self) -> Vec<Told> {
@@ -361,7 +364,7 @@ impl<'a> World<'a> {
     pub(crate) fn check_killed(&self, pid: u64, deadline: Nanos) {
         let sent: Vec<Signal> =
             self.signals().into_iter().filter(|sent| sent.worker == pid).collect();
-        let [Signal { signal: SIGKILL, at, .. }] = sent[..] else {
+        let [Signal { number: SIGKILL, at, .. }] = sent[..] else {
             panic!("worker {pid} was to be killed once: {sent:?}");
         };
         let late = at.0.checked_sub(deadline.0).expect("never early");

@@ -3,7 +3,7 @@
 //! Nothing of it is there without the feature `crash-points`. With it,
 //! `HANGWATCH_CRASH_AT=NAME[:COUNT]` names the point and which passing of it (1,
 //! the first, by default), and `HANGWATCH_CRASH_BY` what happens there: `kill`
-//! (SIGKILL, the default), `stop` (SIGSTOP) or `abort`.
+//! (SIGKILL, the default), `stop` (SIGSTOP), `abort` or `panic`.
 
 /// Passes the point `name`. Costs nothing without the feature.
 #[cfg(not(feature = "crash-points"))]
@@ -14,6 +14,12 @@ pub fn point(_name: &'static str) {}
 #[cfg(feature = "crash-points")]
 pub fn point(name: &'static str) {
     on::point(name);
+}
+
+/// Has the points within core pass here too. Nothing without the feature.
+pub fn cover_core() {
+    #[cfg(feature = "crash-points")]
+    hangwatch_core::crash::install(point);
 }
 
 #[cfg(feature = "crash-points")]
@@ -41,6 +47,13 @@ mod on {
         Some(Plan { name: name.to_owned(), by, left })
     }
 
+    /// Sent to the process, the signal could stop another thread first, and this one a little later.
+    #[expect(unsafe_code, reason = "no safe crate sends a signal to one thread")]
+    fn stop_here() {
+        // SAFETY: no memory is involved.
+        unsafe { libc::raise(libc::SIGSTOP) };
+    }
+
     pub(super) fn point(name: &'static str) {
         let Some(plan) = PLAN.get_or_init(plan) else { return };
         // Relaxed: only which passing it is counts.
@@ -48,8 +61,9 @@ mod on {
             return;
         }
         match plan.by.as_str() {
-            "stop" => drop(kill_process(getpid(), Signal::STOP)),
+            "stop" => stop_here(),
             "abort" => std::process::abort(),
+            "panic" => panic!("the crash point {name} was passed"),
             _ => drop(kill_process(getpid(), Signal::KILL)),
         }
     }

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Read};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{self, Child, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hangwatch::{SEGMENT_VARIABLE, Segment};
+use rustix::process::Signal;
 
 use super::run::Removed;
 use super::segments::{self, Wanted};
@@ -18,6 +19,7 @@ use super::status::{brief, shortened, table};
 use super::{Failure, print};
 use crate::cli::{Demo, Fate};
 use crate::exit::Exit;
+use crate::relay::{Caught, Relay};
 use crate::server::events::{Expiry, What};
 use crate::server::{Server, ServerEvent, ServerOptions};
 
@@ -47,6 +49,8 @@ pub(super) fn perform(options: &Demo) -> Result<Exit, Failure> {
     let shares = files::shares(&options.dir, count)?;
     let expected: Vec<String> = shares.iter().map(|share| files::digest(share)).collect();
     let name = format!("demo-{}", process::id());
+    // Caught, so that an interrupted demo takes its workers and its segment along.
+    let relay = Relay::install(&[Signal::INT, Signal::TERM, Signal::HUP])?;
     let (segment, origin) = segments::make_or_adopt(&name, Wanted::default())?;
     let _removed = Removed { name: &name, origin };
     let expiries = Expiries::default();
@@ -56,11 +60,13 @@ pub(super) fn perform(options: &Demo) -> Result<Exit, Failure> {
 
     let begun = Instant::now();
     let mut workers = start_all(&options.dir, count, &name)?;
-    let watched = watch(&mut workers, segment, &expiries, begun);
+    let watched = watch(&mut workers, segment, &expiries, begun, &relay);
     for worker in &mut workers {
         finish(worker)?;
     }
-    watched?;
+    if let Some(caught) = watched? {
+        return Ok(Exit::Signal(caught.signal.as_raw().unsigned_abs() as u8));
+    }
     // What the last deaths led to is told by the server's end at the latest.
     server.stop();
     let expiries = expiries.lock().unwrap_or_else(PoisonError::into_inner);
@@ -96,11 +102,15 @@ fn fate_of(share: usize) -> Fate {
 
 /// The program that has the demo's worker in it: this one, unless the environment names another (a
 /// library that is loaded into another program does).
-fn own_program() -> std::ffi::OsString {
-    std::env::var_os("HANGWATCH_PROGRAM").unwrap_or_else(|| "/proc/self/exe".into())
+fn own_program() -> Result<PathBuf, Failure> {
+    match std::env::var_os("HANGWATCH_PROGRAM") {
+        Some(program) => Ok(program.into()),
+        None => Ok(std::env::current_exe()?),
+    }
 }
 
 fn start_all(dir: &Path, count: usize, name: &str) -> Result<Vec<DemoWorker>, Failure> {
+    let program = own_program()?;
     let mut workers = Vec::new();
     for share in 0..count {
         let fate = fate_of(share);
@@ -109,7 +119,7 @@ fn start_all(dir: &Path, count: usize, name: &str) -> Result<Vec<DemoWorker>, Fa
             Fate::Deadlock => "deadlock",
             Fate::Crash => "crash",
         };
-        let started = process::Command::new(own_program())
+        let started = process::Command::new(&program)
             .arg("demo-worker")
             .arg(dir)
             .args(["--share", &share.to_string(), "--of", &count.to_string()])
@@ -143,16 +153,21 @@ fn start_all(dir: &Path, count: usize, name: &str) -> Result<Vec<DemoWorker>, Fa
 }
 
 /// Waits for the workers, showing the segment meanwhile: live on a terminal, by lines elsewhere.
+/// Ends early where the demo is interrupted, and says by what.
 fn watch(
     workers: &mut [DemoWorker],
     segment: Segment,
     expiries: &Expiries,
     begun: Instant,
-) -> Result<(), Failure> {
+    relay: &Relay,
+) -> Result<Option<Caught>, Failure> {
     let live = std::io::stdout().is_terminal();
     let mut drawn = 0;
     let mut told = 0;
     while begun.elapsed() < PATIENCE {
+        if let Some(caught) = relay.next()? {
+            return Ok(Some(caught));
+        }
         if live {
             let frame = table(&segment.picture());
             print(&redraw(&frame, drawn))?;
@@ -182,7 +197,7 @@ fn watch(
     } else {
         tell_new(expiries, told)?;
     }
-    Ok(())
+    Ok(None)
 }
 
 /// The frame in place of the last one, which had `drawn` lines.

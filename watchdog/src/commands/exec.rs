@@ -20,8 +20,8 @@ use crate::exec::tree::{SpawnError, Tree};
 use crate::exit::Exit;
 use crate::logging;
 use crate::relay::{PASSED_ON, Relay};
-use crate::server::events::emit;
-use crate::server::{OwnProcess, Server, ServerOptions};
+use crate::server::events::{What, emit};
+use crate::server::{OwnProcess, Server, ServerEvent, ServerOptions};
 
 /// The least time a signal that can be caught is given, as the watchdog gives it too.
 const LEAST_GRACE: Duration = Duration::from_millis(100);
@@ -30,7 +30,8 @@ const LEAST_GRACE: Duration = Duration::from_millis(100);
 const OWN_LANES: u32 = 64;
 
 pub(super) fn perform(options: &Exec) -> Result<Exit, Failure> {
-    logging::init(options.log.format)?;
+    // Nobody asked for a watchdog's log: only what went wrong.
+    logging::init(options.log.format, tracing::Level::WARN)?;
     let relay = Relay::install(&PASSED_ON)?;
     match &options.segment {
         Some(name) => {
@@ -50,7 +51,19 @@ fn alone(options: &Exec, relay: &Relay) -> Result<Exit, Failure> {
     debug_assert_eq!(origin, Origin::Made);
     let policy = super::run::policy(&options.reap, options.reap.signal);
     let how = ServerOptions { policy, own_process: OwnProcess::Spare, ..Default::default() };
-    let server = Server::start(segment, how, |event| emit(&event))?;
+    // What becomes of exec's own deadline, it says itself.
+    let told = |event: &ServerEvent| match &event.what {
+        What::Expired(expiry) => {
+            expiry.timer.worker.as_ref().is_none_or(|w| w.pid != process::id())
+        }
+        _ => true,
+    };
+    let log = move |event: ServerEvent| {
+        if told(&event) {
+            emit(&event);
+        }
+    };
+    let server = Server::start(segment, how, log)?;
     let done = under(options, relay, segment);
     server.stop();
     done

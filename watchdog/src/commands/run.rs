@@ -26,7 +26,7 @@ use crate::server::{Ended, Holds, OnPanic, Server, ServerOptions, Standby, State
 const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) fn perform(options: &Run) -> Result<Exit, Failure> {
-    logging::init(options.log.format)?;
+    logging::init(options.log.format, tracing::Level::INFO)?;
     if options.command.is_empty() { alone(options) } else { around(options) }
 }
 

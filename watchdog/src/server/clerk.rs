@@ -32,11 +32,12 @@ use super::options::{Holds, Treatment};
 use super::vigil::FileVigil;
 
 /// How often lanes are looked at again, ns.
-const ROUND_NS: u64 = 250_000_000;
-/// How many lanes a round looks at: 64 lock queries a second, 2 us each.
-const LANES_A_ROUND: usize = 16;
+const ROUND_NS: u64 = 500_000_000;
+/// How many lanes a round looks at: 16 lock queries a second, 2 us each. It only frees lanes sooner;
+/// before a signal, the lock is asked about anyway.
+const LANES_A_ROUND: usize = 8;
 /// Rounds between two looks at the segment's file.
-const ROUNDS_A_VIGIL: u32 = 4;
+const ROUNDS_A_VIGIL: u32 = 2;
 /// The epoll data of the wake-up descriptor; workers count from 1.
 const WAKE_UP: u64 = 0;
 

@@ -322,7 +322,7 @@ fn emit_about_itself(segment: &str, what: &What) {
             segment,
             event = "braked",
             max_reaps,
-            "the brake holds: nobody is signalled until it is released (SIGUSR1, or a restart)"
+            "the brake holds: nobody is signalled until `hangwatch release-brake` or SIGHUP releases it"
         ),
         What::BrakeReleased => tracing::info!(segment, event = "brake_released", "brake released"),
         What::Quarantined { lane, facts } => tracing::error!(
@@ -346,7 +346,7 @@ fn emit_about_itself(segment: &str, what: &What) {
             );
         }
         What::Unprotected { error } => {
-            tracing::warn!(segment, event = "unprotected", error, "a protection was refused");
+            tracing::info!(segment, event = "unprotected", error, "a protection was refused");
         }
         What::File(finding) => {
             let finding = format!("{finding:?}").to_lowercase();

@@ -110,6 +110,7 @@ pub(super) fn serve(parts: Parts) -> Ended {
     };
 
     let words = segment.words();
+    crash::cover_core();
     words.finish_fold();
     crash::point("adopt");
     let now = Nanos(clock::monotonic_ns());

@@ -140,7 +140,7 @@ pub(crate) struct Actor {
 }
 
 impl Actor {
-    fn new(role: &str, segment: &str) -> Actor {
+    pub(crate) fn new(role: &str, segment: &str) -> Actor {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "--nocapture", "stage::an_actor"])
             .env(ROLE, role)
@@ -242,6 +242,7 @@ fn an_actor() {
     match role.as_str() {
         "worker" => act_worker(&name),
         "server" => act_server(&name),
+        "many" => act_many(&name),
         "tracer" => act_tracer(),
         other => panic!("no role {other}"),
     }
@@ -284,6 +285,26 @@ fn act_server(name: &str) {
     reply("ready");
     for _ in orders() {}
     drop(server);
+}
+
+/// 128 threads with a lane each.
+fn act_many(name: &str) {
+    let worker = Worker::attach(name).unwrap();
+    let _guard = worker.expires("many", Duration::from_hours(1)).unwrap();
+    let (sender, attached) = channel();
+    for _ in 1..128 {
+        let sender = sender.clone();
+        std::thread::spawn(move || {
+            let guard = worker.expires("many", Duration::from_hours(1)).unwrap();
+            sender.send(()).unwrap();
+            std::thread::park();
+            drop(guard);
+        });
+    }
+    assert_eq!(attached.iter().take(127).count(), 127);
+    reply("ready");
+    for _ in orders() {}
+    std::process::exit(0);
 }
 
 fn act_tracer() {

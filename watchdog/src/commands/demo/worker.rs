@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hangwatch::Worker;
+use rustix::process::Signal;
 use sha2::{Digest, Sha256};
 
 use super::super::{Failure, print};
@@ -19,6 +20,8 @@ const BEFORE_FATE: Duration = Duration::from_millis(500);
 
 /// Does one worker's part; its digest goes to standard output.
 pub(crate) fn perform(options: &DemoWorker) -> Result<Exit, Failure> {
+    // The demo's watchdog lives in the demo: without it nobody would end the one that hangs.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let worker = Worker::attach(None)?;
     let shares = files::shares(&options.dir, options.of)?;
     let share = shares.get(options.share).ok_or("there is no such share")?;
