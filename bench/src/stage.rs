@@ -45,8 +45,8 @@ impl Sleep for NoSleep {
 /// Signal nobody; whoever was signalled is dead.
 #[derive(Default)]
 pub struct FakeHands {
-    /// The deadlines of the timers that ended, in the order they were told.
-    pub ended: Vec<Nanos>,
+    /// The timers that ended, whose and when they were due, in the order they were told.
+    pub ended: Vec<(WorkerId, Nanos)>,
     now: Nanos,
 }
 
@@ -67,8 +67,8 @@ impl Hands for FakeHands {
     }
 
     fn note(&mut self, event: Event<'_, Infallible>) {
-        if let Event::Expiry { timer, .. } = event {
-            self.ended.push(timer.deadline);
+        if let Event::Expiry { worker, timer, .. } = event {
+            self.ended.push((worker, timer.deadline));
         }
     }
 }
@@ -230,8 +230,10 @@ impl Stage {
         let start = Instant::now();
         let ticked = self.tick();
         let took = start.elapsed();
-        let ended = self.dog.reaper.hands_mut().ended.len();
-        assert_eq!((ended, ticked.reaped), (count as usize, lanes.min(count) as usize));
+        let ended = &self.dog.reaper.hands_mut().ended;
+        assert_eq!((ended.len(), ticked.reaped), (count as usize, lanes.min(count) as usize));
+        let in_order = |pair: &[(WorkerId, Nanos)]| pair[0].0 != pair[1].0 || pair[0].1 < pair[1].1;
+        assert!(ended.windows(2).all(in_order), "the order of deadlines");
         for index in 0..count {
             self.arm(index % lanes, index / lanes, FAR_NS);
         }

@@ -7,12 +7,14 @@
 //! It asks no kernel. What it wants to know goes into [`Expiry::take_requests`]; the answers come
 //! back through [`Expiry::admit`] and [`Expiry::worker_gone`].
 
+mod seat;
+
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::atomic::{AtomicU64, Ordering, add_single_writer};
 use crate::crash;
-use crate::lane::{LaneState, OwnerWord, TimerDetail};
+use crate::lane::{LaneState, OwnerWord};
 use crate::news::News;
 use crate::policy::Policy;
 use crate::segment::{Counter, Segment};
@@ -22,101 +24,18 @@ use crate::tick::{Expired, Table};
 use crate::time::{Nanos, Units};
 use crate::timer::{Timer, TimerState, TimerWord};
 
+pub use seat::{Admission, ExpiredTimer, Request, WorkerId};
+use seat::{Phase, Seat};
+
 /// How soon a due timer whose lane's owner is not yet proved is looked at again, ns; later the longer
 /// the kernel has been asked.
 const UNPROVED_RETRY_NS: u64 = 1_000_000;
 /// How often the kernel is asked again about a lane nobody could be proved to own, ns.
 const ASK_AGAIN_NS: u64 = 500_000_000;
-/// How many lanes a sweep reads ahead of looking at them: their timers fit the first cache.
-const READ_AHEAD: usize = 8;
-const WORDS_A_LINE: usize = 8;
 /// How many lanes one tick recycles at most: the rest waits for the next.
 const RECYCLED_A_TICK: usize = 64;
 /// A word no timer that is looked at has: it names no state.
 const NOT_PUT_OFF: TimerWord = TimerWord::from_bits(u64::MAX);
-
-/// A process the watchdog has admitted: an index into the admitter's list, never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WorkerId(pub u64);
-
-/// One timer that has expired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ExpiredTimer {
-    /// Its lane.
-    pub lane: u32,
-    /// Its index in the lane.
-    pub timer: u16,
-    /// Its word when it was found.
-    pub word: TimerWord,
-    /// Its details.
-    pub detail: TimerDetail,
-    /// Its deadline with every stall credited.
-    pub deadline: Nanos,
-}
-
-/// What the kernel said about a lane's owner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// This process holds the lane's lock: signals may go to it.
-    Worker(WorkerId),
-    /// Its process is dead, or has exec'd into something else: the lane is recycled, nobody signalled.
-    Gone,
-    /// It lives where it cannot be proved; it is reported, never signalled.
-    Unattestable,
-    /// No answer yet; it is asked again.
-    Unknown,
-}
-
-/// What the watchdog is to find out or to tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
-    /// Ask the kernel who owns this lane.
-    Admit {
-        /// The lane.
-        lane: u32,
-        /// Its owner word.
-        owner: OwnerWord,
-    },
-    /// A lane lied and is quarantined.
-    Quarantined {
-        /// The lane.
-        lane: u32,
-    },
-    /// A timer expired whose owner cannot be proved: it is reported, nobody is signalled.
-    Unattestable(ExpiredTimer),
-    /// A timer has used the fraction of its allowance that `--warn-at` names.
-    Warning(ExpiredTimer),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Nobody's, or on its way: nothing is enforced.
-    Vacant,
-    /// Attached; the kernel has been asked at this time.
-    Asked(Nanos),
-    Admitted(WorkerId),
-    /// The kernel could not say, last asked at this time.
-    Unattestable(Nanos),
-    /// It lied; whether its owner lives was last asked at this time.
-    Quarantined(Nanos),
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Seat {
-    owner: OwnerWord,
-    phase: Phase,
-}
-
-impl Seat {
-    fn is_quarantined(&self) -> bool {
-        matches!(self.phase, Phase::Quarantined(_))
-    }
-
-    /// Whether its timers are of any interest.
-    fn is_taken(&self) -> bool {
-        !matches!(self.phase, Phase::Vacant | Phase::Quarantined(_))
-    }
-}
 
 /// The table over a segment.
 pub struct Expiry<'a> {
@@ -476,14 +395,9 @@ impl Table for Expiry<'_> {
     fn sweep(&mut self, now: Nanos) {
         self.now = now;
         let today = Units::begun_by(now);
-        let lanes = self.segment.lanes_used();
-        for first in (0..lanes).step_by(READ_AHEAD) {
-            let group = first..lanes.min(first + READ_AHEAD as u32);
-            self.read_ahead(group.clone());
-            for lane in group {
-                if self.is_any_due(lane, today) {
-                    self.sweep_lane(lane, today);
-                }
+        for lane in 0..self.segment.lanes_used() {
+            if is_any_due(self.armed_timers(lane), today) {
+                self.sweep_lane(lane, today);
             }
         }
         self.ask_again();
@@ -544,30 +458,16 @@ impl Table for Expiry<'_> {
     }
 }
 
-impl Expiry<'_> {
-    /// The timers a sweep looks at: none of a lane that is nobody's.
-    fn armed_timers(&self, lane: u32) -> &[AtomicU64] {
-        let seat = &self.seats[lane as usize];
-        if seat.owner.state() != Some(LaneState::Attached) || !seat.is_taken() {
-            return &[];
+impl<'a> Expiry<'a> {
+    /// The timers a sweep looks at: none of a lane that is nobody's, or does not exist.
+    fn armed_timers(&self, lane: u32) -> &'a [AtomicU64] {
+        match self.seats.get(lane as usize) {
+            Some(seat) if seat.is_taken() && seat.owner.state() == Some(LaneState::Attached) => {
+                let timers = self.segment.lane_timers(lane);
+                &timers[..self.segment.lane_header(lane).high_water().min(timers.len())]
+            }
+            _ => &[],
         }
-        let timers = self.segment.lane_timers(lane);
-        &timers[..self.segment.lane_header(lane).high_water().min(timers.len())]
-    }
-
-    /// Touches a word of every cache line of the lanes' timers. A lane is a page of its own, and
-    /// what a processor reads ahead by itself ends there: so the misses of several lanes overlap.
-    fn read_ahead(&self, lanes: core::ops::Range<u32>) {
-        let firsts = lanes.flat_map(|lane| self.armed_timers(lane).iter().step_by(WORDS_A_LINE));
-        core::hint::black_box(firsts.fold(0, |sum, word| sum ^ word.load(Ordering::Relaxed)));
-    }
-
-    /// Whether any timer of the lane is due.
-    fn is_any_due(&self, lane: u32, today: Units) -> bool {
-        // Relaxed: the pop reads the word again.
-        let due =
-            |word: &AtomicU64| TimerWord::from_bits(word.load(Ordering::Relaxed)).is_due(today);
-        self.armed_timers(lane).iter().map(due).fold(false, core::ops::BitOr::bitor)
     }
 
     /// Sets the leaves of a lane's due timers that no news told of.
@@ -583,4 +483,12 @@ impl Expiry<'_> {
             }
         }
     }
+}
+
+/// Whether any of the timers is due.
+#[inline]
+fn is_any_due(timers: &[AtomicU64], today: Units) -> bool {
+    // Relaxed: the pop reads the word again. Counted, not asked one by one: no branch for each.
+    let due = |word: &AtomicU64| TimerWord::from_bits(word.load(Ordering::Relaxed)).is_due(today);
+    timers.iter().map(|word| usize::from(due(word))).sum::<usize>() != 0
 }

@@ -2,8 +2,8 @@
 //!
 //! Each subcommand is a module that turns its options into a list of steps (`step`)
 //! and hands it to the runner (`runner`): `test` is what CI runs, `fuzz` the
-//! fuzz targets, `bench` the benches, `python` the Python package. `tools` installs
-//! what a step needs and a fresh machine lacks.
+//! fuzz targets, `soak` the faults in full, `bench` the benches, `python` the Python package.
+//! `tools` installs what a step needs and a fresh machine lacks.
 //!
 //! To add a check, add a [`step::Step`] to the list in `test`; to add a subcommand,
 //! add a variant to [`Task`].
@@ -12,6 +12,7 @@ mod bench;
 mod fuzz;
 mod python;
 mod runner;
+mod soak;
 mod step;
 mod test;
 mod tools;
@@ -38,6 +39,8 @@ enum Task {
     Bench(bench::Options),
     /// Build and install the Python package, and run its tests
     Python,
+    /// Inject every fault many times, and count what was lost
+    Soak(soak::Options),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Python => python::test(),
+        Task::Soak(options) => soak::run(&options),
     }
 }
 
