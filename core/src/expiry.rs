@@ -7,12 +7,14 @@
 //! It asks no kernel. What it wants to know goes into [`Expiry::take_requests`]; the answers come
 //! back through [`Expiry::admit`] and [`Expiry::worker_gone`].
 
+mod seat;
+
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::atomic::{Ordering, add_single_writer};
+use crate::atomic::{AtomicU64, Ordering, add_single_writer};
 use crate::crash;
-use crate::lane::{Lane, LaneState, OwnerWord, TimerDetail};
+use crate::lane::{LaneState, OwnerWord};
 use crate::news::News;
 use crate::policy::Policy;
 use crate::segment::{Counter, Segment};
@@ -20,7 +22,10 @@ use crate::stall::{Stall, Stalls};
 use crate::table::{IDLE, Minima};
 use crate::tick::{Expired, Table};
 use crate::time::{Nanos, Units};
-use crate::timer::{TimerState, TimerWord};
+use crate::timer::{Timer, TimerState, TimerWord};
+
+pub use seat::{Admission, ExpiredTimer, Request, WorkerId};
+use seat::{Phase, Seat};
 
 /// How soon a due timer whose lane's owner is not yet proved is looked at again, ns; later the longer
 /// the kernel has been asked.
@@ -31,89 +36,6 @@ const ASK_AGAIN_NS: u64 = 500_000_000;
 const RECYCLED_A_TICK: usize = 64;
 /// A word no timer that is looked at has: it names no state.
 const NOT_PUT_OFF: TimerWord = TimerWord::from_bits(u64::MAX);
-
-/// A process the watchdog has admitted: an index into the admitter's list, never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WorkerId(pub u64);
-
-/// One timer that has expired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ExpiredTimer {
-    /// Its lane.
-    pub lane: u32,
-    /// Its index in the lane.
-    pub timer: u16,
-    /// Its word when it was found.
-    pub word: TimerWord,
-    /// Its details.
-    pub detail: TimerDetail,
-    /// Its deadline with every stall credited.
-    pub deadline: Nanos,
-}
-
-/// What the kernel said about a lane's owner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// This process holds the lane's lock: signals may go to it.
-    Worker(WorkerId),
-    /// Its process is dead, or has exec'd into something else: the lane is recycled, nobody signalled.
-    Gone,
-    /// It lives where it cannot be proved; it is reported, never signalled.
-    Unattestable,
-    /// No answer yet; it is asked again.
-    Unknown,
-}
-
-/// What the watchdog is to find out or to tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
-    /// Ask the kernel who owns this lane.
-    Admit {
-        /// The lane.
-        lane: u32,
-        /// Its owner word.
-        owner: OwnerWord,
-    },
-    /// A lane lied and is quarantined.
-    Quarantined {
-        /// The lane.
-        lane: u32,
-    },
-    /// A timer expired whose owner cannot be proved: it is reported, nobody is signalled.
-    Unattestable(ExpiredTimer),
-    /// A timer has used the fraction of its allowance that `--warn-at` names.
-    Warning(ExpiredTimer),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Nobody's, or on its way: nothing is enforced.
-    Vacant,
-    /// Attached; the kernel has been asked at this time.
-    Asked(Nanos),
-    Admitted(WorkerId),
-    /// The kernel could not say, last asked at this time.
-    Unattestable(Nanos),
-    /// It lied; whether its owner lives was last asked at this time.
-    Quarantined(Nanos),
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Seat {
-    owner: OwnerWord,
-    phase: Phase,
-}
-
-impl Seat {
-    fn is_quarantined(self) -> bool {
-        matches!(self.phase, Phase::Quarantined(_))
-    }
-
-    /// Whether its timers are of any interest.
-    fn is_taken(self) -> bool {
-        !matches!(self.phase, Phase::Vacant | Phase::Quarantined(_))
-    }
-}
 
 /// The table over a segment.
 pub struct Expiry<'a> {
@@ -219,7 +141,7 @@ impl<'a> Expiry<'a> {
 
     /// Whether a lane is quarantined.
     pub fn is_quarantined(&self, lane: u32) -> bool {
-        self.seats.get(lane as usize).is_some_and(|seat| seat.is_quarantined())
+        self.seats.get(lane as usize).is_some_and(Seat::is_quarantined)
     }
 
     fn id(&self, lane: u32, timer: usize) -> usize {
@@ -232,31 +154,40 @@ impl<'a> Expiry<'a> {
 
     /// Sets a timer's leaf by its word.
     fn refresh(&mut self, lane: u32, index: usize) {
+        let first = index - index % 64;
+        self.refresh_some(lane, first, 1 << (index - first));
+    }
+
+    /// Sets the leaves of the timers `first + n` by their words, for every bit `n` of `timers`.
+    fn refresh_some(&mut self, lane: u32, first: usize, mut timers: u64) {
         if !self.seats[lane as usize].is_taken() {
             return;
         }
-        let place = self.segment.lane(lane);
-        let Some(timer) = place.timer(index) else {
-            return;
-        };
-        let word = timer.load();
-        if word.state().is_none() {
-            self.quarantine(lane);
-            return;
+        let words = self.segment.lane_timers(lane);
+        while timers != 0 {
+            let index = first + timers.trailing_zeros() as usize;
+            timers &= timers - 1;
+            let Some(word) = words.get(index).map(|word| Timer(word).load()) else {
+                return;
+            };
+            if word.state().is_none() {
+                return self.quarantine(lane);
+            }
+            let id = self.id(lane, index);
+            if self.put_off[id] == word {
+                continue; // its leaf says more than its word
+            }
+            let mut look_at = word.look_at();
+            if self.warn.is_some() && word.state() == Some(TimerState::Armed) {
+                look_at = look_at.min(self.warn_time(lane, index, word));
+            }
+            self.minima.set(id, look_at.0);
         }
-        let id = self.id(lane, index);
-        if self.put_off[id] == word {
-            return; // its leaf says more than its word
-        }
-        let mut look_at = word.look_at();
-        if self.warn.is_some() && word.state() == Some(TimerState::Armed) {
-            look_at = look_at.min(self.warn_time(place, lane, index, word));
-        }
-        self.minima.set(id, look_at.0);
     }
 
-    fn warn_time(&self, place: Lane<'_>, lane: u32, index: usize, word: TimerWord) -> Nanos {
-        let (Some(warn), Some(detail)) = (&self.warn, place.read_detail(index, word)) else {
+    fn warn_time(&self, lane: u32, index: usize, word: TimerWord) -> Nanos {
+        let detail = self.segment.lane(lane).read_detail(index, word);
+        let (Some(warn), Some(detail)) = (&self.warn, detail) else {
             return Nanos::NEVER;
         };
         if warn.warned[self.id(lane, index)] == word.bits() {
@@ -267,8 +198,8 @@ impl<'a> Expiry<'a> {
     }
 
     fn refresh_lane(&mut self, lane: u32) {
-        for timer in 0..self.segment.geometry().timers as usize {
-            self.refresh(lane, timer);
+        for first in (0..self.segment.geometry().timers as usize).step_by(64) {
+            self.refresh_some(lane, first, u64::MAX);
         }
     }
 
@@ -356,7 +287,7 @@ impl<'a> Expiry<'a> {
         let timers = self.segment.geometry().timers as usize;
         let (lane, index) = ((id / timers) as u32, id % timers);
         let place = self.segment.lane(lane);
-        let Some(word) = place.timer(index).map(crate::timer::Timer::load) else {
+        let Some(word) = place.timer(index).map(Timer::load) else {
             return;
         };
         let phase = self.seats[lane as usize].phase;
@@ -448,12 +379,8 @@ impl Table for Expiry<'_> {
 
     fn apply(&mut self, news: News) {
         match news {
-            News::Timers { lane, first, mut timers } => {
-                while timers != 0 {
-                    let index = usize::from(first) + timers.trailing_zeros() as usize;
-                    timers &= timers - 1;
-                    self.refresh(lane, index);
-                }
+            News::Timers { lane, first, timers } => {
+                self.refresh_some(lane, first.into(), timers);
             }
             News::Lapped { lane } => self.refresh_lane(lane),
             News::Owner { lane, owner } => self.owner_changed(lane, owner),
@@ -469,18 +396,7 @@ impl Table for Expiry<'_> {
         self.now = now;
         let today = Units::begun_by(now);
         for lane in 0..self.segment.lanes_used() {
-            let seat = self.seats[lane as usize];
-            if seat.owner.state() != Some(LaneState::Attached) || !seat.is_taken() {
-                continue;
-            }
-            let place = self.segment.lane(lane);
-            let timers = &place.timers()[..place.high_water()];
-            // Relaxed: the pop reads the word again.
-            let due = timers
-                .iter()
-                .map(|word| TimerWord::from_bits(word.load(Ordering::Relaxed)).is_due(today))
-                .fold(false, core::ops::BitOr::bitor);
-            if due {
+            if is_any_due(self.armed_timers(lane), today) {
                 self.sweep_lane(lane, today);
             }
         }
@@ -506,7 +422,7 @@ impl Table for Expiry<'_> {
         for timer in expired.timers {
             let index = usize::from(timer.timer);
             let place = self.segment.lane(timer.lane).timer(index);
-            let word = place.map_or(timer.word, crate::timer::Timer::load);
+            let word = place.map_or(timer.word, Timer::load);
             if word.is_of_arming(timer.word) {
                 self.put_off(self.id(timer.lane, index), word, again_at);
             } else {
@@ -526,7 +442,7 @@ impl Table for Expiry<'_> {
             }
             let place = self.segment.lane(lane);
             for index in 0..place.timers().len() {
-                let word = place.timer(index).map(crate::timer::Timer::load);
+                let word = place.timer(index).map(Timer::load);
                 if word.and_then(TimerWord::state) == Some(TimerState::Condemned) {
                     self.segment.end_timer(lane, index as u16);
                     self.minima.set(self.id(lane, index), IDLE);
@@ -542,13 +458,24 @@ impl Table for Expiry<'_> {
     }
 }
 
-impl Expiry<'_> {
+impl<'a> Expiry<'a> {
+    /// The timers a sweep looks at: none of a lane that is nobody's, or does not exist.
+    fn armed_timers(&self, lane: u32) -> &'a [AtomicU64] {
+        match self.seats.get(lane as usize) {
+            Some(seat) if seat.is_taken() && seat.owner.state() == Some(LaneState::Attached) => {
+                let timers = self.segment.lane_timers(lane);
+                &timers[..self.segment.lane_header(lane).high_water().min(timers.len())]
+            }
+            _ => &[],
+        }
+    }
+
     /// Sets the leaves of a lane's due timers that no news told of.
     fn sweep_lane(&mut self, lane: u32, today: Units) {
         let place = self.segment.lane(lane);
         for index in 0..place.timers().len() {
             let id = self.id(lane, index);
-            let Some(word) = place.timer(index).map(crate::timer::Timer::load) else {
+            let Some(word) = place.timer(index).map(Timer::load) else {
                 return;
             };
             if word.is_due(today) && self.minima.get(id) > self.now.0 && self.put_off[id] != word {
@@ -556,4 +483,12 @@ impl Expiry<'_> {
             }
         }
     }
+}
+
+/// Whether any of the timers is due.
+#[inline]
+fn is_any_due(timers: &[AtomicU64], today: Units) -> bool {
+    // Relaxed: the pop reads the word again. Counted, not asked one by one: no branch for each.
+    let due = |word: &AtomicU64| TimerWord::from_bits(word.load(Ordering::Relaxed)).is_due(today);
+    timers.iter().map(|word| usize::from(due(word))).sum::<usize>() != 0
 }

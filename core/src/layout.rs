@@ -1,14 +1,19 @@
 //! Where everything lies in a segment: the geometry, and every offset derived from it.
 //!
 //! ```text
-//! header (one page) | scope names | scope totals | lane 0 | lane 1 | ...
+//! header (one page) | scope names | scope totals | all lanes' fronts | all lanes' backs
 //! ```
 //!
-//! Offsets count 64-bit words. Lanes begin on a page and are self-contained:
+//! Offsets count 64-bit words. A lane has two parts. Its front is what every tick reads, and the fronts
+//! of all lanes stand side by side, so that a sweep runs through memory from end to end:
 //!
 //! ```text
-//! lane header | timer words | timer details (2 words each) | ring (4 words a record) | scope statistics
+//! front: owner, ring head, high water | timer words
+//! back:  identity and labels | timer details (2 words each) | ring (4 words a record) | statistics
 //! ```
+//!
+//! (With the lanes whole and on pages of their own, a sweep of many lanes was one miss of the cache
+//! and the address translation after the other; `bench/NOTES.md` has the figures.)
 //!
 //! An opener copies the fixed part of the header once, checks every bound ([`Geometry::check`]) and
 //! never reads it again.
@@ -21,13 +26,17 @@ pub const LAYOUT_VERSION: u64 = 1;
 /// `"HANGWTCH"`, little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"HANGWTCH");
 
-/// The bytes of a page: lanes begin on one.
+/// The bytes of a page.
 pub const PAGE_BYTES: usize = 4096;
 /// The words of a page.
 pub const PAGE_WORDS: usize = PAGE_BYTES / 8;
 
-/// The words of a lane's header.
-pub const LANE_HEADER_WORDS: usize = 64;
+/// The words before the timer words in a lane's front: one cache line.
+pub const FRONT_WORDS: usize = 8;
+/// The words of identity and labels in a lane's back.
+pub const LABEL_WORDS: usize = 56;
+/// What fronts and backs begin at a multiple of: two cache lines, which processors fetch together.
+const ALIGNED_WORDS: usize = 16;
 /// The words of a record in the ring.
 pub const RECORD_WORDS: usize = 4;
 /// The words of a timer's details.
@@ -67,7 +76,7 @@ pub struct Geometry {
 }
 
 impl Default for Geometry {
-    /// 256 lanes of 64 timers, 32 KiB each: 8.4 MiB.
+    /// 256 lanes of 64 timers, about 30 KiB each: 8 MiB.
     fn default() -> Self {
         Geometry { lanes: 256, timers: 64, records: 256, scopes: 256, lane_scopes: 16 }
     }
@@ -140,30 +149,37 @@ impl Geometry {
 pub struct Layout {
     geometry: Geometry,
     totals_at: usize,
-    lanes_at: usize,
-    lane_stride: usize,
-    pub(crate) details_in_lane: usize,
-    pub(crate) ring_in_lane: usize,
-    pub(crate) stats_in_lane: usize,
+    fronts_at: usize,
+    front_stride: usize,
+    backs_at: usize,
+    back_stride: usize,
+    pub(crate) details_in_back: usize,
+    pub(crate) ring_in_back: usize,
+    pub(crate) stats_in_back: usize,
 }
 
 impl Layout {
     fn of(geometry: Geometry) -> Layout {
         let timers = geometry.timers as usize;
-        let details_in_lane = LANE_HEADER_WORDS + timers.next_multiple_of(8);
-        let ring_in_lane = (details_in_lane + timers * DETAIL_WORDS).next_multiple_of(8);
-        let stats_in_lane = ring_in_lane + geometry.records as usize * RECORD_WORDS;
-        let lane_words = stats_in_lane + geometry.lane_scopes as usize * STATS_WORDS;
+        let front_stride = (FRONT_WORDS + timers).next_multiple_of(ALIGNED_WORDS);
+        let details_in_back = LABEL_WORDS;
+        let ring_in_back = (details_in_back + timers * DETAIL_WORDS).next_multiple_of(8);
+        let stats_in_back = ring_in_back + geometry.records as usize * RECORD_WORDS;
+        let back_words = stats_in_back + geometry.lane_scopes as usize * STATS_WORDS;
         let totals_at = PAGE_WORDS + geometry.scopes as usize * SCOPE_NAME_WORDS;
         let totals_words = geometry.scopes as usize * STATS_WORDS;
+        let fronts_at = (totals_at + totals_words).next_multiple_of(PAGE_WORDS);
+        let fronts_words = geometry.lanes as usize * front_stride;
         Layout {
             geometry,
             totals_at,
-            lanes_at: (totals_at + totals_words).next_multiple_of(PAGE_WORDS),
-            lane_stride: lane_words.next_multiple_of(PAGE_WORDS),
-            details_in_lane,
-            ring_in_lane,
-            stats_in_lane,
+            fronts_at,
+            front_stride,
+            backs_at: (fronts_at + fronts_words).next_multiple_of(PAGE_WORDS),
+            back_stride: back_words.next_multiple_of(ALIGNED_WORDS),
+            details_in_back,
+            ring_in_back,
+            stats_in_back,
         }
     }
 
@@ -182,19 +198,39 @@ impl Layout {
         self.totals_at
     }
 
-    /// Where lane `lane` begins.
-    pub fn lane_at(&self, lane: u32) -> usize {
-        self.lanes_at + lane as usize * self.lane_stride
+    /// Where the front of lane `lane` begins.
+    #[inline]
+    pub fn front_at(&self, lane: u32) -> usize {
+        self.fronts_at + lane as usize * self.front_stride
     }
 
-    /// The words from one lane to the next: whole pages.
-    pub fn lane_stride(&self) -> usize {
-        self.lane_stride
+    /// The words of a front.
+    #[inline]
+    pub fn front_stride(&self) -> usize {
+        self.front_stride
     }
 
-    /// The words of the whole segment.
+    /// Where the back of lane `lane` begins.
+    #[inline]
+    pub fn back_at(&self, lane: u32) -> usize {
+        self.backs_at + lane as usize * self.back_stride
+    }
+
+    /// The words of a back.
+    #[inline]
+    pub fn back_stride(&self) -> usize {
+        self.back_stride
+    }
+
+    /// The bytes of one lane, front and back.
+    pub fn lane_bytes(&self) -> usize {
+        (self.front_stride + self.back_stride) * 8
+    }
+
+    /// The words of the whole segment: whole pages.
     pub fn words(&self) -> usize {
-        self.lanes_at + self.geometry.lanes as usize * self.lane_stride
+        let lanes = self.geometry.lanes as usize;
+        (self.backs_at + lanes * self.back_stride).next_multiple_of(PAGE_WORDS)
     }
 
     /// The bytes of the whole segment.
@@ -210,8 +246,8 @@ mod tests {
     #[test]
     fn a_default_lane_takes_at_most_32_kib() {
         let layout = Geometry::default().check().unwrap();
-        assert!(layout.lane_stride() * 8 <= 32 * 1024, "{} bytes", layout.lane_stride() * 8);
-        assert_eq!(layout.lane_at(0) % PAGE_WORDS, 0);
+        assert!(layout.lane_bytes() <= 32 * 1024, "{} bytes", layout.lane_bytes());
+        assert_eq!(layout.words() % PAGE_WORDS, 0);
     }
 
     #[test]

@@ -80,6 +80,7 @@ impl LaneReader {
         LaneReader { owner, ring: RingReader::at(head), empty_at: None, muted: false }
     }
 
+    #[inline]
     fn waiting(&self, head: u64, capacity: usize) -> usize {
         let is_quiet = self.muted || self.empty_at == Some(head);
         if is_quiet { 0 } else { self.ring.waiting(head, capacity) }
@@ -112,11 +113,12 @@ impl<'a, S: Sleep> Rings<'a, S> {
         self.changed.clear();
         let capacity = self.segment.geometry().records as usize;
         let mut size = 0;
-        for index in 0..self.segment.lanes_used() {
-            let (lane, known) = (self.segment.lane(index), &mut self.lanes[index as usize]);
-            let owner = lane.owner();
+        let used = self.segment.lanes_used();
+        for (index, known) in (0..used).zip(&mut self.lanes) {
+            let header = self.segment.lane_header(index);
+            let owner = header.owner();
             // Acquire: pairs with the Release in `RingWriter::push`.
-            let head = lane.head().load(Ordering::Acquire);
+            let head = header.head().load(Ordering::Acquire);
             if owner != known.owner {
                 *known = LaneReader::new(owner, head);
                 self.changed.push((index, owner));

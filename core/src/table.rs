@@ -142,7 +142,9 @@ impl<const FAN_OUT: usize> Minima<FAN_OUT> {
         }
         let block = id / FAN_OUT;
         let old = mem::replace(&mut self.levels[0][block].0[id % FAN_OUT], deadline);
-        self.carry(block, old, deadline);
+        if old != deadline {
+            self.carry(block, old, deadline);
+        }
         true
     }
 

@@ -118,12 +118,14 @@ impl OneLane {
     fn new() -> Arc<OneLane> {
         let geometry = Geometry { lanes: 1, timers: 1, records: 16, scopes: 2, lane_scopes: 2 };
         let layout = geometry.check().unwrap();
-        let words = (0..layout.lane_stride()).map(|_| AtomicU64::new(0)).collect();
+        let lane_words = layout.front_stride() + layout.back_stride();
+        let words = (0..lane_words).map(|_| AtomicU64::new(0)).collect();
         Arc::new(OneLane { words, layout })
     }
 
     fn lane(&self) -> Lane<'_> {
-        Lane::new(&self.words, &self.layout)
+        let (front, back) = self.words.split_at(self.layout.front_stride());
+        Lane::new(front, back, &self.layout)
     }
 
     /// Arms timer 0 as arming `number`, whose deadline, start and scope are that number.

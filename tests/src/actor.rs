@@ -5,6 +5,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::until;
 use crate::watchdog::program;
 
 /// A running worker. What it understands stands in `src/bin/worker.rs`.
@@ -95,8 +96,18 @@ impl Actor {
     /// Waits for its end.
     ///
     /// # Panics
-    /// Where the kernel refuses.
+    /// Where it does not end.
     pub fn wait(&mut self) -> ExitStatus {
+        until("the worker ends", || self.has_ended())
+    }
+
+    /// Kills it if it lives, and waits for its end.
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    pub fn wait_or_kill(&mut self) -> ExitStatus {
+        // It may have ended long ago.
+        let _ = self.child.kill();
         self.child.wait().unwrap()
     }
 

@@ -26,7 +26,8 @@ impl Freezer {
     /// Makes one; says why `test` is skipped where that may not be.
     pub fn new(test: &str) -> Option<Freezer> {
         for (root, switch, told_in, told) in PLACES {
-            let directory = Path::new(root).join(format!("hangwatch-{test}-{}", std::process::id()));
+            let directory =
+                Path::new(root).join(format!("hangwatch-{test}-{}", std::process::id()));
             if fs::create_dir(&directory).is_err() {
                 continue;
             }

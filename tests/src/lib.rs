@@ -6,6 +6,8 @@
 
 mod actor;
 pub mod freezer;
+pub mod fuse;
+pub mod mutator;
 pub mod random;
 mod segment;
 pub mod soak;

@@ -4,6 +4,7 @@
 //! and with a smaller count by a test in `tests/faults/`, through [`check`]. To add a part: a module
 //! beside the others, and its `PART` in [`PARTS`].
 
+pub mod mutations;
 pub mod watchdog_kills;
 pub mod worker_kills;
 
@@ -14,7 +15,7 @@ use std::time::Instant;
 use crate::random::Random;
 
 /// Every part, in the order of the table.
-pub const PARTS: &[Part] = &[watchdog_kills::PART, worker_kills::PART];
+pub const PARTS: &[Part] = &[mutations::PART, watchdog_kills::PART, worker_kills::PART];
 
 /// One kind of fault, injected many times.
 #[derive(Clone, Copy, Debug)]

@@ -116,7 +116,7 @@ impl Watchdog {
     /// # Panics
     /// Where it does not end.
     pub fn last_words(&mut self) -> (ExitStatus, String) {
-        let status = until("the watchdog ends by itself", || self.child.try_wait().unwrap());
+        let status = self.wait();
         // Ends when the reader has come to the end of the dead process's pipe.
         self.seen.extend(self.log.iter());
         let lines: Vec<&str> = self.seen.iter().filter_map(Value::as_str).collect();
@@ -142,6 +142,20 @@ impl Watchdog {
     pub fn events(&mut self) -> &[Value] {
         self.seen.extend(self.log.try_iter());
         &self.seen
+    }
+
+    /// The events that have come since the last call, forgotten with it: for runs that last.
+    pub fn take_events(&mut self) -> Vec<Value> {
+        self.seen.extend(self.log.try_iter());
+        std::mem::take(&mut self.seen)
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     /// Sends it a signal.
@@ -173,9 +187,9 @@ impl Watchdog {
     /// Waits until it has ended by itself.
     ///
     /// # Panics
-    /// Where the kernel refuses.
+    /// Where it does not.
     pub fn wait(&mut self) -> ExitStatus {
-        self.child.wait().unwrap()
+        until("the watchdog ends by itself", || self.has_ended())
     }
 }
 

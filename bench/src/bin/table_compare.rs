@@ -1,8 +1,10 @@
 //! Times the table beside its contenders and prints the tables of
 //! `bench/TABLE.md`.
 //!
-//!     cargo run --profile bench -p hangwatch-bench --bin table_compare -- \
-//!         [--huge] [--turns N] [--least] [--only TEXT]... [SIZE...]
+//! ```text
+//! cargo run --profile bench -p hangwatch-bench --bin table_compare -- \
+//!     [--huge] [--turns N] [--least] [--only TEXT]... [SIZE...]
+//! ```
 //!
 //! Sizes are numbers of timers, 100 to 1,000,000 by default; `--huge` adds ten
 //! million. The contenders take turns; the medians over the turns are printed,

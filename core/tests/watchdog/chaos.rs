@@ -102,7 +102,7 @@ pub(crate) fn layout(bytes: &[u8]) {
         lane_scopes: lane_scopes % 4 + 2,
     };
     if let Ok(layout) = wild.check() {
-        assert!(layout.lane_at(wild.lanes - 1) + layout.lane_stride() == layout.words());
+        assert!(layout.back_at(wild.lanes - 1) + layout.back_stride() <= layout.words());
     }
     let size = tame.check().expect("it is within bounds").words();
     let words: Vec<AtomicU64> = (0..size).map(|_| AtomicU64::new(0)).collect();
@@ -242,12 +242,17 @@ pub(crate) fn others_are_served(bytes: &[u8]) {
     let mut hung = world.worker(1);
     let mut liars: Vec<Worker<'_>> = (2..=5).map(|pid| world.worker(pid)).collect();
     let deadline = hung.acquire(0, 2_000 * MS);
-    let first = world.segment.layout().lane_at(1);
+    // Everything of the other lanes: their fronts, and their backs behind lane 0's.
+    let layout = *world.segment.layout();
+    let lanes = world.segment.geometry().lanes;
+    let fronts = layout.front_at(1)..layout.front_at(lanes);
+    let backs = layout.back_at(1)..layout.back_at(lanes);
+    let wild: Vec<usize> = fronts.chain(backs).collect();
     while !bytes.0.is_empty() && world.now().plus(2 * HORIZON) < deadline {
         for _ in 0..bytes.byte() {
             let claim = bytes.claim(world.now());
-            words[first + bytes.below(words.len() - first)].store(claim, Ordering::Relaxed);
-            let owner = world.segment.layout().lane_at(bytes.below(7) as u32 + 1);
+            words[wild[bytes.below(wild.len())]].store(claim, Ordering::Relaxed);
+            let owner = layout.front_at(bytes.below(7) as u32 + 1);
             let claim = bytes.claim(world.now());
             words[owner + bytes.below(8)].store(claim, Ordering::Relaxed);
         }

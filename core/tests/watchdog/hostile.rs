@@ -82,7 +82,7 @@ fn an_owner_word_of_no_state_quarantines_its_lane_and_the_others_are_served() {
     liar.acquire(1, 4 * SECOND);
     let deadline = hung.acquire(0, 5 * SECOND);
     world.serve_for(SECOND);
-    let at = world.segment.layout().lane_at(liar.lane);
+    let at = world.segment.layout().front_at(liar.lane);
     assert_eq!(OwnerWord(words[at].load(Ordering::Relaxed)), liar.owner);
     words[at].store(u64::MAX, Ordering::Relaxed);
     world.serve_for(10 * SECOND);

@@ -100,7 +100,9 @@ impl Workers {
         let lanes = stage.lanes_in_use().into_iter();
         let words = lanes.map(|lane| (lane, timer_words(stage, lane))).collect();
         let mut toilers = vec![stage.actor(), stage.actor()];
-        toilers.iter_mut().for_each(|toiler| drop(toiler.tell("toil 1")));
+        for toiler in &mut toilers {
+            drop(toiler.tell("toil 1"));
+        }
         Workers { toilers, waiting, words, hung: Vec::new(), hangs: 0, leavers: 0 }
     }
 

@@ -18,6 +18,13 @@ fn is_long_stall(event: &Value) -> bool {
     event["event"] == "stalled" && event["late_ms"].as_f64().unwrap() > LONG_MS
 }
 
+/// The watchdog has looked at everything since: it has found and reaped one who hangs from now on.
+fn has_looked(stage: &Stage, watchdog: &mut Watchdog) {
+    let mut probe = stage.actor();
+    probe.tell("expires probe 30");
+    assert_eq!(watchdog.expiry_of(probe.pid())["outcome"], "reaped");
+}
+
 /// What makes a set of processes stand still.
 enum Means {
     Signals,
@@ -67,6 +74,7 @@ fn check_machine_stall(test: &str, mut means: Means) {
     let stalled = watchdog.event(is_long_stall);
     println!("{test}: {stalled}");
     assert!(stalled["message"].as_str().unwrap().contains("got the time back"), "it says why");
+    has_looked(&stage, &mut watchdog);
     assert_eq!(fine.tell("release fine"), "InTime", "nobody is killed for a stall");
     assert_eq!(late.tell("release late"), "InTime", "nobody is killed for a stall");
     let expiry = watchdog.expiry_of(hung.pid());
@@ -109,6 +117,7 @@ fn a_successor_honours_the_credit_of_a_stall() {
     means.go_on(&first, &[&mut hung, &mut fine]);
     assert_eq!(first.wait().signal(), Some(9), "killed at its credit");
     let mut second = stage.watchdog(&[]);
+    has_looked(&stage, &mut second);
     assert_eq!(fine.tell("release fine"), "InTime");
     let expiry = second.expiry_of(hung.pid());
     assert!(expiry["deadline_ns"].as_u64().unwrap() > resumed_at_ns, "{expiry}");
@@ -137,15 +146,14 @@ fn a_watchdog_that_stood_still_holds_nobody_up_and_kills_nobody_for_it() {
     watchdog.signal(Signal::CONT);
     let stalled = watchdog.event(is_long_stall);
     println!("{pairs} pairs meanwhile; {stalled}");
+    has_looked(&stage, &mut watchdog);
     assert_eq!(fine.tell("release fine"), "InTime", "overdue by the watchdog's own fault only");
     let toiled: u64 = busy.tell("rest").parse().unwrap();
     assert_eq!(watchdog.expiry_of(hung.pid())["outcome"], "reaped");
     assert_eq!(hung.wait().signal(), Some(9));
     assert!(busy.end().success() && fine.end().success());
-    hangwatch_tests::until("all lanes come back", || {
-        stage.lanes_in_use().is_empty().then_some(())
-    });
+    hangwatch_tests::until("all lanes come back", || stage.lanes_in_use().is_empty().then_some(()));
     let counts = stage.counts();
-    assert_eq!(counts.acquired, pairs + toiled + 2);
-    assert_eq!((counts.released(), counts.condemned), (pairs + toiled + 1, 1), "none is missing");
+    assert_eq!(counts.acquired, pairs + toiled + 3);
+    assert_eq!((counts.released(), counts.condemned), (pairs + toiled + 1, 2), "none is missing");
 }

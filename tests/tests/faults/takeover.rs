@@ -125,8 +125,8 @@ fn another_layout_version_is_refused_and_the_old_watchdog_unharmed() {
     let mut old = stage.watchdog(&[]);
     let (mut hung, mut fine) = (stage.actor(), stage.actor());
     fine.tell("expires fine 3600000");
-    let file = std::fs::OpenOptions::new().write(true).open(stage.path()).unwrap();
-    file.write_all_at(&(LAYOUT_VERSION + 1).to_ne_bytes(), VERSION_AT).unwrap();
+    let bytes = std::fs::OpenOptions::new().write(true).open(stage.path()).unwrap();
+    bytes.write_all_at(&(LAYOUT_VERSION + 1).to_ne_bytes(), VERSION_AT).unwrap();
     for options in [&[][..], &["--standby"]] {
         let (status, said) = Watchdog::start_only(stage.name(), options, &[]).last_words();
         assert_eq!(status.code(), Some(125), "{said}");
@@ -140,5 +140,5 @@ fn another_layout_version_is_refused_and_the_old_watchdog_unharmed() {
     assert_eq!(fine.tell("release fine"), "InTime");
     assert!(old.end().success());
     // Its name is given back as it was found.
-    file.write_all_at(&LAYOUT_VERSION.to_ne_bytes(), VERSION_AT).unwrap();
+    bytes.write_all_at(&LAYOUT_VERSION.to_ne_bytes(), VERSION_AT).unwrap();
 }

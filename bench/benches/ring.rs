@@ -1,0 +1,76 @@
+//! Draining the rings and applying what they say, per record, every check included.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use hangwatch_bench::stage::{Stage, default_lanes};
+use hangwatch_core::record::{Operation, Place};
+
+fn ring(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("ring");
+    group.throughput(Throughput::Elements(1));
+    let mut stage = Stage::new(default_lanes(64));
+    for records in [16, 256] {
+        group.bench_function(format!("drain and apply, quiet, {records} a lane"), |bencher| {
+            bencher.iter_custom(|count| {
+                let (mut took, mut drained) = (Duration::ZERO, 0);
+                while drained < count {
+                    let (time, records) = stage.time_drain(records);
+                    (took, drained) = (took + time, drained + records as u64);
+                }
+                scaled(took, count, drained)
+            });
+        });
+    }
+    let producer = LiveProducer::start(&mut stage);
+    group.bench_function("drain and apply, a producer live", |bencher| {
+        bencher.iter_custom(|count| {
+            let (start, mut drained) = (Instant::now(), 0);
+            while drained < count {
+                drained += stage.drain_and_apply() as u64;
+            }
+            scaled(start.elapsed(), count, drained)
+        });
+    });
+    drop(producer);
+    group.finish();
+}
+
+/// The time of `count` of the `drained` records.
+#[expect(clippy::cast_precision_loss, reason = "counts of some million")]
+fn scaled(took: Duration, count: u64, drained: u64) -> Duration {
+    took.mul_f64(count as f64 / drained as f64)
+}
+
+/// Writes records to lane 0 as fast as it can, on a thread of its own.
+struct LiveProducer {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl LiveProducer {
+    fn start(stage: &mut Stage) -> LiveProducer {
+        let (mut writer, stop) = (stage.take_writer(), Arc::new(AtomicBool::new(false)));
+        let told = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            while !told.load(Ordering::Relaxed) {
+                for timer in 0..64 {
+                    writer.write(Operation::Acquire, Place::Own, timer, [1, 2, 1]);
+                }
+            }
+        });
+        LiveProducer { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for LiveProducer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().map(std::thread::JoinHandle::join);
+    }
+}
+
+criterion_group!(benches, ring);
+criterion_main!(benches);

@@ -1,0 +1,109 @@
+//! Worker processes of a bench: the bench's own program, started again with a role.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use hangwatch::{Worker, WorkerOptions};
+
+/// The first argument of a process that plays a role.
+const ROLE: &str = "--bench-role";
+
+/// Plays the role this process was started for, if any; then it does not return. Call it first in
+/// `main`.
+///
+/// # Errors
+/// What stops it from playing.
+pub fn play_role() -> Result<(), Box<dyn std::error::Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [ROLE, "hang", segment, after_ns] => {
+            let worker = Worker::attach(segment)?;
+            hang(worker, after_ns.parse()?)
+        }
+        [ROLE, "idle", segment, lanes] => idle(segment, lanes.parse()?),
+        [ROLE, "wait"] => rest(),
+        _ => Ok(()),
+    }
+}
+
+fn rest() -> ! {
+    println!("ready");
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Attaches, is admitted, then begins a scope that does not end.
+fn hang(worker: Worker, after_ns: u64) -> ! {
+    let scope = worker.scope("hang").expect("a name");
+    // The deadline of a lane that is not admitted yet is enforced when it is: not what is timed.
+    std::thread::sleep(Duration::from_millis(20));
+    let guard = scope.expires(Duration::from_nanos(after_ns)).expect("a free timer");
+    std::mem::forget(guard);
+    rest()
+}
+
+/// Takes `lanes` lanes, one a thread, each with a timer that is due in an hour.
+fn idle(segment: &str, lanes: usize) -> ! {
+    let worker = WorkerOptions::new().attach(segment).expect("a lane");
+    let scope = worker.scope("idle").expect("a name");
+    let (attached, all) = std::sync::mpsc::channel();
+    for _ in 0..lanes {
+        let attached = attached.clone();
+        let body = move || {
+            let _guard = scope.expires(Duration::from_hours(1)).expect("a free lane");
+            attached.send(()).expect("the main thread waits");
+            loop {
+                std::thread::park();
+            }
+        };
+        std::thread::Builder::new().stack_size(64 << 10).spawn(body).expect("a thread");
+    }
+    assert_eq!(all.iter().take(lanes).count(), lanes);
+    rest()
+}
+
+/// A process in a role, killed when dropped.
+pub struct Player(Child);
+
+impl Player {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn start(role: &[&str]) -> std::io::Result<Player> {
+        let child = Command::new(std::env::current_exe()?)
+            .arg(ROLE)
+            .args(role)
+            .stdout(Stdio::piped())
+            .spawn()?;
+        Ok(Player(child))
+    }
+
+    /// Waits until it says that it is ready.
+    ///
+    /// # Panics
+    /// Where it does not say so.
+    pub fn ready(&mut self) {
+        let mut line = String::new();
+        let stdout = self.0.stdout.as_mut().expect("it is piped");
+        BufReader::new(stdout).read_line(&mut line).expect("it says something");
+        assert_eq!(line, "ready\n");
+    }
+
+    /// Its pid.
+    ///
+    /// # Panics
+    /// Never: a child has one.
+    pub fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.0)
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
