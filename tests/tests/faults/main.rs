@@ -1,9 +1,12 @@
 //! Faults, injected into real processes: nothing lost, nobody wrongly killed.
 //!
+//! * `abuse`: workers that do what they please with the segment, and themselves
 //! * `files`: the segment's file full, cut short, removed
 //! * `held`: workers stopped, traced, frozen
 //! * `hostile`: memory that lies
 //! * `main_job`: the main job end to end, through the binary
+//! * `namespaces`: workers in other PID namespaces
+//! * `recycled_pids`: another process has a dead worker's pid
 //! * `stalls`: time that stood still
 //! * `storm`: every worker expires at once
 //! * `stubborn`: workers that do not die
@@ -11,10 +14,13 @@
 //! * `watchdog_kills`: the watchdog killed anywhere, and a successor
 //! * `worker_kills`: workers killed anywhere
 
+mod abuse;
 mod files;
 mod held;
 mod hostile;
 mod main_job;
+mod namespaces;
+mod recycled_pids;
 mod stalls;
 mod storm;
 mod stubborn;
