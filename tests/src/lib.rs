@@ -10,6 +10,7 @@ pub mod fuse;
 pub mod mutator;
 pub mod namespace;
 pub mod newcomer;
+pub mod race;
 pub mod random;
 mod segment;
 pub mod soak;

@@ -14,6 +14,7 @@
 //! toil COUNT | rest         so many threads acquire and release, and end, and others follow, until
 //!                            told to rest: how many acquires there were
 //! churn SEED                 acquires and releases of every kind, at random, for ever (no answer)
+//! race COUNT SEED            releases about the time of their deadlines: how they ended
 //! lanes COUNT MS             so many threads, each with a lane and an armed guard, all kept
 //! fork                       a forked child attaches, acquires, releases and exits: its result
 //! closefds                   closes every descriptor from 3 on
@@ -41,6 +42,7 @@ use hangwatch::sys::process::{State, state};
 use hangwatch::{Guard, Heartbeat, Signal, Worker};
 use hangwatch_tests::namespace::{Proc, run_below};
 use hangwatch_tests::newcomer::sibling;
+use hangwatch_tests::race::{Asks, race};
 use hangwatch_tests::random::Random;
 use hangwatch_tests::toil::Toil;
 use rustix::process::set_parent_process_death_signal;
@@ -167,6 +169,10 @@ impl Actor {
             }
             ["pairs", count] => pairs(self.worker()?, count.parse()?),
             ["churn", seed] => churn(self.worker()?, &mut Random::new(seed.parse()?)),
+            ["race", count, seed] => {
+                let mut random = Random::new(seed.parse()?);
+                Ok(race(self.worker()?, &mut random, count.parse()?, Asks::Reports)?.to_string())
+            }
             ["toil", threads] => {
                 self.toil = Some(Toil::start(self.worker()?, threads.parse()?));
                 Ok(String::new())

@@ -6,6 +6,7 @@
 //! * `hostile`: memory that lies
 //! * `main_job`: the main job end to end, through the binary
 //! * `namespaces`: workers in other PID namespaces
+//! * `races`: releases against expiry
 //! * `recycled_pids`: another process has a dead worker's pid
 //! * `stalls`: time that stood still
 //! * `storm`: every worker expires at once
@@ -20,6 +21,7 @@ mod held;
 mod hostile;
 mod main_job;
 mod namespaces;
+mod races;
 mod recycled_pids;
 mod stalls;
 mod storm;
