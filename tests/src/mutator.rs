@@ -35,10 +35,11 @@ impl Mutator {
     /// Where the file cannot be opened.
     pub fn of_all(stage: &Stage, pids: Vec<u32>, random: Random) -> Mutator {
         let layout = *stage.segment.words().layout();
-        let (lanes, words) = (layout.lane_at(0) as u64, layout.words() as u64);
-        // The header is small beside the lanes, and meant as often.
-        let header = FIXED_WORDS..512;
-        let ranges = vec![header, FIXED_WORDS..lanes, lanes..words, lanes..words];
+        let (fronts, backs) = (layout.front_at(0) as u64, layout.back_at(0) as u64);
+        let (names, end) = (layout.names_at() as u64, layout.words() as u64);
+        // Header and fronts are small beside the rest, and meant as often.
+        let ranges =
+            vec![FIXED_WORDS..names, names..fronts, fronts..backs, fronts..backs, backs..end];
         Mutator::of(stage, ranges, pids, random)
     }
 
@@ -48,11 +49,13 @@ impl Mutator {
     /// Where the file cannot be opened.
     pub fn of_lanes(stage: &Stage, lanes: &[u32], pids: Vec<u32>, random: Random) -> Mutator {
         let layout = *stage.segment.words().layout();
-        let range = |lane: &u32| {
-            let at = layout.lane_at(*lane) as u64;
-            at..at + layout.lane_stride() as u64
+        let parts = |lane: &u32| {
+            let (front, back) = (layout.front_at(*lane) as u64, layout.back_at(*lane) as u64);
+            let (front_words, back_words) =
+                (layout.front_stride() as u64, layout.back_stride() as u64);
+            [front..front + front_words, back..back + back_words]
         };
-        Mutator::of(stage, lanes.iter().map(range).collect(), pids, random)
+        Mutator::of(stage, lanes.iter().flat_map(parts).collect(), pids, random)
     }
 
     fn of(stage: &Stage, ranges: Vec<Range<u64>>, pids: Vec<u32>, random: Random) -> Mutator {
@@ -67,13 +70,6 @@ impl Mutator {
     pub fn write(&mut self, words: u64) {
         for _ in 0..words {
             let range = self.random.pick(&self.ranges).clone();
-            // A lane's first words, owner and timers, matter most.
-            let range = if self.random.one_in(2) {
-                let from = self.random.within(range.clone()) & !511;
-                from.max(range.start)..(from + 80).min(range.end)
-            } else {
-                range
-            };
             let at = self.random.within(range);
             let word = self.word();
             self.file.write_all_at(&word.to_ne_bytes(), at * 8).unwrap();
@@ -102,7 +98,7 @@ impl Mutator {
                 OwnerWord::new(*random.pick(&states), any as u32, pid).0
             }
             6 => {
-                let place = if any % 2 == 0 { Place::Own } else { Place::Foreign };
+                let place = if any.is_multiple_of(2) { Place::Own } else { Place::Foreign };
                 let timer = (any >> 32) as u16 % 16;
                 Stamp::new(any % 512, Operation::Acquire, timer).with_place(place).0
             }
