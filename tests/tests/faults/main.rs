@@ -1,5 +1,6 @@
 //! Faults, injected into real processes: nothing lost, nobody wrongly killed.
 //!
+//! * `clocks`: the wall clock stepped, the counter's calibration wrong
 //! * `files`: the segment's file full, cut short, removed
 //! * `hostile`: memory that lies
 //! * `main_job`: the main job end to end, through the binary
@@ -10,6 +11,7 @@
 //! * `watchdog_kills`: the watchdog killed anywhere, and a successor
 //! * `worker_kills`: workers killed anywhere
 
+mod clocks;
 mod files;
 mod hostile;
 mod main_job;
