@@ -4,6 +4,7 @@
 //! * `files`: the segment's file full, cut short, removed
 //! * `hostile`: memory that lies
 //! * `main_job`: the main job end to end, through the binary
+//! * `protection`: panics, refused protections, warnings
 //! * `stalls`: time that stood still
 //! * `storm`: every worker expires at once
 //! * `stubborn`: workers that do not die
@@ -15,6 +16,7 @@ mod clocks;
 mod files;
 mod hostile;
 mod main_job;
+mod protection;
 mod stalls;
 mod storm;
 mod stubborn;
