@@ -4,6 +4,7 @@
 //! * `files`: the segment's file full, cut short, removed
 //! * `hostile`: memory that lies
 //! * `main_job`: the main job end to end, through the binary
+//! * `promises`: what the security page names
 //! * `protection`: panics, refused protections, warnings
 //! * `stalls`: time that stood still
 //! * `storm`: every worker expires at once
@@ -16,6 +17,7 @@ mod clocks;
 mod files;
 mod hostile;
 mod main_job;
+mod promises;
 mod protection;
 mod stalls;
 mod storm;
