@@ -14,6 +14,9 @@ pub const RENEW_NS: u64 = 500_000_000;
 pub const VALID_NS: u64 = 1_000_000_000;
 /// A calibration older than this is stale, ns: the watchdog is gone or stopped.
 pub const STALE_NS: u64 = 3_000_000_000;
+/// A calibration younger than this is not used yet, ns. A rate is proved by the time that has passed
+/// since: at this age, one that is off by more than 0.04 % is off by more than [`TOLERANCE_NS`].
+pub const RIPE_NS: u64 = 10_000_000;
 /// How far a calibration may be from the system clock before a worker refuses it, ns.
 pub const TOLERANCE_NS: u64 = 4_000;
 
@@ -94,10 +97,17 @@ impl Calibration {
             .map_or(u64::MAX, |counts| u64::try_from(counts).unwrap_or(u64::MAX).max(1))
     }
 
-    /// Whether this calibration tells the right time: `counter` and `now` were read together.
+    /// When this calibration can first be checked, where that is still to come.
+    pub fn ripens_after(&self, now: Nanos) -> Option<Nanos> {
+        let ripe_at = self.at.plus(RIPE_NS);
+        (self.multiplier != 0 && self.at <= now && now < ripe_at).then_some(ripe_at)
+    }
+
+    /// Whether this calibration tells the right time, and has done so for long enough to tell its
+    /// rate: `counter` and `now` were read together.
     pub fn holds_at(&self, counter: u64, now: Nanos) -> bool {
         self.multiplier != 0
-            && self.at <= now
+            && self.at.plus(RIPE_NS) <= now
             && now.since(self.at) <= STALE_NS
             && counter >= self.counter
             && self.time(counter).0.abs_diff(now.0) <= TOLERANCE_NS
@@ -151,10 +161,16 @@ mod tests {
     #[test]
     fn stale_absurd_and_absent_calibrations_do_not_hold() {
         let good = Calibration { counter: 1000, at: Nanos(1000), multiplier: 1 << SHIFT };
-        assert!(good.holds_at(2000, Nanos(2000)));
+        let ripe = 1000 + RIPE_NS;
+        assert!(good.holds_at(ripe, Nanos(ripe)));
+        assert_eq!(good.ripens_after(Nanos(ripe)), None);
+        assert!(!good.holds_at(ripe - 1, Nanos(ripe - 1)), "too young to tell");
+        assert_eq!(good.ripens_after(Nanos(ripe - 1)), Some(Nanos(ripe)));
+        let slow = Calibration { multiplier: (1 << SHIFT) - (1 << (SHIFT - 11)), ..good };
+        assert!(!slow.holds_at(ripe, Nanos(ripe)), "0.05 % slow");
         assert!(!good.holds_at(1000 + STALE_NS + 1, Nanos(1000 + STALE_NS + 1)), "stale");
-        assert!(!good.holds_at(2000, Nanos(2000 + TOLERANCE_NS + 1)), "wrong rate");
-        assert!(!good.holds_at(999, Nanos(2000)), "the counter ran backwards");
+        assert!(!good.holds_at(ripe, Nanos(ripe + TOLERANCE_NS + 1)), "wrong rate");
+        assert!(!good.holds_at(999, Nanos(ripe)), "the counter ran backwards");
         assert!(!Calibration::default().holds_at(5, Nanos(5)), "absent");
         let absurd = Calibration { counter: u64::MAX, at: Nanos(u64::MAX), multiplier: u64::MAX };
         assert!(!absurd.holds_at(5, Nanos(5)));

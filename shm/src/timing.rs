@@ -102,9 +102,96 @@ impl Timing {
                 return now;
             }
         }
-        // Absent, stale or absurd: the system clock until the next try.
+        // Absent, stale, absurd or too young to tell: the system clock until the next try.
         self.valid_counts = 0;
-        self.retry_at = now.plus(VALID_NS);
+        let ripe_at = segment.calibration().and_then(|made| made.ripens_after(now));
+        self.retry_at = ripe_at.unwrap_or(now.plus(VALID_NS));
         now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use hangwatch_core::calibration::{RIPE_NS, STALE_NS};
+    use hangwatch_core::layout::Geometry;
+    use hangwatch_core::segment::Fixed;
+
+    use super::*;
+
+    /// One second in counts and multiplier, measured here.
+    fn true_calibration(age_ns: u64) -> Calibration {
+        let first = clock::sample_pair();
+        while clock::monotonic_ns() < first.monotonic_ns + 20_000_000 {}
+        let last = clock::sample_pair();
+        let pair = |sample: clock::CounterSample| (sample.counter, Nanos(sample.monotonic_ns));
+        let made = Calibration::between(pair(first), pair(last)).unwrap();
+        Calibration {
+            counter: made.counter - made.counts(age_ns),
+            at: Nanos(made.at.0 - age_ns),
+            ..made
+        }
+    }
+
+    /// A clock over a segment with `published` in its header tells the time of the system; whether it
+    /// has gone by what was published.
+    fn uses(published: Option<Calibration>) -> bool {
+        let fixed = Fixed {
+            geometry: Geometry { lanes: 1, ..Geometry::default() },
+            compatible_features: 0,
+            incompatible_features: 0,
+            boot_id: [1, 2],
+            time_namespace: 3,
+            incarnation: 4,
+            horizon_ns: 100_000_000,
+            created_at: Nanos(5),
+        };
+        let words: Vec<AtomicU64> =
+            (0..fixed.geometry.check().unwrap().words()).map(|_| AtomicU64::new(0)).collect();
+        let segment = Segment::format(&words, fixed).unwrap();
+        if let Some(published) = published {
+            segment.publish_calibration(published);
+        }
+        let mut timing = Timing::new(ClockKind::Counter);
+        let until = clock::monotonic_ns() + 30_000_000;
+        loop {
+            let before = clock::monotonic_ns();
+            let now = timing.now(&segment).0;
+            let after = clock::monotonic_ns();
+            let window = before - 2 * TOLERANCE_NS..=after + 2 * TOLERANCE_NS;
+            assert!(window.contains(&now), "{published:?}: {now} is not within {window:?}");
+            if after > until {
+                return timing.valid_counts > 0;
+            }
+        }
+    }
+
+    #[test]
+    fn a_calibration_is_used_if_and_only_if_it_tells_the_time() {
+        if !clock::counter_is_system_clock() {
+            println!("skipped: the kernel does not keep time by the counter here");
+            return;
+        }
+        let good = true_calibration(2 * RIPE_NS);
+        assert!(uses(Some(good)));
+        assert!(uses(Some(true_calibration(0))), "used once it is ripe");
+        assert!(!uses(None), "absent");
+        assert!(!uses(Some(Calibration::default())), "withdrawn");
+        assert!(!uses(Some(true_calibration(STALE_NS + 1_000_000_000))), "stale");
+        let counter = clock::counter();
+        let at = Nanos(clock::monotonic_ns());
+        for multiplier in [1, good.multiplier / 1000, good.multiplier * 2, u64::MAX] {
+            let made = Calibration { counter, at, multiplier };
+            assert!(!uses(Some(made)), "right now, but of an absurd rate: {made:?}");
+        }
+        for absurd in [
+            Calibration { counter: u64::MAX, ..good },
+            Calibration { at: Nanos(u64::MAX), ..good },
+            Calibration { at: Nanos(0), ..good },
+            Calibration { counter: 0, ..good },
+        ] {
+            assert!(!uses(Some(absurd)), "{absurd:?}");
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::until;
 use crate::watchdog::program;
 
 /// A running worker. What it understands stands in `src/bin/worker.rs`.
@@ -84,11 +85,29 @@ impl Actor {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits for its end.
+    /// How it ended, if it has.
     ///
     /// # Panics
     /// Where the kernel refuses.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// Where it does not end.
     pub fn wait(&mut self) -> ExitStatus {
+        until("the worker ends", || self.has_ended())
+    }
+
+    /// Kills it if it lives, and waits for its end.
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    pub fn wait_or_kill(&mut self) -> ExitStatus {
+        // It may have ended long ago.
+        let _ = self.child.kill();
         self.child.wait().unwrap()
     }
 

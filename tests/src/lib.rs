@@ -5,7 +5,13 @@
 //! sleeps to synchronise. Whatever a test started is gone when its stage is dropped.
 
 mod actor;
+pub mod freezer;
+pub mod fuse;
+pub mod mutator;
+pub mod random;
 mod segment;
+pub mod soak;
+pub mod toil;
 mod watchdog;
 
 use std::time::{Duration, Instant};

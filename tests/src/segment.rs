@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use hangwatch::{CreateOptions, Geometry, Observation, Segment};
+use hangwatch_core::lane::LaneState;
 use hangwatch_core::segment::Counter;
+use hangwatch_core::stats::Counts;
 
 use crate::{Actor, Watchdog};
 
@@ -68,6 +70,20 @@ impl Stage {
     /// One of the watchdog's counters.
     pub fn counter(&self, counter: Counter) -> u64 {
         self.segment.words().counter(counter).load(Ordering::Relaxed)
+    }
+
+    /// The lanes that are not free, also those on their way to or from a worker.
+    pub fn lanes_in_use(&self) -> Vec<u32> {
+        let words = self.segment.words();
+        let is_used = |lane: &u32| words.lane(*lane).owner().state() != Some(LaneState::Free);
+        (0..words.geometry().lanes).filter(is_used).collect()
+    }
+
+    /// The sum of all scopes' counts.
+    pub fn counts(&self) -> Counts {
+        let mut sum = Counts::default();
+        self.picture().scopes.iter().for_each(|scope| sum.add(&scope.counts));
+        sum
     }
 
     /// How many lanes somebody owns.

@@ -116,17 +116,46 @@ impl Watchdog {
     /// # Panics
     /// Where it does not end.
     pub fn last_words(&mut self) -> (ExitStatus, String) {
-        let status = until("the watchdog ends by itself", || self.child.try_wait().unwrap());
+        let status = self.wait();
         // Ends when the reader has come to the end of the dead process's pipe.
         self.seen.extend(self.log.iter());
         let lines: Vec<&str> = self.seen.iter().filter_map(Value::as_str).collect();
         (status, lines.join("\n"))
     }
 
+    /// How many descriptors it has open, and how many of those are pidfds.
+    ///
+    /// # Panics
+    /// Where it is dead.
+    pub fn descriptors(&self) -> (usize, usize) {
+        let dir = format!("/proc/{}/fd", self.pid().as_raw_pid());
+        let names: Vec<_> = std::fs::read_dir(dir)
+            .unwrap()
+            // One that was closed meanwhile has no name.
+            .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+            .collect();
+        let is_pidfd = |name: &&std::path::PathBuf| name.to_string_lossy().contains("pidfd");
+        (names.len(), names.iter().filter(is_pidfd).count())
+    }
+
     /// All events so far, and those that have come meanwhile.
     pub fn events(&mut self) -> &[Value] {
         self.seen.extend(self.log.try_iter());
         &self.seen
+    }
+
+    /// The events that have come since the last call, forgotten with it: for runs that last.
+    pub fn take_events(&mut self) -> Vec<Value> {
+        self.seen.extend(self.log.try_iter());
+        std::mem::take(&mut self.seen)
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Panics
+    /// Where the kernel refuses.
+    pub fn has_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     /// Sends it a signal.
@@ -158,9 +187,9 @@ impl Watchdog {
     /// Waits until it has ended by itself.
     ///
     /// # Panics
-    /// Where the kernel refuses.
+    /// Where it does not.
     pub fn wait(&mut self) -> ExitStatus {
-        self.child.wait().unwrap()
+        until("the watchdog ends by itself", || self.has_ended())
     }
 }
 

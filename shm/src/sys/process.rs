@@ -81,12 +81,28 @@ pub struct Image {
     stack: u64,
 }
 
-/// The program that the process runs now.
+/// The program that the process runs now. `None` if it is gone, or has given up
+/// its memory already and is about to be.
 ///
 /// # Errors
 /// Where `/proc` refuses.
 pub fn image(pid: Pid) -> io::Result<Option<Image>> {
-    Ok(read(pid, "stat")?.as_deref().and_then(parse_image))
+    if let image @ Some(_) = read(pid, "stat")?.as_deref().and_then(parse_image) {
+        return Ok(image);
+    }
+    // A first thread that has ended has no memory; the others have.
+    for task in task_dirs(pid)? {
+        match fs::read(task.join("stat")) {
+            Ok(stat) => {
+                if let image @ Some(_) = parse_image(&String::from_utf8_lossy(&stat)) {
+                    return Ok(image);
+                }
+            }
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 /// The name of the process's first thread, as the process chose it.
@@ -195,9 +211,11 @@ fn parse_state(stat: &str) -> Option<State> {
     Some(parse_letter(stat_fields(stat)?.next()?.chars().next()?))
 }
 
+/// What `stat` says of a program; `None` where there is no memory to hold one:
+/// its code then begins at 0 (at 1 where it may not be seen).
 fn parse_image(stat: &str) -> Option<Image> {
     let mut fields = stat_fields(stat)?;
-    let code = fields.nth(26 - 3)?.parse().ok()?;
+    let code = fields.nth(26 - 3)?.parse().ok().filter(|&code| code != 0)?;
     let stack = fields.nth(28 - 27)?.parse().ok()?;
     Some(Image { code, stack })
 }
@@ -305,6 +323,14 @@ mod tests {
         };
         assert_eq!(stat(111, 222), Some(Image { code: 111, stack: 222 }));
         assert_ne!(stat(111, 222), stat(111, 223));
+        assert_eq!(stat(0, 0), None, "no memory is no program");
+    }
+
+    #[test]
+    fn a_process_whose_first_thread_has_ended_runs_the_same_program() {
+        let child = fork_headless(|| ());
+        assert_eq!(image(child.pid()).unwrap(), image(getpid()).unwrap());
+        assert!(image(child.pid()).unwrap().is_some());
     }
 
     #[test]

@@ -11,11 +11,15 @@
 //! acquire NAME MS | drop NAME   keyed
 //! beat NAME MS | kick NAME   a heartbeat
 //! pairs COUNT                so many acquires and releases, as fast as it goes
+//! toil COUNT | rest         so many threads acquire and release, and end, and others follow, until
+//!                            told to rest: how many acquires there were
+//! churn SEED                 acquires and releases of every kind, at random, for ever (no answer)
 //! lanes COUNT MS             so many threads, each with a lane and an armed guard, all kept
 //! fork                       a forked child attaches, acquires, releases and exits: its result
 //! closefds                   closes every descriptor from 3 on
 //! reopen                     opens and closes the segment's file
 //! exec                       execs `sleep 600` (no answer: it is somebody else then)
+//! look PATH                  asks for a file's attributes
 //! ignore N                   ignores a signal
 //! exit                       exits without releasing anything
 //! ```
@@ -28,6 +32,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use hangwatch::{Guard, Heartbeat, Signal, Worker};
+use hangwatch_tests::random::Random;
+use hangwatch_tests::toil::Toil;
+use rustix::process::set_parent_process_death_signal;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -36,9 +43,12 @@ struct Actor {
     worker: Option<Worker>,
     guards: HashMap<String, Guard>,
     beats: HashMap<String, Heartbeat>,
+    toil: Option<Toil>,
 }
 
 fn main() {
+    // Were the test to die, nobody would be left behind.
+    set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).expect("the kernel can");
     let mut actor = Actor::default();
     for line in stdin().lock().lines().map_while(Result::ok) {
         let words: Vec<&str> = line.split(' ').collect();
@@ -107,6 +117,12 @@ impl Actor {
                 Ok(String::new())
             }
             ["pairs", count] => pairs(self.worker()?, count.parse()?),
+            ["churn", seed] => churn(self.worker()?, &mut Random::new(seed.parse()?)),
+            ["toil", threads] => {
+                self.toil = Some(Toil::start(self.worker()?, threads.parse()?));
+                Ok(String::new())
+            }
+            ["rest"] => Ok(self.toil.take().ok_or("nobody toils")?.rest()?.to_string()),
             ["lanes", count, time] => self.lanes(count.parse()?, ms(time)?),
             ["ignore", number] => {
                 // SAFETY: SIG_IGN runs no code.
@@ -130,6 +146,7 @@ impl Actor {
                 let bytes = std::fs::read(format!("/dev/shm/hangwatch.{name}"))?;
                 Ok(bytes.len().to_string())
             }
+            ["look", path] => Ok(std::fs::metadata(path)?.len().to_string()),
             ["exec"] => Err(Command::new("sleep").arg("600").exec().into()),
             ["exit"] => std::process::exit(0),
             _ => Err("unknown order".into()),
@@ -169,6 +186,40 @@ fn pairs(worker: Worker, count: u64) -> Result<String, Failure> {
         drop(scope.expires(Duration::from_secs(30))?);
     }
     Ok(count.to_string())
+}
+
+/// One thread of this process at a time, each with a lane of its own.
+fn churn(worker: Worker, random: &mut Random) -> Result<String, Failure> {
+    const LONG: Duration = Duration::from_hours(1);
+    let joined = "no thread of the churn panics";
+    loop {
+        match random.within(0..8) {
+            0 => std::thread::spawn(move || worker.expires("visit", LONG).map(drop))
+                .join()
+                .expect(joined)?,
+            1 => drop(
+                std::thread::spawn(move || worker.expires("left", LONG)).join().expect(joined)?,
+            ),
+            2 => {
+                let guard = worker.expires("moved", LONG)?;
+                std::thread::spawn(move || drop(guard)).join().expect(joined);
+            }
+            3 => {
+                worker.acquire("key", LONG)?;
+                worker.acquire("key", LONG)?;
+                worker.release("key")?;
+            }
+            4 => {
+                let beat = worker.heartbeat("beat", LONG)?;
+                (0..random.within(1..8)).try_for_each(|_| beat.kick())?;
+            }
+            depth => {
+                let guards: Result<Vec<_>, _> =
+                    (0..depth).map(|_| worker.expires("nested", LONG)).collect();
+                drop(guards?);
+            }
+        }
+    }
 }
 
 /// What a forked child sees: inert guards, lanes of its own.

@@ -1,7 +1,21 @@
 //! Faults, injected into real processes: nothing lost, nobody wrongly killed.
 //!
+//! * `files`: the segment's file full, cut short, removed
+//! * `hostile`: memory that lies
 //! * `main_job`: the main job end to end, through the binary
+//! * `stalls`: time that stood still
+//! * `storm`: every worker expires at once
+//! * `stubborn`: workers that do not die
 //! * `takeover`: one watchdog a segment, whatever becomes of it
+//! * `watchdog_kills`: the watchdog killed anywhere, and a successor
+//! * `worker_kills`: workers killed anywhere
 
+mod files;
+mod hostile;
 mod main_job;
+mod stalls;
+mod storm;
+mod stubborn;
 mod takeover;
+mod watchdog_kills;
+mod worker_kills;

@@ -184,7 +184,8 @@ impl Clerk {
     fn enrol(&mut self, process: hangwatch::sys::identity::Process) -> Option<Arc<Admitted>> {
         let image = hangwatch::sys::process::image(process.pid).ok().flatten();
         if let Some(known) = self.roster.find(process.identity) {
-            if known.image.is_none() || known.image == image {
+            // Without an image it is about to die, which its pidfd will tell.
+            if known.image.is_none() || image.is_none() || known.image == image {
                 return Some(known);
             }
             // It has exec'd since, and attached anew.

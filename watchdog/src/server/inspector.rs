@@ -61,14 +61,15 @@ fn runs_same_program(
     maps: impl Fn(Pid) -> std::io::Result<bool>,
 ) -> Option<bool> {
     let pid = worker.process.pid;
-    let image = process::image(pid).ok()?;
     let maps = maps(pid).ok()?;
+    // Asked after it: one about to die gives up its memory first, and maps nothing any more.
+    let image = process::image(pid).ok()??;
     // Asked last: what was read before was read of it.
     if worker.process.pidfd.is_dead() {
         return None;
     }
     // A program that attached anew after its exec has the segment mapped, and is another all the same.
-    let same_image = worker.image.is_none() || image == worker.image;
+    let same_image = worker.image.is_none_or(|admitted| admitted == image);
     Some(maps && same_image)
 }
 
@@ -78,9 +79,12 @@ fn claimant(claim: &Claim, maps: impl Fn(Pid) -> std::io::Result<bool>) -> Admis
         return Admission::Unknown;
     };
     let maps = maps(pid);
+    // One about to die gives up its memory first, and maps nothing any more: its death will be seen.
+    let has_memory = process::image(pid).is_ok_and(|image| image.is_some());
     // Asked again: what was read was read of it, if it lives.
     match (claimed_process(claim), maps) {
-        (Claimed::Dead, _) | (Claimed::Alive, Ok(false)) => Admission::Gone,
+        (Claimed::Dead, _) => Admission::Gone,
+        (Claimed::Alive, Ok(false)) if has_memory => Admission::Gone,
         (Claimed::Alive, Ok(true)) => Admission::Unattestable,
         _ => Admission::Unknown,
     }
