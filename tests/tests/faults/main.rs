@@ -1,6 +1,7 @@
 //! Faults, injected into real processes: nothing lost, nobody wrongly killed.
 //!
 //! * `files`: the segment's file full, cut short, removed
+//! * `held`: workers stopped, traced, frozen
 //! * `hostile`: memory that lies
 //! * `main_job`: the main job end to end, through the binary
 //! * `stalls`: time that stood still
@@ -11,6 +12,7 @@
 //! * `worker_kills`: workers killed anywhere
 
 mod files;
+mod held;
 mod hostile;
 mod main_job;
 mod stalls;
