@@ -1,7 +1,7 @@
 //! Crash points: named places between two stores, at which a test makes the watchdog die.
 //!
 //! Nothing of it is there without the feature `crash-points`. Core knows no processes: with the
-//! feature, whoever runs it says once what passing a point does ([`install`]).
+//! feature, whoever runs it says once what passing a point does (`install`).
 
 /// Passes the point `name`. Costs nothing without the feature.
 #[cfg(not(feature = "crash-points"))]

@@ -7,12 +7,14 @@
 //! It asks no kernel. What it wants to know goes into [`Expiry::take_requests`]; the answers come
 //! back through [`Expiry::admit`] and [`Expiry::worker_gone`].
 
+mod seat;
+
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::atomic::{AtomicU64, Ordering, add_single_writer};
 use crate::crash;
-use crate::lane::{LaneState, OwnerWord, TimerDetail};
+use crate::lane::{LaneState, OwnerWord};
 use crate::news::News;
 use crate::policy::Policy;
 use crate::segment::{Counter, Segment};
@@ -21,6 +23,9 @@ use crate::table::{IDLE, Minima};
 use crate::tick::{Expired, Table};
 use crate::time::{Nanos, Units};
 use crate::timer::{Timer, TimerState, TimerWord};
+
+pub use seat::{Admission, ExpiredTimer, Request, WorkerId};
+use seat::{Phase, Seat};
 
 /// How soon a due timer whose lane's owner is not yet proved is looked at again, ns; later the longer
 /// the kernel has been asked.
@@ -31,89 +36,6 @@ const ASK_AGAIN_NS: u64 = 500_000_000;
 const RECYCLED_A_TICK: usize = 64;
 /// A word no timer that is looked at has: it names no state.
 const NOT_PUT_OFF: TimerWord = TimerWord::from_bits(u64::MAX);
-
-/// A process the watchdog has admitted: an index into the admitter's list, never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct WorkerId(pub u64);
-
-/// One timer that has expired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ExpiredTimer {
-    /// Its lane.
-    pub lane: u32,
-    /// Its index in the lane.
-    pub timer: u16,
-    /// Its word when it was found.
-    pub word: TimerWord,
-    /// Its details.
-    pub detail: TimerDetail,
-    /// Its deadline with every stall credited.
-    pub deadline: Nanos,
-}
-
-/// What the kernel said about a lane's owner.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// This process holds the lane's lock: signals may go to it.
-    Worker(WorkerId),
-    /// Its process is dead, or has exec'd into something else: the lane is recycled, nobody signalled.
-    Gone,
-    /// It lives where it cannot be proved; it is reported, never signalled.
-    Unattestable,
-    /// No answer yet; it is asked again.
-    Unknown,
-}
-
-/// What the watchdog is to find out or to tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
-    /// Ask the kernel who owns this lane.
-    Admit {
-        /// The lane.
-        lane: u32,
-        /// Its owner word.
-        owner: OwnerWord,
-    },
-    /// A lane lied and is quarantined.
-    Quarantined {
-        /// The lane.
-        lane: u32,
-    },
-    /// A timer expired whose owner cannot be proved: it is reported, nobody is signalled.
-    Unattestable(ExpiredTimer),
-    /// A timer has used the fraction of its allowance that `--warn-at` names.
-    Warning(ExpiredTimer),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Nobody's, or on its way: nothing is enforced.
-    Vacant,
-    /// Attached; the kernel has been asked at this time.
-    Asked(Nanos),
-    Admitted(WorkerId),
-    /// The kernel could not say, last asked at this time.
-    Unattestable(Nanos),
-    /// It lied; whether its owner lives was last asked at this time.
-    Quarantined(Nanos),
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Seat {
-    owner: OwnerWord,
-    phase: Phase,
-}
-
-impl Seat {
-    fn is_quarantined(&self) -> bool {
-        matches!(self.phase, Phase::Quarantined(_))
-    }
-
-    /// Whether its timers are of any interest.
-    fn is_taken(&self) -> bool {
-        !matches!(self.phase, Phase::Vacant | Phase::Quarantined(_))
-    }
-}
 
 /// The table over a segment.
 pub struct Expiry<'a> {

@@ -4,17 +4,19 @@
 //! an opener checks them once ([`Segment::open`]) and keeps a private copy ([`Fixed`]). The rest of
 //! the page changes: who may write which word stands at each accessor.
 
+mod fixed;
+mod watchdog;
+
 use crate::atomic::{AtomicU64, Ordering};
 use crate::lane::{Lane, LaneHeader};
-use crate::layout::{
-    FRONT_WORDS, Geometry, GeometryError, LAYOUT_VERSION, Layout, MAGIC, PAGE_WORDS,
-};
+use crate::layout::{FRONT_WORDS, Geometry, Layout, PAGE_WORDS};
 use crate::scope::{ScopeId, ScopeNames};
 use crate::stats::{STATS_WORDS, StatsWords};
-use crate::time::Nanos;
 
-const FIXED_WORDS: usize = 16;
-const CHECKSUM: usize = 15;
+pub use fixed::{Fixed, FormatError};
+pub use watchdog::{BRAKE_RELEASE_ASKED, BRAKED, Counter, WatchdogWords};
+
+use fixed::FIXED_WORDS;
 
 const NEXT_WAKE: usize = 16;
 const LANES_USED: usize = 17;
@@ -28,129 +30,6 @@ const COUNTERS: usize = 112;
 pub(crate) const FOLD_STATE: usize = 144;
 pub(crate) const FOLD_LOG: usize = 145;
 const _: () = assert!(FOLD_LOG + STATS_WORDS <= PAGE_WORDS);
-
-/// The fixed part of a segment's header, copied to private memory and checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fixed {
-    /// The sizes.
-    pub geometry: Geometry,
-    /// Features an opener may ignore.
-    pub compatible_features: u64,
-    /// Features an opener must know, or refuse the segment. None exist yet.
-    pub incompatible_features: u64,
-    /// The boot the segment was made in; its monotonic times mean nothing in another.
-    pub boot_id: [u64; 2],
-    /// The inode of the time namespace it was made in: another has another monotonic clock.
-    pub time_namespace: u64,
-    /// A random number that tells this segment from any other of its name.
-    pub incarnation: u64,
-    /// The wake horizon: every tick comes no later than this, ns.
-    pub horizon_ns: u64,
-    /// When it was made, ns.
-    pub created_at: Nanos,
-}
-
-/// Why words are not a segment this program can use.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FormatError {
-    /// The magic number is missing.
-    #[error("it is not a hangwatch segment (no magic number)")]
-    NotASegment,
-    /// Another layout version.
-    #[error(
-        "its layout version is {found}, this program knows {LAYOUT_VERSION}: use the hangwatch it \
-         was made with, or end its users and make it anew"
-    )]
-    Version {
-        /// The version found.
-        found: u64,
-    },
-    /// A feature this program does not know.
-    #[error("it uses features this program does not know ({features:#x}): use a newer hangwatch")]
-    Features {
-        /// The unknown bits.
-        features: u64,
-    },
-    /// The checksum over the fixed part does not hold.
-    #[error("its header is damaged (wrong checksum)")]
-    Checksum,
-    /// A size out of bounds.
-    #[error("its header is damaged: {0}")]
-    Geometry(#[from] GeometryError),
-    /// Fewer or more words than its geometry asks for.
-    #[error("it has {found} words where its geometry asks for {expected}")]
-    Size {
-        /// The words there are.
-        found: usize,
-        /// The words its geometry asks for.
-        expected: usize,
-    },
-}
-
-impl Fixed {
-    fn words(&self) -> [u64; FIXED_WORDS] {
-        let geometry = self.geometry;
-        let pair = |low: u32, high: u32| u64::from(low) | (u64::from(high) << 32);
-        let mut words = [
-            MAGIC,
-            LAYOUT_VERSION,
-            self.compatible_features,
-            self.incompatible_features,
-            pair(geometry.lanes, geometry.timers),
-            pair(geometry.records, geometry.scopes),
-            u64::from(geometry.lane_scopes),
-            self.boot_id[0],
-            self.boot_id[1],
-            self.time_namespace,
-            self.incarnation,
-            self.horizon_ns,
-            self.created_at.0,
-            0,
-            0,
-            0,
-        ];
-        words[CHECKSUM] = checksum(&words[..CHECKSUM]);
-        words
-    }
-
-    fn from_words(words: [u64; FIXED_WORDS]) -> Result<Fixed, FormatError> {
-        if words[0] != MAGIC {
-            return Err(FormatError::NotASegment);
-        }
-        if words[1] != LAYOUT_VERSION {
-            return Err(FormatError::Version { found: words[1] });
-        }
-        if words[CHECKSUM] != checksum(&words[..CHECKSUM]) {
-            return Err(FormatError::Checksum);
-        }
-        if words[3] != 0 {
-            return Err(FormatError::Features { features: words[3] });
-        }
-        Ok(Fixed {
-            geometry: Geometry {
-                lanes: words[4] as u32,
-                timers: (words[4] >> 32) as u32,
-                records: words[5] as u32,
-                scopes: (words[5] >> 32) as u32,
-                lane_scopes: words[6] as u32,
-            },
-            compatible_features: words[2],
-            incompatible_features: words[3],
-            boot_id: [words[7], words[8]],
-            time_namespace: words[9],
-            incarnation: words[10],
-            horizon_ns: words[11],
-            created_at: Nanos(words[12]),
-        })
-    }
-}
-
-/// FNV-1a over whole words: it guards against accidents, not against malice.
-fn checksum(words: &[u64]) -> u64 {
-    words.iter().fold(0xcbf2_9ce4_8422_2325, |sum: u64, word| {
-        (sum ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(29)
-    })
-}
 
 /// A segment: checked words. Cheap to copy.
 #[derive(Clone, Copy)]
@@ -312,92 +191,11 @@ fn check_size(words: &[AtomicU64], layout: &Layout) -> Result<(), FormatError> {
     }
 }
 
-/// What the serving watchdog says about itself; observers read it. A dead watchdog's words stay.
-#[derive(Clone, Copy)]
-pub struct WatchdogWords<'a>(&'a [AtomicU64; 8]);
-
-impl<'a> WatchdogWords<'a> {
-    /// Its pid, in its own PID namespace.
-    pub fn pid(self) -> &'a AtomicU64 {
-        &self.0[0]
-    }
-
-    /// When it began to serve, ns.
-    pub fn started_at(self) -> &'a AtomicU64 {
-        &self.0[1]
-    }
-
-    /// When its last tick ended, ns.
-    pub fn last_tick_at(self) -> &'a AtomicU64 {
-        &self.0[2]
-    }
-
-    /// [`BRAKED`] while the brake holds, [`BRAKE_RELEASE_ASKED`] once an operator has asked for its
-    /// release, else 0.
-    pub fn braked(self) -> &'a AtomicU64 {
-        &self.0[3]
-    }
-}
-
-/// The brake holds.
-pub const BRAKED: u64 = 1;
-/// The brake holds, and an operator wants it released.
-pub const BRAKE_RELEASE_ASKED: u64 = 2;
-
-/// The watchdog's counters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Counter {
-    /// Ticks.
-    Ticks,
-    /// Records drained.
-    Drained,
-    /// Records overwritten before they were drained.
-    Lapped,
-    /// Timers found expired.
-    Expired,
-    /// Timers reported, not condemned.
-    Reported,
-    /// Timers condemned.
-    Condemned,
-    /// Workers reaped: dead after a signal.
-    Reaped,
-    /// Workers that survived SIGKILL.
-    Unkillable,
-    /// Reaps that failed in a way they should not.
-    Failed,
-    /// Lanes quarantined.
-    Quarantined,
-    /// Lanes recycled.
-    Recycled,
-    /// Stalls credited.
-    Stalls,
-    /// Watchdogs that adopted the segment.
-    Adopted,
-}
-
-impl Counter {
-    /// Every counter with its name, in the order of the wire.
-    pub const ALL: [(Counter, &'static str); 13] = [
-        (Counter::Ticks, "ticks"),
-        (Counter::Drained, "drained"),
-        (Counter::Lapped, "lapped"),
-        (Counter::Expired, "expired"),
-        (Counter::Reported, "reported"),
-        (Counter::Condemned, "condemned"),
-        (Counter::Reaped, "reaped"),
-        (Counter::Unkillable, "unkillable"),
-        (Counter::Failed, "failed"),
-        (Counter::Quarantined, "quarantined"),
-        (Counter::Recycled, "recycled"),
-        (Counter::Stalls, "stalls"),
-        (Counter::Adopted, "adopted"),
-    ];
-}
-
 #[cfg(all(test, not(loom)))]
 pub(crate) mod tests {
+    use super::fixed::CHECKSUM;
     use super::*;
+    use crate::time::Nanos;
 
     pub(crate) fn tiny_fixed() -> Fixed {
         Fixed {

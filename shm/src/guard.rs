@@ -71,6 +71,12 @@ impl Guard {
         self.change(Operation::Rearm, |expected| self.armed.timer().extend(expected, by_ns))
     }
 
+    /// Moves the deadline to `deadline`, if nobody has changed it since this handle did.
+    pub(crate) fn move_to(&self, deadline: Units) -> Result<(), AcquireError> {
+        let timer = self.armed.timer();
+        self.change(Operation::Rearm, |expected| timer.rearm_exactly(expected, deadline))
+    }
+
     /// Gives the scope `allowance` from now on, whatever it had left.
     pub(crate) fn kick(&self, allowance: Duration) -> Result<(), AcquireError> {
         let allowance_ns = crate::lane::allowance_ns(allowance)?;

@@ -237,6 +237,21 @@ impl LaneOwner {
         self.timing.deadline(now, allowance_ns)
     }
 
+    /// The armed timers, and the words that were found in them.
+    pub(crate) fn armed_timers(&self) -> impl Iterator<Item = (Armed, TimerWord)> + '_ {
+        (0..self.lane.timers().len()).filter_map(|index| {
+            let word = self.lane.timer(index)?.load();
+            if word.state() != Some(TimerState::Armed) {
+                return None;
+            }
+            let detail = self.lane.read_detail(index, word)?;
+            let subject = Subject::new(detail.scope, detail.signal, detail.kind);
+            let subject = subject.in_lane(self.index);
+            let acquired_at = detail.acquired_at;
+            Some((Armed { shared: self.shared, acquired_at, subject, index: index as u16 }, word))
+        })
+    }
+
     /// Takes an idle timer, to be armed. `None` where this thread knows of none.
     #[inline]
     pub(crate) fn take_idle(&mut self) -> Option<u16> {

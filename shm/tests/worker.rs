@@ -53,6 +53,7 @@ fn handles_cross_threads() {
     fn check<T: Send + Sync>() {}
     check::<Guard>();
     check::<Heartbeat>();
+    check::<hangwatch::Pause>();
     check::<Worker>();
     check::<Scope>();
     check::<Segment>();
@@ -203,4 +204,42 @@ fn an_observer_sees_states_and_labels() {
     assert_eq!((lane.job.as_str(), lane.rank, lane.pid), ("job 7", Some(0), std::process::id()));
     assert_eq!(lane.timers[0].state, TimerState::Armed);
     assert_eq!(seen.lane_count, 4);
+}
+
+#[test]
+fn timers_do_not_count_a_pause() {
+    let segment = Named::small("pause");
+    let worker = Worker::attach(&*segment.0).unwrap();
+    let step = worker.expires("step", LONG).unwrap();
+    let before = step.remaining().unwrap();
+    {
+        let pause = worker.pause("checkpoint", 10 * LONG).unwrap();
+        assert!(step.remaining().unwrap() > 10 * LONG, "it cannot expire before the pause does");
+        assert!(pause.remaining().unwrap() > 9 * LONG);
+        assert_eq!(segment.armed(), ["checkpoint Armed", "step Armed"]);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let after = step.remaining().unwrap();
+    assert!(after <= before + Duration::from_millis(1), "{before:?} {after:?}");
+    assert!(after > LONG / 2);
+    assert_eq!(segment.armed(), ["step Armed"]);
+    assert_eq!(step.release(), Released::InTime);
+}
+
+#[test]
+fn what_changes_a_timer_in_a_pause_counts() {
+    let segment = Named::small("pause-changed");
+    let worker = Worker::attach(&*segment.0).unwrap();
+    let beat = worker.heartbeat("loop", LONG).unwrap();
+    let short = worker.expires("released meanwhile", LONG).unwrap();
+    {
+        let _pause = worker.pause("checkpoint", 10 * LONG).unwrap();
+        drop(short);
+        beat.kick().unwrap();
+        assert!(beat.remaining().unwrap() <= LONG + Duration::from_millis(1));
+    }
+    assert!(beat.remaining().unwrap() <= LONG + Duration::from_millis(1));
+    assert_eq!(segment.armed(), ["loop Armed"]);
+    assert!(worker.pause("", LONG).is_err());
+    assert!(worker.pause("checkpoint", Duration::ZERO).is_err());
 }

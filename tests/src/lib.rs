@@ -12,6 +12,7 @@ pub mod random;
 mod segment;
 pub mod soak;
 pub mod toil;
+pub mod tracer;
 mod watchdog;
 
 use std::time::{Duration, Instant};

@@ -2,6 +2,7 @@
 //!
 //! * `clocks`: the wall clock stepped, the counter's calibration wrong
 //! * `files`: the segment's file full, cut short, removed
+//! * `held`: workers stopped, traced, frozen
 //! * `hostile`: memory that lies
 //! * `main_job`: the main job end to end, through the binary
 //! * `promises`: what the security page names
@@ -15,6 +16,7 @@
 
 mod clocks;
 mod files;
+mod held;
 mod hostile;
 mod main_job;
 mod promises;
