@@ -68,7 +68,7 @@ fn wanted(options: &Run) -> Wanted {
 fn alone(options: &Run) -> Result<Exit, Failure> {
     let name = Segment::name_or_environment(options.segment.as_deref())?;
     // Before the server: a signal that comes while it starts is not lost.
-    let relay = Relay::install(&[Signal::TERM, Signal::INT, Signal::HUP])?;
+    let relay = Relay::install_only(&[Signal::TERM, Signal::INT, Signal::HUP])?;
     let (segment, origin) = segments::make_or_adopt(&name, wanted(options))?;
     let server = match Server::start(segment, server_options(options), |event| emit(&event)) {
         Ok(server) => server,
