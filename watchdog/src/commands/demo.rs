@@ -165,11 +165,8 @@ fn watch(
     let mut drawn = 0;
     let mut told = 0;
     while begun.elapsed() < PATIENCE {
-        // A worker's end comes this way, too; it is asked about below.
-        while let Some(caught) = relay.next()? {
-            if caught.signal != Signal::CHILD {
-                return Ok(Some(caught));
-            }
+        if let Some(caught) = relay.next()? {
+            return Ok(Some(caught));
         }
         if live {
             let frame = table(&segment.picture());
