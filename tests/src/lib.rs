@@ -8,6 +8,8 @@ mod actor;
 pub mod freezer;
 pub mod fuse;
 pub mod mutator;
+pub mod namespace;
+pub mod newcomer;
 pub mod random;
 mod segment;
 pub mod soak;
