@@ -23,6 +23,13 @@ fn check(words: &[&str], code: i32) -> Output {
     output
 }
 
+/// As `check`, and something that it says on standard error.
+fn check_says(words: &[&str], code: i32, part: &str) {
+    let output = check(words, code);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains(part), "{words:?}: {text}");
+}
+
 fn wait_until(what: &str, mut met: impl FnMut() -> bool) {
     let started = Instant::now();
     while !met() {
@@ -93,4 +100,17 @@ fn a_watchdog_outlives_a_child_it_did_not_start() {
     });
     shell.kill().unwrap();
     shell.wait().unwrap();
+}
+
+#[test]
+fn what_cannot_be_started_says_why_and_ends_as_documented() {
+    let both = |command: &str, code: i32, part: &str| {
+        check_says(&["run", "--", command], code, part);
+        check_says(&["exec", "--deadline", "9s", "--", command], code, part);
+    };
+    both("", 127, "not found");
+    both("no-such-program-anywhere", 127, "PATH");
+    both("/", 126, "is a directory");
+    both("/dev/null", 126, "chmod +x");
+    both("/dev/null/x", 126, "Not a directory");
 }

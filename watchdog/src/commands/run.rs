@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
 
 use super::segments::{self, Origin, Wanted};
-use super::{Failure, complain};
+use super::{Failure, OneLine, complain};
 use crate::child::{Child, Event, Until};
 use crate::cli::value::ReapSignal;
 use crate::cli::{Reap, Run};
@@ -119,7 +119,7 @@ fn around(options: &Run) -> Result<Exit, Failure> {
         Ok(child) => child,
         Err(error) => {
             server.stop();
-            complain(&error);
+            complain(&OneLine(&error));
             return Ok(error.exit());
         }
     };
