@@ -1,9 +1,9 @@
 //! The native half of the `hangwatch` Python package: `hangwatch._hangwatch`.
 //!
-//! The modules in the order of a call: [`attachment`] is the process's worker, made on first use;
-//! [`time`] and [`scope`] are what a deadline is given; [`expires`], [`heartbeat`], [`pause`] and
-//! [`client`] are the deadlines; [`observe`] is what anyone may read; [`server`] is the watchdog in a
-//! thread, [`command`] the `hangwatch` command; [`errors`] turns what fails into the exceptions of
+//! The modules in the order of a call: `attachment` is the process's worker, made on first use;
+//! `time` and `scope` are what a deadline is given; `expires`, `heartbeat`, `pause` and
+//! `client` are the deadlines; `observe` is what anyone may read; `server` is the watchdog in a
+//! thread, `command` the `hangwatch` command; `errors` turns what fails into the exceptions of
 //! `hangwatch/_errors.py`. What needs no speed is Python, in hangwatch/.
 //!
 //! Rules that hold everywhere here: nothing waits with the interpreter's lock held, and nothing calls

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hangwatch::{MAX_ALLOWANCE, Signal};
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDelta, PyDeltaAccess, PyFloat, PyInt};
 
@@ -12,28 +12,43 @@ use crate::errors;
 const SECOND_NS: i128 = 1_000_000_000;
 
 /// How long a scope may take: more than nothing, ten years at most, rounded up to a nanosecond.
+#[inline]
 pub(crate) fn allowance(value: &Bound<'_, PyAny>) -> PyResult<Duration> {
-    let py = value.py();
+    if value.is_exact_instance_of::<PyInt>() {
+        // An integer too great for 64 bits is absurd like any other too great.
+        let seconds: Option<i64> = value.extract().ok();
+        return seconds.and_then(from_whole_seconds).ok_or_else(|| absurd(value));
+    }
+    if value.is_exact_instance_of::<PyFloat>() {
+        return from_seconds(value.extract()?).ok_or_else(|| absurd(value));
+    }
+    other_allowance(value)
+}
+
+/// A `timedelta`, or what can be made a number.
+#[cold]
+fn other_allowance(value: &Bound<'_, PyAny>) -> PyResult<Duration> {
     if let Ok(delta) = value.cast::<PyDelta>() {
         let seconds = i128::from(delta.get_days()) * 86_400 + i128::from(delta.get_seconds());
         let ns = seconds * SECOND_NS + i128::from(delta.get_microseconds()) * 1_000;
-        return match u64::try_from(ns) {
-            Ok(ns) if ns > 0 && Duration::from_nanos(ns) <= MAX_ALLOWANCE => {
-                Ok(Duration::from_nanos(ns))
-            }
-            _ => Err(absurd(value)),
-        };
+        let time = u64::try_from(ns).ok().map(Duration::from_nanos);
+        let time = time.filter(|time| !time.is_zero() && *time <= MAX_ALLOWANCE);
+        return time.ok_or_else(|| absurd(value));
     }
-    let is_number = value.is_instance_of::<PyFloat>() || value.is_instance_of::<PyInt>();
-    let seconds: Result<f64, PyErr> = value.extract();
-    match seconds {
-        Ok(_) if value.is_instance_of::<PyBool>() => Err(not_a_time(value)),
+    if value.is_instance_of::<PyBool>() {
+        return Err(not_a_time(value));
+    }
+    match value.extract() {
         Ok(seconds) => from_seconds(seconds).ok_or_else(|| absurd(value)),
-        // An integer too great for a float.
-        Err(_) if is_number => Err(absurd(value)),
-        Err(error) if error.is_instance_of::<PyTypeError>(py) => Err(not_a_time(value)),
+        Err(error) if error.is_instance_of::<PyTypeError>(value.py()) => Err(not_a_time(value)),
+        Err(error) if error.is_instance_of::<PyOverflowError>(value.py()) => Err(absurd(value)),
         Err(error) => Err(error),
     }
+}
+
+fn from_whole_seconds(seconds: i64) -> Option<Duration> {
+    let time = Duration::from_secs(u64::try_from(seconds).ok()?);
+    (!time.is_zero() && time <= MAX_ALLOWANCE).then_some(time)
 }
 
 /// `None` where it is not a number, nothing, negative or beyond all bounds.

@@ -39,7 +39,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// No process could be had for it.
-    #[error("cannot start a process for `{}`; check the limits on processes and memory", .program.display())]
+    #[error("cannot start a process for `{}`; check the limits on processes, open files and memory", .program.display())]
     NoProcess {
         /// The program as it was asked for.
         program: OsString,
@@ -67,11 +67,15 @@ impl StartError {
             io::ErrorKind::NotFound => {
                 "the interpreter it names in its first line, or its loader, is not there"
             }
+            _ if Path::new(&program).is_dir() => "it is a directory",
             io::ErrorKind::PermissionDenied => "it needs the execute permission (chmod +x)",
             _ if source.raw_os_error() == Some(libc::ENOEXEC) => {
                 "it is neither a program for this machine nor a script with a #! line"
             }
             io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => {
+                return Self::NoProcess { program, source };
+            }
+            _ if matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
                 return Self::NoProcess { program, source };
             }
             _ => "the kernel refuses it",
@@ -277,6 +281,6 @@ mod tests {
         check(&file("plain", "text", 0o600), Exit::CannotExecute, "chmod +x");
         check(&file("orphan", "#!/no/such/sh\n", 0o700), Exit::CannotExecute, "interpreter");
         check(&file("noexec", "\u{1}\u{2}", 0o700), Exit::CannotExecute, "neither a program");
-        check(dir.path().to_str().unwrap(), Exit::CannotExecute, "cannot execute");
+        check(dir.path().to_str().unwrap(), Exit::CannotExecute, "is a directory");
     }
 }

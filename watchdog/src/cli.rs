@@ -270,8 +270,8 @@ Examples:
   hangwatch status
   hangwatch status --segment train --json"))]
 pub struct Status {
-    /// The segment's name; absent, every segment that this user may read
-    #[arg(long, value_name = "NAME", env = SEGMENT_VARIABLE)]
+    /// The segment's name, else HANGWATCH_SEGMENT's; absent, every one this user may read
+    #[arg(long, value_name = "NAME")]
     pub segment: Option<String>,
 
     /// Write JSON instead of a table
@@ -302,8 +302,8 @@ pub struct Exec {
     #[arg(long, value_name = "SCOPE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub scope: Option<String>,
 
-    /// The segment to arm the timer in; absent, one of its own, with a watchdog
-    #[arg(long, value_name = "NAME", env = SEGMENT_VARIABLE)]
+    /// The segment to arm the timer in, else HANGWATCH_SEGMENT's; absent, one of its own
+    #[arg(long, value_name = "NAME")]
     pub segment: Option<String>,
 
     /// How the removal is done.
@@ -338,8 +338,8 @@ pub struct Rm {
 /// The options of `hangwatch release-brake`.
 #[derive(Debug, Args)]
 pub struct ReleaseBrake {
-    /// The segment's name
-    #[arg(long, value_name = "NAME", env = SEGMENT_VARIABLE)]
+    /// The segment's name, else HANGWATCH_SEGMENT's
+    #[arg(long, value_name = "NAME")]
     pub segment: Option<String>,
 }
 
@@ -465,11 +465,14 @@ impl Cli {
     /// Reads the command line and the environment of this process; ends it with the
     /// help or the error there is to print.
     pub fn read() -> Self {
-        Self::try_read_from(env::args_os(), env::var(SEGMENT_VARIABLE).ok())
-            .unwrap_or_else(|error| error.exit())
+        // What is not UTF-8 cannot be a segment's name either, and is refused as such.
+        let segment = env::var_os(SEGMENT_VARIABLE);
+        let segment = segment.map(|name| name.to_string_lossy().into_owned());
+        Self::try_read_from(env::args_os(), segment).unwrap_or_else(|error| error.exit())
     }
 
-    /// As [`Cli::read`], of these words and this value of `HANGWATCH_SEGMENT`.
+    /// As [`Cli::read`], of these words and this value of `HANGWATCH_SEGMENT`. An empty one is as
+    /// good as none.
     ///
     /// # Errors
     ///
@@ -482,20 +485,32 @@ impl Cli {
         W: Into<OsString> + Clone,
     {
         let mut cli = Self::try_parse_from(words)?;
-        if let Command::Run(run) = &mut cli.command
-            && run.command.is_empty()
-            && run.segment.is_none()
-        {
-            run.segment = segment.filter(|name| !name.is_empty());
-            if run.segment.is_none() {
-                let why = "name the segment to serve, with --segment or HANGWATCH_SEGMENT";
-                let mut command = Self::command();
-                command.build();
-                let run = command.find_subcommand_mut("run").expect("run is defined above");
-                return Err(run.error(ErrorKind::MissingRequiredArgument, why));
-            }
+        let named = match &mut cli.command {
+            Command::Run(run) if run.command.is_empty() => &mut run.segment,
+            Command::Status(Status { segment, .. })
+            | Command::Exec(Exec { segment, .. })
+            | Command::ReleaseBrake(ReleaseBrake { segment }) => segment,
+            _ => return Ok(cli),
+        };
+        if named.is_none() {
+            *named = segment.filter(|name| !name.is_empty());
         }
-        Ok(cli)
+        let is_named = named.is_some();
+        match cli.command {
+            Command::Run(_) if !is_named => Err(Self::unnamed("run", "the segment to serve")),
+            Command::ReleaseBrake(_) if !is_named => {
+                Err(Self::unnamed("release-brake", "the segment"))
+            }
+            _ => Ok(cli),
+        }
+    }
+
+    fn unnamed(subcommand: &str, what: &str) -> clap::Error {
+        let why = format!("name {what}, with --segment or HANGWATCH_SEGMENT");
+        let mut command = Self::command();
+        command.build();
+        let subcommand = command.find_subcommand_mut(subcommand).expect("it is defined above");
+        subcommand.error(ErrorKind::MissingRequiredArgument, why)
     }
 }
 

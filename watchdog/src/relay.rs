@@ -74,12 +74,23 @@ impl Relay {
     ///
     /// No pipe or no handler can be had, or `/proc` is not mounted.
     pub fn install(signals: &[Signal]) -> io::Result<Self> {
+        Self::install_only(&[signals, &[Signal::CHILD]].concat())
+    }
+
+    /// As [`Relay::install`], but without `SIGCHLD`: for whoever is ended by what it catches.
+    ///
+    /// A process may have children that it did not start: `sidecar & exec hangwatch run` in a
+    /// shell makes the sidecar one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Relay::install`].
+    pub fn install_only(signals: &[Signal]) -> io::Result<Self> {
         let ignored = ignored()?;
         let (pipe, write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         let write = Arc::new(write);
         let mut relay = Self { pipe, handlers: Vec::new() };
-        let wanted: HashSet<i32> =
-            signals.iter().chain([&Signal::CHILD]).map(|signal| signal.as_raw()).collect();
+        let wanted: HashSet<i32> = signals.iter().map(|signal| signal.as_raw()).collect();
         for number in wanted.difference(&ignored) {
             relay.handlers.push(catch(*number, &write)?);
         }

@@ -1,11 +1,14 @@
 //! Faults, injected into real processes: nothing lost, nobody wrongly killed.
 //!
 //! * `abuse`: workers that do what they please with the segment, and themselves
+//! * `clocks`: the wall clock stepped, the counter's calibration wrong
 //! * `files`: the segment's file full, cut short, removed
 //! * `held`: workers stopped, traced, frozen
 //! * `hostile`: memory that lies
 //! * `main_job`: the main job end to end, through the binary
 //! * `namespaces`: workers in other PID namespaces
+//! * `promises`: what the security page names
+//! * `protection`: panics, refused protections, warnings
 //! * `races`: releases against expiry
 //! * `recycled_pids`: another process has a dead worker's pid
 //! * `stalls`: time that stood still
@@ -16,11 +19,14 @@
 //! * `worker_kills`: workers killed anywhere
 
 mod abuse;
+mod clocks;
 mod files;
 mod held;
 mod hostile;
 mod main_job;
 mod namespaces;
+mod promises;
+mod protection;
 mod races;
 mod recycled_pids;
 mod stalls;

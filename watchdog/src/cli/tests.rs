@@ -87,6 +87,25 @@ fn run_takes_the_segment_from_the_environment_only_without_a_command() {
 }
 
 #[test]
+fn an_empty_segment_variable_is_as_good_as_none() {
+    let segment = |line: &str, variable: &str| {
+        let words = std::iter::once("hangwatch").chain(line.split_ascii_whitespace());
+        match Cli::try_read_from(words, Some(variable.to_owned())).unwrap().command {
+            Command::Exec(exec) => exec.segment,
+            Command::Status(status) => status.segment,
+            Command::ReleaseBrake(brake) => brake.segment,
+            other => panic!("{other:?}"),
+        }
+    };
+    for line in ["exec --deadline 5s -- true", "status"] {
+        assert_eq!(segment(line, ""), None, "{line}");
+        assert_eq!(segment(line, "outer").as_deref(), Some("outer"), "{line}");
+    }
+    assert_eq!(segment("status --segment=", "outer").as_deref(), Some(""));
+    assert_eq!(segment("release-brake", "outer").as_deref(), Some("outer"));
+}
+
+#[test]
 fn exec_takes_a_deadline_and_a_command() {
     let exec = exec("exec --deadline 5s --scope nightly --grace 1 -- make -j8 --deadline 3s");
     assert_eq!(exec.deadline, Duration::from_secs(5));
@@ -122,6 +141,7 @@ fn what_is_wrong_is_refused_and_says_why() {
     check("run --standby --segment s -- true", "cannot be used with");
     check("run --segment s --log xml", "possible values: text, json");
     check("run", "HANGWATCH_SEGMENT");
+    check("release-brake", "HANGWATCH_SEGMENT");
     check("demo --workers 3", "4..=64");
     check("rm", "NAME");
 }

@@ -40,6 +40,10 @@ pub fn duration_or_zero(text: &str) -> Result<Duration, String> {
         return Err("must not be negative".to_owned());
     }
     let too_long = || format!("is longer than ten years ({}s)", MAX_ALLOWANCE.as_secs());
+    // humantime has M for months: a slip of the shift key, and a deadline is as good as none.
+    if text.contains('M') {
+        return Err("has M for a unit; write m for minutes, or days".to_owned());
+    }
     let duration = match decimal(text) {
         Some(seconds) if seconds.is_nan() => return Err(format!("is not a duration; {UNITS}")),
         // More seconds than a duration can hold are too many in any case.
@@ -195,7 +199,9 @@ pub fn fraction(text: &str) -> Result<f64, String> {
 /// There is no such group.
 pub fn group(text: &str) -> Result<u32, String> {
     if let Ok(gid) = text.parse() {
-        return Ok(gid);
+        // The kernel takes this number for "leave the group as it is".
+        let is_one = gid != u32::MAX;
+        return is_one.then_some(gid).ok_or_else(|| "is no group's number".to_owned());
     }
     let groups = fs::read_to_string("/etc/group")
         .map_err(|error| format!("cannot be looked up in /etc/group ({error}); give its number"))?;
@@ -255,6 +261,8 @@ mod tests {
         check("99999999999999999999999999", "ten years");
         check("five", "not a duration");
         check("5 parsecs", "not a duration");
+        check("5M", "m for minutes");
+        check("1h 5M", "m for minutes");
         check("inf", "not a duration");
         check("nan", "not a duration");
         check("1.2.3", "not a duration");
@@ -301,6 +309,7 @@ mod tests {
         }
         assert_eq!(group("root"), Ok(0));
         assert_eq!(group("42"), Ok(42));
+        assert!(group("4294967295").unwrap_err().contains("no group"));
         assert!(group("no-such-group-here").unwrap_err().contains("/etc/group"));
     }
 }

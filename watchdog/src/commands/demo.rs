@@ -50,7 +50,7 @@ pub(super) fn perform(options: &Demo) -> Result<Exit, Failure> {
     let expected: Vec<String> = shares.iter().map(|share| files::digest(share)).collect();
     let name = format!("demo-{}", process::id());
     // Caught, so that an interrupted demo takes its workers and its segment along.
-    let relay = Relay::install(&[Signal::INT, Signal::TERM, Signal::HUP])?;
+    let relay = Relay::install_only(&[Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT])?;
     let (segment, origin) = segments::make_or_adopt(&name, Wanted::default())?;
     let _removed = Removed { name: &name, origin };
     let expiries = Expiries::default();
@@ -165,11 +165,8 @@ fn watch(
     let mut drawn = 0;
     let mut told = 0;
     while begun.elapsed() < PATIENCE {
-        // A worker's end comes this way, too; it is asked about below.
-        while let Some(caught) = relay.next()? {
-            if caught.signal != Signal::CHILD {
-                return Ok(Some(caught));
-            }
+        if let Some(caught) = relay.next()? {
+            return Ok(Some(caught));
         }
         if live {
             let frame = table(&segment.picture());

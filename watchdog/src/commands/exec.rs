@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use super::run::Removed;
 use super::segments::{self, Origin, Wanted};
-use super::{Failure, complain};
+use super::{Failure, OneLine, complain};
 use crate::child::{Event, Until};
 use crate::cli::Exec;
 use crate::cli::value::ReapSignal;
@@ -83,7 +83,7 @@ fn under(options: &Exec, relay: &Relay, segment: Segment) -> Result<Exit, Failur
     let mut tree = match Tree::spawn(&mut command) {
         Ok(tree) => tree,
         Err(SpawnError::Start(error)) => {
-            complain(&error);
+            complain(&OneLine(&error));
             return Ok(error.exit());
         }
         Err(error) => return Err(error.into()),
@@ -162,5 +162,7 @@ fn scope_of(options: &Exec) -> String {
         let path = std::path::Path::new(&options.command[0]);
         path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
     };
-    options.scope.clone().unwrap_or_else(program)
+    // A command without a name cannot be started; but that is for the start to say.
+    let named = Some(options.scope.clone().unwrap_or_else(program));
+    named.filter(|name| !name.is_empty()).unwrap_or_else(|| "(no name)".to_owned())
 }

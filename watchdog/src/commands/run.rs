@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
 
 use super::segments::{self, Origin, Wanted};
-use super::{Failure, complain};
+use super::{Failure, OneLine, complain};
 use crate::child::{Child, Event, Until};
 use crate::cli::value::ReapSignal;
 use crate::cli::{Reap, Run};
@@ -68,7 +68,7 @@ fn wanted(options: &Run) -> Wanted {
 fn alone(options: &Run) -> Result<Exit, Failure> {
     let name = Segment::name_or_environment(options.segment.as_deref())?;
     // Before the server: a signal that comes while it starts is not lost.
-    let relay = Relay::install(&[Signal::TERM, Signal::INT, Signal::HUP])?;
+    let relay = Relay::install_only(&[Signal::TERM, Signal::INT, Signal::HUP])?;
     let (segment, origin) = segments::make_or_adopt(&name, wanted(options))?;
     let server = match Server::start(segment, server_options(options), |event| emit(&event)) {
         Ok(server) => server,
@@ -119,7 +119,7 @@ fn around(options: &Run) -> Result<Exit, Failure> {
         Ok(child) => child,
         Err(error) => {
             server.stop();
-            complain(&error);
+            complain(&OneLine(&error));
             return Ok(error.exit());
         }
     };

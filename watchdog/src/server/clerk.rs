@@ -43,24 +43,30 @@ const WAKE_UP: u64 = 0;
 
 /// How the tick asks the clerk.
 pub(super) struct Desk {
+    // Dropped in this order: woken, the clerk finds that there is nobody to ask any more.
     questions: SyncSender<Question>,
-    wake_up: Arc<OwnedFd>,
+    wake_up: WakeUp,
 }
+
+/// Wakes the clerk, at the latest when it is dropped.
+struct WakeUp(Arc<OwnedFd>);
 
 impl Desk {
     /// Asks; false where there is no room, and the question must be asked again.
     pub(super) fn ask(&self, question: Question) -> bool {
-        self.questions.try_send(question).is_ok() && self.wake()
-    }
-
-    fn wake(&self) -> bool {
-        rustix::io::write(&self.wake_up, &1u64.to_ne_bytes()).is_ok()
+        self.questions.try_send(question).is_ok() && self.wake_up.wake()
     }
 }
 
-impl Drop for Desk {
+impl WakeUp {
+    fn wake(&self) -> bool {
+        rustix::io::write(&self.0, &1u64.to_ne_bytes()).is_ok()
+    }
+}
+
+impl Drop for WakeUp {
     fn drop(&mut self) {
-        self.wake(); // there is nobody to ask any more
+        self.wake();
     }
 }
 
@@ -102,7 +108,7 @@ impl Clerk {
         let wake_up = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &wake_up, epoll::EventData::new_u64(WAKE_UP), epoll::EventFlags::IN)?;
-        let desk = Desk { questions: sender, wake_up: Arc::clone(&wake_up) };
+        let desk = Desk { questions: sender, wake_up: WakeUp(Arc::clone(&wake_up)) };
         let clerk = Clerk {
             vigil: FileVigil::new(segment),
             segment,
@@ -298,5 +304,23 @@ impl Clerk {
             None => self.roster.vacate(lane),
         }
         self.answers.tell(Answer::Admission { lane, owner, admission, worker, facts });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clerk_woken_by_the_desks_end_finds_nobody_to_ask() {
+        for _ in 0..1000 {
+            let (questions, asked) = std::sync::mpsc::sync_channel(1);
+            let called = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
+            let desk = Desk { questions, wake_up: WakeUp(Arc::clone(&called)) };
+            let tick = std::thread::spawn(move || drop(desk));
+            rustix::io::read(&called, &mut [0u8; 8]).unwrap();
+            assert_eq!(asked.try_recv().unwrap_err(), TryRecvError::Disconnected);
+            tick.join().unwrap();
+        }
     }
 }

@@ -1,0 +1,116 @@
+//! The binary as its users meet it: what they type, what it says, how it ends, what it leaves.
+
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Far longer than anything here takes: reached only when a test fails.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+fn hangwatch(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hangwatch"));
+    command.args(words).stdin(Stdio::null()).env_remove("HANGWATCH_SEGMENT");
+    command.env("HANGWATCH_LOG", "warn");
+    command
+}
+
+/// Runs it to its end, and checks its exit code.
+fn check(words: &[&str], code: i32) -> Output {
+    let output = hangwatch(words).output().unwrap();
+    assert_eq!(output.status.code(), Some(code), "{words:?}: {output:?}");
+    output
+}
+
+/// As `check`, and something that it says on standard error.
+fn check_says(words: &[&str], code: i32, part: &str) {
+    let output = check(words, code);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains(part), "{words:?}: {text}");
+}
+
+fn wait_until(what: &str, mut met: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !met() {
+        assert!(started.elapsed() < PATIENCE, "in vain waited until {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A segment of a test's own, gone at its end.
+struct Name(String);
+
+impl Name {
+    fn new(test: &str) -> Self {
+        Self(format!("test-binary-{test}-{}", std::process::id()))
+    }
+
+    fn file(&self) -> String {
+        format!("/dev/shm/hangwatch.{}", self.0)
+    }
+
+    fn exists(&self) -> bool {
+        Path::new(&self.file()).exists()
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.file());
+    }
+}
+
+/// How often the segment's watchdogs have ticked.
+fn ticks(name: &Name) -> u64 {
+    let output = check(&["status", "--json", "--segment", &name.0], 0);
+    let seen: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    seen[0]["counters"]["ticks"].as_u64().unwrap()
+}
+
+#[test]
+fn the_demo_reaps_who_hangs_and_nobody_else() {
+    let output = check(&["demo", env!("CARGO_MANIFEST_DIR")], 0);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("Exactly the worker that hung was reaped"), "{text}");
+}
+
+#[test]
+fn a_watchdog_outlives_a_child_it_did_not_start() {
+    let name = Name::new("sidecar");
+    let mut shell = Command::new("/bin/sh")
+        .args(["-c", "sleep 0.3 & exec \"$0\" \"$@\""])
+        .args([env!("CARGO_BIN_EXE_hangwatch"), "run", "--segment", &name.0])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = shell.id();
+    wait_until("it serves", || name.exists());
+    wait_until("the child is dead", || {
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        children.split_ascii_whitespace().all(|child| {
+            fs::read_to_string(format!("/proc/{child}/stat")).is_ok_and(|it| it.contains(") Z "))
+        })
+    });
+    let later = ticks(&name) + 10;
+    wait_until("it has ticked on", || {
+        assert!(shell.try_wait().unwrap().is_none(), "it ended with its sidecar");
+        ticks(&name) >= later
+    });
+    shell.kill().unwrap();
+    shell.wait().unwrap();
+}
+
+#[test]
+fn what_cannot_be_started_says_why_and_ends_as_documented() {
+    let both = |command: &str, code: i32, part: &str| {
+        check_says(&["run", "--", command], code, part);
+        check_says(&["exec", "--deadline", "9s", "--", command], code, part);
+    };
+    both("", 127, "not found");
+    both("no-such-program-anywhere", 127, "PATH");
+    both("/", 126, "is a directory");
+    both("/dev/null", 126, "chmod +x");
+    both("/dev/null/x", 126, "Not a directory");
+}
