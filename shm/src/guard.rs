@@ -194,7 +194,10 @@ fn end_elsewhere(armed: &Armed, expected: TimerWord, options: &'static LaneOptio
     }
     match thread::lane_for(armed).or_else(|| thread::any_lane_for(armed, options)) {
         Some(lane) => lane.release_any(armed, expected),
-        None => armed.timer().release(expected),
+        None => {
+            armed.give_back();
+            armed.timer().release(expected)
+        }
     }
 }
 

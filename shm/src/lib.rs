@@ -41,6 +41,7 @@ mod labels;
 mod lane;
 mod observe;
 mod pause;
+mod returned;
 mod segment;
 mod thread;
 mod timing;

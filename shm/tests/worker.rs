@@ -243,3 +243,43 @@ fn what_changes_a_timer_in_a_pause_counts() {
     assert!(worker.pause("", LONG).is_err());
     assert!(worker.pause("checkpoint", Duration::ZERO).is_err());
 }
+
+/// What a watchdog does to a timer whose worker it could not reap.
+fn condemn_and_clear(named: &Named, lane: u32, timer: usize) {
+    let segment = Segment::open(&named.0).unwrap();
+    let timer = segment.words().lane(lane).timer(timer).unwrap();
+    assert!(timer.condemn(timer.load()) && timer.clear(timer.load()));
+}
+
+#[test]
+fn a_guard_that_was_cleared_keeps_its_timer_from_others_until_it_ends() {
+    let geometry = Geometry { lanes: 1, timers: 2, records: 16, scopes: 4, lane_scopes: 4 };
+    let named = Named::new("cleared", geometry);
+    let worker = Worker::attach(named.0.as_str()).unwrap();
+    let cleared = worker.expires("cleared", LONG).unwrap();
+    condemn_and_clear(&named, 0, 0);
+    let second = worker.expires("second", LONG).unwrap();
+    // Else the release of the first would end the third's deadline.
+    let refused = worker.expires("third", LONG).unwrap_err();
+    assert!(matches!(refused, AcquireError::NoFreeTimer { .. }), "{refused}");
+    assert_eq!(cleared.release(), Released::NotArmed);
+    let third = worker.expires("third", LONG).unwrap();
+    assert_eq!(named.armed(), ["second Armed", "third Armed"]);
+    // Released by another thread, whose lane is none, and given back all the same.
+    std::thread::spawn(move || assert_eq!(third.release(), Released::InTime)).join().unwrap();
+    let fourth = worker.expires("fourth", LONG).unwrap();
+    assert_eq!([second.release(), fourth.release()], [Released::InTime; 2]);
+}
+
+#[test]
+fn a_key_whose_timer_was_cleared_gives_it_back_when_it_is_acquired_anew() {
+    let geometry = Geometry { lanes: 1, timers: 2, records: 16, scopes: 4, lane_scopes: 4 };
+    let named = Named::new("key", geometry);
+    let worker = Worker::attach(named.0.as_str()).unwrap();
+    for round in 0..10 {
+        worker.acquire("key", LONG).unwrap();
+        condemn_and_clear(&named, 0, round % 2);
+    }
+    worker.acquire("key", LONG).unwrap();
+    assert_eq!(worker.release("key").unwrap(), Released::InTime);
+}
