@@ -4,6 +4,7 @@
 //! and with a smaller count by a test in `tests/faults/`, through [`check`]. To add a part: a module
 //! beside the others, and its `PART` in [`PARTS`].
 
+pub mod load;
 pub mod mutations;
 pub mod races;
 pub mod stalls;
@@ -25,6 +26,7 @@ pub const PARTS: &[Part] = &[
     races::PART,
     stalls::PART,
     mutations::PART,
+    load::PART,
 ];
 
 /// One kind of fault, injected many times.
@@ -79,6 +81,11 @@ impl Run {
         self.left -= batch;
         self.tally.injected += batch;
         batch
+    }
+
+    /// How many faults are left to inject, if there is time for all.
+    pub fn left(&self) -> u64 {
+        self.left
     }
 
     /// So many faults were survived.

@@ -15,6 +15,8 @@
 //!                            told to rest: how many acquires there were
 //! churn SEED                 acquires and releases of every kind, at random, for ever (no answer)
 //! race COUNT SEED            releases about the time of their deadlines: how they ended
+//! load COUNT MS SEED | tire  so many threads walk through scopes of up to so long, until told to tire:
+//!                            what they did and saw
 //! lanes COUNT MS             so many threads, each with a lane and an armed guard, all kept
 //! fork                       a forked child attaches, acquires, releases and exits: its result
 //! closefds                   closes every descriptor from 3 on
@@ -40,6 +42,7 @@ use std::time::Duration;
 
 use hangwatch::sys::process::{State, state};
 use hangwatch::{Guard, Heartbeat, Signal, Worker};
+use hangwatch_tests::load::Load;
 use hangwatch_tests::namespace::{Proc, run_below};
 use hangwatch_tests::newcomer::sibling;
 use hangwatch_tests::race::{Asks, race};
@@ -55,6 +58,7 @@ struct Actor {
     guards: HashMap<String, Guard>,
     beats: HashMap<String, Heartbeat>,
     toil: Option<Toil>,
+    load: Option<Load>,
 }
 
 fn main() -> ExitCode {
@@ -173,6 +177,13 @@ impl Actor {
                 let mut random = Random::new(seed.parse()?);
                 Ok(race(self.worker()?, &mut random, count.parse()?, Asks::Reports)?.to_string())
             }
+            ["load", threads, pace, seed] => {
+                let mut random = Random::new(seed.parse()?);
+                let (threads, pace) = (threads.parse()?, ms(pace)?);
+                self.load = Some(Load::start(self.worker()?, threads, pace, &mut random));
+                Ok(String::new())
+            }
+            ["tire"] => Ok(self.load.take().ok_or("nobody walks")?.rest()?.to_string()),
             ["toil", threads] => {
                 self.toil = Some(Toil::start(self.worker()?, threads.parse()?));
                 Ok(String::new())

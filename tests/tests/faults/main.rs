@@ -5,6 +5,7 @@
 //! * `files`: the segment's file full, cut short, removed
 //! * `held`: workers stopped, traced, frozen
 //! * `hostile`: memory that lies
+//! * `load`: many processes at once
 //! * `main_job`: the main job end to end, through the binary
 //! * `namespaces`: workers in other PID namespaces
 //! * `promises`: what the security page names
@@ -24,6 +25,7 @@ mod clocks;
 mod files;
 mod held;
 mod hostile;
+mod load;
 mod main_job;
 mod namespaces;
 mod promises;
