@@ -192,13 +192,12 @@ fn end_elsewhere(armed: &Armed, expected: TimerWord, options: &'static LaneOptio
     if armed.shared.canary.forked() {
         return Released::NotArmed;
     }
-    match thread::lane_for(armed).or_else(|| thread::any_lane_for(armed, options)) {
-        Some(lane) => lane.release_any(armed, expected),
-        None => {
-            armed.give_back();
-            armed.timer().release(expected)
-        }
+    let lane = thread::lane_for(armed).or_else(|| thread::any_lane_for(armed, options));
+    if let Some(lane) = lane {
+        return lane.release_any(armed, expected);
     }
+    armed.give_back();
+    armed.timer().release(expected)
 }
 
 impl Drop for Guard {
