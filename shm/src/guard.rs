@@ -192,8 +192,7 @@ fn end_elsewhere(armed: &Armed, expected: TimerWord, options: &'static LaneOptio
     if armed.shared.canary.forked() {
         return Released::NotArmed;
     }
-    let lane = thread::lane_for(armed).or_else(|| thread::any_lane_for(armed, options));
-    if let Some(lane) = lane {
+    if let Some(lane) = thread::lane_for(armed).or_else(|| thread::any_lane_for(armed, options)) {
         return lane.release_any(armed, expected);
     }
     armed.give_back();

@@ -69,9 +69,9 @@ mod tests {
         let take = |refused: u16| {
             let mut taken = Vec::new();
             returned.take(1, |timer| {
-                let takes = timer != refused;
-                taken.extend(takes.then_some(timer));
-                takes
+                let wanted = timer != refused;
+                taken.extend(wanted.then_some(timer));
+                wanted
             });
             taken
         };

@@ -94,10 +94,8 @@ pub fn race(
     while endings.acquired < count || !held.is_empty() {
         if endings.acquired < count && held.len() < HELD && !random.one_in(3) {
             let is_short = random.within(0..4) > 0;
-            let allowance = match is_short {
-                true => Duration::from_micros(random.within(30..250)),
-                false => LONG,
-            };
+            let allowance =
+                if is_short { Duration::from_micros(random.within(30..250)) } else { LONG };
             let signals = asks == Asks::Signals && random.one_in(2);
             let from = Instant::now();
             let guard = scopes[usize::from(signals)].expires(allowance)?;

@@ -13,6 +13,7 @@
 //! * `recycled_pids`: another process has a dead worker's pid
 //! * `stalls`: time that stood still
 //! * `storm`: every worker expires at once
+//! * `strangers`: other users' workers, and files that are no segment
 //! * `stubborn`: workers that do not die
 //! * `takeover`: one watchdog a segment, whatever becomes of it
 //! * `watchdog_kills`: the watchdog killed anywhere, and a successor
@@ -31,6 +32,7 @@ mod races;
 mod recycled_pids;
 mod stalls;
 mod storm;
+mod strangers;
 mod stubborn;
 mod takeover;
 mod watchdog_kills;
