@@ -205,7 +205,8 @@ fn many_processes_are_removed() {
 fn a_process_without_descriptors_left_removes_the_tree_all_the_same() {
     alone("a_process_without_descriptors_left_removes_the_tree_all_the_same", || {
         let script = Script::new();
-        let body = "(setsid sleep 1000 >/dev/null 2>&1 & up daemon $!); up root $$; exec sleep 1000";
+        let body =
+            "(setsid sleep 1000 >/dev/null 2>&1 & up daemon $!); up root $$; exec sleep 1000";
         let mut tree = Tree::spawn(&mut script.command(body)).unwrap();
         script.wait_for(&["daemon", "root"]);
         let few = Rlimit { current: Some(64), maximum: Some(64) };

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use hangwatch::sys::file;
 use hangwatch::sys::lock::{self, Holder};
-use hangwatch::{CreateError, CreateOptions, Geometry, Segment, lane_lock_byte};
+use hangwatch::{
+    CreateError, CreateOptions, Geometry, Segment, WATCHDOG_LOCK_BYTE, lane_lock_byte,
+};
 use hangwatch_core::atomic::Ordering;
 use hangwatch_core::segment::{BRAKE_RELEASE_ASKED, BRAKED};
 
@@ -83,11 +86,6 @@ fn check_geometry(segment: Segment, wanted: Wanted) -> Result<(), OtherGeometry>
 
 /// Who uses a segment, by the locks the kernel knows of; `None` where nobody does.
 pub(super) fn user(segment: Segment) -> Result<Option<String>, Failure> {
-    let who = |role: &str, holder: Holder| match holder {
-        Holder::Free => None,
-        Holder::Process(pid) => Some(format!("{role}, process {pid}")),
-        Holder::Unseen | Holder::Description => Some(format!("{role} not to be seen from here")),
-    };
     if let Some(watchdog) = who("its watchdog", segment.watchdog()?) {
         return Ok(Some(watchdog));
     }
@@ -98,6 +96,20 @@ pub(super) fn user(segment: Segment) -> Result<Option<String>, Failure> {
         }
     }
     Ok(None)
+}
+
+/// Who uses a segment that this program cannot open; every version has its locks at the same bytes.
+pub(super) fn user_of_unusable(name: &str) -> Result<Option<String>, Failure> {
+    let file = file::examine(name)?.open()?;
+    Ok(who("a watchdog or worker", lock::holder_from(&file, WATCHDOG_LOCK_BYTE)?))
+}
+
+fn who(role: &str, holder: Holder) -> Option<String> {
+    match holder {
+        Holder::Free => None,
+        Holder::Process(pid) => Some(format!("{role}, process {pid}")),
+        Holder::Unseen | Holder::Description => Some(format!("{role} not to be seen from here")),
+    }
 }
 
 /// `hangwatch release-brake`: asks the watchdog to signal again.
