@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use hangwatch_bench::pair::clock_read;
 use hangwatch_bench::stage::{Stage, default_lanes};
 use hangwatch_core::record::{Operation, Place};
 
@@ -27,11 +28,14 @@ fn ring(criterion: &mut Criterion) {
     let producer = LiveProducer::start(&mut stage);
     group.bench_function("drain and apply, a producer live", |bencher| {
         bencher.iter_custom(|count| {
-            let (start, mut drained) = (Instant::now(), 0);
-            while drained < count {
-                drained += stage.drain_and_apply() as u64;
+            let (before, mut took) = (stage.drained(), Duration::ZERO);
+            while stage.drained() - before < count {
+                let start = Instant::now();
+                let some = stage.drain_and_apply() > 0;
+                // Where there is nothing, the machine has the producer wait.
+                took += if some { start.elapsed() } else { Duration::ZERO };
             }
-            scaled(start.elapsed(), count, drained)
+            scaled(took, count, stage.drained() - before)
         });
     });
     drop(producer);
@@ -44,7 +48,8 @@ fn scaled(took: Duration, count: u64, drained: u64) -> Duration {
     took.mul_f64(count as f64 / drained as f64)
 }
 
-/// Writes records to lane 0 as fast as it can, on a thread of its own.
+/// Writes records to a lane on a thread of its own, at the pace of a worker that does nothing but
+/// acquire and release: a clock read before each.
 struct LiveProducer {
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
@@ -57,6 +62,7 @@ impl LiveProducer {
         let thread = std::thread::spawn(move || {
             while !told.load(Ordering::Relaxed) {
                 for timer in 0..64 {
+                    clock_read();
                     writer.write(Operation::Acquire, Place::Own, timer, [1, 2, 1]);
                 }
             }

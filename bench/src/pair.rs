@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hangwatch::sys::clock;
 use hangwatch::{ClockKind, CreateOptions, Nanos, Scope, Segment, WorkerOptions};
-use hangwatch_core::calibration::Calibration;
+use hangwatch_core::calibration::{Calibration, RIPE_NS};
 
 use crate::measure::{median, ns_each};
 
@@ -43,6 +43,8 @@ impl Bench {
         std::thread::sleep(Duration::from_millis(20));
         let calibration = Calibration::between(first, sample()).expect("the clock runs");
         self.segment.words().publish_calibration(calibration);
+        // Until it is ripe, a worker goes by the system clock: that is not what is measured.
+        std::thread::sleep(Duration::from_nanos(2 * RIPE_NS));
     }
 
     /// Calls `with` on a thread of its own, for a lane has one clock, with a scope timed by `kind`.

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::convert::Infallible;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use hangwatch::{CreateOptions, Geometry, Segment};
@@ -16,6 +17,7 @@ use hangwatch_core::reap::{Event, Hands, Reaping, Sent, Verdict};
 use hangwatch_core::record::{Operation, Place};
 use hangwatch_core::ring::RingWriter;
 use hangwatch_core::scope::ScopeId;
+use hangwatch_core::segment::Counter;
 use hangwatch_core::tick::{Clock, Queue, Table, Ticked, Watchdog};
 use hangwatch_core::time::{Nanos, Units};
 
@@ -186,6 +188,11 @@ impl Stage {
             queue.get(most, EPOCH, |news| table.apply(news));
         }
         size
+    }
+
+    /// Records drained since the beginning; those that were overwritten first do not count.
+    pub fn drained(&self) -> u64 {
+        self.segment.words().counter(Counter::Drained).load(Ordering::Relaxed)
     }
 
     /// The writer of lane 0, for a producer on another thread.

@@ -5,16 +5,22 @@
 //! Two kinds of step exist: a statistics block is added to its scope's total and emptied, and a timer
 //! that its worker will not end any more is counted and made idle.
 
-use crate::atomic::{AtomicU64, Ordering};
+use crate::atomic::{AtomicU64, Ordering, fence};
 use crate::crash;
 use crate::lane::Lane;
+use crate::layout::limit;
 use crate::scope::ScopeId;
 use crate::segment::{FOLD_LOG, FOLD_STATE, Segment};
 use crate::stats::{ABANDONED, ACQUIRED, CONDEMNED, MAX_NS, SCOPE, STATS_WORDS, StatsWords};
 use crate::timer::{TimerState, TimerWord};
 
+// The state: what kind of step is under way (8 bits, 0: none), how many were done (24), lane and index.
 const BLOCK: u64 = 1;
 const TIMER: u64 = 2;
+const KIND_SHIFT: u32 = 56;
+const COUNT_ONE: u64 = 1 << 32;
+const COUNT_MASK: u64 = ((1 << KIND_SHIFT) - 1) & !(COUNT_ONE - 1);
+const _: () = assert!(limit::LANES <= 1 << 16, "a lane's index is kept in 16 bits");
 /// Words of the log of a timer step, beside the scope in word 0.
 const TOTAL_WORD: usize = 1;
 const NEW_TOTAL: usize = 2;
@@ -104,9 +110,13 @@ impl Segment<'_> {
     fn commit(&self, kind: u64, lane: u32, index: u16) {
         // Release: the log is whole before it says so. Only a successor reads it back, after the
         // kernel has let go of this process's lock.
-        let state = (kind << 56) | (u64::from(lane) << 16) | u64::from(index);
+        let count = self.fold_state().load(Ordering::Relaxed) & COUNT_MASK;
+        let state = (kind << KIND_SHIFT) | count | (u64::from(lane) << 16) | u64::from(index);
         crash::point("fold-logged");
         self.fold_state().store(state, Ordering::Release);
+        // Release fence: pairs with the Acquire fence of whoever asks `folds` again after its sum: who
+        // has seen a store of this step sees that it was begun.
+        fence(Ordering::Release);
         crash::point("fold-committed");
     }
 
@@ -125,7 +135,7 @@ impl Segment<'_> {
             lane.reset_timer(usize::from(timer));
         }
         crash::point("fold-emptied");
-        self.fold_state().store(0, Ordering::Release);
+        self.step_done();
     }
 
     fn redo_block(&self, lane: Lane<'_>, block: u16) {
@@ -139,19 +149,35 @@ impl Segment<'_> {
             word.store(0, Ordering::Relaxed);
         }
         crash::point("fold-emptied");
-        self.fold_state().store(0, Ordering::Release);
+        self.step_done();
     }
 
-    /// Whether a fold is under way: an observer's sums may miss or double what it moves.
+    /// One step more is done.
+    fn step_done(&self) {
+        let count = self.fold_state().load(Ordering::Relaxed).wrapping_add(COUNT_ONE) & COUNT_MASK;
+        // Release: pairs with the Acquire in `folds`: what the step moved is seen moved.
+        self.fold_state().store(count, Ordering::Release);
+    }
+
+    /// How many steps were done, modulo 2^24; `None` while one is under way. An observer's sums miss or
+    /// double nothing if this is the same number before them and, past an Acquire fence, after them.
+    pub fn folds(&self) -> Option<u64> {
+        // Acquire: pairs with the Release in `step_done`.
+        let state = self.fold_state().load(Ordering::Acquire);
+        (state >> KIND_SHIFT == 0).then_some(state & COUNT_MASK)
+    }
+
+    /// Whether a step is under way, or was when the watchdog died.
     pub fn is_folding(&self) -> bool {
-        self.fold_state().load(Ordering::Acquire) != 0
+        self.folds().is_none()
     }
 
     /// Does the step a dead watchdog left half-done again. The watchdog's, when it adopts a segment.
     /// A log that names nothing that exists is dropped.
     pub fn finish_fold(&self) {
         let state = self.fold_state().load(Ordering::Acquire);
-        let (kind, lane, index) = (state >> 56, (state >> 16) as u32, state as u16);
+        let (kind, lane, index) =
+            (state >> KIND_SHIFT, u32::from((state >> 16) as u16), state as u16);
         let geometry = self.geometry();
         match kind {
             BLOCK if lane < geometry.lanes && u32::from(index) < geometry.lane_scopes => {
@@ -160,7 +186,7 @@ impl Segment<'_> {
             TIMER if lane < geometry.lanes && u32::from(index) < geometry.timers => {
                 self.redo_timer(self.lane(lane), index);
             }
-            _ => self.fold_state().store(0, Ordering::Release),
+            _ => self.step_done(),
         }
     }
 }
@@ -169,7 +195,8 @@ impl Segment<'_> {
 mod tests {
     use super::*;
     use crate::lane::{TimerDetail, TimerKind, TimerSignal};
-    use crate::segment::tests::tiny_segment;
+    use crate::layout::Geometry;
+    use crate::segment::tests::{tiny_fixed, tiny_segment, zeroed};
     use crate::stats::{Counts, ScopeStats};
     use crate::time::{Nanos, Units};
 
@@ -208,6 +235,45 @@ mod tests {
             TimerWord::from_bits(word.load(Ordering::Relaxed)).state() == Some(TimerState::Idle)
         }));
         assert!(!segment.is_folding());
+    }
+
+    #[test]
+    fn a_sum_while_lanes_are_folded_neither_misses_nor_doubles() {
+        // The two run side by side, and come apart somewhere else each time.
+        (0..20).for_each(|_| check_sums_while_folding());
+    }
+
+    fn check_sums_while_folding() {
+        const LANES: u32 = 256;
+        let fixed = crate::segment::Fixed {
+            geometry: Geometry { lanes: LANES, timers: 1, records: 16, scopes: 2, lane_scopes: 2 },
+            ..tiny_fixed()
+        };
+        let words = zeroed(fixed.geometry.check().unwrap().words());
+        Segment::format(&words, fixed).unwrap();
+        let segment = Segment::open(&words).unwrap();
+        for lane in 0..LANES {
+            let stats = ScopeStats(&segment.lane(lane).stats()[0]);
+            stats.take_for(SCOPE_OF_ALL.0);
+            stats.acquired();
+        }
+        let sum = || {
+            let lanes = (0..LANES).map(|lane| &segment.lane(lane).stats()[0]);
+            let blocks = lanes.chain([segment.total(SCOPE_OF_ALL)]);
+            blocks.fold(0, |sum, block| sum + ScopeStats(block).snapshot().acquired)
+        };
+        std::thread::scope(|scope| {
+            let folding = scope.spawn(|| (0..LANES).for_each(|lane| segment.fold_lane(lane)));
+            while !folding.is_finished() {
+                let (before, acquired) = (segment.folds(), sum());
+                fence(Ordering::Acquire);
+                if before.is_some() && segment.folds() == before {
+                    assert_eq!(acquired, u64::from(LANES));
+                }
+            }
+        });
+        assert_eq!(sum(), u64::from(LANES));
+        assert!(segment.folds() > Some(0));
     }
 
     #[test]

@@ -109,6 +109,21 @@ impl<'a, H: Hands> Reaping<'a, H> {
         }
     }
 
+    /// The workers with a reap under way that are dead by now, and whether any was sent SIGKILL and
+    /// is not dead yet.
+    pub fn dying(&mut self) -> (Vec<WorkerId>, bool) {
+        let hands = &mut self.hands;
+        let (mut dead, mut is_any_left) = (Vec::new(), false);
+        for (worker, machine) in &self.machines {
+            if hands.is_dead(*worker) {
+                dead.push(*worker);
+            } else if let State::Killed { .. } = machine.state {
+                is_any_left = true;
+            }
+        }
+        (dead, is_any_left)
+    }
+
     /// Whether the brake holds.
     pub fn is_braked(&self) -> bool {
         self.brake.is_engaged()

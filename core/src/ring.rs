@@ -164,10 +164,14 @@ impl RingReader {
             } else if ahead & mask as u64 != 0 {
                 drained.garbage = true;
                 break;
-            } else if let Some(lost) = self.skip_to(ahead, slots.len()) {
-                drained.lapped += lost;
+            } else if ahead >= 1 << (POSITION_BITS - 1) {
+                break; // an older lap: not written yet
             } else {
-                break;
+                // Lapped. On with the record just seen, the newest known: whoever hears of a lap
+                // looks at the timers themselves, and to read the oldest that still stand would be
+                // to race the writer, who overwrites just those.
+                self.position = self.position.wrapping_add(ahead);
+                drained.lapped += ahead;
             }
         }
         drained
@@ -284,6 +288,17 @@ mod tests {
         assert_eq!(reader.drain(&slots, 4, |_, _| ()).records, 4);
         assert_eq!(reader.drain(&slots, 16, |_, _| ()).records, 5);
         assert_eq!(reader.drain(&slots, 16, |_, _| ()).records, 0);
+    }
+
+    #[test]
+    fn a_lapped_drain_goes_on_with_what_is_newest() {
+        let (slots, head) = (slots(16), AtomicU64::new(0));
+        let mut writer = RingWriter::resume(&slots, &head);
+        (0..100).for_each(|timer| writer.push(&record(timer)));
+        let (mut reader, mut seen) = (RingReader::default(), Vec::new());
+        let drained = reader.drain(&slots, 16, |stamp, _| seen.push(stamp.timer()));
+        assert_eq!(seen, [96, 97, 98, 99], "from the one that stands where the first stood");
+        assert_eq!(drained, Drained { records: 4, lapped: 96, garbage: false });
     }
 
     #[test]

@@ -232,6 +232,19 @@ impl Timer<'_> {
         .map(|(_, new)| new)
     }
 
+    /// Gives a timer a new deadline if it is still armed exactly as it was `seen`.
+    ///
+    /// # Errors
+    /// [`Refused`] where it is not: somebody released it or changed its deadline since.
+    #[inline]
+    pub fn rearm_exactly(self, seen: TimerWord, deadline: Units) -> Result<TimerWord, Refused> {
+        let next = seen.armed_next(deadline);
+        if seen.is_armed() && self.swap_exactly(seen, next) {
+            return Ok(next);
+        }
+        Err(Refused { word: self.load() })
+    }
+
     /// Stops an armed timer at `now`, keeping the time it has left.
     ///
     /// # Errors
@@ -416,6 +429,19 @@ mod tests {
         assert_ne!(armed, moved, "the generation tells them apart");
         assert!(!timer.condemn(armed));
         assert_eq!(timer.release(armed), Released::InTime, "a wrong guess costs a retry, no more");
+    }
+
+    #[test]
+    fn a_timer_that_was_changed_meanwhile_keeps_its_deadline() {
+        let word = AtomicU64::new(0);
+        let timer = Timer(&word);
+        let armed = timer.arm(at(100));
+        let moved = timer.rearm_exactly(armed, at(200)).unwrap();
+        assert_eq!(moved.deadline(), at(200));
+        let kicked = timer.rearm(moved, at(200)).unwrap();
+        assert_eq!(timer.rearm_exactly(moved, at(150)), Err(Refused { word: kicked }));
+        assert_eq!(timer.release(kicked), Released::InTime);
+        assert!(timer.rearm_exactly(timer.load(), at(9)).is_err(), "an idle timer is not armed");
     }
 
     #[test]

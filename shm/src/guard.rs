@@ -71,6 +71,12 @@ impl Guard {
         self.change(Operation::Rearm, |expected| self.armed.timer().extend(expected, by_ns))
     }
 
+    /// Moves the deadline to `deadline`, if nobody has changed it since this handle did.
+    pub(crate) fn move_to(&self, deadline: Units) -> Result<(), AcquireError> {
+        let timer = self.armed.timer();
+        self.change(Operation::Rearm, |expected| timer.rearm_exactly(expected, deadline))
+    }
+
     /// Gives the scope `allowance` from now on, whatever it had left.
     pub(crate) fn kick(&self, allowance: Duration) -> Result<(), AcquireError> {
         let allowance_ns = crate::lane::allowance_ns(allowance)?;
@@ -186,10 +192,11 @@ fn end_elsewhere(armed: &Armed, expected: TimerWord, options: &'static LaneOptio
     if armed.shared.canary.forked() {
         return Released::NotArmed;
     }
-    match thread::lane_for(armed).or_else(|| thread::any_lane_for(armed, options)) {
-        Some(lane) => lane.release_any(armed, expected),
-        None => armed.timer().release(expected),
+    if let Some(lane) = thread::lane_for(armed).or_else(|| thread::any_lane_for(armed, options)) {
+        return lane.release_any(armed, expected);
     }
+    armed.give_back();
+    armed.timer().release(expected)
 }
 
 impl Drop for Guard {

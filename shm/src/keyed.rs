@@ -36,6 +36,8 @@ pub(crate) fn acquire(worker: Worker, name: &str, allowance: Duration) -> Result
         if kicked.is_ok() {
             return Ok(());
         }
+        // Nobody will release it.
+        armed.give_back();
     }
     let subject = scope.subject().of_kind(TimerKind::Keyed);
     let armed = thread::arm(here, worker.lane_options(), subject, allowance_ns)?;

@@ -39,8 +39,8 @@ pub(crate) struct LaneOwner {
     owner: OwnerWord,
     ring: RingWriter<'static>,
     wake: Wake<'static>,
-    /// Idle timers, the last released on top. Those released by other threads are found by a scan
-    /// when this runs out.
+    /// Timers of which no handle is left, all idle, the last released on top. Those given back by other
+    /// ways than a release in time are looked for when this runs out.
     idle: Vec<u16>,
     /// How many of the first timers this owner has armed at all.
     high_water: u16,
@@ -70,6 +70,14 @@ impl Armed {
     pub(crate) fn timer(&self) -> Timer<'static> {
         let lane = self.shared.words.lane(self.subject.lane());
         lane.timer(self.index.into()).expect("it was armed in that lane")
+    }
+
+    /// Its last handle is about to end: the lane's owner may arm the timer anew once it is idle.
+    ///
+    /// Idle is not enough: a watchdog whose reap failed makes a timer idle whose guard is still there,
+    /// and that guard's release would end somebody else's acquire.
+    pub(crate) fn give_back(&self) {
+        self.shared.returned.give_back(self.subject.lane(), self.index);
     }
 }
 
@@ -166,7 +174,9 @@ impl LaneOwner {
             timing,
         };
         owned.find_blocks();
-        owned.find_idle();
+        // Free or detached, it had no armed timer, and no handle on any.
+        shared.returned.forget(index);
+        owned.idle.extend((0..owned.lane.timers().len() as u16).rev());
         owned
     }
 
@@ -181,16 +191,17 @@ impl LaneOwner {
         }
     }
 
-    /// Collects the idle timers by their words, the first on top.
+    /// Collects the timers that were given back, as far as they are idle by now.
     fn find_idle(&mut self) {
-        self.idle.clear();
-        for (index, word) in self.lane.timers().iter().enumerate().rev() {
-            // Acquire: pairs with the Release of whoever freed it.
-            let word = TimerWord::from_bits(word.load(Ordering::Acquire));
-            if word.state() == Some(TimerState::Idle) {
-                self.idle.push(index as u16);
+        let (lane, idle) = (self.lane, &mut self.idle);
+        self.shared.returned.take(self.index, |index| {
+            let timer = lane.timer(index.into());
+            let is_idle = timer.is_some_and(|timer| timer.load().state() == Some(TimerState::Idle));
+            if is_idle {
+                idle.push(index);
             }
-        }
+            is_idle
+        });
     }
 
     /// Whether this lane is of the segment `key`, and of this very process.
@@ -214,7 +225,7 @@ impl LaneOwner {
         self.canary.forked()
     }
 
-    /// Whether a timer can be had, looking for those that other threads released.
+    /// Whether a timer can be had, looking for those that were given back.
     #[inline]
     pub(crate) fn has_idle(&mut self) -> bool {
         if self.idle.is_empty() {
@@ -235,6 +246,21 @@ impl LaneOwner {
     pub(crate) fn deadline_after(&mut self, allowance_ns: u64) -> Units {
         let now = self.now();
         self.timing.deadline(now, allowance_ns)
+    }
+
+    /// The armed timers, and the words that were found in them.
+    pub(crate) fn armed_timers(&self) -> impl Iterator<Item = (Armed, TimerWord)> + '_ {
+        (0..self.lane.timers().len()).filter_map(|index| {
+            let word = self.lane.timer(index)?.load();
+            if word.state() != Some(TimerState::Armed) {
+                return None;
+            }
+            let detail = self.lane.read_detail(index, word)?;
+            let subject = Subject::new(detail.scope, detail.signal, detail.kind);
+            let subject = subject.in_lane(self.index);
+            let acquired_at = detail.acquired_at;
+            Some((Armed { shared: self.shared, acquired_at, subject, index: index as u16 }, word))
+        })
     }
 
     /// Takes an idle timer, to be armed. `None` where this thread knows of none.
@@ -315,6 +341,10 @@ impl LaneOwner {
     /// Ends an acquire of any lane of the segment, and takes down in this one how it ended.
     pub(crate) fn release_any(&mut self, armed: &Armed, expected: TimerWord) -> Released {
         let now = self.now();
+        if armed.subject.lane() != self.index {
+            // Before the release: whoever finds all timers of a lane idle finds all given back, too.
+            armed.give_back();
+        }
         let released = armed.timer().release(expected);
         if released != Released::InTime {
             return self.ended_otherwise(released, armed, now);
@@ -335,6 +365,10 @@ impl LaneOwner {
             }
             Released::TooLate => self.record(Operation::TooLate, armed, now, Units::default()),
             Released::InTime | Released::NotArmed => {}
+        }
+        let ended_by_watchdog = matches!(released, Released::TooLate | Released::NotArmed);
+        if ended_by_watchdog && armed.subject.lane() == self.index {
+            armed.give_back();
         }
         released
     }

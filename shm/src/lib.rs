@@ -22,7 +22,7 @@
 //!
 //! The modules in the order of the data: [`Segment`] is the mapped memory, [`Worker`] attaches to it,
 //! [`Scope`] names what is timed, [`Guard`], [`Heartbeat`] and the keyed acquires of [`Worker`] are the
-//! deadlines, [`Observation`] is what anyone may read.
+//! deadlines, a [`Pause`] holds a thread's up, [`Observation`] is what anyone may read.
 //!
 //! # Guarantees and non-guarantees
 //!
@@ -40,6 +40,8 @@ mod keyed;
 mod labels;
 mod lane;
 mod observe;
+mod pause;
+mod returned;
 mod segment;
 mod thread;
 mod timing;
@@ -57,6 +59,7 @@ pub use hangwatch_core::timer::Released;
 pub use heartbeat::Heartbeat;
 pub use labels::Labels;
 pub use observe::{LaneView, Observation, ScopeView, TimerView, WatchdogView};
+pub use pause::Pause;
 pub use segment::{CreateOptions, SEGMENT_VARIABLE, Segment};
 pub use worker::{Scope, Signal, Worker, WorkerOptions};
 

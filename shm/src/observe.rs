@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use hangwatch_core::atomic::Ordering;
+use hangwatch_core::atomic::{Ordering, fence};
 use hangwatch_core::calibration::ClockKind;
 use hangwatch_core::lane::{Lane, LaneState, TimerKind, TimerSignal};
 use hangwatch_core::scope::ScopeId;
@@ -245,16 +245,18 @@ fn scope_name(words: &Words<'_>, scope: ScopeId) -> String {
         .map_or_else(|| format!("(scope {})", scope.0), |name| name.as_str().to_owned())
 }
 
-/// Sums every scope's total and lanes; taken again while the watchdog is folding a lane.
+/// Sums every scope's total and lanes; taken again where the watchdog was folding a lane meanwhile.
 fn scope_views(words: &Words<'_>) -> Vec<ScopeView> {
     let mut counts = Vec::new();
     for _ in 0..TRIES {
-        let recycled = words.counter(Counter::Recycled).load(Ordering::Acquire);
+        let before = words.folds();
         counts = sum_counts(words);
-        let settled = words.counter(Counter::Recycled).load(Ordering::Acquire) == recycled;
-        if settled && !words.is_folding() {
+        // Acquire: pairs with the Release fence of the fold's `commit`.
+        fence(Ordering::Acquire);
+        if before.is_some() && before == words.folds() {
             break;
         }
+        std::thread::yield_now();
     }
     let named = |(index, counts): (usize, Counts)| {
         let name = words.names().name(ScopeId(index as u16))?.as_str().to_owned();

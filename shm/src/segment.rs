@@ -17,6 +17,7 @@ use hangwatch_core::time::{Nanos, duration_ns};
 use crate::error::{CreateError, OpenError};
 use crate::keyed::Keyed;
 use crate::lane::{LaneOptions, LaneOwner};
+use crate::returned::Returned;
 use crate::sys::file::{self, SegmentFile};
 use crate::sys::fork::Canary;
 use crate::sys::lock::{self, Holder};
@@ -88,6 +89,8 @@ pub(crate) struct Shared {
     pub(crate) claims: Mutex<()>,
     /// Lanes whose thread ended with timers armed: they stay enforced, the next thread goes on.
     pub(crate) orphans: Mutex<Vec<LaneOwner>>,
+    /// Timers without a handle that their lanes' owners have not heard of yet.
+    pub(crate) returned: Returned,
     pub(crate) keyed: Mutex<Keyed>,
     /// What workers of this process attached with, each kind once.
     attachments: Mutex<Vec<&'static LaneOptions>>,
@@ -362,6 +365,7 @@ fn register(
         canary,
         claims: Mutex::new(()),
         orphans: Mutex::new(Vec::new()),
+        returned: Returned::new(checked.geometry()),
         keyed: Mutex::new(Keyed::default()),
         attachments: Mutex::new(Vec::new()),
     }));

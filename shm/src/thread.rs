@@ -199,6 +199,16 @@ pub(crate) fn any_lane_for(armed: &Armed, options: &LaneOptions) -> Option<&'sta
     lane_for(armed)
 }
 
+/// The armed timers of every lane this thread has of the segment.
+pub(crate) fn armed_timers(key: u64) -> Vec<(Armed, TimerWord)> {
+    let of_lanes = |lanes: &RefCell<ThreadLanes>| {
+        let lanes = lanes.borrow();
+        let of_segment = lanes.lanes.iter().map(|lane| lane.get()).filter(|lane| lane.is_of(key));
+        of_segment.flat_map(|lane| lane.armed_timers().collect::<Vec<_>>()).collect()
+    };
+    LANES.try_with(of_lanes).unwrap_or_default()
+}
+
 /// How many names a thread remembers: a flood of them is looked up in the segment.
 const KNOWN_NAMES: usize = 4096;
 

@@ -137,6 +137,11 @@ mod tests {
     /// A clock over a segment with `published` in its header tells the time of the system; whether it
     /// has gone by what was published.
     fn uses(published: Option<Calibration>) -> bool {
+        uses_made(|| published)
+    }
+
+    /// As [`uses`], of a calibration made at the last moment.
+    fn uses_made(make: impl FnOnce() -> Option<Calibration>) -> bool {
         let fixed = Fixed {
             geometry: Geometry { lanes: 1, ..Geometry::default() },
             compatible_features: 0,
@@ -150,11 +155,13 @@ mod tests {
         let words: Vec<AtomicU64> =
             (0..fixed.geometry.check().unwrap().words()).map(|_| AtomicU64::new(0)).collect();
         let segment = Segment::format(&words, fixed).unwrap();
+        let mut timing = Timing::new(ClockKind::Counter);
+        let until = clock::monotonic_ns() + 30_000_000;
+        let published = make();
         if let Some(published) = published {
             segment.publish_calibration(published);
         }
-        let mut timing = Timing::new(ClockKind::Counter);
-        let until = clock::monotonic_ns() + 30_000_000;
+        timing.now(&segment);
         loop {
             let before = clock::monotonic_ns();
             let now = timing.now(&segment).0;
@@ -179,11 +186,12 @@ mod tests {
         assert!(!uses(None), "absent");
         assert!(!uses(Some(Calibration::default())), "withdrawn");
         assert!(!uses(Some(true_calibration(STALE_NS + 1_000_000_000))), "stale");
-        let counter = clock::counter();
-        let at = Nanos(clock::monotonic_ns());
         for multiplier in [1, good.multiplier / 1000, good.multiplier * 2, u64::MAX] {
-            let made = Calibration { counter, at, multiplier };
-            assert!(!uses(Some(made)), "right now, but of an absurd rate: {made:?}");
+            let made = || {
+                let at = Nanos(clock::monotonic_ns());
+                Some(Calibration { counter: clock::counter(), at, multiplier })
+            };
+            assert!(!uses_made(made), "right for now, but at an absurd rate: {multiplier}");
         }
         for absurd in [
             Calibration { counter: u64::MAX, ..good },

@@ -15,6 +15,7 @@ use crate::heartbeat::Heartbeat;
 use crate::keyed;
 use crate::labels::Labels;
 use crate::lane::{LaneOptions, allowance_ns};
+use crate::pause::Pause;
 use crate::segment::{Segment, Shared};
 use crate::sys::lock::Holder;
 use crate::thread;
@@ -228,6 +229,15 @@ impl Worker {
         let scope = self.scope(name)?;
         let guard = scope.arm(TimerKind::Heartbeat, allowance)?;
         Ok(Heartbeat::new(guard, allowance))
+    }
+
+    /// Begins a stretch that the calling thread's armed timers do not count, `max` at most; it has
+    /// that deadline itself, under `name`. See [`Pause`].
+    ///
+    /// # Errors
+    /// [`AcquireError`]; then nothing is paused.
+    pub fn pause(&self, name: &str, max: Duration) -> Result<Pause, AcquireError> {
+        Pause::begin(*self, name, max)
     }
 
     /// The segment it is attached to.

@@ -53,6 +53,7 @@ fn handles_cross_threads() {
     fn check<T: Send + Sync>() {}
     check::<Guard>();
     check::<Heartbeat>();
+    check::<hangwatch::Pause>();
     check::<Worker>();
     check::<Scope>();
     check::<Segment>();
@@ -203,4 +204,82 @@ fn an_observer_sees_states_and_labels() {
     assert_eq!((lane.job.as_str(), lane.rank, lane.pid), ("job 7", Some(0), std::process::id()));
     assert_eq!(lane.timers[0].state, TimerState::Armed);
     assert_eq!(seen.lane_count, 4);
+}
+
+#[test]
+fn timers_do_not_count_a_pause() {
+    let segment = Named::small("pause");
+    let worker = Worker::attach(&*segment.0).unwrap();
+    let step = worker.expires("step", LONG).unwrap();
+    let before = step.remaining().unwrap();
+    {
+        let pause = worker.pause("checkpoint", 10 * LONG).unwrap();
+        assert!(step.remaining().unwrap() > 10 * LONG, "it cannot expire before the pause does");
+        assert!(pause.remaining().unwrap() > 9 * LONG);
+        assert_eq!(segment.armed(), ["checkpoint Armed", "step Armed"]);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let after = step.remaining().unwrap();
+    assert!(after <= before + Duration::from_millis(1), "{before:?} {after:?}");
+    assert!(after > LONG / 2);
+    assert_eq!(segment.armed(), ["step Armed"]);
+    assert_eq!(step.release(), Released::InTime);
+}
+
+#[test]
+fn what_changes_a_timer_in_a_pause_counts() {
+    let segment = Named::small("pause-changed");
+    let worker = Worker::attach(&*segment.0).unwrap();
+    let beat = worker.heartbeat("loop", LONG).unwrap();
+    let short = worker.expires("released meanwhile", LONG).unwrap();
+    {
+        let _pause = worker.pause("checkpoint", 10 * LONG).unwrap();
+        drop(short);
+        beat.kick().unwrap();
+        assert!(beat.remaining().unwrap() <= LONG + Duration::from_millis(1));
+    }
+    assert!(beat.remaining().unwrap() <= LONG + Duration::from_millis(1));
+    assert_eq!(segment.armed(), ["loop Armed"]);
+    assert!(worker.pause("", LONG).is_err());
+    assert!(worker.pause("checkpoint", Duration::ZERO).is_err());
+}
+
+/// What a watchdog does to a timer whose worker it could not reap.
+fn condemn_and_clear(named: &Named, lane: u32, timer: usize) {
+    let segment = Segment::open(&named.0).unwrap();
+    let timer = segment.words().lane(lane).timer(timer).unwrap();
+    assert!(timer.condemn(timer.load()) && timer.clear(timer.load()));
+}
+
+#[test]
+fn a_guard_that_was_cleared_keeps_its_timer_from_others_until_it_ends() {
+    let geometry = Geometry { lanes: 1, timers: 2, records: 16, scopes: 4, lane_scopes: 4 };
+    let named = Named::new("cleared", geometry);
+    let worker = Worker::attach(named.0.as_str()).unwrap();
+    let cleared = worker.expires("cleared", LONG).unwrap();
+    condemn_and_clear(&named, 0, 0);
+    let second = worker.expires("second", LONG).unwrap();
+    // Else the release of the first would end the third's deadline.
+    let refused = worker.expires("third", LONG).unwrap_err();
+    assert!(matches!(refused, AcquireError::NoFreeTimer { .. }), "{refused}");
+    assert_eq!(cleared.release(), Released::NotArmed);
+    let third = worker.expires("third", LONG).unwrap();
+    assert_eq!(named.armed(), ["second Armed", "third Armed"]);
+    // Released by another thread, whose lane is none, and given back all the same.
+    std::thread::spawn(move || assert_eq!(third.release(), Released::InTime)).join().unwrap();
+    let fourth = worker.expires("fourth", LONG).unwrap();
+    assert_eq!([second.release(), fourth.release()], [Released::InTime; 2]);
+}
+
+#[test]
+fn a_key_whose_timer_was_cleared_gives_it_back_when_it_is_acquired_anew() {
+    let geometry = Geometry { lanes: 1, timers: 2, records: 16, scopes: 4, lane_scopes: 4 };
+    let named = Named::new("key", geometry);
+    let worker = Worker::attach(named.0.as_str()).unwrap();
+    for round in 0..10 {
+        worker.acquire("key", LONG).unwrap();
+        condemn_and_clear(&named, 0, round % 2);
+    }
+    worker.acquire("key", LONG).unwrap();
+    assert_eq!(worker.release("key").unwrap(), Released::InTime);
 }

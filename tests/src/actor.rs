@@ -21,9 +21,18 @@ impl Actor {
     /// # Panics
     /// Where the process cannot be started.
     pub fn start(segment: &str, environment: &[(&str, &str)]) -> Actor {
-        let mut child = Command::new(program("stage-worker"))
+        let mut command = Command::new(program("stage-worker"));
+        command.envs(environment.iter().copied());
+        Actor::spawn(segment, command)
+    }
+
+    /// Starts what `command` says: a `stage-worker` in circumstances of its own.
+    ///
+    /// # Panics
+    /// Where the process cannot be started.
+    pub fn spawn(segment: &str, mut command: Command) -> Actor {
+        let mut child = command
             .env("HANGWATCH_SEGMENT", segment)
-            .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -8,10 +8,14 @@ mod actor;
 pub mod freezer;
 pub mod fuse;
 pub mod mutator;
+pub mod namespace;
+pub mod newcomer;
+pub mod race;
 pub mod random;
 mod segment;
 pub mod soak;
 pub mod toil;
+pub mod tracer;
 mod watchdog;
 
 use std::time::{Duration, Instant};

@@ -35,10 +35,11 @@ impl Mutator {
     /// Where the file cannot be opened.
     pub fn of_all(stage: &Stage, pids: Vec<u32>, random: Random) -> Mutator {
         let layout = *stage.segment.words().layout();
-        let (lanes, words) = (layout.front_at(0) as u64, layout.words() as u64);
-        // The header is small beside the lanes, and meant as often.
-        let header = FIXED_WORDS..512;
-        let ranges = vec![header, FIXED_WORDS..lanes, lanes..words, lanes..words];
+        let (fronts, backs) = (layout.front_at(0) as u64, layout.back_at(0) as u64);
+        let (names, end) = (layout.names_at() as u64, layout.words() as u64);
+        // Header and fronts are small beside the rest, and meant as often.
+        let ranges =
+            vec![FIXED_WORDS..names, names..fronts, fronts..backs, fronts..backs, backs..end];
         Mutator::of(stage, ranges, pids, random)
     }
 
@@ -50,8 +51,9 @@ impl Mutator {
         let layout = *stage.segment.words().layout();
         let parts = |lane: &u32| {
             let (front, back) = (layout.front_at(*lane) as u64, layout.back_at(*lane) as u64);
-            let (fronts, backs) = (layout.front_stride() as u64, layout.back_stride() as u64);
-            [front..front + fronts, back..back + backs]
+            let (front_words, back_words) =
+                (layout.front_stride() as u64, layout.back_stride() as u64);
+            [front..front + front_words, back..back + back_words]
         };
         Mutator::of(stage, lanes.iter().flat_map(parts).collect(), pids, random)
     }

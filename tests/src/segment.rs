@@ -79,6 +79,13 @@ impl Stage {
         (0..words.geometry().lanes).filter(is_used).collect()
     }
 
+    /// What of a lane its owner alone writes: the owner word, the timers, how much it has recorded.
+    pub fn words_of(&self, lane: u32) -> Vec<u64> {
+        let lane = self.segment.words().lane(lane);
+        let timers = lane.timers().iter().map(|word| word.load(Ordering::Acquire));
+        timers.chain([lane.owner().0, lane.head().load(Ordering::Acquire)]).collect()
+    }
+
     /// The sum of all scopes' counts.
     pub fn counts(&self) -> Counts {
         let mut sum = Counts::default();

@@ -5,6 +5,9 @@
 //! beside the others, and its `PART` in [`PARTS`].
 
 pub mod mutations;
+pub mod races;
+pub mod stalls;
+pub mod takeovers;
 pub mod watchdog_kills;
 pub mod worker_kills;
 
@@ -15,7 +18,14 @@ use std::time::Instant;
 use crate::random::Random;
 
 /// Every part, in the order of the table.
-pub const PARTS: &[Part] = &[mutations::PART, watchdog_kills::PART, worker_kills::PART];
+pub const PARTS: &[Part] = &[
+    watchdog_kills::PART,
+    takeovers::PART,
+    worker_kills::PART,
+    races::PART,
+    stalls::PART,
+    mutations::PART,
+];
 
 /// One kind of fault, injected many times.
 #[derive(Clone, Copy, Debug)]

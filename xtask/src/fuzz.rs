@@ -42,7 +42,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         .collect();
     say("corpus: fuzz/corpus/TARGET; failing inputs: fuzz/artifacts/TARGET, to be repeated with\n\
          cargo +nightly fuzz run TARGET FILE; the seed stands in the line \"INFO: Seed\"\n");
-    runner::run(&steps, "cargo xtask fuzz --only")
+    runner::run(&steps, Some("cargo xtask fuzz --only"))
 }
 
 fn step(name: &'static str, what: &'static str, options: &Options) -> Step {

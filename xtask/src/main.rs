@@ -2,14 +2,15 @@
 //!
 //! Each subcommand is a module that turns its options into a list of steps (`step`)
 //! and hands it to the runner (`runner`): `test` is what CI runs, `fuzz` the
-//! fuzz targets, `soak` the faults in full, `bench` the benches. `tools` installs what a step needs
-//! and a fresh machine lacks.
+//! fuzz targets, `soak` the faults in full, `bench` the benches, `python` the Python package.
+//! `tools` installs what a step needs and a fresh machine lacks.
 //!
 //! To add a check, add a [`step::Step`] to the list in `test`; to add a subcommand,
 //! add a variant to [`Task`].
 
 mod bench;
 mod fuzz;
+mod python;
 mod runner;
 mod soak;
 mod step;
@@ -34,8 +35,10 @@ enum Task {
     Test(test::Options),
     /// Fuzz: random words as a segment, and under the whole watchdog
     Fuzz(fuzz::Options),
-    /// Run the criterion benches
+    /// Run the criterion benches, or those of the Python package
     Bench(bench::Options),
+    /// Build and install the Python package, and run its tests
+    Python,
     /// Inject every fault many times, and count what was lost
     Soak(soak::Options),
 }
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Python => python::test(),
         Task::Soak(options) => soak::run(&options),
     }
 }

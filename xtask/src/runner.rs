@@ -17,8 +17,9 @@ enum Outcome {
 
 /// Runs the steps in order and stops at the first that fails.
 ///
-/// `rerun` is the command line that, with a step's name appended, runs that step alone.
-pub(crate) fn run(steps: &[Step], rerun: &str) -> ExitCode {
+/// `rerun` is the command line that, with a step's name appended, runs that step alone; `None`
+/// where that makes no sense.
+pub(crate) fn run(steps: &[Step], rerun: Option<&str>) -> ExitCode {
     let mut outcomes = vec![Outcome::NotRun; steps.len()];
     let mut why_failed = None;
     for (step, outcome) in steps.iter().zip(&mut outcomes) {
@@ -34,7 +35,9 @@ pub(crate) fn run(steps: &[Step], rerun: &str) -> ExitCode {
             Err(why) => {
                 say(&format!("-- {}: FAILED, {}\n", step.name, Seconds(took)));
                 *outcome = Outcome::Failed(took);
-                why_failed = Some(format!("{}: {why}\nAlone: {rerun} {}\n", step.name, step.name));
+                let alone = rerun.map(|rerun| format!("Alone: {rerun} {}\n", step.name));
+                let alone = alone.unwrap_or_default();
+                why_failed = Some(format!("{}: {why}\n{alone}", step.name));
                 break;
             }
         }

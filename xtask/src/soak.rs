@@ -26,5 +26,5 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         Step::cargo("build", "the soak and the processes it plays with", &build),
         Step::cargo("soak", "every fault, many times", &soak).args(options.options.iter().cloned()),
     ];
-    runner::run(&steps, "cargo xtask")
+    runner::run(&steps, None)
 }

@@ -1,6 +1,6 @@
 //! A step: one command of the checks, with its name, purpose and environment.
 //!
-//! Steps are built by `test`, `fuzz` and `bench` and run by `runner`.
+//! Steps are built by `test`, `fuzz`, `bench` and `python` and run by `runner`.
 
 use std::env;
 use std::ffi::OsString;
@@ -21,7 +21,9 @@ pub(crate) struct Step {
     pub(crate) needs: Option<Tool>,
     /// The program and what comes before `args`, as one would type it; `cargo` is the cargo that
     /// started this program.
-    program: &'static [&'static str],
+    program: Vec<OsString>,
+    /// Where it runs, from the repository's root.
+    dir: PathBuf,
     args: Vec<OsString>,
     /// Set for the command, on top of the environment this process has.
     set: Vec<(&'static str, OsString)>,
@@ -32,22 +34,39 @@ pub(crate) struct Step {
 impl Step {
     /// A step that runs cargo with these arguments.
     pub(crate) fn cargo(name: &'static str, what: &'static str, args: &[&str]) -> Self {
+        Self::program(name, what, "cargo", args)
+    }
+
+    /// A step that runs another program with these arguments.
+    pub(crate) fn program(
+        name: &'static str,
+        what: &'static str,
+        program: impl Into<OsString>,
+        args: &[&str],
+    ) -> Self {
         let args = args.iter().map(OsString::from).collect();
+        let (program, dir) = (vec![program.into()], PathBuf::new());
         let (set, unset) = (Vec::new(), Vec::new());
-        Self { name, what, needs: None, program: &["cargo"], args, set, unset }
+        Self { name, what, needs: None, program, dir, args, set, unset }
     }
 
     /// A step that runs the nightly toolchain's cargo with these arguments.
     pub(crate) fn nightly_cargo(name: &'static str, what: &'static str, args: &[&str]) -> Self {
         // What the stable cargo that runs this program told it about itself.
         let unset = vec!["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN"];
-        let program = &["rustup", "run", "nightly", "cargo"];
+        let program = ["rustup", "run", "nightly", "cargo"].map(OsString::from).to_vec();
         Self { program, unset, ..Self::cargo(name, what, args) }
     }
 
     /// Requires a tool, which is installed before the step runs if it is missing.
     pub(crate) fn needs(mut self, tool: Tool) -> Self {
         self.needs = Some(tool);
+        self
+    }
+
+    /// Runs it in a directory below the repository's root.
+    pub(crate) fn dir(mut self, dir: &str) -> Self {
+        self.dir = dir.into();
         self
     }
 
@@ -93,7 +112,7 @@ impl Step {
 
     /// The command, ready to be started.
     pub(crate) fn command(&self) -> Command {
-        let mut command = match self.program {
+        let mut command = match &self.program[..] {
             [program, args @ ..] if *program != "cargo" => {
                 let mut command = Command::new(program);
                 command.args(args);
@@ -101,7 +120,7 @@ impl Step {
             }
             _ => Command::new(cargo()),
         };
-        command.args(&self.args).current_dir(root());
+        command.args(&self.args).current_dir(root().join(&self.dir));
         for key in &self.unset {
             command.env_remove(key);
         }
@@ -119,9 +138,10 @@ impl fmt::Display for Step {
         if !self.set.is_empty() {
             write!(f, "\\\n     ")?;
         }
-        write!(f, "{}", self.program.join(" "))?;
-        for arg in &self.args {
-            write!(f, " {}", quoted(&arg.to_string_lossy()))?;
+        let words = self.program.iter().chain(&self.args);
+        for (index, word) in words.enumerate() {
+            let space = if index == 0 { "" } else { " " };
+            write!(f, "{space}{}", quoted(&word.to_string_lossy()))?;
         }
         Ok(())
     }

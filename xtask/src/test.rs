@@ -35,7 +35,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
     if !options.only.is_empty() {
         steps.retain(|step| options.only.iter().any(|name| name == step.name));
     }
-    runner::run(&steps, "cargo xtask test --only")
+    runner::run(&steps, Some("cargo xtask test --only"))
 }
 
 /// Every step of the checks.
@@ -71,6 +71,12 @@ pub(crate) fn steps() -> Vec<Step> {
         .flags("RUSTFLAGS", "--cfg loom")
         .env_default("LOOM_MAX_PREEMPTIONS", "3")
         .own_target_dir("loom"),
+        // A task of its own, because what it does comes in steps, too.
+        Step::cargo(
+            "python",
+            "the Python package, with and without torch",
+            &["run", "--quiet", "--package", "xtask", "--", "python"],
+        ),
     ]
 }
 

@@ -14,7 +14,12 @@ pub(crate) enum Tool {
     Clippy,
     /// `cargo fuzz`, and the nightly compiler it needs
     Fuzz,
+    /// Debian's Python with venv and torch
+    PythonWithTorch,
 }
+
+/// Debian's interpreter: the only one that has Debian's torch.
+pub(crate) const DEBIANS_PYTHON: &str = "/usr/bin/python3";
 
 impl Tool {
     /// Makes sure the tool runs: installs it when it is missing.
@@ -27,6 +32,7 @@ impl Tool {
             Self::Rustfmt => component("fmt", "rustfmt", "rustfmt"),
             Self::Clippy => component("clippy", "clippy", "rust-clippy"),
             Self::Fuzz => fuzz(),
+            Self::PythonWithTorch => python_with_torch(),
         }
     }
 }
@@ -61,6 +67,28 @@ fn fuzz() -> Result<(), String> {
     Err("cargo fuzz does not run, and `cargo install --locked cargo-fuzz` did not help; is \
          ~/.cargo/bin on the path?"
         .to_owned())
+}
+
+fn python_with_torch() -> Result<(), String> {
+    let imports = ["-c", "import ensurepip, torch.distributed.run"];
+    let answers = || succeeds(DEBIANS_PYTHON, &imports, Output::Hidden);
+    // An old list of packages is better than none: what counts is whether they come.
+    let update = || succeeds("apt-get", &["update", "-qq"], Output::Shown);
+    let packages = ["python3", "python3-venv", "python3-torch"];
+    let install = ["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-qq", "-y"];
+    let install = [&install[..], &["--no-install-recommends"], &packages[..]].concat();
+    if answers() {
+        return Ok(());
+    }
+    let _ = update();
+    if succeeds("env", &install, Output::Hidden) && answers() {
+        return Ok(());
+    }
+    Err(format!(
+        "{DEBIANS_PYTHON} lacks venv or torch, and apt-get did not bring them; as root: \
+         apt-get update && apt-get install {}",
+        packages.join(" ")
+    ))
 }
 
 /// Whether the user sees what a command prints.

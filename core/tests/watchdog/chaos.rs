@@ -126,7 +126,7 @@ pub(crate) fn layout(bytes: &[u8]) {
 fn read_all(segment: Segment<'_>) {
     let geometry = segment.geometry();
     assert!(segment.lanes_used() <= geometry.lanes);
-    let _ = (segment.calibration(), segment.is_folding(), segment.names().taken());
+    let _ = (segment.calibration(), segment.folds(), segment.names().taken());
     let stalls = segment.stalls(START);
     assert!(stalls.credited(START, START) >= START, "credit only ever gives");
     for (counter, _) in Counter::ALL {

@@ -14,24 +14,35 @@
 //! toil COUNT | rest         so many threads acquire and release, and end, and others follow, until
 //!                            told to rest: how many acquires there were
 //! churn SEED                 acquires and releases of every kind, at random, for ever (no answer)
+//! race COUNT SEED            releases about the time of their deadlines: how they ended
 //! lanes COUNT MS             so many threads, each with a lane and an armed guard, all kept
 //! fork                       a forked child attaches, acquires, releases and exits: its result
 //! closefds                   closes every descriptor from 3 on
-//! reopen                     opens and closes the segment's file
+//! reopen                     opens, reads and closes the segment's file
+//! spawn                      runs another program, and waits for it
+//! headless                   ends the first thread; another one obeys from then on
+//! sibling                    a child of its parent that shares its file table: its pid
 //! exec                       execs `sleep 600` (no answer: it is somebody else then)
 //! look PATH                  asks for a file's attributes
 //! ignore N                   ignores a signal
 //! exit                       exits without releasing anything
 //! ```
+//!
+//! With arguments, `below PROGRAM ...` or `container PROGRAM ...`, it runs another program in a PID
+//! namespace of its own and ends as that does, see `hangwatch_tests::namespace`.
 #![expect(unsafe_code, reason = "fork, exec, close_range and signal dispositions, for tests")]
 
 use std::collections::HashMap;
-use std::io::{BufRead, Write, stdin, stdout};
+use std::io::{Write, stdin, stdout};
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use hangwatch::sys::process::{State, state};
 use hangwatch::{Guard, Heartbeat, Signal, Worker};
+use hangwatch_tests::namespace::{Proc, run_below};
+use hangwatch_tests::newcomer::sibling;
+use hangwatch_tests::race::{Asks, race};
 use hangwatch_tests::random::Random;
 use hangwatch_tests::toil::Toil;
 use rustix::process::set_parent_process_death_signal;
@@ -46,19 +57,28 @@ struct Actor {
     toil: Option<Toil>,
 }
 
-fn main() {
+fn main() -> ExitCode {
     // Were the test to die, nobody would be left behind.
     set_parent_process_death_signal(Some(rustix::process::Signal::KILL)).expect("the kernel can");
-    let mut actor = Actor::default();
-    for line in stdin().lock().lines().map_while(Result::ok) {
-        let words: Vec<&str> = line.split(' ').collect();
-        let answer = match actor.obey(&words) {
-            Ok(answer) => format!("ok {answer}"),
-            Err(error) => format!("no {error}"),
-        };
-        println!("{answer}");
-        stdout().flush().expect("the test listens");
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [kind, program, arguments @ ..] = &arguments[..] {
+        let proc = if kind == "container" { Proc::Own } else { Proc::Parents };
+        let status = run_below(proc, program, arguments).expect("namespaces are to be had");
+        return ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1));
     }
+    Actor::default().serve();
+    ExitCode::SUCCESS
+}
+
+fn next_line() -> Option<String> {
+    let mut line = String::new();
+    let count = stdin().read_line(&mut line).ok()?;
+    (count > 0).then(|| line.trim_end().to_owned())
+}
+
+fn say(answer: &str) {
+    println!("{answer}");
+    stdout().flush().expect("the test listens");
 }
 
 fn ms(text: &str) -> Result<Duration, Failure> {
@@ -66,6 +86,37 @@ fn ms(text: &str) -> Result<Duration, Failure> {
 }
 
 impl Actor {
+    fn serve(mut self) {
+        // Line by line: another thread goes on with the input where this one ends.
+        while let Some(line) = next_line() {
+            if line == "headless" {
+                return self.serve_without_the_first_thread();
+            }
+            let words: Vec<&str> = line.split(' ').collect();
+            match self.obey(&words) {
+                Ok(answer) => say(&format!("ok {answer}")),
+                Err(error) => say(&format!("no {error}")),
+            }
+        }
+    }
+
+    /// Ends the calling thread, the process's first, without its destructors.
+    fn serve_without_the_first_thread(self) {
+        let own = rustix::process::getpid();
+        std::thread::spawn(move || {
+            while !matches!(state(own), Ok(Some(State::Zombie))) {
+                std::thread::yield_now();
+            }
+            say("ok");
+            self.serve();
+            std::process::exit(0);
+        });
+        loop {
+            // SAFETY: ends this thread alone; the one that goes on owns what it needs.
+            unsafe { libc::syscall(libc::SYS_exit, 0) };
+        }
+    }
+
     fn worker(&self) -> Result<Worker, Failure> {
         self.worker.ok_or_else(|| "not attached".into())
     }
@@ -118,6 +169,10 @@ impl Actor {
             }
             ["pairs", count] => pairs(self.worker()?, count.parse()?),
             ["churn", seed] => churn(self.worker()?, &mut Random::new(seed.parse()?)),
+            ["race", count, seed] => {
+                let mut random = Random::new(seed.parse()?);
+                Ok(race(self.worker()?, &mut random, count.parse()?, Asks::Reports)?.to_string())
+            }
             ["toil", threads] => {
                 self.toil = Some(Toil::start(self.worker()?, threads.parse()?));
                 Ok(String::new())
@@ -147,6 +202,8 @@ impl Actor {
                 Ok(bytes.len().to_string())
             }
             ["look", path] => Ok(std::fs::metadata(path)?.len().to_string()),
+            ["spawn"] => Ok(Command::new("true").status()?.to_string()),
+            ["sibling"] => Ok(sibling()?.to_string()),
             ["exec"] => Err(Command::new("sleep").arg("600").exec().into()),
             ["exit"] => std::process::exit(0),
             _ => Err("unknown order".into()),
@@ -238,5 +295,9 @@ fn fork(worker: Worker) -> String {
     let mut status = 0;
     // SAFETY: waits for the child just forked.
     unsafe { libc::waitpid(pid, &raw mut status, 0) };
-    libc::WEXITSTATUS(status).to_string()
+    if libc::WIFEXITED(status) {
+        libc::WEXITSTATUS(status).to_string()
+    } else {
+        format!("ended by status {status:#x}")
+    }
 }

@@ -92,7 +92,9 @@ impl Bystanders {
         let stage = Stage::new("unmutated");
         let watchdog = stage.watchdog(&[]);
         let mut workers = vec![stage.actor(), stage.actor()];
-        workers.iter_mut().for_each(|worker| drop(worker.tell("expires outer 3600000")));
+        for worker in &mut workers {
+            worker.tell("expires outer 3600000");
+        }
         Bystanders { sleeper, stage, watchdog, workers }
     }
 

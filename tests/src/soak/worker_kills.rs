@@ -104,7 +104,7 @@ impl Bystanders {
             actor.tell("lanes 2 3600000");
         }
         let lanes = stage.lanes_in_use();
-        let lanes = lanes.into_iter().map(|lane| (lane, words_of(stage, lane))).collect();
+        let lanes = lanes.into_iter().map(|lane| (lane, stage.words_of(lane))).collect();
         Bystanders { actors, lanes }
     }
 
@@ -127,7 +127,7 @@ impl Bystanders {
 
     fn check(&mut self, run: &mut Run, stage: &Stage) {
         for (lane, words) in &self.lanes {
-            if *words != words_of(stage, *lane) {
+            if *words != stage.words_of(*lane) {
                 run.lost(format!("lane {lane} of a bystander was changed"));
             }
         }
@@ -149,14 +149,6 @@ impl Bystanders {
             assert!(actor.end().success(), "a bystander ends in order");
         }
     }
-}
-
-/// What of a lane its owner alone writes.
-fn words_of(stage: &Stage, lane: u32) -> Vec<u64> {
-    use hangwatch_core::atomic::Ordering;
-    let lane = stage.segment.words().lane(lane);
-    let timers = lane.timers().iter().map(|word| word.load(Ordering::Acquire));
-    timers.chain([lane.owner().0, lane.head().load(Ordering::Acquire)]).collect()
 }
 
 /// A worker about to die.

@@ -16,7 +16,7 @@ fn where_dev_shm_is_full_a_segment_is_refused_and_nothing_left_behind() {
         return;
     }
     let script = "mount -t tmpfs -o size=1m tmpfs /dev/shm && cd /dev/shm || exit 99; \
-                  \"$0\" run --segment full --lanes 256; status=$?; \
+                  timeout --signal KILL 60 \"$0\" run --segment full --lanes 256; status=$?; \
                   [ -z \"$(ls -A /dev/shm)\" ] || echo left behind: $(ls -A /dev/shm) >&2; \
                   exit $status";
     let output = Command::new("unshare")

@@ -157,10 +157,16 @@ fn a_worker_that_claims_to_be_someone_else_is_reaped_itself() {
     let forged = OwnerWord::new(LaneState::Attached, seen.epoch(), bystander.0.id());
     let identity = bystander.identity();
     let file = std::fs::OpenOptions::new().write(true).open(stage.path()).unwrap();
-    let at = stage.segment.words().layout().front_at(index) as u64 * 8;
-    for (word, bits) in [(0, forged.0), (9, identity.start_ticks), (10, identity.pidfd_inode)] {
-        file.write_all_at(&bits.to_ne_bytes(), at + word * 8).unwrap();
+    let layout = *stage.segment.words().layout();
+    let (front, back) = (layout.front_at(index), layout.back_at(index));
+    for (word, bits) in
+        [(back + 1, identity.start_ticks), (back + 2, identity.pidfd_inode), (front, forged.0)]
+    {
+        file.write_all_at(&bits.to_ne_bytes(), word as u64 * 8).unwrap();
     }
+    let lane = stage.segment.words().lane(index);
+    let claims = (lane.owner(), lane.identity().start_ticks, lane.identity().pidfd_inode);
+    assert_eq!(claims, (forged, identity.start_ticks, identity.pidfd_inode));
     assert_eq!(stage.picture().lanes[0].pid, bystander.0.id(), "it says so");
     impostor.tell("expires hung 50");
     let expiry = watchdog.expiry_of(impostor.pid());

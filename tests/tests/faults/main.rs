@@ -1,20 +1,38 @@
 //! Faults, injected into real processes: nothing lost, nobody wrongly killed.
 //!
+//! * `abuse`: workers that do what they please with the segment, and themselves
+//! * `clocks`: the wall clock stepped, the counter's calibration wrong
 //! * `files`: the segment's file full, cut short, removed
+//! * `held`: workers stopped, traced, frozen
 //! * `hostile`: memory that lies
 //! * `main_job`: the main job end to end, through the binary
+//! * `namespaces`: workers in other PID namespaces
+//! * `promises`: what the security page names
+//! * `protection`: panics, refused protections, warnings
+//! * `races`: releases against expiry
+//! * `recycled_pids`: another process has a dead worker's pid
 //! * `stalls`: time that stood still
 //! * `storm`: every worker expires at once
+//! * `strangers`: other users' workers, and files that are no segment
 //! * `stubborn`: workers that do not die
 //! * `takeover`: one watchdog a segment, whatever becomes of it
 //! * `watchdog_kills`: the watchdog killed anywhere, and a successor
 //! * `worker_kills`: workers killed anywhere
 
+mod abuse;
+mod clocks;
 mod files;
+mod held;
 mod hostile;
 mod main_job;
+mod namespaces;
+mod promises;
+mod protection;
+mod races;
+mod recycled_pids;
 mod stalls;
 mod storm;
+mod strangers;
 mod stubborn;
 mod takeover;
 mod watchdog_kills;

@@ -35,11 +35,15 @@ impl Means {
     fn stop(&mut self, watchdog: &Watchdog, workers: &[&mut Actor]) {
         match self {
             Means::Signals => {
-                workers.iter().for_each(|worker| worker.signal(Signal::STOP));
+                for worker in workers {
+                    worker.signal(Signal::STOP);
+                }
                 watchdog.signal(Signal::STOP);
             }
             Means::Freezer(freezer) => {
-                workers.iter().for_each(|worker| freezer.take(worker.pid()));
+                for worker in workers {
+                    freezer.take(worker.pid());
+                }
                 freezer.take(watchdog.pid().as_raw_pid().unsigned_abs());
                 freezer.freeze();
             }
@@ -50,7 +54,9 @@ impl Means {
         match self {
             Means::Signals => {
                 watchdog.signal(Signal::CONT);
-                workers.iter().for_each(|worker| worker.signal(Signal::CONT));
+                for worker in workers {
+                    worker.signal(Signal::CONT);
+                }
             }
             Means::Freezer(freezer) => freezer.thaw(),
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use hangwatch::Segment;
 use hangwatch::sys::{clock, crash, host};
@@ -38,6 +39,11 @@ const INSPECTIONS: usize = 1024;
 pub(super) const STACK_BYTES: usize = 512 << 10;
 /// Descriptors beside the workers' pidfds.
 const SPARE_DESCRIPTORS: u64 = 128;
+
+/// How long a server that is told to stop waits for workers it has just killed, ns.
+const LAST_REAPS_NS: u64 = 250_000_000;
+/// How long it sleeps before it looks again.
+const LAST_REAPS_PAUSE: Duration = Duration::from_millis(1);
 
 /// What the handle asks of the tick.
 #[derive(Clone, Copy, Debug)]
@@ -200,6 +206,9 @@ impl Tick {
         loop {
             if self.attention.take() {
                 if let Some(ended) = self.told_to_end() {
+                    if ended == Ended::Stopped {
+                        self.finish_reaps();
+                    }
                     return ended;
                 }
                 self.take_answers();
@@ -231,6 +240,22 @@ impl Tick {
             Some(Ended::Truncated)
         } else {
             told(&self.control.stop).then_some(Ended::Stopped)
+        }
+    }
+
+    /// Waits a moment for the workers that were just killed: whoever stops a server because its job
+    /// has ended wants to hear of what.
+    fn finish_reaps(&mut self) {
+        let until = Nanos(clock::monotonic_ns()).plus(LAST_REAPS_NS);
+        loop {
+            let (dead, is_any_left) = self.dog.reaper.dying();
+            for worker in dead {
+                self.left(worker, Leaving::Died);
+            }
+            if !is_any_left || clock::monotonic_ns() > until.0 {
+                return;
+            }
+            thread::sleep(LAST_REAPS_PAUSE);
         }
     }
 

@@ -47,6 +47,19 @@ fn the_hung_one_of_four_is_reaped_and_the_others_are_not_touched() {
 }
 
 #[test]
+fn a_server_stopped_at_the_moment_of_a_reap_tells_of_it() {
+    for _ in 0..8 {
+        let stage = Stage::new("last-reap");
+        let server = stage.serve(ServerOptions::default());
+        let mut worker = stage.worker();
+        worker.say("expires forward 20");
+        assert_eq!(worker.signal_it_died_of(), Some(SIGKILL));
+        server.stop();
+        assert_eq!(is_expiry(&stage.expiry()), "reaped");
+    }
+}
+
+#[test]
 fn who_releases_in_time_is_left_alone() {
     let stage = Stage::new("in-time");
     let server = stage.serve(ServerOptions::default());

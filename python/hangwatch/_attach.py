@@ -1,0 +1,58 @@
+"""``hangwatch.attach``: which segment this process's deadlines are in."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from hangwatch import _hangwatch
+
+
+def attach(
+    name: str | None = None,
+    required: bool = True,
+    *,
+    clock: Literal["counter", "system", "coarse"] = "counter",
+    signal: int | None = None,
+    job: str | None = None,
+    rank: int | None = None,
+    require_watchdog: bool = False,
+) -> bool:
+    """Attach this process to a segment, and say whether it is.
+
+    Without it the first deadline attaches, to the segment that HANGWATCH_SEGMENT
+    names. Each thread takes a lane of its own when it first needs one. Children
+    attach by themselves, to the same segment: they find its name in
+    HANGWATCH_SEGMENT, which this sets. (A ``forkserver`` that was started before
+    has the environment of its own start.)
+
+    Args:
+        name: the segment; by default the one that HANGWATCH_SEGMENT names.
+        required: if False, a missing segment is no error: every deadline is a
+            no-op then, here and in children (HANGWATCH_OPTIONAL=1 says so to them).
+        clock: what times the scopes: the CPU's counter, the system's clock, or its
+            coarse one (4 ms), the cheapest.
+        signal: sent at this process's deadlines, 1 to 64; 0: they are reported only;
+            None: the watchdog's.
+        job, rank: this process's place in a job, for the reports; by default what
+            the launcher's environment says (torchrun, Slurm, Open MPI, ...).
+        require_watchdog: refuse a segment that no watchdog serves. Otherwise
+            deadlines hold from when one comes.
+
+    Raises:
+        NoSegmentError: there is no such segment.
+        AttachError: it cannot be attached to; no watchdog serves it.
+        ArgumentError: a clock or signal that is none.
+
+    Example:
+        >>> hangwatch.attach("train")
+        True
+        >>> hangwatch.attach(required=False)  # runs without a watchdog, too
+        False
+    """
+    attached = _hangwatch.attach(name, required, clock, signal, job, rank, require_watchdog)
+    if attached is None:
+        os.environ["HANGWATCH_OPTIONAL"] = "1"
+        return False
+    os.environ["HANGWATCH_SEGMENT"] = attached
+    return True

@@ -1,0 +1,20 @@
+//! The `hangwatch` command, as the package's console script runs it.
+
+use std::env;
+use std::ffi::OsString;
+
+use hangwatch_cli::cli::{Cli, SEGMENT_VARIABLE};
+use hangwatch_cli::commands;
+use pyo3::prelude::*;
+
+/// Does what the words ask for, and ends this process as the command does.
+///
+/// It does not return: the interpreter has nothing to clean up that outlives the process.
+#[pyfunction]
+pub(crate) fn main(py: Python<'_>, words: Vec<OsString>) -> PyResult<()> {
+    py.detach(|| {
+        let read = Cli::try_read_from(words, env::var(SEGMENT_VARIABLE).ok());
+        let cli = read.unwrap_or_else(|error| error.exit());
+        std::process::exit(commands::perform(cli.command).code().into())
+    })
+}

@@ -1,0 +1,228 @@
+//! `hangwatch.expires`: a deadline as a context manager and as a decorator.
+
+use std::time::Duration;
+
+use hangwatch::{Guard, Released, Scope, Signal};
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+use crate::{errors, scope, time};
+
+/// Where one entering of a deadline stands.
+enum Entered {
+    No,
+    Armed(Guard),
+    /// No segment, and none is required.
+    NoOp,
+}
+
+/// A deadline: what `hangwatch.expires` gives.
+#[pyclass(module = "hangwatch")]
+pub(crate) struct Expires {
+    allowance: Duration,
+    scope: Py<PyString>,
+    signal: Signal,
+    entered: Entered,
+}
+
+/// expires(seconds, scope=None, *, signal=None)
+///
+/// Give a block, a function or a coroutine a deadline.
+///
+/// A block that does not end within *seconds* is found by the watchdog, which
+/// reports it and removes this process. Nested and concurrent deadlines are all
+/// enforced. Costs less than a microsecond; waits for nobody.
+///
+/// Args:
+///     seconds: how long it may take, in seconds (a number) or as a timedelta;
+///         more than 0, at most ten years.
+///     scope: the name it is reported under; file#line of the caller by default.
+///     signal: sent at the deadline, 1 to 64; 0: it is reported only; None: the
+///         one given to attach(), else the watchdog's.
+///
+/// Raises:
+///     ArgumentError: a time, scope or signal that is none.
+///     NoSegmentError, AttachError: on entering, where this process is not
+///         attached and cannot be.
+///     AcquireError: on entering, where no timer is free.
+///
+/// Example:
+///     >>> with hangwatch.expires(30, "forward") as deadline:
+///     ...     loss = model(batch)
+///     ...     deadline.extend(5)
+///     >>> @hangwatch.expires(5)
+///     ... async def fetch(url): ...
+#[pyfunction]
+#[pyo3(signature = (seconds, scope=None, *, signal=None))]
+pub(crate) fn expires<'py>(
+    py: Python<'py>,
+    seconds: &Bound<'py, PyAny>,
+    scope: Option<&Bound<'py, PyAny>>,
+    signal: Option<i64>,
+) -> PyResult<Expires> {
+    Ok(Expires {
+        allowance: time::allowance(seconds)?,
+        scope: scope::given_or_caller(py, scope)?.unbind(),
+        signal: time::signal(py, signal)?,
+        entered: Entered::No,
+    })
+}
+
+impl Expires {
+    fn scope(&self, py: Python<'_>) -> PyResult<Option<Scope>> {
+        match self.signal {
+            Signal::Default => scope::named(self.scope.bind(py)),
+            signal => scope::with_signal(self.scope.bind(py), signal),
+        }
+    }
+
+    fn guard(&self, py: Python<'_>) -> PyResult<Option<&Guard>> {
+        match &self.entered {
+            Entered::Armed(guard) => Ok(Some(guard)),
+            Entered::NoOp => Ok(None),
+            Entered::No => Err(errors::exception(
+                py,
+                "NotArmedError",
+                &"the deadline is not entered: it holds within its `with` block only",
+            )),
+        }
+    }
+}
+
+#[pymethods]
+impl Expires {
+    fn __enter__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+        let py = slf.py();
+        let mut this = slf.try_borrow_mut()?;
+        if !matches!(this.entered, Entered::No) {
+            let message = "the deadline is entered already: call hangwatch.expires() anew for a \
+                           block within its own block";
+            return Err(errors::exception(py, "AcquireError", &message));
+        }
+        this.entered = match this.scope(py)? {
+            None => Entered::NoOp,
+            Some(scope) => match scope.expires(this.allowance) {
+                Ok(guard) => Entered::Armed(guard),
+                Err(error) => return Err(errors::acquire(py, &error)),
+            },
+        };
+        drop(this);
+        Ok(slf)
+    }
+
+    #[pyo3(signature = (exc_type=None, exc_value=None, traceback=None, /))]
+    fn __exit__(
+        &mut self,
+        exc_type: Option<&Bound<'_, PyAny>>,
+        exc_value: Option<&Bound<'_, PyAny>>,
+        traceback: Option<&Bound<'_, PyAny>>,
+    ) {
+        let _ = (exc_type, exc_value, traceback);
+        self.entered = Entered::No;
+    }
+
+    fn __aenter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        slf.py().import("hangwatch._wrap")?.call_method1("entered", (slf,))
+    }
+
+    #[pyo3(signature = (exc_type=None, exc_value=None, traceback=None, /))]
+    fn __aexit__<'py>(
+        slf: &Bound<'py, Self>,
+        exc_type: Option<&Bound<'py, PyAny>>,
+        exc_value: Option<&Bound<'py, PyAny>>,
+        traceback: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let _ = (exc_type, exc_value, traceback);
+        slf.py().import("hangwatch._wrap")?.call_method1("left", (slf,))
+    }
+
+    /// Decorate a function or a coroutine function: each call has the deadline.
+    #[pyo3(signature = (function, /))]
+    fn __call__<'py>(
+        slf: &Bound<'py, Self>,
+        function: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        slf.py().import("hangwatch._wrap")?.call_method1("wrapped", (slf, function))
+    }
+
+    /// Another deadline like this one, not entered.
+    fn _anew(&self, py: Python<'_>) -> Expires {
+        let (allowance, scope, signal) = (self.allowance, self.scope.clone_ref(py), self.signal);
+        Expires { allowance, scope, signal, entered: Entered::No }
+    }
+
+    /// extend(seconds)
+    ///
+    /// Move the deadline on by *seconds* (a number or a timedelta).
+    ///
+    /// Raises:
+    ///     ArgumentError: a time that is none.
+    ///     NotArmedError: it is too late: the watchdog has acted; or the block is
+    ///         not entered, or was entered by the parent of this forked process.
+    ///
+    /// Example:
+    ///     >>> with hangwatch.expires(30) as deadline:
+    ///     ...     deadline.extend(timedelta(minutes=1))
+    fn extend(&self, py: Python<'_>, seconds: &Bound<'_, PyAny>) -> PyResult<()> {
+        let by = time::allowance(seconds)?;
+        let Some(guard) = self.guard(py)? else { return Ok(()) };
+        guard.extend(by).map_err(|error| errors::acquire(py, &error))
+    }
+
+    /// release()
+    ///
+    /// End the deadline before its block does, and say how it ended: "in_time";
+    /// "reported", after the deadline of a timer that signals nobody; "too_late",
+    /// when the watchdog is removing this process already; "not_armed", when there
+    /// was nothing to end.
+    ///
+    /// Example:
+    ///     >>> with hangwatch.expires(30) as deadline:
+    ///     ...     deadline.release()
+    ///     'in_time'
+    fn release(&mut self) -> &'static str {
+        match std::mem::replace(&mut self.entered, Entered::No) {
+            Entered::Armed(guard) => ending(guard.release()),
+            Entered::NoOp | Entered::No => "not_armed",
+        }
+    }
+
+    /// The seconds left; 0.0 when overdue, None when not armed.
+    ///
+    /// Example:
+    ///     >>> with hangwatch.expires(30) as deadline:
+    ///     ...     deadline.remaining
+    ///     29.99...
+    #[getter]
+    fn remaining(&self) -> Option<f64> {
+        match &self.entered {
+            Entered::Armed(guard) => time::seconds(guard.remaining()),
+            Entered::NoOp | Entered::No => None,
+        }
+    }
+
+    /// The name the deadline is reported under.
+    #[getter]
+    fn scope_name<'py>(&self, py: Python<'py>) -> Bound<'py, PyString> {
+        self.scope.bind(py).clone()
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let scope = self.scope.bind(py).repr()?;
+        let state = match self.remaining() {
+            Some(left) => format!(", {left:.3} s left"),
+            None => String::new(),
+        };
+        Ok(format!("<hangwatch.expires({}, {scope}){state}>", self.allowance.as_secs_f64()))
+    }
+}
+
+/// How an acquire ended, for Python.
+pub(crate) fn ending(released: Released) -> &'static str {
+    match released {
+        Released::InTime => "in_time",
+        Released::Reported => "reported",
+        Released::TooLate => "too_late",
+        Released::NotArmed => "not_armed",
+    }
+}

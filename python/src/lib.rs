@@ -1,0 +1,50 @@
+//! The native half of the `hangwatch` Python package: `hangwatch._hangwatch`.
+//!
+//! The modules in the order of a call: `attachment` is the process's worker, made on first use;
+//! `time` and `scope` are what a deadline is given; `expires`, `heartbeat`, `pause` and
+//! `client` are the deadlines; `observe` is what anyone may read; `server` is the watchdog in a
+//! thread, `command` the `hangwatch` command; `errors` turns what fails into the exceptions of
+//! `hangwatch/_errors.py`. What needs no speed is Python, in hangwatch/.
+//!
+//! Rules that hold everywhere here: nothing waits with the interpreter's lock held, and nothing calls
+//! Python from a thread that Python does not know. Tested with CPython with that lock; free-threaded
+//! CPython is out of scope until there is one to test with.
+
+#![expect(
+    clippy::doc_markdown,
+    reason = "docs of what Python sees are its docstrings, no Markdown"
+)]
+#![expect(clippy::needless_pass_by_value, reason = "what Python hands over comes by value")]
+
+mod attachment;
+mod client;
+mod command;
+mod errors;
+mod expires;
+mod heartbeat;
+mod observe;
+mod pause;
+mod scope;
+mod server;
+mod time;
+
+/// The native module; its public face is the package `hangwatch`.
+#[pyo3::pymodule]
+mod _hangwatch {
+    #[pymodule_export]
+    use crate::attachment::attach;
+    #[pymodule_export]
+    use crate::client::Client;
+    #[pymodule_export]
+    use crate::command::main;
+    #[pymodule_export]
+    use crate::expires::{Expires, expires};
+    #[pymodule_export]
+    use crate::heartbeat::{Heartbeat, heartbeat};
+    #[pymodule_export]
+    use crate::observe::observe;
+    #[pymodule_export]
+    use crate::pause::{Paused, paused};
+    #[pymodule_export]
+    use crate::server::{Server, make_segment, remove_segment};
+}

@@ -1,0 +1,184 @@
+//! The watchdog in a thread: what `hangwatch.timer.ShmTimerServer` serves with.
+//!
+//! The server's own threads never touch Python: its events wait in a channel until a thread of
+//! Python's asks for the next one.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hangwatch::sys::file;
+use hangwatch::{CreateError, CreateOptions, Segment};
+use hangwatch_cli::server::events::{Expiry, TimerFacts, What, WorkerFacts};
+use hangwatch_cli::server::{self, ServerEvent, ServerOptions, State};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::time::ns_to_seconds;
+use crate::{errors, time};
+
+/// Bounds of a segment's wake horizon, as `hangwatch run --max-interval` has them.
+const SHORTEST: Duration = Duration::from_millis(1);
+const LONGEST: Duration = Duration::from_mins(1);
+
+/// Make the segment `name`, and say whether it was made (True) or was there (False).
+#[pyfunction]
+pub(crate) fn make_segment(
+    py: Python<'_>,
+    name: &str,
+    max_interval: &Bound<'_, PyAny>,
+) -> PyResult<bool> {
+    let max_interval = time::allowance(max_interval)?;
+    if !(SHORTEST..=LONGEST).contains(&max_interval) {
+        let message = "the longest time between two looks must be from 0.001 to 60 seconds";
+        return Err(errors::argument(py, &message));
+    }
+    let options = CreateOptions { max_interval, ..CreateOptions::default() };
+    match py.detach(|| Segment::create(name, options)) {
+        Ok(_) => Ok(true),
+        Err(CreateError::File { source: file::CreateError::AlreadyExists { .. }, .. }) => {
+            py.detach(|| Segment::open(name)).map_err(|error| errors::open(py, &error))?;
+            Ok(false)
+        }
+        Err(error) => Err(errors::create(py, &error)),
+    }
+}
+
+/// Remove the name of a segment; whoever has it open keeps it.
+#[pyfunction]
+pub(crate) fn remove_segment(py: Python<'_>, name: &str) -> PyResult<()> {
+    py.detach(|| Segment::remove(name)).map_err(|error| errors::remove(py, &error))
+}
+
+/// A running watchdog.
+#[pyclass(module = "hangwatch._hangwatch", frozen)]
+pub(crate) struct Server {
+    server: Mutex<Option<server::Server>>,
+    events: Mutex<Receiver<ServerEvent>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[pymethods]
+impl Server {
+    /// Serve the segment `name`.
+    #[new]
+    fn new(py: Python<'_>, name: &str) -> PyResult<Server> {
+        let segment =
+            py.detach(|| Segment::open(name)).map_err(|error| errors::open(py, &error))?;
+        let (told, events) = channel();
+        // Nobody listens any more: then nobody wants to know.
+        let log = move |event| drop(told.send(event));
+        let server = py.detach(|| server::Server::start(segment, ServerOptions::default(), log));
+        let server = server.map_err(|error| errors::serve(py, &error))?;
+        Ok(Server { server: Mutex::new(Some(server)), events: Mutex::new(events) })
+    }
+
+    /// The next event, as a dictionary; None where there is none for `seconds`; raises
+    /// StopIteration once the server has stopped and all was told.
+    fn next_event<'py>(
+        &self,
+        py: Python<'py>,
+        seconds: f64,
+    ) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let wait = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO);
+        match py.detach(|| lock(&self.events).recv_timeout(wait)) {
+            Ok(event) => described(py, &event).map(Some),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(pyo3::exceptions::PyStopIteration::new_err("the server has stopped"))
+            }
+        }
+    }
+
+    /// Ticks so far, workers reaped so far, and whether it serves.
+    fn health(&self, py: Python<'_>) -> (u64, u64, bool) {
+        py.detach(|| {
+            lock(&self.server).as_ref().map_or((0, 0, false), |server| {
+                let health = server.health();
+                (health.ticks, health.reaped, health.state == State::Serving)
+            })
+        })
+    }
+
+    /// End it. Armed timers stay armed, for a successor.
+    fn stop(&self, py: Python<'_>) {
+        py.detach(|| {
+            let server = lock(&self.server).take();
+            if let Some(server) = server {
+                server.stop();
+            }
+        });
+    }
+}
+
+fn described<'py>(py: Python<'py>, event: &ServerEvent) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    let name = match &event.what {
+        What::Expired(expiry) => {
+            describe_expiry(&dict, expiry)?;
+            "expired"
+        }
+        What::Warning(timer) => {
+            describe_timer(&dict, timer)?;
+            "warning"
+        }
+        What::Held { timer, hold } => {
+            describe_timer(&dict, timer)?;
+            dict.set_item("hold", format!("{hold:?}").to_lowercase())?;
+            "held"
+        }
+        What::Signalled { worker, signal } => {
+            describe_worker(&dict, worker)?;
+            dict.set_item("signal", signal)?;
+            "signalled"
+        }
+        What::ReapFailed { worker, error } => {
+            describe_worker(&dict, worker)?;
+            dict.set_item("error", error)?;
+            "reap_failed"
+        }
+        What::Admitted(worker) => {
+            describe_worker(&dict, worker)?;
+            "admitted"
+        }
+        What::Left { worker, .. } => {
+            describe_worker(&dict, worker)?;
+            "left"
+        }
+        What::Serving { .. } => "serving",
+        What::Standby => "standby",
+        What::Ended(_) => "ended",
+        What::BrakeReleased => "brake_released",
+        other => {
+            dict.set_item("error", format!("{other:?}"))?;
+            "trouble"
+        }
+    };
+    dict.set_item("event", name)?;
+    Ok(dict)
+}
+
+fn describe_worker(dict: &Bound<'_, PyDict>, worker: &WorkerFacts) -> PyResult<()> {
+    dict.set_item("pid", worker.pid)?;
+    dict.set_item("command", worker.command.to_string())
+}
+
+fn describe_timer(dict: &Bound<'_, PyDict>, timer: &TimerFacts) -> PyResult<()> {
+    if let Some(worker) = &timer.worker {
+        describe_worker(dict, worker)?;
+    }
+    dict.set_item("scope", &timer.scope)?;
+    dict.set_item("rank", timer.owner.rank)?;
+    dict.set_item("deadline", ns_to_seconds(timer.deadline_ns.cast_signed()))?;
+    dict.set_item("allowance", ns_to_seconds(timer.allowance_ns().cast_signed()))
+}
+
+fn describe_expiry(dict: &Bound<'_, PyDict>, expiry: &Expiry) -> PyResult<()> {
+    describe_timer(dict, &expiry.timer)?;
+    dict.set_item("signal", expiry.signal)?;
+    dict.set_item("late", ns_to_seconds(expiry.late_ns.cast_signed()))?;
+    dict.set_item("outcome", expiry.outcome.name())
+}
