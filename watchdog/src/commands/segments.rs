@@ -42,8 +42,41 @@ struct OtherGeometry {
     wanted: String,
 }
 
+/// How many names of this process's own are tried.
+const OWN_NAMES: u32 = 1000;
+
+/// Makes a segment for this process alone, called after `kind` and the pid. A name that is taken is
+/// passed over: another PID namespace has the same pids, and whoever was killed left its segment.
+pub(super) fn make_own(kind: &str, wanted: Wanted) -> Result<Segment, Failure> {
+    let pid = std::process::id();
+    for number in 1..OWN_NAMES {
+        let more = if number > 1 { format!("-{number}") } else { String::new() };
+        match make(&format!("{kind}-{pid}{more}"), wanted) {
+            Err(error) if is_taken(&error) => {}
+            made => return Ok(made?),
+        }
+    }
+    Ok(make(&format!("{kind}-{pid}-{OWN_NAMES}"), wanted)?)
+}
+
 /// Makes the segment, or opens the one that is there if it is as wanted.
 pub(super) fn make_or_adopt(name: &str, wanted: Wanted) -> Result<(Segment, Origin), Failure> {
+    match make(name, wanted) {
+        Ok(segment) => Ok((segment, Origin::Made)),
+        Err(error) if is_taken(&error) => {
+            let segment = Segment::open(name)?;
+            check_geometry(segment, wanted)?;
+            Ok((segment, Origin::Found))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_taken(error: &CreateError) -> bool {
+    matches!(error, CreateError::File { source: file::CreateError::AlreadyExists { .. }, .. })
+}
+
+fn make(name: &str, wanted: Wanted) -> Result<Segment, CreateError> {
     let defaults = CreateOptions::default();
     let geometry = Geometry {
         lanes: wanted.lanes.unwrap_or(defaults.geometry.lanes),
@@ -56,18 +89,7 @@ pub(super) fn make_or_adopt(name: &str, wanted: Wanted) -> Result<(Segment, Orig
         mode: if wanted.group.is_some() { 0o660 } else { defaults.mode },
         gid: wanted.group,
     };
-    match Segment::create(name, options) {
-        Ok(segment) => Ok((segment, Origin::Made)),
-        Err(CreateError::File {
-            source: hangwatch::sys::file::CreateError::AlreadyExists { .. },
-            ..
-        }) => {
-            let segment = Segment::open(name)?;
-            check_geometry(segment, wanted)?;
-            Ok((segment, Origin::Found))
-        }
-        Err(error) => Err(error.into()),
-    }
+    Segment::create(name, options)
 }
 
 fn check_geometry(segment: Segment, wanted: Wanted) -> Result<(), OtherGeometry> {
@@ -127,4 +149,21 @@ pub(super) fn release_brake(options: &ReleaseBrake) -> Result<Exit, Failure> {
     segment.ring();
     print(&format!("the watchdog of segment {name:?} was told to release its brake\n"))?;
     Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_of_ones_own_is_never_anothers() {
+        let wanted = Wanted { lanes: Some(1), ..Wanted::default() };
+        let made: Vec<Segment> = (0..3).map(|_| make_own("own", wanted).unwrap()).collect();
+        let names: Vec<&str> = made.iter().map(Segment::name).collect();
+        for name in &names {
+            Segment::remove(name).unwrap();
+        }
+        let first = format!("own-{}", std::process::id());
+        assert_eq!(names, [first.clone(), format!("{first}-2"), format!("{first}-3")]);
+    }
 }
