@@ -150,7 +150,10 @@ fn catch(number: i32, pipe: &Arc<OwnedFd>) -> io::Result<SigId> {
 
 /// The numbers of the signals this process ignores.
 fn ignored() -> io::Result<HashSet<i32>> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
+    let status = std::fs::read_to_string("/proc/self/status").map_err(|error| {
+        let text = format!("cannot read /proc/self/status: {error}; check that /proc is mounted");
+        io::Error::new(error.kind(), text)
+    })?;
     let mask = status
         .lines()
         .find_map(|line| line.strip_prefix("SigIgn:"))

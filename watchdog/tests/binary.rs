@@ -1,7 +1,8 @@
 //! The binary as its users meet it: what they type, what it says, how it ends, what it leaves.
 
-use std::env;
 use std::fs;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -113,4 +114,49 @@ fn what_cannot_be_started_says_why_and_ends_as_documented() {
     both("/", 126, "is a directory");
     both("/dev/null", 126, "chmod +x");
     both("/dev/null/x", 126, "Not a directory");
+}
+
+#[test]
+fn a_segment_in_use_is_not_removed_even_where_it_cannot_be_used() {
+    let name = Name::new("in-use");
+    let mut watchdog = hangwatch(&["run", "--segment", &name.0]).spawn().unwrap();
+    wait_until("it serves", || name.exists());
+    check_says(&["rm", &name.0], 125, "in use by its watchdog");
+    // Of another version now, as far as anyone can tell; then cut short.
+    let file = fs::OpenOptions::new().write(true).open(name.file()).unwrap();
+    file.write_all_at(&[0; 8], 0).unwrap();
+    check_says(&["rm", &name.0], 125, "in use by a watchdog or worker");
+    // Killed before the page with its words is cut off.
+    watchdog.kill().unwrap();
+    watchdog.wait().unwrap();
+    file.set_len(100).unwrap();
+    check_says(&["status", "--segment", &name.0], 125, "hangwatch rm");
+    check(&["rm", &name.0], 0);
+    assert!(!name.exists());
+    check_says(&["rm", &name.0], 125, "hangwatch status");
+}
+
+#[test]
+fn a_status_of_all_is_silent_about_what_is_not_ours() {
+    if !rustix::process::geteuid().is_root() {
+        return; // who else could be another user?
+    }
+    let name = Name::new("others");
+    let mut watchdog = hangwatch(&["run", "--segment", &name.0]).spawn().unwrap();
+    wait_until("it serves", || name.exists());
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("hangwatch");
+    fs::copy(env!("CARGO_BIN_EXE_hangwatch"), &copy).unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let status = |words: &[&str]| {
+        let mut command = Command::new(&copy);
+        command.arg("status").args(words).uid(65534).gid(65534).env_remove("HANGWATCH_SEGMENT");
+        String::from_utf8(command.output().unwrap().stderr).unwrap()
+    };
+    let all = status(&[]);
+    assert!(!all.contains(&name.0), "{all}");
+    let one = status(&["--segment", &name.0]);
+    assert!(one.contains("permission denied"), "{one}");
+    watchdog.kill().unwrap();
+    watchdog.wait().unwrap();
 }

@@ -17,7 +17,7 @@ use hangwatch_cli::exec::removal::Removal;
 use hangwatch_cli::exec::tree::Tree;
 use hangwatch_cli::relay::{PASSED_ON, Relay};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions};
 use tempfile::TempDir;
 
 /// Far longer than anything here takes: reached only when a test fails.
@@ -198,6 +198,24 @@ fn many_processes_are_removed() {
             up a $$; wait";
         let removal = check_removal(script, &["a"], Signal::KILL, Duration::ZERO);
         assert_eq!(removal.signalled, 301);
+    });
+}
+
+#[test]
+fn a_process_without_descriptors_left_removes_the_tree_all_the_same() {
+    alone("a_process_without_descriptors_left_removes_the_tree_all_the_same", || {
+        let script = Script::new();
+        let body =
+            "(setsid sleep 1000 >/dev/null 2>&1 & up daemon $!); up root $$; exec sleep 1000";
+        let mut tree = Tree::spawn(&mut script.command(body)).unwrap();
+        script.wait_for(&["daemon", "root"]);
+        let few = Rlimit { current: Some(64), maximum: Some(64) };
+        rustix::process::setrlimit(Resource::Nofile, few).unwrap();
+        let null = fs::File::open("/dev/null").unwrap();
+        let taken: Vec<_> = std::iter::from_fn(|| null.try_clone().ok()).collect();
+        let removal = tree.kill_all(Signal::KILL, Duration::ZERO).unwrap();
+        assert!(!taken.is_empty() && removal.survivors.is_empty(), "{removal:?}");
+        assert_no_descendants();
     });
 }
 

@@ -23,7 +23,7 @@ use rustix::fs::Stat;
 use rustix::io::Errno;
 
 pub use self::create::{CreateError, create, create_in};
-pub use self::open::{Found, OpenError, look, look_in, open, open_in};
+pub use self::open::{Found, OpenError, examine, look, look_in, open, open_in};
 use super::host::page_size;
 use super::mapping::{MapError, Mapping, Prefault};
 use super::name::{NameError, SEGMENT_DIR, file_name, segment_name};

@@ -120,7 +120,21 @@ pub fn unlock(fd: impl AsFd, byte: u64) -> Result<(), LockError> {
 /// # Errors
 /// [`LockError`].
 pub fn holder(fd: impl AsFd, byte: u64) -> Result<Holder, LockError> {
-    let mut lock = write_lock(byte)?;
+    holder_of(fd, write_lock(byte)?)
+}
+
+/// Asks who holds a lock on `byte` or any after it: one of them, where there are many. Never this
+/// process.
+///
+/// # Errors
+/// [`LockError`].
+pub fn holder_from(fd: impl AsFd, byte: u64) -> Result<Holder, LockError> {
+    // A length of zero reaches to the end of all offsets.
+    holder_of(fd, libc::flock { l_len: 0, ..write_lock(byte)? })
+}
+
+fn holder_of(fd: impl AsFd, mut lock: libc::flock) -> Result<Holder, LockError> {
+    let byte = lock.l_start.cast_unsigned();
     fcntl(fd, libc::F_GETLK, &mut lock).map_err(|source| LockError::Io {
         what: "F_GETLK",
         byte,
@@ -168,6 +182,8 @@ mod tests {
         assert!(!try_lock(&file, 3).unwrap());
         assert_eq!(holder(&file, 3).unwrap(), Holder::Process(child.pid()));
         assert_eq!(holder(&file, 2).unwrap(), Holder::Free);
+        assert_eq!(holder_from(&file, 2).unwrap(), Holder::Process(child.pid()));
+        assert_eq!(holder_from(&file, 4).unwrap(), Holder::Free);
         assert!(try_lock(&file, 4).unwrap(), "the next byte is another lock");
         child.kill();
         assert_eq!(holder(&file, 3).unwrap(), Holder::Free);

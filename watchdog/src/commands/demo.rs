@@ -14,7 +14,7 @@ use hangwatch::{SEGMENT_VARIABLE, Segment};
 use rustix::process::Signal;
 
 use super::run::Removed;
-use super::segments::{self, Wanted};
+use super::segments::{self, Origin, Wanted};
 use super::status::{brief, shortened, table};
 use super::{Failure, print};
 use crate::cli::{Demo, Fate};
@@ -48,18 +48,18 @@ pub(super) fn perform(options: &Demo) -> Result<Exit, Failure> {
     let count = options.workers as usize;
     let shares = files::shares(&options.dir, count)?;
     let expected: Vec<String> = shares.iter().map(|share| files::digest(share)).collect();
-    let name = format!("demo-{}", process::id());
     // Caught, so that an interrupted demo takes its workers and its segment along.
     let relay = Relay::install_only(&[Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT])?;
-    let (segment, origin) = segments::make_or_adopt(&name, Wanted::default())?;
-    let _removed = Removed { name: &name, origin };
+    let segment = segments::make_own("demo", Wanted::default())?;
+    let name = segment.name();
+    let _removed = Removed { name, origin: Origin::Made };
     let expiries = Expiries::default();
     let told = expiries.clone();
     let server = Server::start(segment, ServerOptions::default(), move |event| note(&told, event))?;
-    introduce(options, &shares, &name)?;
+    introduce(options, &shares, name)?;
 
     let begun = Instant::now();
-    let mut workers = start_all(&options.dir, count, &name)?;
+    let mut workers = start_all(&options.dir, count, name)?;
     let watched = watch(&mut workers, segment, &expiries, begun, &relay);
     for worker in &mut workers {
         finish(worker)?;

@@ -44,11 +44,9 @@ pub(super) fn perform(options: &Exec) -> Result<Exit, Failure> {
 
 /// With a segment and a watchdog of its own.
 fn alone(options: &Exec, relay: &Relay) -> Result<Exit, Failure> {
-    let name = format!("exec-{}", process::id());
     let wanted = Wanted { lanes: Some(OWN_LANES), ..Wanted::default() };
-    let (segment, origin) = segments::make_or_adopt(&name, wanted)?;
-    let _removed = Removed { name: &name, origin };
-    debug_assert_eq!(origin, Origin::Made);
+    let segment = segments::make_own("exec", wanted)?;
+    let _removed = Removed { name: segment.name(), origin: Origin::Made };
     let policy = super::run::policy(&options.reap, options.reap.signal);
     let how = ServerOptions { policy, own_process: OwnProcess::Spare, ..Default::default() };
     // What becomes of exec's own deadline, it says itself.

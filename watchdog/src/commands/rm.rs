@@ -1,5 +1,6 @@
 //! `hangwatch rm`: removes a segment that nobody uses.
 
+use hangwatch::sys::file;
 use hangwatch::{OpenError, Segment};
 
 use super::Failure;
@@ -22,12 +23,20 @@ pub(super) fn perform(options: &Rm) -> Result<Exit, Failure> {
                 return Err(InUse { segment: name.clone(), user }.into());
             }
         }
-        // What no program of this version, boot or clock can use, none does: it is only in the way.
+        // What this program cannot use is in the way, unless another program does: one of another
+        // version or clock, or one that had it open before it was cut short.
         Err(
             OpenError::Format { .. }
             | OpenError::OtherBoot { .. }
-            | OpenError::OtherTimeNamespace { .. },
-        ) => {}
+            | OpenError::OtherTimeNamespace { .. }
+            | OpenError::File { source: file::OpenError::BadSize { .. }, .. },
+        ) => {
+            if let Some(user) = segments::user_of_unusable(name)? {
+                return Err(InUse { segment: name.clone(), user }.into());
+            }
+        }
+        // Said by the removal, which does not advise to start a watchdog.
+        Err(OpenError::File { source: file::OpenError::NotFound { .. }, .. }) => {}
         Err(error) => return Err(error.into()),
     }
     Segment::remove(name)?;

@@ -107,14 +107,17 @@ fn wait_for(relay: &Relay) -> Result<(), Failure> {
 
 /// Runs a command under a watchdog of its own, and ends as it does.
 fn around(options: &Run) -> Result<Exit, Failure> {
-    let name = options.segment.clone().unwrap_or_else(|| format!("run-{}", process::id()));
     let relay = Relay::install(&PASSED_ON)?;
-    let (segment, origin) = segments::make_or_adopt(&name, wanted(options))?;
-    let _cleared = Removed { name: &name, origin };
+    let (segment, origin) = match &options.segment {
+        Some(name) => segments::make_or_adopt(name, wanted(options))?,
+        None => (segments::make_own("run", wanted(options))?, Origin::Made),
+    };
+    let name = segment.name();
+    let _cleared = Removed { name, origin };
     let oom_score = fs::read_to_string("/proc/self/oom_score_adj");
     let server = Server::start(segment, server_options(options), |event| emit(&event))?;
     let mut command = process::Command::new(&options.command[0]);
-    command.args(&options.command[1..]).env(SEGMENT_VARIABLE, &name);
+    command.args(&options.command[1..]).env(SEGMENT_VARIABLE, name);
     let mut child = match Child::start(&mut command) {
         Ok(child) => child,
         Err(error) => {

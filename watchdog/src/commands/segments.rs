@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use hangwatch::sys::file;
 use hangwatch::sys::lock::{self, Holder};
-use hangwatch::{CreateError, CreateOptions, Geometry, Segment, lane_lock_byte};
+use hangwatch::{
+    CreateError, CreateOptions, Geometry, Segment, WATCHDOG_LOCK_BYTE, lane_lock_byte,
+};
 use hangwatch_core::atomic::Ordering;
 use hangwatch_core::segment::{BRAKE_RELEASE_ASKED, BRAKED};
 
@@ -39,8 +42,41 @@ struct OtherGeometry {
     wanted: String,
 }
 
+/// How many names of this process's own are tried.
+const OWN_NAMES: u32 = 1000;
+
+/// Makes a segment for this process alone, called after `kind` and the pid. A name that is taken is
+/// passed over: another PID namespace has the same pids, and whoever was killed left its segment.
+pub(super) fn make_own(kind: &str, wanted: Wanted) -> Result<Segment, Failure> {
+    let pid = std::process::id();
+    for number in 1..OWN_NAMES {
+        let more = if number > 1 { format!("-{number}") } else { String::new() };
+        match make(&format!("{kind}-{pid}{more}"), wanted) {
+            Err(error) if is_taken(&error) => {}
+            made => return Ok(made?),
+        }
+    }
+    Ok(make(&format!("{kind}-{pid}-{OWN_NAMES}"), wanted)?)
+}
+
 /// Makes the segment, or opens the one that is there if it is as wanted.
 pub(super) fn make_or_adopt(name: &str, wanted: Wanted) -> Result<(Segment, Origin), Failure> {
+    match make(name, wanted) {
+        Ok(segment) => Ok((segment, Origin::Made)),
+        Err(error) if is_taken(&error) => {
+            let segment = Segment::open(name)?;
+            check_geometry(segment, wanted)?;
+            Ok((segment, Origin::Found))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_taken(error: &CreateError) -> bool {
+    matches!(error, CreateError::File { source: file::CreateError::AlreadyExists { .. }, .. })
+}
+
+fn make(name: &str, wanted: Wanted) -> Result<Segment, CreateError> {
     let defaults = CreateOptions::default();
     let geometry = Geometry {
         lanes: wanted.lanes.unwrap_or(defaults.geometry.lanes),
@@ -53,18 +89,7 @@ pub(super) fn make_or_adopt(name: &str, wanted: Wanted) -> Result<(Segment, Orig
         mode: if wanted.group.is_some() { 0o660 } else { defaults.mode },
         gid: wanted.group,
     };
-    match Segment::create(name, options) {
-        Ok(segment) => Ok((segment, Origin::Made)),
-        Err(CreateError::File {
-            source: hangwatch::sys::file::CreateError::AlreadyExists { .. },
-            ..
-        }) => {
-            let segment = Segment::open(name)?;
-            check_geometry(segment, wanted)?;
-            Ok((segment, Origin::Found))
-        }
-        Err(error) => Err(error.into()),
-    }
+    Segment::create(name, options)
 }
 
 fn check_geometry(segment: Segment, wanted: Wanted) -> Result<(), OtherGeometry> {
@@ -83,11 +108,6 @@ fn check_geometry(segment: Segment, wanted: Wanted) -> Result<(), OtherGeometry>
 
 /// Who uses a segment, by the locks the kernel knows of; `None` where nobody does.
 pub(super) fn user(segment: Segment) -> Result<Option<String>, Failure> {
-    let who = |role: &str, holder: Holder| match holder {
-        Holder::Free => None,
-        Holder::Process(pid) => Some(format!("{role}, process {pid}")),
-        Holder::Unseen | Holder::Description => Some(format!("{role} not to be seen from here")),
-    };
     if let Some(watchdog) = who("its watchdog", segment.watchdog()?) {
         return Ok(Some(watchdog));
     }
@@ -98,6 +118,20 @@ pub(super) fn user(segment: Segment) -> Result<Option<String>, Failure> {
         }
     }
     Ok(None)
+}
+
+/// Who uses a segment that this program cannot open; every version has its locks at the same bytes.
+pub(super) fn user_of_unusable(name: &str) -> Result<Option<String>, Failure> {
+    let file = file::examine(name)?.open()?;
+    Ok(who("a watchdog or worker", lock::holder_from(&file, WATCHDOG_LOCK_BYTE)?))
+}
+
+fn who(role: &str, holder: Holder) -> Option<String> {
+    match holder {
+        Holder::Free => None,
+        Holder::Process(pid) => Some(format!("{role}, process {pid}")),
+        Holder::Unseen | Holder::Description => Some(format!("{role} not to be seen from here")),
+    }
 }
 
 /// `hangwatch release-brake`: asks the watchdog to signal again.
@@ -115,4 +149,21 @@ pub(super) fn release_brake(options: &ReleaseBrake) -> Result<Exit, Failure> {
     segment.ring();
     print(&format!("the watchdog of segment {name:?} was told to release its brake\n"))?;
     Ok(Exit::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_of_ones_own_is_never_anothers() {
+        let wanted = Wanted { lanes: Some(1), ..Wanted::default() };
+        let made: Vec<Segment> = (0..3).map(|_| make_own("own", wanted).unwrap()).collect();
+        let names: Vec<&str> = made.iter().map(Segment::name).collect();
+        for name in &names {
+            Segment::remove(name).unwrap();
+        }
+        let first = format!("own-{}", std::process::id());
+        assert_eq!(names, [first.clone(), format!("{first}-2"), format!("{first}-3")]);
+    }
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use hangwatch::sys::Pid;
 use hangwatch::sys::lock::Holder;
+use hangwatch::sys::name::SEGMENT_DIR;
 use hangwatch::sys::process;
-use hangwatch::{LaneView, Observation, Segment, TimerView};
+use hangwatch::{LaneView, Observation, OpenError, Segment, TimerView};
 use hangwatch_core::lane::TimerSignal;
 use hangwatch_core::timer::TimerState;
 use serde::Serialize;
@@ -15,16 +16,24 @@ use super::{Failure, complain, print};
 use crate::cli::Status;
 use crate::exit::Exit;
 
+#[derive(Debug, thiserror::Error)]
+#[error("cannot list the segments in {SEGMENT_DIR}: {source}; check that a tmpfs is mounted there")]
+struct NoDirectory {
+    source: std::io::Error,
+}
+
 pub(super) fn perform(options: &Status) -> Result<Exit, Failure> {
     let mut exit = Exit::Ok;
     let mut seen = Vec::new();
     let names = match &options.segment {
         Some(name) => vec![name.clone()],
-        None => Segment::list()?,
+        None => Segment::list().map_err(|source| NoDirectory { source })?,
     };
     for name in &names {
         match Segment::observe(name) {
             Ok(observation) => seen.push(observation),
+            // Asked for all that it may read, it is silent about the others.
+            Err(error) if options.segment.is_none() && is_not_for_us(&error) => {}
             Err(error) => {
                 complain(&error);
                 exit = Exit::Failed;
@@ -34,13 +43,23 @@ pub(super) fn perform(options: &Status) -> Result<Exit, Failure> {
     if options.json {
         let segments: Vec<SegmentJson> = seen.iter().map(SegmentJson::of).collect();
         print(&(serde_json::to_string_pretty(&segments)? + "\n"))?;
-    } else if names.is_empty() {
-        print("there is no segment; `hangwatch run --segment NAME` makes one\n")?;
+    } else if seen.is_empty() && exit == Exit::Ok {
+        print("there is no segment that you may read; `hangwatch run --segment NAME` makes one\n")?;
     } else {
         let tables: Vec<String> = seen.iter().map(table).collect();
         print(&tables.join("\n"))?;
     }
     Ok(exit)
+}
+
+/// Another user's, or gone since it was listed.
+fn is_not_for_us(error: &OpenError) -> bool {
+    use hangwatch::sys::file::OpenError as File;
+    let OpenError::File { source, .. } = error else { return false };
+    matches!(
+        source,
+        File::NotFound { .. } | File::PermissionDenied { .. } | File::ForeignOwner { .. }
+    )
 }
 
 /// One segment as a table of at most 80 columns.

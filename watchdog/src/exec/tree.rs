@@ -10,6 +10,7 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,10 @@ pub const MARK: &str = "HANGWATCH_EXEC";
 /// rounds.
 pub const KILL_LIMIT: Duration = Duration::from_secs(5);
 
+/// Descriptors kept for the removal: it opens three at once, and other threads of this process may
+/// snatch some.
+const RESERVE: usize = 8;
+
 /// A started command and whatever descends from it.
 ///
 /// A drop ends nothing. This process stays a subreaper.
@@ -46,6 +51,8 @@ pub struct Tree {
     seen: HashSet<Identity>,
     /// `HANGWATCH_EXEC=...` of this tree.
     mark: String,
+    /// Given up when they are needed.
+    reserve: Vec<OwnedFd>,
 }
 
 /// A tree that could not be started.
@@ -86,10 +93,21 @@ impl Tree {
         let others = others.filter_map(|pid| identity(pid).ok()).collect();
         let value = format!("{}.{}", own.pid, own.start);
         let mark = format!("{MARK}={value}");
+        let spare = |_| rustix::process::pidfd_open(me, PidfdFlags::empty());
+        let reserve: Result<Vec<OwnedFd>, Errno> = (0..RESERVE).map(spare).collect();
+        let reserve = reserve.map_err(|error| SpawnError::Unable {
+            what: "too few open files are allowed to remove them (raise it with ulimit -n)",
+            source: error.into(),
+        })?;
         let root = Child::start(command.env(MARK, value))?;
         // Not reaped yet, so that it is there to be read, even if it has ended.
-        let root_identity = identity(root.pid()).map_err(proc)?;
-        Ok(Self { root, root_identity, status: None, others, seen: HashSet::new(), mark })
+        let root_identity = identity(root.pid()).map_err(|error| {
+            // Nobody will look after it: it must not run on.
+            let _ = root.signal(Signal::KILL);
+            proc(error)
+        })?;
+        let seen = HashSet::new();
+        Ok(Self { root, root_identity, status: None, others, seen, mark, reserve })
     }
 
     /// The pid of the command itself.
@@ -113,14 +131,15 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// The wait fails, or `/proc` cannot be read.
+    /// The wait fails.
     pub fn wait(&mut self, relay: &Relay, until: Until<'_>) -> io::Result<Event> {
         loop {
             if let Some(status) = self.status {
                 return Ok(Event::Ended(status));
             }
             match self.root.step(relay, until)? {
-                Step::ChildChanged => drop(self.reap_dead()?),
+                // Who cannot be reaped now is at the next change, or at the removal.
+                Step::ChildChanged => drop(self.reap_dead()),
                 Step::Event(event) => {
                     if let Event::Ended(status) = event {
                         self.status = Some(status);
@@ -140,9 +159,14 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// `/proc` cannot be read or no descriptor can be had. Processes that cannot be removed
-    /// are no error, but the result's survivors.
+    /// `/proc` cannot be read or no descriptor can be had; then at least the command itself was
+    /// killed. Processes that cannot be removed are no error, but the result's survivors.
     pub fn kill_all(&mut self, signal: Signal, grace: Duration) -> io::Result<Removal> {
+        self.reserve.clear();
+        self.ask_and_kill(signal, grace).inspect_err(|_| drop(self.root.signal(Signal::KILL)))
+    }
+
+    fn ask_and_kill(&mut self, signal: Signal, grace: Duration) -> io::Result<Removal> {
         let mut signalled = HashSet::new();
         if signal != Signal::KILL {
             self.ask(signal, grace, &mut signalled)?;

@@ -87,7 +87,7 @@ pub enum OpenError {
     },
 }
 
-/// What a name stands for: examined and found fit to be a segment, not opened.
+/// What a name stands for: examined and found fit to be a segment (but see [`examine`]), not opened.
 #[derive(Debug)]
 pub struct Found {
     /// An `O_PATH` descriptor. Closing one releases no locks.
@@ -130,6 +130,23 @@ pub fn look(name: &str) -> Result<Found, OpenError> {
 /// # Errors
 /// [`OpenError`].
 pub fn look_in(dir: &Path, name: &str) -> Result<Found, OpenError> {
+    let found = examine_in(dir, name)?;
+    if !is_good_length(found.len) {
+        return Err(OpenError::BadSize { path: found.path, len: found.len, page: page_size() });
+    }
+    Ok(found)
+}
+
+/// As [`look`], whatever its length: a segment that was cut short is none any more, but whoever had
+/// it open still has its locks.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn examine(name: &str) -> Result<Found, OpenError> {
+    examine_in(Path::new(SEGMENT_DIR), name)
+}
+
+fn examine_in(dir: &Path, name: &str) -> Result<Found, OpenError> {
     let path = dir.join(file_name(name)?);
     // O_PATH opens nothing: no device is woken, no pipe waited for, and with
     // O_NOFOLLOW a link is seen as itself.
@@ -146,11 +163,7 @@ pub fn look_in(dir: &Path, name: &str) -> Result<Found, OpenError> {
     if !is_trusted(&stat) {
         return Err(OpenError::ForeignOwner { path, uid: stat.st_uid });
     }
-    let len = stat.st_size.cast_unsigned();
-    if !is_good_length(len) {
-        return Err(OpenError::BadSize { path, len, page: page_size() });
-    }
-    Ok(Found { handle, path, id: file_id(&stat), len })
+    Ok(Found { handle, path, id: file_id(&stat), len: stat.st_size.cast_unsigned() })
 }
 
 /// Opens the segment `name` in `/dev/shm`, if it is not open in this process
