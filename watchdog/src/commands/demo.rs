@@ -24,6 +24,7 @@ use crate::server::events::{Expiry, What};
 use crate::server::{Server, ServerEvent, ServerOptions};
 
 mod files;
+mod screen;
 pub(super) mod worker;
 
 /// How long the demo waits for its workers before it calls itself failed.
@@ -31,6 +32,10 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How often the table is drawn anew.
 const FRAME: Duration = Duration::from_millis(100);
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start a worker: {0}; check the limits on processes, open files and memory")]
+struct NoWorker(std::io::Error);
 
 /// What the demo knows of one worker.
 struct DemoWorker {
@@ -145,7 +150,7 @@ fn start_all(dir: &Path, count: usize, name: &str) -> Result<Vec<DemoWorker>, Fa
                 for worker in &mut workers {
                     finish(worker)?;
                 }
-                return Err(error.into());
+                return Err(NoWorker(error).into());
             }
         }
     }
@@ -169,7 +174,7 @@ fn watch(
             return Ok(Some(caught));
         }
         if live {
-            let frame = table(&segment.picture());
+            let frame = screen::clipped(&table(&segment.picture()), screen::size());
             print(&redraw(&frame, drawn))?;
             drawn = frame.lines().count();
         } else {
