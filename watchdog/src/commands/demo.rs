@@ -208,7 +208,10 @@ fn watch(
 /// The frame in place of the last one, which had `drawn` lines.
 fn redraw(frame: &str, drawn: usize) -> String {
     let up = if drawn > 0 { format!("\u{1b}[{drawn}A") } else { String::new() };
-    format!("{up}\r\u{1b}[J{frame}")
+    // Each line's rest is cleared, and then what is below: a terminal may keep what a clear of all
+    // its rows takes away, frame for frame.
+    let lines = frame.replace('\n', "\u{1b}[K\n");
+    format!("{up}\r{lines}\u{1b}[J")
 }
 
 /// One line for each expiry that was not told yet; how many have been told.
