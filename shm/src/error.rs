@@ -71,7 +71,10 @@ pub enum OpenError {
         source: MapError,
     },
     /// What is in the file is no segment this program can use.
-    #[error("cannot use segment {name:?}: {source}")]
+    #[error(
+        "cannot use segment {name:?}: {source}; if nobody uses it, remove it with \
+         `hangwatch rm {name}`"
+    )]
     Format {
         /// The segment.
         name: String,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::builder::styling::Styles;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use rustix::process::Signal;
 
 use crate::logging::Format;
 use crate::server::{self, Ask, Protection};
@@ -453,6 +454,14 @@ pub struct Reap {
     pub grace: Duration,
 }
 
+impl Reap {
+    /// A grace that nothing but KILL, or no signal at all, would come before.
+    fn grace_is_in_vain(&self) -> bool {
+        let blunt = [ReapSignal::Signal(Signal::KILL), ReapSignal::NotifyOnly];
+        !self.grace.is_zero() && blunt.contains(&self.signal)
+    }
+}
+
 /// How the log is written.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Log {
@@ -497,20 +506,27 @@ impl Cli {
         }
         let is_named = named.is_some();
         match cli.command {
-            Command::Run(_) if !is_named => Err(Self::unnamed("run", "the segment to serve")),
-            Command::ReleaseBrake(_) if !is_named => {
-                Err(Self::unnamed("release-brake", "the segment"))
+            Command::Exec(exec) if exec.reap.grace_is_in_vain() => {
+                let why = "--grace delays the KILL after a gentler signal: name one, such as \
+                           --signal TERM";
+                Err(Self::error_of("exec", ErrorKind::ArgumentConflict, why))
             }
+            Command::Run(_) if !is_named => Err(Self::unnamed("run")),
+            Command::ReleaseBrake(_) if !is_named => Err(Self::unnamed("release-brake")),
             _ => Ok(cli),
         }
     }
 
-    fn unnamed(subcommand: &str, what: &str) -> clap::Error {
-        let why = format!("name {what}, with --segment or HANGWATCH_SEGMENT");
+    fn unnamed(subcommand: &str) -> clap::Error {
+        let why = "name the segment, with --segment or HANGWATCH_SEGMENT";
+        Self::error_of(subcommand, ErrorKind::MissingRequiredArgument, why)
+    }
+
+    fn error_of(subcommand: &str, kind: ErrorKind, why: &str) -> clap::Error {
         let mut command = Self::command();
         command.build();
         let subcommand = command.find_subcommand_mut(subcommand).expect("it is defined above");
-        subcommand.error(ErrorKind::MissingRequiredArgument, why)
+        subcommand.error(kind, why)
     }
 }
 

@@ -107,7 +107,9 @@ fn an_empty_segment_variable_is_as_good_as_none() {
 
 #[test]
 fn exec_takes_a_deadline_and_a_command() {
-    let exec = exec("exec --deadline 5s --scope nightly --grace 1 -- make -j8 --deadline 3s");
+    let exec = exec(
+        "exec --deadline 5s --scope nightly --signal TERM --grace 1 -- make -j8 --deadline 3s",
+    );
     assert_eq!(exec.deadline, Duration::from_secs(5));
     assert_eq!(exec.scope.as_deref(), Some("nightly"));
     assert_eq!(exec.reap.grace, Duration::from_secs(1));
@@ -126,6 +128,8 @@ fn what_is_wrong_is_refused_and_says_why() {
     check("exec --deadline 0s -- true", "longer than zero");
     check("exec --deadline 11y -- true", "ten years");
     check("exec --deadline soon -- true", "not a duration");
+    check("exec --deadline 5s --grace 10s -- true", "--signal TERM");
+    check("exec --deadline 5s --grace 10s --signal none -- true", "--signal TERM");
     check("exec -- true", "--deadline");
     check("exec --deadline 5s", "CMD");
     check("exec --deadline 5s --scope= -- true", "--scope");

@@ -24,6 +24,7 @@ use crate::server::events::{Expiry, What};
 use crate::server::{Server, ServerEvent, ServerOptions};
 
 mod files;
+mod screen;
 pub(super) mod worker;
 
 /// How long the demo waits for its workers before it calls itself failed.
@@ -31,6 +32,10 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How often the table is drawn anew.
 const FRAME: Duration = Duration::from_millis(100);
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start a worker: {0}; check the limits on processes, open files and memory")]
+struct NoWorker(std::io::Error);
 
 /// What the demo knows of one worker.
 struct DemoWorker {
@@ -145,7 +150,7 @@ fn start_all(dir: &Path, count: usize, name: &str) -> Result<Vec<DemoWorker>, Fa
                 for worker in &mut workers {
                     finish(worker)?;
                 }
-                return Err(error.into());
+                return Err(NoWorker(error).into());
             }
         }
     }
@@ -169,7 +174,7 @@ fn watch(
             return Ok(Some(caught));
         }
         if live {
-            let frame = table(&segment.picture());
+            let frame = screen::clipped(&table(&segment.picture()), screen::size());
             print(&redraw(&frame, drawn))?;
             drawn = frame.lines().count();
         } else {
@@ -203,7 +208,10 @@ fn watch(
 /// The frame in place of the last one, which had `drawn` lines.
 fn redraw(frame: &str, drawn: usize) -> String {
     let up = if drawn > 0 { format!("\u{1b}[{drawn}A") } else { String::new() };
-    format!("{up}\r\u{1b}[J{frame}")
+    // Each line's rest is cleared, and then what is below: a terminal may keep what a clear of all
+    // its rows takes away, frame for frame.
+    let lines = frame.replace('\n', "\u{1b}[K\n");
+    format!("{up}\r{lines}\u{1b}[J")
 }
 
 /// One line for each expiry that was not told yet; how many have been told.

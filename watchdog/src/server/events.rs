@@ -342,7 +342,7 @@ fn emit_about_itself(segment: &str, what: &What) {
                 segment,
                 event = "admission_failed",
                 error,
-                "a worker was not admitted"
+                "cannot admit every worker"
             );
         }
         What::Unprotected { error } => {

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 
 use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::Gid;
+use rustix::process::{Gid, Resource, getrlimit};
 
 use super::super::host::page_size;
 use super::super::mapping::{MapError, Prefault};
@@ -55,6 +55,19 @@ pub enum CreateError {
         needed: u64,
         /// What the file system has left, in bytes.
         free: u64,
+    },
+    /// The limit on the size of files forbids it; the kernel would send SIGXFSZ.
+    #[error(
+        "cannot make {path}: it needs {needed} bytes and this process may make files of {allowed}; \
+         raise the limit (ulimit -f), or ask for fewer lanes"
+    )]
+    FileLimit {
+        /// The segment's file.
+        path: PathBuf,
+        /// The segment's length in bytes.
+        needed: u64,
+        /// The limit in bytes.
+        allowed: u64,
     },
     /// The group is not one this process may give a file to.
     #[error("cannot give {path} to group {gid}: {source}; name a group that you are a member of")]
@@ -124,6 +137,9 @@ pub fn create_in(
     let page = page_size();
     if !is_good_length(len) {
         return Err(CreateError::Length { path, len, page });
+    }
+    if let Some(allowed) = getrlimit(Resource::Fsize).current.filter(|&allowed| allowed < len) {
+        return Err(CreateError::FileLimit { path, needed: len, allowed });
     }
     let failed = |step| {
         let path = path.clone();

@@ -2,7 +2,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::sync::atomic::Ordering::Relaxed;
 
 use rustix::fs::{CWD, FileType, Mode};
-use rustix::process::geteuid;
+use rustix::process::{Resource, Rlimit, geteuid};
 
 use super::super::lock::{Holder, holder, try_lock};
 use super::super::testing::{fork, mount_small_tmpfs};
@@ -146,6 +146,19 @@ fn another_users_segment_is_refused_unless_a_group_of_ours_is_allowed() {
             && matches!(remove_in(Path::new("/dev/shm"), "none"), Err(RemoveError::NotFound { .. }))
     });
     assert!(all_as_expected);
+}
+
+#[test]
+fn a_limit_on_files_refuses_a_segment_and_kills_nobody() {
+    let dir = tmpfs();
+    let child = fork(|| {
+        let low = Rlimit { current: Some(1), maximum: Some(1) };
+        rustix::process::setrlimit(Resource::Fsize, low).unwrap();
+        let error = make(dir.path(), "a").unwrap_err();
+        i32::from(!matches!(error, CreateError::FileLimit { allowed: 1, .. }))
+    });
+    assert_eq!(child.exit_status(), 0);
+    assert_eq!(list_in(dir.path()).unwrap(), Vec::<String>::new());
 }
 
 #[test]

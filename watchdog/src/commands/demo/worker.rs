@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hangwatch::Worker;
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal};
 use sha2::{Digest, Sha256};
 
 use super::super::{Failure, print};
@@ -53,7 +53,12 @@ fn meet_fate(fate: Fate, worker: &Worker, begun: Instant) -> Result<(), Failure>
     }
     match fate {
         Fate::Finish => Ok(()),
-        Fate::Crash => std::process::abort(),
+        Fate::Crash => {
+            // Nobody wants a core file among the files that are hashed.
+            let none = Rlimit { current: Some(0), maximum: Some(0) };
+            let _ = rustix::process::setrlimit(Resource::Core, none);
+            std::process::abort()
+        }
         Fate::Deadlock => {
             let _guard = worker.expires("exchange", Duration::from_secs(1))?;
             deadlock();
