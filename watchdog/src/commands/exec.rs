@@ -7,7 +7,7 @@
 use std::process;
 use std::time::{Duration, Instant};
 
-use hangwatch::{Labels, SEGMENT_VARIABLE, Segment, Signal as TimerSignal, Worker, WorkerOptions};
+use hangwatch::{SEGMENT_VARIABLE, Segment, Signal as TimerSignal, WorkerOptions};
 use rustix::process::Signal;
 
 use super::run::Removed;
@@ -70,10 +70,7 @@ fn alone(options: &Exec, relay: &Relay) -> Result<Exit, Failure> {
 /// In a segment that somebody serves, or nobody: the deadline holds all the same.
 fn under(options: &Exec, relay: &Relay, segment: Segment) -> Result<Exit, Failure> {
     let scope = scope_of(options);
-    let worker: Worker = WorkerOptions::new()
-        .signal(TimerSignal::NotifyOnly)
-        .labels(Labels::from_environment())
-        .attach_to(segment)?;
+    let worker = WorkerOptions::new().signal(TimerSignal::NotifyOnly).attach_to(segment)?;
     let mut command = process::Command::new(&options.command[0]);
     command.args(&options.command[1..]).env(SEGMENT_VARIABLE, segment.name());
     let begun = Instant::now();
@@ -99,12 +96,13 @@ fn under(options: &Exec, relay: &Relay, segment: Segment) -> Result<Exit, Failur
         guard.release();
         return Ok(status.into());
     }
-    deadline_passed(options, &mut tree, &scope, segment, begun)
+    deadline_passed(options, relay, &mut tree, &scope, segment, begun)
 }
 
 /// Removes the command, or only reports where `--signal none` asks for no more.
 fn deadline_passed(
     options: &Exec,
+    relay: &Relay,
     tree: &mut Tree,
     scope: &str,
     segment: Segment,
@@ -125,9 +123,8 @@ fn deadline_passed(
                 outcome = "reported",
                 "the deadline passed"
             );
-            let relay = Relay::install(&PASSED_ON)?;
             loop {
-                if let Event::Ended(status) = tree.wait(&relay, Until::default())? {
+                if let Event::Ended(status) = tree.wait(relay, Until::default())? {
                     return Ok(status.into());
                 }
             }

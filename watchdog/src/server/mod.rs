@@ -114,15 +114,6 @@ pub struct Health {
     pub reaped: u64,
 }
 
-impl Health {
-    /// Whether everything is as it should be at `now`: it serves, the brake does not hold, and it
-    /// ticked within `max_interval` and a second.
-    pub fn is_good(&self, now: Nanos, max_interval: Duration) -> bool {
-        let overdue = self.last_tick_at + max_interval + Duration::from_secs(1);
-        self.state == State::Serving && !self.braked && (self.ticks == 0 || now < overdue)
-    }
-}
-
 /// What a server did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
