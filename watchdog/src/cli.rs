@@ -123,6 +123,9 @@ pub enum Command {
     /// One worker of the demo.
     #[command(hide = true)]
     DemoWorker(DemoWorker),
+    /// Captures one worker's evidence; the watchdog starts it.
+    #[command(hide = true)]
+    EvidenceHelper(EvidenceHelper),
     /// Remove a segment that nobody uses
     ///
     /// Refused while a watchdog serves the segment or a worker is attached to it.
@@ -358,6 +361,23 @@ pub struct DemoWorker {
     /// What becomes of it.
     #[arg(long, value_enum)]
     pub fate: Fate,
+}
+
+/// Whose evidence a helper captures; the watchdog starts it.
+#[derive(Debug, Args)]
+pub struct EvidenceHelper {
+    /// The worker, whose pidfd is the standard input.
+    #[arg(long)]
+    pub pid: u32,
+    /// How long it may take.
+    #[arg(long, value_parser = value::duration)]
+    pub budget: Duration,
+    /// The thread to begin with, by its id in its own PID namespace.
+    #[arg(long)]
+    pub first_tid: Option<u64>,
+    /// What is redacted beside the rule.
+    #[arg(long, value_name = "REGEX")]
+    pub redact: Vec<String>,
 }
 
 /// What becomes of a worker of the demo.

@@ -7,6 +7,7 @@ use crate::cli::Command;
 use crate::exit::Exit;
 
 mod demo;
+mod evidence_helper;
 mod exec;
 mod rm;
 mod run;
@@ -21,6 +22,7 @@ pub fn perform(command: Command) -> Exit {
     let done = match command {
         Command::Demo(options) => demo::perform(&options),
         Command::DemoWorker(options) => demo::worker::perform(&options),
+        Command::EvidenceHelper(options) => evidence_helper::perform(&options),
         Command::Run(options) => run::perform(&options),
         Command::Status(options) => status::perform(&options),
         Command::Exec(options) => exec::perform(&options),

@@ -8,6 +8,7 @@
 pub mod child;
 pub mod cli;
 pub mod commands;
+pub mod evidence;
 pub mod exec;
 pub mod exit;
 pub mod incident;

@@ -126,6 +126,8 @@ pub struct Evidence {
     pub budget_ns: u64,
     /// How long it took, ns.
     pub taken_ns: u64,
+    /// How long the worker's threads were stopped for their stacks, ns; absent where they were not.
+    pub stopped_ns: Option<u64>,
     /// What is not there although it was asked for.
     pub missing: Vec<Missing>,
     /// The worker's lanes, that of the first condemned timer first.
@@ -134,6 +136,8 @@ pub struct Evidence {
     pub process: Option<Process>,
     /// Its threads, the one of the first condemned timer first.
     pub threads: Vec<Thread>,
+    /// Threads beyond those listed.
+    pub threads_left_out: u64,
 }
 
 /// A piece of evidence that could not be had.
@@ -239,6 +243,8 @@ pub struct Child {
 pub struct Thread {
     /// Its id as the watchdog sees it.
     pub tid: u32,
+    /// Its id in its own PID namespace, by which [`Lane::tid`] names it.
+    pub inner_tid: Option<u32>,
     /// Its name.
     pub name: String,
     /// The kernel's letter for its state: `R`, `S`, `D`, `T`, `t`, `Z`, ...
