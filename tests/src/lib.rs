@@ -7,6 +7,8 @@
 mod actor;
 pub mod freezer;
 pub mod fuse;
+pub mod hang;
+pub mod incidents;
 pub mod load;
 pub mod mutator;
 pub mod namespace;

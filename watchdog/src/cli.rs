@@ -16,8 +16,10 @@ use rustix::process::Signal;
 
 use crate::logging::Format;
 use crate::server::{self, Ask, Protection};
+use evidence::Evidence;
 use value::ReapSignal;
 
+pub mod evidence;
 pub mod value;
 
 /// The environment variable that names the segment.
@@ -231,6 +233,10 @@ pub struct Run {
     #[command(flatten)]
     pub holds: Holds,
 
+    /// What is captured of an overdue worker.
+    #[command(flatten)]
+    pub evidence: Evidence,
+
     /// How the watchdog protects itself.
     #[command(flatten)]
     pub protect: Protect,
@@ -375,6 +381,9 @@ pub struct EvidenceHelper {
     /// The thread to begin with, by its id in its own PID namespace.
     #[arg(long)]
     pub first_tid: Option<u64>,
+    /// Do not stop it for its native stacks.
+    #[arg(long)]
+    pub no_stop: bool,
     /// What is redacted beside the rule.
     #[arg(long, value_name = "REGEX")]
     pub redact: Vec<String>,

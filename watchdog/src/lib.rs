@@ -2,8 +2,9 @@
 //!
 //! The modules from the outside in: [`cli`] reads the command line, [`commands`] does what it asks
 //! for, [`server`] watches a segment; [`exec`] removes a command with its descendants, [`child`] and
-//! [`relay`] run one and pass signals on, [`incident`] is what is kept of an expiry,
-//! [`logging`] and [`exit`] are what the outside sees.
+//! [`relay`] run one and pass signals on, [`evidence`] finds out why a worker hangs, [`incident`] is
+//! what is kept of an expiry, [`program`] is the binary itself, [`logging`] and [`exit`] are what the
+//! outside sees.
 
 pub mod child;
 pub mod cli;
@@ -13,5 +14,6 @@ pub mod exec;
 pub mod exit;
 pub mod incident;
 pub mod logging;
+pub mod program;
 pub mod relay;
 pub mod server;

@@ -41,6 +41,10 @@ pub(super) fn policy(reap: &Reap, signal: ReapSignal) -> Policy {
 
 fn server_options(options: &Run) -> ServerOptions {
     let policy = policy(&options.reap, options.reap_signal());
+    let (evidence, why_not_kept) = options.evidence.options();
+    if let Some(error) = why_not_kept {
+        tracing::warn!(event = "unkept", %error, "incidents are not kept");
+    }
     ServerOptions {
         policy: Policy { max_reaps: options.max_reaps, warn_at: options.warn_at, ..policy },
         standby: if options.standby { Standby::Wait } else { Standby::No },
@@ -49,6 +53,7 @@ fn server_options(options: &Run) -> ServerOptions {
             traced: options.holds.traced.into(),
             frozen: options.holds.frozen.into(),
         },
+        evidence,
         protection: options.protection(),
         on_panic: OnPanic::Exit(Exit::Panicked.code()),
         ..ServerOptions::default()

@@ -117,6 +117,13 @@ impl Gathered {
         }
     }
 
+    /// What there is where there was no helper, and why there was none.
+    pub fn without(why: &str) -> Gathered {
+        let mut gathered = Gathered::default();
+        gathered.close(why);
+        gathered
+    }
+
     /// Whether the helper has told all it will.
     pub fn is_complete(&self) -> bool {
         self.finished.contains(&Stage::Symbols)
@@ -132,29 +139,17 @@ impl Gathered {
         }
     }
 
-    /// Puts the thread of this id, in its own PID namespace, first.
-    pub fn put_first(&mut self, inner_tid: u64) {
-        let threads = &mut self.evidence.threads;
-        let is_it = |thread: &Thread| thread.inner_tid.map(u64::from) == Some(inner_tid);
-        if let Some(place) = threads.iter().position(is_it) {
-            threads[..=place].rotate_right(1);
-        }
-    }
-
     fn take_python(&mut self, stack: PythonStack) {
         let threads = &mut self.evidence.threads;
-        let found = stack.inner_tid.and_then(|tid| {
-            threads.iter_mut().find(|thread| thread.inner_tid.unwrap_or(thread.tid) == tid)
+        let place = stack.inner_tid.and_then(|tid| {
+            threads.iter().position(|thread| thread.inner_tid.unwrap_or(thread.tid) == tid)
         });
-        let thread = match found {
-            Some(thread) => thread,
+        let place = place.unwrap_or_else(|| {
             // One that Python alone knows of: it has ended, or its id could not be told.
-            None => {
-                threads.push(Thread::default());
-                let last = threads.len() - 1;
-                &mut threads[last]
-            }
-        };
+            threads.push(Thread::default());
+            threads.len() - 1
+        });
+        let thread = &mut threads[place];
         if let Some(name) = stack.name {
             thread.name = name;
         }
@@ -189,15 +184,15 @@ mod tests {
     fn stacks_find_their_thread_in_whichever_namespace_it_is_told() {
         let mut gathered = Gathered::default();
         gathered.take(threads());
-        let python = PythonStack { inner_tid: Some(2), frames: frames("get"), ..Default::default() };
+        let python =
+            PythonStack { inner_tid: Some(2), frames: frames("get"), ..Default::default() };
         gathered.take(Piece::Python(vec![python]));
         gathered.take(Piece::Native { tid: 101, frames: frames("0x1") });
         gathered.take(Piece::Native { tid: 101, frames: frames("futex_wait") });
-        gathered.put_first(2);
-        let thread = &gathered.evidence.threads[0];
+        let thread = &gathered.evidence.threads[1];
         assert_eq!(thread.python.as_ref().unwrap()[0].function, "get");
         assert_eq!(thread.native.as_ref().unwrap()[0].function, "futex_wait", "the better one");
-        assert_eq!(gathered.evidence.threads[1].tid, 100);
+        assert_eq!(gathered.evidence.threads[0].python, None);
     }
 
     #[test]

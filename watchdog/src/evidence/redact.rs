@@ -25,7 +25,7 @@ pub const REDACTED: &str = "[redacted]";
 /// A name that looks secret; its words are split by anything that is no letter or digit.
 static SECRET_NAME: LazyLock<Regex> = LazyLock::new(|| {
     built(
-        "(?i)(secret|token|passw|passphrase|credential|api_?key|auth([^o]|$)|cookie|signature|private|dsn)\
+        "(?i)(secret|token|passw|passphrase|credential|api_?key|auth(orization|[^o]|$)|cookie|signature|private|dsn)\
          |(^|[^a-z0-9])(key|keys|pass|pwd)($|[^a-z0-9])",
     )
 });
@@ -57,6 +57,11 @@ impl Redactor {
     ) -> Result<Redactor, regex::Error> {
         let more: Result<_, _> = expressions.into_iter().map(Regex::new).collect();
         Ok(Redactor { more: more? })
+    }
+
+    /// The expressions that extend the rule.
+    pub fn expressions(&self) -> impl Iterator<Item = &str> {
+        self.more.iter().map(Regex::as_str)
     }
 
     /// A variable of an environment, `NAME=value`.
@@ -130,9 +135,14 @@ mod tests {
 
     #[test]
     fn variables_that_look_secret_are_redacted_and_others_are_not() {
-        for name in
-            ["AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "PGPASSWORD", "MYSQL_PWD", "OPENAI_API_KEY", "key"]
-        {
+        for name in [
+            "AWS_SECRET_ACCESS_KEY",
+            "HF_TOKEN",
+            "PGPASSWORD",
+            "MYSQL_PWD",
+            "OPENAI_API_KEY",
+            "key",
+        ] {
             check_variable(&format!("{name}=hunter2"), &format!("{name}=[redacted]"));
         }
         for harmless in
@@ -158,9 +168,15 @@ mod tests {
             let arguments: Vec<String> = arguments.iter().map(|&it| it.to_owned()).collect();
             assert_eq!(Redactor::default().arguments(&arguments), redacted);
         };
-        check(&["serve", "--api-key=k", "--port=80"], &["serve", "--api-key=[redacted]", "--port=80"]);
+        check(
+            &["serve", "--api-key=k", "--port=80"],
+            &["serve", "--api-key=[redacted]", "--port=80"],
+        );
         check(&["serve", "--password", "p", "x"], &["serve", "--password", "[redacted]", "x"]);
-        check(&["curl", "-H", "Authorization: Bearer x"], &["curl", "-H", "Authorization: [redacted]"]);
+        check(
+            &["curl", "-H", "Authorization: Bearer x"],
+            &["curl", "-H", "Authorization: [redacted]"],
+        );
         check(&["--no-auth", "--verbose"], &["--no-auth", "--verbose"]);
         check(&["train.py", "--lr", "0.1"], &["train.py", "--lr", "0.1"]);
     }

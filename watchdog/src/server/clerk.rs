@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::sync::{Arc, atomic::Ordering};
 
+use hangwatch::sys::Pid;
 use hangwatch::sys::freezer::{Freezers, Frozen};
 use hangwatch::sys::lock::{Holder, holder};
 use hangwatch::sys::process::{State, standing};
@@ -29,6 +30,8 @@ use super::inspector::Inspection;
 use super::journal::{Journal, Note};
 use super::messages::{Answer, Answers, Question};
 use super::options::{Holds, Treatment};
+use super::seating::Seating;
+use super::tracers::Tracers;
 use super::vigil::FileVigil;
 
 /// How often lanes are looked at again, ns.
@@ -81,6 +84,8 @@ pub(super) struct Clerk {
     wake_up: Arc<OwnedFd>,
     epoll: OwnedFd,
     roster: Roster,
+    /// By whom a worker may be traced without being held up.
+    tracers: Tracers,
     holds: Holds,
     freezers: Freezers,
     vigil: FileVigil,
@@ -97,12 +102,14 @@ pub(super) struct ClerkParts {
     pub(super) answers: Answers,
     pub(super) inspections: SyncSender<Inspection>,
     pub(super) holds: Holds,
+    pub(super) seating: Seating,
+    pub(super) tracers: Tracers,
 }
 
 impl Clerk {
     /// A clerk, and the desk to ask it at.
     pub(super) fn new(parts: ClerkParts) -> io::Result<(Clerk, Desk)> {
-        let ClerkParts { segment, control, journal, answers, inspections, holds } = parts;
+        let ClerkParts { segment, control, journal, answers, inspections, holds, .. } = parts;
         let lanes = segment.geometry().lanes as usize;
         let (sender, questions) = std::sync::mpsc::sync_channel(lanes * 2 + 64);
         let wake_up = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
@@ -119,7 +126,8 @@ impl Clerk {
             questions,
             wake_up,
             epoll,
-            roster: Roster::default(),
+            roster: Roster::new(parts.seating),
+            tracers: parts.tracers,
             holds,
             freezers: Freezers::default(),
             next_lane: 0,
@@ -243,7 +251,10 @@ impl Clerk {
         let Holds { stopped, traced, frozen } = self.holds;
         if stopped == Treatment::Report || traced == Treatment::Report {
             let seen = standing(pid).ok().flatten();
-            if traced == Treatment::Report && seen.is_some_and(|seen| seen.tracer.is_some()) {
+            // A helper of ours is no debugger.
+            let tracer = seen.and_then(|seen| seen.tracer);
+            let is_ours = |tracer: Pid| self.tracers.contains(tracer.as_raw_pid().unsigned_abs());
+            if traced == Treatment::Report && tracer.is_some_and(|tracer| !is_ours(tracer)) {
                 return Some(Hold::Traced);
             }
             let is_stopped = seen.is_some_and(|seen| seen.state == State::Stopped);

@@ -14,14 +14,17 @@ use hangwatch::sys::{clock, crash};
 use hangwatch::{Segment, lane_lock_byte};
 use hangwatch_core::expiry::{ExpiredTimer, WorkerId};
 use hangwatch_core::lane::OwnerWord;
-use hangwatch_core::reap::{Event, Evidence, Hands, Hold, Sent, Verdict};
+use hangwatch_core::reap::{Event, Evidence, Hands, Hold, Outcome, Sent, Verdict};
 use hangwatch_core::time::Nanos;
 
+use super::case::{Case, Charge};
 use super::clerk::Desk;
 use super::facts::{Admitted, LaneFacts};
 use super::journal::{Journal, Note, TimerNote};
 use super::messages::Question;
 use super::options::OwnProcess;
+use super::witness::{Stand, Task};
+use crate::evidence::options::Level;
 
 /// How old an answer about a worker may be when it is signalled, ns.
 const FRESH_NS: u64 = 5_000_000;
@@ -32,6 +35,8 @@ const AGAIN_NS: u64 = 20_000_000;
 /// How long an overdue worker is spared for want of an answer about what may hold it up, ns. (For
 /// want of an answer about an exec, it is spared for ever.)
 const SPARED_NS: u64 = 1_000_000_000;
+/// How often one worker's reports, which end nothing, are given an incident, ns.
+const REPORTS_APART_NS: u64 = 60_000_000_000;
 
 /// Why a signal was not sent.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +54,10 @@ struct Known {
     worker: Arc<Admitted>,
     /// It runs another program now: nothing may be sent to it, and it counts as dead.
     execd: bool,
+    /// Its expiry, as the witness knows it: from the condemnation to the end of the reap.
+    case: Option<Arc<Case>>,
+    /// When it was last given an incident for a report.
+    reported_at: Option<Nanos>,
     standing: Option<(Nanos, Option<Hold>)>,
     asked: Asked,
 }
@@ -100,6 +109,10 @@ pub(super) struct ProcessHands {
     known: HashMap<WorkerId, Known>,
     lanes: Vec<Option<Arc<LaneFacts>>>,
     unlocked: HashMap<u32, Unlocked>,
+    /// Who takes evidence, where any is to be taken.
+    witness: Option<Stand>,
+    /// Whether there is no time left for evidence: the server is told to end.
+    is_hurried: bool,
     pub(super) reaped: u64,
 }
 
@@ -110,6 +123,7 @@ impl ProcessHands {
         journal: Journal,
         own_process: OwnProcess,
         holds_matter: bool,
+        witness: Option<Stand>,
     ) -> ProcessHands {
         ProcessHands {
             lanes: vec![None; segment.geometry().lanes as usize],
@@ -120,6 +134,8 @@ impl ProcessHands {
             holds_matter,
             known: HashMap::new(),
             unlocked: HashMap::new(),
+            witness,
+            is_hurried: false,
             reaped: 0,
         }
     }
@@ -142,7 +158,14 @@ impl ProcessHands {
         let Some(worker) = worker else { return };
         if !self.known.contains_key(&worker.id) {
             self.journal.note(Note::Admitted(Arc::clone(&worker)));
-            let known = Known { worker, execd: false, standing: None, asked: Asked::default() };
+            let known = Known {
+                worker,
+                execd: false,
+                case: None,
+                reported_at: None,
+                standing: None,
+                asked: Asked::default(),
+            };
             self.known.insert(known.worker.id, known);
         }
     }
@@ -173,6 +196,83 @@ impl ProcessHands {
     /// Forgets a worker that is gone.
     pub(super) fn forget(&mut self, worker: WorkerId) -> Option<Arc<Admitted>> {
         self.known.remove(&worker).map(|known| known.worker)
+    }
+
+    /// Whether the lanes of this worker are still to be taken down as evidence.
+    pub(super) fn is_awaited(&self, worker: WorkerId) -> bool {
+        let case = self.known.get(&worker).and_then(|known| known.case.as_ref());
+        case.is_some_and(|case| !case.is_pictured())
+    }
+
+    /// Takes no time for evidence any more. Returns those whose reap has waited for it.
+    pub(super) fn hurry(&mut self) -> Vec<WorkerId> {
+        self.is_hurried = true;
+        let waits = |known: &Known| known.case.as_ref().is_some_and(|case| !case.is_captured());
+        self.known.iter().filter(|(_, known)| waits(known)).map(|(id, _)| *id).collect()
+    }
+
+    /// Opens a case of this worker, and tells the witness. `None` where there is no witness, or it has
+    /// more to do than it can.
+    fn open_case(
+        &mut self,
+        now: Nanos,
+        worker: WorkerId,
+        timers: &[ExpiredTimer],
+        charge: Charge,
+    ) -> Option<Arc<Case>> {
+        let stand = self.witness.as_ref()?;
+        let facts = timers.first().and_then(|timer| self.facts_of(timer.lane));
+        let until = now.plus(stand.budget_ns);
+        let known = self.known.get_mut(&worker)?;
+        let (segment, of_it) = (self.segment.name(), Arc::clone(&known.worker));
+        let case = Arc::new(Case::new(segment, of_it, facts, timers, charge, (now, until)));
+        stand.tell(Task::Open(Arc::clone(&case))).then(|| Arc::clone(known.case.insert(case)))
+    }
+
+    /// The case of an expiry that came to its end: of one that is only reported, a new one now and
+    /// then.
+    fn case_of(
+        &mut self,
+        worker: WorkerId,
+        timer: &ExpiredTimer,
+        outcome: Outcome,
+    ) -> Option<Arc<Case>> {
+        let known = self.known.get_mut(&worker)?;
+        if !matches!(outcome, Outcome::Reported | Outcome::Braked) || known.case.is_some() {
+            return known.case.clone();
+        }
+        let now = Nanos(clock::monotonic_ns());
+        if known.reported_at.is_some_and(|at| now.since(at) < REPORTS_APART_NS) {
+            return None;
+        }
+        known.reported_at = Some(now);
+        let case = self.open_case(now, worker, &[*timer], Charge::Reported);
+        if let Some(known) = self.known.get_mut(&worker) {
+            known.case = None; // it ends with its beginning
+        }
+        case
+    }
+
+    /// Tells the witness how an expiry ended.
+    fn end_case(
+        &mut self,
+        worker: WorkerId,
+        case: &Arc<Case>,
+        signal: u8,
+        late_ns: u64,
+        outcome: Outcome,
+    ) {
+        if outcome == Outcome::Failed
+            && let Some(known) = self.known.get_mut(&worker)
+        {
+            known.case = None; // it lives on, and may expire again
+        }
+        let at = Nanos(clock::monotonic_ns());
+        if let Some(stand) = &self.witness {
+            let case = Arc::clone(case);
+            // Where there is no room, the incident has no ending; the log does.
+            stand.tell(Task::Ended { case, at, signal, late_ns, outcome });
+        }
     }
 
     /// A deadline of this worker is near: asks what will have to be known.
@@ -259,9 +359,23 @@ impl Hands for ProcessHands {
         }
     }
 
-    fn evidence(&mut self, _: Nanos, _: WorkerId, _: &[ExpiredTimer]) -> Evidence {
+    fn evidence(&mut self, now: Nanos, worker: WorkerId, timers: &[ExpiredTimer]) -> Evidence {
         crash::point("condemned");
-        Evidence::Ready
+        let case = match self.known.get(&worker) {
+            Some(Known { case: Some(case), .. }) => Some(Arc::clone(case)),
+            Some(known) if known.worker.is_self() && self.own_process == OwnProcess::Spare => None,
+            _ => self.open_case(now, worker, timers, Charge::Condemned),
+        };
+        let is_full = self.witness.as_ref().is_some_and(|stand| stand.level == Level::Full);
+        match case {
+            // The tick bounds it by itself: a witness that hangs delays no signal.
+            Some(case)
+                if is_full && !self.is_hurried && !case.is_captured() && now < case.until =>
+            {
+                Evidence::Pending(case.until)
+            }
+            _ => Evidence::Ready,
+        }
     }
 
     fn signal(&mut self, worker: WorkerId, signal: u8) -> Result<Sent, HandsError> {
@@ -288,25 +402,34 @@ impl Hands for ProcessHands {
     }
 
     fn note(&mut self, event: Event<'_, HandsError>) {
-        let known = |worker| self.known.get(&worker).map(|known| Arc::clone(&known.worker));
+        let known =
+            |hands: &Self, worker| hands.known.get(&worker).map(|known| Arc::clone(&known.worker));
         let note = match event {
             Event::Expiry { worker, timer, signal, late_ns, outcome } => {
-                if outcome == hangwatch_core::reap::Outcome::Reaped {
+                if outcome == Outcome::Reaped {
                     self.reaped += 1;
                 }
+                let case = self.case_of(worker, timer, outcome);
+                if let Some(case) = &case {
+                    self.end_case(worker, case, signal, late_ns, outcome);
+                }
                 let timer = self.timer_note(Some(worker), timer);
-                Some(Note::Expiry { timer, signal, late_ns, outcome })
+                Some(Note::Expiry { timer, signal, late_ns, outcome, case })
             }
             Event::Held { worker, timer, hold } => {
                 Some(Note::Held { timer: self.timer_note(Some(worker), timer), hold })
             }
             Event::Braked { max_reaps } => Some(Note::Braked { max_reaps }),
             Event::Signalled { worker, signal } => {
-                known(worker).map(|worker| Note::Signalled { worker, signal })
+                let case = self.known.get(&worker).and_then(|known| known.case.clone());
+                if let (Some(stand), Some(case)) = (&self.witness, case) {
+                    let at = Nanos(clock::monotonic_ns());
+                    stand.tell(Task::Signalled { case, at, signal });
+                }
+                known(self, worker).map(|worker| Note::Signalled { worker, signal })
             }
-            Event::Failed { worker, error } => {
-                known(worker).map(|worker| Note::ReapFailed { worker, error: error.to_string() })
-            }
+            Event::Failed { worker, error } => known(self, worker)
+                .map(|worker| Note::ReapFailed { worker, error: error.to_string() }),
         };
         if let Some(note) = note {
             self.journal.note(note);

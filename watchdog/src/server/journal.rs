@@ -11,10 +11,12 @@ use hangwatch::sys::process::wchan;
 use hangwatch_core::expiry::ExpiredTimer;
 use hangwatch_core::reap::{Hold, Outcome};
 
+use super::case::Case;
 use super::control::Ended;
 use super::events::{Expiry, ExpiryOutcome, Leaving, ServerEvent, TimerFacts, What, WorkerFacts};
 use super::facts::{Admitted, LaneFacts};
 use super::vigil::Finding;
+use crate::incident::schema::Incident;
 
 /// Notes kept at most until the log has taken them.
 const NOTES: usize = 4096;
@@ -35,7 +37,9 @@ pub(super) enum Note {
     Ended(Ended),
     Admitted(Arc<Admitted>),
     Left { worker: Arc<Admitted>, how: Leaving },
-    Expiry { timer: TimerNote, signal: u8, late_ns: u64, outcome: Outcome },
+    Expiry { timer: TimerNote, signal: u8, late_ns: u64, outcome: Outcome, case: Option<Arc<Case>> },
+    Captured(Arc<Incident>),
+    IncidentLost { id: String, error: String },
     Unattestable { timer: TimerNote, late_ns: u64 },
     Warning(TimerNote),
     Held { timer: TimerNote, hold: Hold },
@@ -136,7 +140,7 @@ fn what(segment: Segment, note: Note) -> What {
         Note::Ended(ended) => What::Ended(ended),
         Note::Admitted(worker) => What::Admitted(worker_facts(&worker)),
         Note::Left { worker, how } => What::Left { worker: worker_facts(&worker), how },
-        Note::Expiry { timer, signal, late_ns, outcome } => {
+        Note::Expiry { timer, signal, late_ns, outcome, case } => {
             let unkillable = timer.worker.as_ref().filter(|_| outcome == Outcome::Unkillable);
             let wait_channel =
                 unkillable.and_then(|worker| wchan(worker.process.pid).ok().flatten());
@@ -146,6 +150,7 @@ fn what(segment: Segment, note: Note) -> What {
                 late_ns,
                 outcome: ExpiryOutcome::Reap(outcome),
                 wait_channel,
+                incident: case.map(|case| case.id()),
             }))
         }
         Note::Unattestable { timer, late_ns } => What::Expired(Box::new(Expiry {
@@ -154,7 +159,10 @@ fn what(segment: Segment, note: Note) -> What {
             late_ns,
             outcome: ExpiryOutcome::Unattestable,
             wait_channel: None,
+            incident: None,
         })),
+        Note::Captured(incident) => What::Captured(incident),
+        Note::IncidentLost { id, error } => What::IncidentLost { id, error },
         Note::Warning(note) => What::Warning(timer(&note)),
         Note::Held { timer: note, hold } => What::Held { timer: timer(&note), hold },
         Note::Signalled { worker, signal } => {

@@ -2,8 +2,10 @@
 
 use hangwatch_core::policy::Policy;
 
+use crate::evidence::options::EvidenceOptions;
+
 /// How a server serves a segment.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ServerOptions {
     /// What is done about an expired timer.
     pub policy: Policy,
@@ -13,6 +15,8 @@ pub struct ServerOptions {
     pub holds: Holds,
     /// What is done about an overdue worker in the server's own process.
     pub own_process: OwnProcess,
+    /// What evidence is captured of an expired worker. By default none.
+    pub evidence: EvidenceOptions,
     /// How the watchdog protects itself.
     pub protection: Protection,
     /// What a bug in the watchdog leads to.

@@ -20,6 +20,7 @@ use hangwatch_core::segment::Counter;
 use hangwatch_core::tick::{Clock, Table, Watchdog};
 use hangwatch_core::time::Nanos;
 
+use super::archive::Archive;
 use super::calibrate::{Calibrator, Trust};
 use super::clerk::{Clerk, ClerkParts};
 use super::control::{Control, Ended};
@@ -29,7 +30,12 @@ use super::hands::ProcessHands;
 use super::journal::{Journal, Note};
 use super::messages::{Answer, Answers, Question};
 use super::options::ServerOptions;
+use super::seating::Seating;
+use super::tracers::Tracers;
+use super::witness::{Stand, Witness, WitnessParts};
 use super::{inspector, protect, sigbus};
+use crate::evidence::options::Level;
+use crate::incident::store::Store;
 
 /// Answers that wait for the tick at most; the clerk waits with the next.
 const ANSWERS: usize = 256;
@@ -42,6 +48,8 @@ const SPARE_DESCRIPTORS: u64 = 128;
 
 /// How long a server that is told to stop waits for workers it has just killed, ns.
 const LAST_REAPS_NS: u64 = 250_000_000;
+/// How long the lanes of a dead worker are kept for the witness at most, ns.
+const KEPT_NS: u64 = 1_000_000_000;
 /// How long it sleeps before it looks again.
 const LAST_REAPS_PAUSE: Duration = Duration::from_millis(1);
 
@@ -87,6 +95,8 @@ struct Tick {
     dog: Dog,
     calibrator: Calibrator,
     guard: Option<sigbus::Guard>,
+    /// Dead workers whose lanes the witness has not looked at yet, and since when.
+    parted: Vec<(WorkerId, Nanos)>,
 }
 
 /// Serves the segment until told to stop, or until it cannot be served. The caller holds the lock.
@@ -106,8 +116,10 @@ pub(super) fn serve(parts: Parts) -> Ended {
     };
     let (sender, answers) = sync_channel(ANSWERS);
     let answerer = Answers { sender, attention: attention.clone() };
+    let policy = options.policy;
+    let (own_process, holds_matter) = (options.own_process, options.holds.matter());
     let staff = Staff { segment, options, control: &control, journal: &journal, answers: answerer };
-    let (desk, clerk) = match staff.hire() {
+    let Hired { desk, clerk, stand, witness } = match staff.hire() {
         Ok(hired) => hired,
         Err(error) => {
             journal.note(Note::Admission(format!("no clerk could be had: {error}")));
@@ -126,26 +138,33 @@ pub(super) fn serve(parts: Parts) -> Ended {
     journal.note(Note::Serving { adopted_lanes: words.lanes_used() });
 
     let interval_ns = words.fixed().horizon_ns;
-    let hands = ProcessHands::new(
-        segment,
-        desk,
-        journal.clone(),
-        options.own_process,
-        options.holds.matter(),
-    );
+    let hands = ProcessHands::new(segment, desk, journal.clone(), own_process, holds_matter, stand);
     let dog = Watchdog::new(
         SystemClock,
         Rings::new(words, Doorbell::new(attention.clone(), interval_ns)),
-        Expiry::new(words, options.policy, now),
-        Reaping::new(words, options.policy, hands),
+        Expiry::new(words, policy, now),
+        Reaping::new(words, policy, hands),
         interval_ns,
     );
-    let calibrator = Calibrator::default();
-    let ended =
-        Tick { segment, control, journal, attention, commands, answers, dog, calibrator, guard }
-            .run();
-    // The desk went with the tick: the clerk hears that nobody asks any more.
+    let (calibrator, parted) = (Calibrator::default(), Vec::new());
+    let tick = Tick {
+        segment,
+        control,
+        journal,
+        attention,
+        commands,
+        answers,
+        dog,
+        calibrator,
+        guard,
+        parted,
+    };
+    let ended = tick.run();
+    // The desk and the stand went with the tick: clerk and witness hear that nobody is left.
     let _ = clerk.join();
+    if let Some(witness) = witness {
+        let _ = witness.join();
+    }
     words.next_wake().store(0, Ordering::Relaxed);
     words.watchdog().pid().store(0, Ordering::Relaxed);
     ended
@@ -160,8 +179,16 @@ struct Staff<'a> {
     answers: Answers,
 }
 
+/// The other threads, and how to talk to them.
+struct Hired {
+    desk: super::clerk::Desk,
+    clerk: JoinHandle<()>,
+    stand: Option<Stand>,
+    witness: Option<JoinHandle<()>>,
+}
+
 impl Staff<'_> {
-    fn hire(self) -> std::io::Result<(super::clerk::Desk, JoinHandle<()>)> {
+    fn hire(self) -> std::io::Result<Hired> {
         let Staff { segment, options, control, journal, answers } = self;
         let (inspections, to_inspect) = sync_channel(INSPECTIONS);
         let inspector_answers = answers.clone();
@@ -170,16 +197,41 @@ impl Staff<'_> {
             inspector::run(segment, &to_inspect, &inspector_answers);
         })?;
         let attention = answers.attention.clone();
+        let (seating, tracers) = (Seating::default(), Tracers::default());
         let (clerk, desk) = Clerk::new(ClerkParts {
             segment,
             control: Arc::clone(control),
             journal: journal.clone(),
-            answers,
+            answers: answers.clone(),
             inspections,
             holds: options.holds,
+            seating: seating.clone(),
+            tracers: tracers.clone(),
         })?;
         let clerk = spawn("hangwatch-clerk", control, journal, &attention, move || clerk.run())?;
-        Ok((desk, clerk))
+        if options.evidence.level == Level::Off {
+            return Ok(Hired { desk, clerk, stand: None, witness: None });
+        }
+        let archive = options.evidence.keep.as_ref().map(|keep| {
+            let archive = Archive::new(journal.clone());
+            (archive, Store::new(keep.dir.clone(), keep.limits))
+        });
+        if let Some((archive, store)) = archive.clone() {
+            // Never joined: its disk may hang.
+            spawn("hangwatch-store", control, journal, &attention, move || archive.run(&store))?;
+        }
+        let (witness, stand) = Witness::new(WitnessParts {
+            segment,
+            options: options.evidence,
+            seating,
+            tracers,
+            answers,
+            journal: journal.clone(),
+            archive: archive.map(|(archive, _)| archive),
+        })?;
+        let witness =
+            spawn("hangwatch-witness", control, journal, &attention, move || witness.run())?;
+        Ok(Hired { desk, clerk, stand: Some(stand), witness: Some(witness) })
     }
 }
 
@@ -207,6 +259,7 @@ impl Tick {
             if self.attention.take() {
                 if let Some(ended) = self.told_to_end() {
                     if ended == Ended::Stopped {
+                        self.hurry_reaps();
                         self.finish_reaps();
                     }
                     return ended;
@@ -214,6 +267,7 @@ impl Tick {
                 self.take_answers();
                 self.take_commands();
             }
+            self.let_go_of_parted();
             if self.dog.reaper.is_release_asked() {
                 self.release_brake();
             }
@@ -241,6 +295,17 @@ impl Tick {
         } else {
             told(&self.control.stop).then_some(Ended::Stopped)
         }
+    }
+
+    /// Signals who was condemned and spared for the sake of evidence: nobody will later.
+    fn hurry_reaps(&mut self) {
+        let hurried = self.dog.reaper.hands_mut().hurry();
+        if hurried.is_empty() {
+            return;
+        }
+        hurried.into_iter().for_each(|worker| self.dog.table.look_again(worker));
+        self.attention.call(); // so that the tick does not sleep
+        self.dog.tick();
     }
 
     /// Waits a moment for the workers that were just killed: whoever stops a server because its job
@@ -271,6 +336,13 @@ impl Tick {
                 Answer::SameProgram { lane, owner, at } => {
                     reaper.hands_mut().ran_same_program(lane, owner, at);
                 }
+                Answer::Pictured { worker } => {
+                    if let Some(place) = self.parted.iter().position(|(id, _)| *id == worker) {
+                        self.parted.swap_remove(place);
+                        self.dog.table.worker_gone(worker);
+                    }
+                }
+                Answer::Captured { worker } => self.dog.table.look_again(worker),
                 Answer::Died { worker } => self.left(worker, Leaving::Died),
                 Answer::Execd { worker } => {
                     reaper.hands_mut().execd(worker);
@@ -281,11 +353,33 @@ impl Tick {
     }
 
     fn left(&mut self, worker: WorkerId, how: Leaving) {
+        let is_awaited = self.dog.reaper.hands_mut().is_awaited(worker);
         self.dog.reaper.worker_died(worker);
-        self.dog.table.worker_gone(worker);
+        if is_awaited {
+            // The lanes are given to nobody before the witness has taken down what stands in them.
+            self.parted.push((worker, Nanos(clock::monotonic_ns())));
+        } else {
+            self.dog.table.worker_gone(worker);
+        }
         if let Some(worker) = self.dog.reaper.hands_mut().forget(worker) {
             self.journal.note(Note::Left { worker, how });
         }
+    }
+
+    /// Recycles the lanes that the witness should have looked at long ago.
+    fn let_go_of_parted(&mut self) {
+        if self.parted.is_empty() {
+            return;
+        }
+        let now = Nanos(clock::monotonic_ns());
+        let table = &mut self.dog.table;
+        self.parted.retain(|(worker, since)| {
+            let is_kept = now.since(*since) < KEPT_NS;
+            if !is_kept {
+                table.worker_gone(*worker);
+            }
+            is_kept
+        });
     }
 
     fn take_commands(&mut self) {

@@ -35,6 +35,7 @@ use rustix::process::{Resource, Rlimit, Signal};
 use self::modules::Modules;
 use self::target::Target;
 use self::teller::Teller;
+use super::capture::MayStop;
 use super::piece::{Piece, Stage};
 use super::redact::Redactor;
 
@@ -57,6 +58,8 @@ pub struct Request {
     pub redactor: Redactor,
     /// The thread that matters most, by its id in its own PID namespace: it is told first.
     pub first_tid: Option<u64>,
+    /// Whether the worker may be stopped for its stacks.
+    pub may_stop: MayStop,
 }
 
 /// Why a helper could not begin.
@@ -89,7 +92,10 @@ pub fn run(request: &Request) -> Result<(), HelperError> {
         Ok(tids)
     });
     let tids = threads.unwrap_or_else(|| vec![request.pid]);
-    capture_stacks(&target, &tids, ends_at, &mut teller);
+    match request.may_stop {
+        MayStop::Yes => capture_stacks(&target, &tids, ends_at, &mut teller),
+        MayStop::No => capture_in_passing(&target, &mut teller),
+    }
     Ok(())
 }
 
@@ -111,7 +117,7 @@ fn capture_stacks(target: &Target, tids: &[u32], ends_at: Instant, teller: &mut 
     let stacks = teller.stage(Stage::Native, |tell| {
         tell(Piece::Stopped { for_ns: stopped.for_ns });
         stopped.missing.into_iter().for_each(|missing| tell(Piece::Missing(missing)));
-        let stacks = native::unwind(target, modules, stopped.threads);
+        let stacks = native::unwind(target, &modules, &stopped.threads);
         for stack in &stacks {
             tell(Piece::Native { tid: stack.tid, frames: stack.frames() });
         }
@@ -120,6 +126,19 @@ fn capture_stacks(target: &Target, tids: &[u32], ends_at: Instant, teller: &mut 
     teller.stage(Stage::Symbols, |tell| {
         symbols::name(target, stacks.as_deref().unwrap_or_default(), tell)
     });
+}
+
+/// The Python stacks of a worker that runs on: each may be torn, and there are no native ones.
+fn capture_in_passing(target: &Target, teller: &mut Teller<'_>) {
+    teller.stage(Stage::Python, |tell| {
+        if let Some(mut spy) = python::find(target)? {
+            tell(Piece::Python(python::stacks(&mut spy)?));
+        }
+        Ok(())
+    });
+    let why = || "the worker is only reported, and so not stopped for its stack".to_owned();
+    teller.stage(Stage::Native, |_| Err::<(), _>(why()));
+    teller.stage(Stage::Symbols, |_| Ok(()));
 }
 
 /// Ends with the watchdog, and takes neither its place nor its memory.

@@ -23,6 +23,9 @@ pub(super) struct Modules {
     mappings: Vec<Mapping>,
 }
 
+/// What mappings begin at multiples of, in memory and in files, or a divisor of it.
+const PAGE_BYTES: u64 = 4096;
+
 /// One mapping.
 pub(super) struct Mapping {
     pub(super) range: Range<u64>,
@@ -116,16 +119,17 @@ impl Mapping {
     fn tables<'d>(&self, range: Range<u64>, data: impl ReadRef<'d>) -> Option<Module<Vec<u8>>> {
         let elf = ElfFile64::<object::Endianness, _>::parse(data).ok()?;
         let endian = elf.endian();
+        // The segment of this code: others may have bytes in the page it begins in.
         let segment = elf.elf_program_headers().iter().find(|segment| {
             let begins = segment.p_offset(endian);
+            let ends = begins.saturating_add(segment.p_filesz(endian));
             segment.p_type(endian) == object::elf::PT_LOAD
-                && (begins..begins + segment.p_filesz(endian).max(1)).contains(&self.offset)
-        });
-        // A vDSO is mapped from its first byte on; a segment from the page it begins in.
-        let begins = segment.map_or((0, 0), |segment| {
-            (segment.p_vaddr(endian), segment.p_offset(endian))
-        });
-        let base = self.range.start.wrapping_sub(begins.0.wrapping_add(self.offset)).wrapping_add(begins.1);
+                && (segment.p_flags(endian) & object::elf::PF_X).0 != 0
+                && (begins - begins % PAGE_BYTES..ends).contains(&self.offset)
+        })?;
+        let at = |address: u64, offset: u64| address.wrapping_sub(offset);
+        let moved = at(segment.p_vaddr(endian), segment.p_offset(endian));
+        let base = at(self.range.start, self.offset).wrapping_sub(moved);
         let section = |name: &str| elf.section_by_name(name);
         let place = |name: &str| {
             section(name).map(|section| section.address()..section.address() + section.size())

@@ -61,6 +61,8 @@ impl Registers {
 pub(super) struct Stack {
     pub(super) tid: u32,
     pub(super) frames: Vec<NativeFrame>,
+    /// Whether there are more, beyond what was copied or is told.
+    is_cut: bool,
 }
 
 /// One frame.
@@ -87,24 +89,32 @@ impl NativeFrame {
 impl Stack {
     /// The frames, without names.
     pub(super) fn frames(&self) -> Vec<Frame> {
-        self.frames.iter().map(NativeFrame::unnamed).collect()
+        self.told(|frame, _| vec![frame.unnamed()])
+    }
+
+    /// The frames, each as `frames_of` tells it by its place; and that there are more, if so.
+    pub(super) fn told(&self, frames_of: impl Fn(&NativeFrame, usize) -> Vec<Frame>) -> Vec<Frame> {
+        let numbered = self.frames.iter().enumerate();
+        let mut frames: Vec<Frame> =
+            numbered.flat_map(|(place, frame)| frames_of(frame, place)).collect();
+        if self.is_cut {
+            let function = "(more, which are not told)".to_owned();
+            frames.push(Frame { function, ..Frame::default() });
+        }
+        frames
     }
 }
 
 /// Unwinds the stack of each thread.
-pub(super) fn unwind(
-    target: &Target,
-    modules: Modules,
-    threads: Vec<StoppedThread>,
-) -> Vec<Stack> {
+pub(super) fn unwind(target: &Target, modules: &Modules, threads: &[StoppedThread]) -> Vec<Stack> {
     let mut unwinder: UnwinderNative<Vec<u8>, MayAllocateDuringUnwind> = UnwinderNative::new();
-    for address in one_of_each_file(&modules, &threads) {
+    for address in one_of_each_file(modules, threads) {
         if let Some(module) = modules.tables(target, address) {
             unwinder.add_module(module);
         }
     }
     let mut cache = CacheNative::new();
-    threads.iter().map(|thread| unwind_one(&modules, &unwinder, &mut cache, thread)).collect()
+    threads.iter().map(|thread| unwind_one(modules, &unwinder, &mut cache, thread)).collect()
 }
 
 /// An address in each file whose code any of the stacks may return to. What is on no stack need not
@@ -134,7 +144,10 @@ fn unwind_one(
     thread: &StoppedThread,
 ) -> Stack {
     let from = thread.registers.stack_pointer();
+    let mut is_cut = false;
+    let copied = thread.stack.len() as u64;
     let mut read = |address: u64| {
+        is_cut |= thread.is_cut && address.saturating_sub(from) >= copied;
         let at = usize::try_from(address.checked_sub(from).ok_or(())?).map_err(|_| ())?;
         let word = thread.stack.get(at..at.checked_add(8).ok_or(())?).ok_or(())?;
         word.try_into().map(u64::from_ne_bytes).map_err(|_| ())
@@ -149,7 +162,8 @@ fn unwind_one(
             break;
         }
     }
-    Stack { tid: thread.tid, frames }
+    is_cut |= frames.len() == FRAMES;
+    Stack { tid: thread.tid, frames, is_cut }
 }
 
 fn native_frame(modules: &Modules, frame: FrameAddress) -> NativeFrame {

@@ -102,7 +102,9 @@ fn children_of(target: &Target) -> Vec<Child> {
     let tids = target.tids().unwrap_or_default();
     let lists = tids.iter().filter_map(|tid| target.read(format!("task/{tid}/children")).ok());
     let pids: Vec<u32> = lists
-        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .flat_map(|list| {
+            list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()
+        })
         .take(CHILDREN)
         .collect();
     pids.into_iter().filter_map(child).collect()

@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant};
 
+use hangwatch::sys::crash;
 use nix::errno::Errno;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::Signal;
@@ -60,6 +61,7 @@ pub(super) fn while_stopped<T: Send>(
         let begun = Instant::now();
         let mut tracer = Tracer::default();
         tracer.stop_all(target, tids, begun + wait);
+        crash::point("evidence-stopped");
         let seen = look();
         let mut copied = 0;
         let mut threads = Vec::new();
@@ -78,12 +80,7 @@ pub(super) fn while_stopped<T: Send>(
 }
 
 /// Copies what is needed to unwind a thread that is stopped.
-fn copy(
-    target: &Target,
-    modules: &Modules,
-    tid: u32,
-    copied: &mut u64,
-) -> Option<StoppedThread> {
+fn copy(target: &Target, modules: &Modules, tid: u32, copied: &mut u64) -> Option<StoppedThread> {
     let registers = Registers::of(Pid::from_raw(tid.cast_signed())).ok()?;
     let from = registers.stack_pointer();
     let end = modules.find(from).map_or(from + STACK_BYTES, |stack| stack.range.end);
@@ -171,7 +168,8 @@ impl Tracer {
         let refused: Vec<_> = self.refused.iter().filter(gone).collect();
         if let Some((tid, errno)) = refused.first() {
             let why = why_io(&std::io::Error::from(*errno));
-            missing.push(native(format!("{} of its threads, {tid} the first: {why}", refused.len())));
+            missing
+                .push(native(format!("{} of its threads, {tid} the first: {why}", refused.len())));
         }
         if let Some(tid) = self.awaited.first() {
             missing.push(native(format!(
