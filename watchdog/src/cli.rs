@@ -118,7 +118,10 @@ pub enum Command {
     Exec(Exec),
     /// Let the watchdog of a segment signal again after its brake engaged
     ///
-    /// See run --max-reaps. Find out first why so many deadlines passed at once.
+    /// See run --max-reaps. Find out first why so many deadlines passed at once: the
+    /// workers that are overdue still are judged again at once, and reaped, up to
+    /// --max-reaps of them in a minute before the brake holds anew. A worker that
+    /// has released its timer meanwhile, or armed it anew, is left alone.
     ReleaseBrake(ReleaseBrake),
     /// One worker of the demo.
     #[command(hide = true)]
@@ -213,7 +216,8 @@ pub struct Run {
     ///
     /// A brake: when so many expire, the deadlines may be wrong rather than the
     /// workers. It is released by `hangwatch release-brake`, or by SIGHUP to a
-    /// watchdog without a command. Absent, there is no brake.
+    /// watchdog without a command; who is overdue still is judged again then.
+    /// Absent, there is no brake, but one that a watchdog before this one left holds.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_reaps: Option<u32>,
 

@@ -119,6 +119,7 @@ fn left(timer: &TimerView) -> String {
     match (timer.state, timer.left_ns) {
         (TimerState::Condemned, _) => "condemned".to_owned(),
         (TimerState::Reported, _) => "reported".to_owned(),
+        (TimerState::Braked, _) => "braked".to_owned(),
         (_, None) => "paused".to_owned(),
         (_, Some(left)) if left < 0 => {
             format!("-{}", brief(Duration::from_nanos(left.unsigned_abs())))

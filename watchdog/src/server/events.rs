@@ -322,9 +322,13 @@ fn emit_about_itself(segment: &str, what: &What) {
             segment,
             event = "braked",
             max_reaps,
-            "the brake holds: nobody is signalled until `hangwatch release-brake` or SIGHUP releases it"
+            "the brake holds: nobody is signalled until `hangwatch release-brake` or SIGHUP releases it; \
+             who is overdue still is judged again then"
         ),
-        What::BrakeReleased => tracing::info!(segment, event = "brake_released", "brake released"),
+        What::BrakeReleased => {
+            let text = "the brake is released: who is overdue still is judged again";
+            tracing::info!(segment, event = "brake_released", "{text}");
+        }
         What::Quarantined { lane, facts } => tracing::error!(
             segment,
             event = "quarantined",

@@ -140,6 +140,10 @@ pub(super) fn serve(parts: Parts) -> Ended {
         Reaping::new(words, options.policy, hands),
         interval_ns,
     );
+    if dog.reaper.is_braked() {
+        // A predecessor's: said again, because nobody is signalled here either.
+        journal.note(Note::Braked { max_reaps: options.policy.max_reaps.unwrap_or_default() });
+    }
     let calibrator = Calibrator::default();
     let ended =
         Tick { segment, control, journal, attention, commands, answers, dog, calibrator, guard }
@@ -299,6 +303,7 @@ impl Tick {
 
     fn release_brake(&mut self) {
         self.dog.reaper.release_brake();
+        self.dog.table.judge_again();
         self.journal.note(Note::BrakeReleased);
     }
 
