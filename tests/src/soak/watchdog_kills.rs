@@ -132,7 +132,7 @@ impl Workers {
     fn have_respite(&mut self, stage: &Stage) {
         let mut watchdog = stage.watchdog(&[]);
         let staying: Vec<u32> =
-            self.waiting.iter().chain(&self.toilers).map(|worker| worker.pid()).collect();
+            self.waiting.iter().chain(&self.toilers).map(Actor::pid).collect();
         until("the lanes of the dead come back", || {
             let lanes = stage.lanes_in_use().into_iter();
             let owners = lanes.map(|lane| stage.segment.words().lane(lane).owner());
