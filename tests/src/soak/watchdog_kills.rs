@@ -131,8 +131,7 @@ impl Workers {
     /// A watchdog lives until everybody's lanes have come back who hung or left.
     fn have_respite(&mut self, stage: &Stage) {
         let mut watchdog = stage.watchdog(&[]);
-        let staying: Vec<u32> =
-            self.waiting.iter().chain(&self.toilers).map(Actor::pid).collect();
+        let staying: Vec<u32> = self.waiting.iter().chain(&self.toilers).map(Actor::pid).collect();
         until("the lanes of the dead come back", || {
             let lanes = stage.lanes_in_use().into_iter();
             let owners = lanes.map(|lane| stage.segment.words().lane(lane).owner());
