@@ -12,6 +12,8 @@ pub(crate) enum Tool {
     Rustfmt,
     /// `cargo clippy`
     Clippy,
+    /// A nightly compiler
+    Nightly,
     /// `cargo fuzz`, and the nightly compiler it needs
     Fuzz,
     /// Debian's Python with venv and torch
@@ -31,6 +33,7 @@ impl Tool {
         match self {
             Self::Rustfmt => component("fmt", "rustfmt", "rustfmt"),
             Self::Clippy => component("clippy", "clippy", "rust-clippy"),
+            Self::Nightly => nightly(),
             Self::Fuzz => fuzz(),
             Self::PythonWithTorch => python_with_torch(),
         }
@@ -50,15 +53,19 @@ fn component(subcommand: &str, name: &str, debian: &str) -> Result<(), String> {
     ))
 }
 
-fn fuzz() -> Result<(), String> {
+fn nightly() -> Result<(), String> {
     let nightly = || succeeds("rustup", &["run", "nightly", "rustc", "--version"], Output::Hidden);
     let add = ["toolchain", "install", "nightly", "--profile", "minimal"];
-    let has_nightly = nightly() || (succeeds("rustup", &add, Output::Shown) && nightly());
-    if !has_nightly {
-        return Err("there is no nightly compiler, which libFuzzer needs, and `rustup toolchain \
-                    install nightly` did not help; install it with rustup"
-            .to_owned());
+    if nightly() || (succeeds("rustup", &add, Output::Shown) && nightly()) {
+        return Ok(());
     }
+    Err("there is no nightly compiler, which sanitizers and libFuzzer need, and `rustup toolchain \
+         install nightly` did not help; install it with rustup"
+        .to_owned())
+}
+
+fn fuzz() -> Result<(), String> {
+    nightly()?;
     let answers = || succeeds(cargo(), &["fuzz", "--version"], Output::Hidden);
     let install = || succeeds(cargo(), &["install", "--locked", "cargo-fuzz"], Output::Shown);
     if answers() || (install() && answers()) {
