@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 use rustix::mm::MlockAllFlags;
 use rustix::process::{Pid, Resource, Rlimit};
+use rustix::thread::CapabilitySet;
 
 use super::name::SEGMENT_DIR;
 
@@ -84,6 +85,13 @@ pub fn page_size() -> u64 {
 pub fn shm_free_bytes() -> io::Result<u64> {
     let fs = rustix::fs::statvfs(SEGMENT_DIR)?;
     Ok(fs.f_bavail.saturating_mul(fs.f_frsize))
+}
+
+/// Whether this thread may signal processes of any user (`CAP_KILL`, which root has).
+pub fn may_signal_anybody() -> bool {
+    // Where the kernel does not say, the more careful answer.
+    let sets = rustix::thread::capabilities(None);
+    sets.map_or(true, |sets| sets.effective.contains(CapabilitySet::KILL))
 }
 
 /// The calling thread's id.

@@ -15,6 +15,7 @@
 //! | `late_ms` | `expired` | from the deadline to the signal, or to the report |
 //! | `signal` | `expired`, `signalled` | the last signal sent, 0 for none |
 //! | `outcome` | `expired` | `reaped`, `exited`, `reported`, `braked`, `unkillable`, `failed`, `unattestable` |
+//! | `hold` | `held` | `traced`, `frozen`, `stopped`, or `other_user`: not the one who attached |
 //! | `wait_channel` | `expired` | of an unkillable worker: the kernel function it sleeps in |
 
 use std::fmt;
@@ -237,6 +238,7 @@ fn hold_name(hold: Hold) -> &'static str {
         Hold::Traced => "traced",
         Hold::Frozen => "frozen",
         Hold::Stopped => "stopped",
+        Hold::OtherUser => "other_user",
     }
 }
 
