@@ -42,7 +42,7 @@ enum Task {
     Python,
     /// Inject every fault many times, and count what was lost
     Soak(soak::Options),
-    /// Run the tests under AddressSanitizer and ThreadSanitizer
+    /// Run the tests under the address and the thread sanitizer
     Sanitize(sanitize::Options),
 }
 

@@ -1,4 +1,4 @@
-//! `cargo xtask sanitize`: the tests under AddressSanitizer and ThreadSanitizer, with a nightly
+//! `cargo xtask sanitize`: the tests under the address and the thread sanitizer, with a nightly
 //! compiler.
 //!
 //! Where the nightly has its source (the component `rust-src`), the standard library is built along,
