@@ -14,6 +14,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use rustix::process::Signal;
 
+use crate::listen::{Address, Audience};
 use crate::logging::Format;
 use crate::server::{self, Ask, Protection};
 use value::ReapSignal;
@@ -240,6 +241,10 @@ pub struct Run {
     #[arg(long, conflicts_with = "command")]
     pub standby: bool,
 
+    /// How others are told over HTTP.
+    #[command(flatten)]
+    pub listen: Listen,
+
     /// How the log is written.
     #[command(flatten)]
     pub log: Log,
@@ -439,6 +444,33 @@ pub struct Protect {
     /// Run the tick at this real-time priority (SCHED_FIFO), 1 to 99 [default: none]
     #[arg(long, value_name = "PRIORITY", value_parser = clap::value_parser!(u8).range(1..=99))]
     pub realtime: Option<u8>,
+}
+
+/// How others are told over HTTP.
+#[derive(Debug, Clone, Args)]
+pub struct Listen {
+    /// Answer /metrics, /healthz and /state over HTTP at this address [default: nowhere]
+    ///
+    /// 127.0.0.1:9469, [::1]:9469, or unix: and the whole path of a socket, such as
+    /// unix:/run/hangwatch/train.sock, which its owner (and the members of --group)
+    /// may connect to. Whoever may connect learns every pid, command and scope.
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<Address>,
+
+    /// Let --listen be an address that other hosts can reach
+    #[arg(long, requires = "listen")]
+    pub listen_anywhere: bool,
+
+    /// The host's name in what --listen tells [default: the kernel's]
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub host: Option<String>,
+}
+
+impl Listen {
+    /// Who may connect.
+    pub fn audience(&self) -> Audience {
+        if self.listen_anywhere { Audience::Anyone } else { Audience::ThisHost }
+    }
 }
 
 /// How a reap is done.
