@@ -104,7 +104,7 @@ pub struct TimerState {
     pub timer: u16,
     /// Its scope.
     pub scope: String,
-    /// `armed`, `paused`, `reported` or `condemned`.
+    /// `armed`, `paused`, `reported`, `braked` or `condemned`.
     pub state: String,
     /// `guard`, `keyed` or `heartbeat`.
     pub kind: String,
@@ -237,6 +237,7 @@ pub(crate) fn state_name(state: CoreTimerState) -> &'static str {
         CoreTimerState::Paused => "paused",
         CoreTimerState::Condemned => "condemned",
         CoreTimerState::Reported => "reported",
+        CoreTimerState::Braked => "braked",
     }
 }
 

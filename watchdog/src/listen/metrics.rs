@@ -129,8 +129,13 @@ impl Scrape {
         page.gauge("lanes_quarantined", "Lanes that lied and are not enforced", quarantined)?;
         page.counter("quarantines", "Lanes quarantined so far", self.counter("quarantined"))?;
         page.counter("lanes_recycled", "Lanes recycled", self.counter("recycled"))?;
-        let states =
-            [TimerState::Armed, TimerState::Paused, TimerState::Reported, TimerState::Condemned];
+        let states = [
+            TimerState::Armed,
+            TimerState::Paused,
+            TimerState::Reported,
+            TimerState::Braked,
+            TimerState::Condemned,
+        ];
         let timers = || self.seen.lanes.iter().flat_map(|lane| &lane.timers);
         let help = "Timers that are not idle, by state; the armed ones have a deadline to meet";
         page.gauges(
