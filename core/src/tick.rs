@@ -88,10 +88,6 @@ pub trait Reaper<T: Table> {
     /// them, without an expired timer, is added.
     fn weigh(&mut self, _now: Nanos, _table: &T, _expired: &mut Vec<Expired<T::Worker, T::Timer>>) {
     }
-    /// When it wants to weigh at the latest, whatever expires.
-    fn weigh_at(&self) -> Nanos {
-        Nanos::NEVER
-    }
     /// Reaps `worker`, whose `timers` have expired.
     ///
     /// # Errors
@@ -104,6 +100,15 @@ pub trait Reaper<T: Table> {
     ) -> Result<Reap, Self::Error>;
     /// Takes note of such a failure.
     fn reap_failed(&mut self, worker: T::Worker, error: Self::Error);
+    /// Goes on with reaps that are under way, whether or not the table tells of their timers again:
+    /// the workers whose reap came to its end, each named once.
+    fn go_on(&mut self, _now: Nanos) -> Vec<T::Worker> {
+        Vec::new()
+    }
+    /// When it wants to go on, whatever expires.
+    fn next_step(&self) -> Nanos {
+        Nanos::NEVER
+    }
 }
 
 /// What one tick did.
@@ -167,11 +172,13 @@ where
         let now = self.look(&mut ticked);
         self.table.sweep(now);
         self.expire(now, &mut ticked);
+        let reaped = self.reaper.go_on(now);
+        self.clear(reaped, &mut ticked);
         ticked
     }
 
     fn next_deadline(&self) -> Nanos {
-        self.table.next_deadline().min(self.reaper.weigh_at())
+        self.table.next_deadline().min(self.reaper.next_step())
     }
 
     /// Reads the clock, and credits the lateness before anyone acts on the time read.
@@ -201,6 +208,10 @@ where
                 }
             }
         }
+        self.clear(reaped, ticked);
+    }
+
+    fn clear(&mut self, mut reaped: Vec<T::Worker>, ticked: &mut Ticked) {
         if !reaped.is_empty() {
             reaped.sort_unstable();
             ticked.reaped += reaped.len();

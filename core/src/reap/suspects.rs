@@ -15,7 +15,7 @@ use crate::atomic::add_single_writer;
 use crate::cascade::{Finding, Scene, Suspected, Visit, has_been_in};
 use crate::crash;
 use crate::expiry::{ExpiredTimer, Expiry, WorkerId};
-use crate::lane::TimerSignal;
+use crate::lane::{NotedHold, TimerSignal};
 use crate::policy::{Cascade, SIGKILL};
 use crate::scope::ScopeId;
 use crate::segment::Counter;
@@ -80,7 +80,6 @@ impl<H: Hands> Reaping<'_, H> {
         table: &Expiry<'_>,
         expired: &mut AllExpired,
     ) {
-        self.bring_back_those_without_timers(now, expired);
         self.suspects.back.clear();
         if self.cascade() == Cascade::Off {
             return;
@@ -96,7 +95,7 @@ impl<H: Hands> Reaping<'_, H> {
         let leaving = overdue.iter().map(|overdue| overdue.worker).collect();
         let known = Known { log: &self.segment.suspects(now), leaving: &leaving };
         let places =
-            overdue.iter().flat_map(|overdue| &overdue.timers).map(|timer| self.place(timer));
+            overdue.iter().flat_map(|overdue| &overdue.timers).map(|timer| self.place_of(timer));
         let mut views = self.views(now, table, &known, places.collect());
         agree(&mut views);
         for view in &mut views {
@@ -105,16 +104,6 @@ impl<H: Hands> Reaping<'_, H> {
         let inner = self.inner_views(now, table, &known, (&overdue, &views));
         for overdue in overdue {
             self.settle(now, &overdue, &views, &inner);
-        }
-    }
-
-    /// Those that are reaped without any timer: no timer's expiry brings them back.
-    fn bring_back_those_without_timers(&self, now: Nanos, expired: &mut AllExpired) {
-        for (worker, machine) in &self.machines {
-            let is_here = expired.iter().any(|expired| expired.worker == *worker);
-            if machine.has_no_timer() && machine.again_at <= now && !is_here {
-                expired.push(Expired { worker: *worker, timers: Vec::new() });
-            }
         }
     }
 
@@ -207,6 +196,7 @@ impl<H: Hands> Reaping<'_, H> {
             Verdict::Go => {}
             Verdict::Held(hold) => {
                 self.held.insert(worker, Held::For(hold));
+                self.segment.lane(lane).note_hold(NotedHold::Held);
                 return Err(Refusal::Spared(Spared::Held(hold)));
             }
             Verdict::Wait(until) => return Err(Refusal::Later(until)),
@@ -215,6 +205,7 @@ impl<H: Hands> Reaping<'_, H> {
         if let Some(held) = self.held.get_mut(&worker) {
             let let_go_at = if let Held::Until(at) = *held { at } else { now };
             *held = Held::Until(let_go_at);
+            self.segment.lane(lane).note_hold(NotedHold::LetGo(let_go_at));
             let until = let_go_at.plus(hold_ns);
             if now < until {
                 return Err(Refusal::Later(until));
@@ -267,7 +258,7 @@ impl<H: Hands> Reaping<'_, H> {
             is_one || view.suspect().is_some()
         });
         let outer = overdue.timers.iter().flat_map(|timer| {
-            let place = self.place(timer);
+            let place = self.place_of(timer);
             views.iter().filter(move |view| view.place == place).map(move |view| (timer, view))
         });
         let first = &overdue.timers[0];

@@ -102,10 +102,10 @@ fn check_none_is_late(world: &World<'_>, workers: &[Worker<'_>], bound_ns: u64) 
             continue;
         }
         for timer in 0..TIMERS {
-            let word = worker.timer(timer).load();
-            let bound = word.deadline().begins().plus(bound_ns);
-            let is_late = word.state() == Some(TimerState::Armed) && world.now() > bound;
-            assert!(!is_late, "worker {pid} was lost: {word:?} at {:?}", world.now());
+            let seen = worker.timer(timer).load();
+            let bound = seen.deadline().begins().plus(bound_ns);
+            let is_late = seen.state() == Some(TimerState::Armed) && world.now() > bound;
+            assert!(!is_late, "worker {pid} was lost: {seen:?} at {:?}", world.now());
         }
     }
 }
@@ -181,10 +181,10 @@ fn armed(world: &World<'_>, workers: &[Worker<'_>]) -> BTreeMap<u64, Vec<(ScopeI
         .map(|(pid, worker)| {
             let lane = worker.segment.lane(worker.lane);
             let timers = (0..TIMERS).filter_map(|timer| {
-                let word = worker.timer(timer).load();
-                let detail = lane.read_detail(timer.into(), word)?;
-                let is_armed = word.state() == Some(TimerState::Armed);
-                is_armed.then(|| (detail.scope, word.deadline().begins()))
+                let seen = worker.timer(timer).load();
+                let detail = lane.read_detail(timer.into(), seen)?;
+                let is_armed = seen.state() == Some(TimerState::Armed);
+                is_armed.then(|| (detail.scope, seen.deadline().begins()))
             });
             (pid, timers.collect())
         })

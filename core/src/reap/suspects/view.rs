@@ -55,7 +55,7 @@ pub(super) struct Known<'k> {
 }
 
 impl<H: Hands> Reaping<'_, H> {
-    pub(super) fn place(&self, timer: &ExpiredTimer) -> Place {
+    pub(super) fn place_of(&self, timer: &ExpiredTimer) -> Place {
         Place { job: self.segment.lane(timer.lane).job_label(), scope: timer.detail.scope }
     }
 
@@ -125,7 +125,7 @@ impl<H: Hands> Reaping<'_, H> {
         let mut inner = Vec::new();
         for overdue in overdue {
             let outer = overdue.timers.iter().filter(|timer| {
-                let place = self.place(timer);
+                let place = self.place_of(timer);
                 let mut all = views.iter();
                 all.any(|view| view.place == place && view.finding == Finding::NobodyOutside)
             });
@@ -135,7 +135,7 @@ impl<H: Hands> Reaping<'_, H> {
             }
             let mut timers = table.armed_by(overdue.worker);
             timers.retain(|timer| timer.detail.acquired_at >= since && timer.deadline > now);
-            let places = timers.iter().map(|timer| self.place(timer)).collect();
+            let places = timers.iter().map(|timer| self.place_of(timer)).collect();
             let seen = self.views(now, table, known, places);
             inner.extend(seen.into_iter().map(|view| (overdue.worker, view)));
         }
