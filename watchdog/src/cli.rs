@@ -17,8 +17,10 @@ use rustix::process::Signal;
 use crate::listen::{Address, Audience};
 use crate::logging::Format;
 use crate::server::{self, Ask, Protection};
+pub use suspects::{Cascade, CascadePolicy};
 use value::ReapSignal;
 
+mod suspects;
 pub mod value;
 
 /// The environment variable that names the segment.
@@ -228,6 +230,10 @@ pub struct Run {
     #[arg(long, value_name = "FRACTION", value_parser = value::fraction,
           allow_hyphen_values = true)]
     pub warn_at: Option<f64>,
+
+    /// Who is reaped first.
+    #[command(flatten)]
+    pub cascade: Cascade,
 
     /// What holds a worker up.
     #[command(flatten)]
@@ -530,6 +536,13 @@ impl Cli {
         W: Into<OsString> + Clone,
     {
         let mut cli = Self::try_parse_from(words)?;
+        if let Command::Run(run) = &cli.command
+            && run.cascade.asked().is_none()
+        {
+            let why = "--cascade-policy hold needs to know for how long: add --cascade, such as \
+                       --cascade 5s";
+            return Err(Self::error_of("run", ErrorKind::MissingRequiredArgument, why));
+        }
         let named = match &mut cli.command {
             Command::Run(run) if run.command.is_empty() => &mut run.segment,
             Command::Status(Status { segment, .. })

@@ -1,6 +1,6 @@
 //! What a reap does to the world, and what it tells of it: [`Hands`] and [`Event`].
 
-use crate::cascade::Scene;
+use crate::cascade::{Member, Scene};
 use crate::expiry::{ExpiredTimer, WorkerId};
 use crate::scope::ScopeId;
 use crate::time::Nanos;
@@ -177,7 +177,7 @@ pub enum Event<'e, E> {
         /// What was seen.
         scene: Scene,
         /// Who is not in the scope, where that is one the kernel vouches for.
-        suspect: Option<WorkerId>,
+        suspect: Option<Member>,
         /// What was decided.
         course: Course,
     },

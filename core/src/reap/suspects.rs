@@ -317,7 +317,7 @@ impl<H: Hands> Reaping<'_, H> {
         if before == Some(told) || (was_first && matches!(course, Course::HeldBack { .. })) {
             return;
         }
-        let (scene, suspect) = (view.scene, view.suspect());
+        let (scene, suspect) = (view.scene, view.member().copied());
         self.hands.note(Event::Cascade { worker, timer, scene, suspect, course });
     }
 }

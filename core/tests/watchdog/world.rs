@@ -190,7 +190,8 @@ impl Hands for FakeHands<'_> {
             Event::Braked { .. } => kernel.told.push(Told::Braked),
             Event::Failed { worker, .. } => kernel.told.push(Told::Failed { worker: worker.0 }),
             Event::Cascade { worker, suspect, course, .. } => {
-                let (worker, suspect) = (worker.0, suspect.map(|suspect| suspect.0));
+                let suspect = suspect.and_then(|suspect| suspect.worker).map(|suspect| suspect.0);
+                let worker = worker.0;
                 kernel.told.push(Told::Cascade { worker, suspect, course });
             }
             Event::Suspect { worker, signal, outcome, .. } => {

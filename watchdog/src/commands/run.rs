@@ -43,9 +43,11 @@ pub(super) fn policy(reap: &Reap, signal: ReapSignal) -> Policy {
 }
 
 fn server_options(options: &Run) -> ServerOptions {
+    let cascade = options.cascade.asked().unwrap_or_default();
     let policy = policy(&options.reap, options.reap_signal());
+    let (max_reaps, warn_at) = (options.max_reaps, options.warn_at);
     ServerOptions {
-        policy: Policy { max_reaps: options.max_reaps, warn_at: options.warn_at, ..policy },
+        policy: Policy { max_reaps, warn_at, cascade, ..policy },
         standby: if options.standby { Standby::Wait } else { Standby::No },
         holds: Holds {
             stopped: options.holds.stopped.into(),

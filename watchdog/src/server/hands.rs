@@ -19,7 +19,7 @@ use hangwatch_core::time::Nanos;
 
 use super::clerk::Desk;
 use super::facts::{Admitted, LaneFacts};
-use super::journal::{Journal, Note, TimerNote};
+use super::journal::{Journal, Note, SuspectNote, TimerNote};
 use super::messages::Question;
 use super::options::OwnProcess;
 
@@ -210,6 +210,11 @@ impl ProcessHands {
         }
     }
 
+    fn suspect_note(&self, worker: WorkerId, lane: u32) -> Option<SuspectNote> {
+        let worker = Arc::clone(&self.known.get(&worker)?.worker);
+        Some(SuspectNote { worker, owner: self.facts_of(lane) })
+    }
+
     /// Whether the lane's lock stands, or the worker is known to be the program it was all the same.
     fn lock_verdict(&mut self, now: Nanos, worker: WorkerId, lane: u32) -> Verdict {
         let Some(known) = self.known.get(&worker) else {
@@ -275,6 +280,11 @@ impl Hands for ProcessHands {
         }
     }
 
+    fn is_spared(&self, worker: WorkerId) -> bool {
+        let known = self.known.get(&worker);
+        self.own_process == OwnProcess::Spare && known.is_some_and(|known| known.worker.is_self())
+    }
+
     fn evidence(&mut self, _: Nanos, _: WorkerId, _: &[ExpiredTimer]) -> Evidence {
         crash::point("condemned");
         Evidence::Ready
@@ -315,6 +325,24 @@ impl Hands for ProcessHands {
             }
             Event::Held { worker, timer, hold } => {
                 Some(Note::Held { timer: self.timer_note(Some(worker), timer), hold })
+            }
+            Event::Cascade { worker, timer, scene, suspect, course } => {
+                let timer = self.timer_note(Some(worker), timer);
+                let suspect = suspect.and_then(|one| self.suspect_note(one.worker?, one.lane));
+                Some(Note::Cascade { timer, scene, suspect, course })
+            }
+            Event::Suspect { worker, lane, scope, timer, signal, outcome } => {
+                if outcome == hangwatch_core::reap::Outcome::Reaped {
+                    self.reaped += 1;
+                }
+                let timer = timer.map(|timer| self.timer_note(Some(worker), timer));
+                self.suspect_note(worker, lane).map(|suspect| Note::Suspect {
+                    suspect,
+                    scope,
+                    timer,
+                    signal,
+                    outcome,
+                })
             }
             Event::Braked { max_reaps } => Some(Note::Braked { max_reaps }),
             Event::Signalled { worker, signal } => {

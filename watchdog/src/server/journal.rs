@@ -8,9 +8,12 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use hangwatch::Segment;
 use hangwatch::sys::process::wchan;
+use hangwatch_core::cascade::Scene;
 use hangwatch_core::expiry::ExpiredTimer;
-use hangwatch_core::reap::{Hold, Outcome};
+use hangwatch_core::reap::{Course, Hold, Outcome};
+use hangwatch_core::scope::ScopeId;
 
+use super::cascade::{Cascade, Suspect, SuspectEnd};
 use super::control::Ended;
 use super::events::{Expiry, ExpiryOutcome, Leaving, ServerEvent, TimerFacts, What, WorkerFacts};
 use super::facts::{Admitted, LaneFacts};
@@ -27,24 +30,73 @@ pub(super) struct TimerNote {
     pub(super) owner: Option<Arc<LaneFacts>>,
 }
 
+/// A worker that holds others up, as it is noted.
+#[derive(Clone, Debug)]
+pub(super) struct SuspectNote {
+    pub(super) worker: Arc<Admitted>,
+    pub(super) owner: Option<Arc<LaneFacts>>,
+}
+
 /// What is noted.
 #[derive(Clone, Debug)]
 pub(super) enum Note {
     Standby,
-    Serving { adopted_lanes: u32 },
+    Serving {
+        adopted_lanes: u32,
+    },
     Ended(Ended),
     Admitted(Arc<Admitted>),
-    Left { worker: Arc<Admitted>, how: Leaving },
-    Expiry { timer: TimerNote, signal: u8, late_ns: u64, outcome: Outcome },
-    Unattestable { timer: TimerNote, late_ns: u64 },
+    Left {
+        worker: Arc<Admitted>,
+        how: Leaving,
+    },
+    Expiry {
+        timer: TimerNote,
+        signal: u8,
+        late_ns: u64,
+        outcome: Outcome,
+    },
+    Unattestable {
+        timer: TimerNote,
+        late_ns: u64,
+    },
     Warning(TimerNote),
-    Held { timer: TimerNote, hold: Hold },
-    Signalled { worker: Arc<Admitted>, signal: u8 },
-    ReapFailed { worker: Arc<Admitted>, error: String },
-    Braked { max_reaps: u32 },
+    Held {
+        timer: TimerNote,
+        hold: Hold,
+    },
+    Cascade {
+        timer: TimerNote,
+        scene: Scene,
+        suspect: Option<SuspectNote>,
+        course: Course,
+    },
+    Suspect {
+        suspect: SuspectNote,
+        scope: ScopeId,
+        timer: Option<TimerNote>,
+        signal: u8,
+        outcome: Outcome,
+    },
+    Signalled {
+        worker: Arc<Admitted>,
+        signal: u8,
+    },
+    ReapFailed {
+        worker: Arc<Admitted>,
+        error: String,
+    },
+    Braked {
+        max_reaps: u32,
+    },
     BrakeReleased,
-    Quarantined { lane: u32, owner: Option<Arc<LaneFacts>> },
-    Stalled { length_ns: u64 },
+    Quarantined {
+        lane: u32,
+        owner: Option<Arc<LaneFacts>>,
+    },
+    Stalled {
+        length_ns: u64,
+    },
     Admission(String),
     Unprotected(String),
     File(Finding),
@@ -115,17 +167,32 @@ fn worker_facts(worker: &Admitted) -> WorkerFacts {
 
 fn timer_facts(segment: Segment, note: &TimerNote) -> TimerFacts {
     let detail = note.timer.detail;
-    let scope = segment.words().names().name(detail.scope);
     TimerFacts {
         lane: note.timer.lane,
         timer: note.timer.timer,
         worker: note.worker.as_deref().map(worker_facts),
         owner: note.owner.as_deref().cloned().unwrap_or_default(),
-        scope: scope.map_or_else(|| "(unknown)".to_owned(), |name| name.as_str().to_owned()),
+        scope: scope_name(segment, detail.scope),
         kind: detail.kind,
         acquired_at_ns: detail.acquired_at.0,
         deadline_ns: note.timer.deadline.0,
     }
+}
+
+fn scope_name(segment: Segment, scope: ScopeId) -> String {
+    let name = segment.words().names().name(scope);
+    name.map_or_else(|| "(unknown)".to_owned(), |name| name.as_str().to_owned())
+}
+
+fn suspect_facts(note: &SuspectNote) -> Suspect {
+    let owner = note.owner.as_deref().cloned().unwrap_or_default();
+    Suspect { worker: worker_facts(&note.worker), owner }
+}
+
+/// Where in the kernel an unkillable worker sleeps.
+fn wait_channel(worker: &Admitted, outcome: Outcome) -> Option<String> {
+    let is_unkillable = outcome == Outcome::Unkillable;
+    is_unkillable.then(|| wchan(worker.process.pid).ok().flatten()).flatten()
 }
 
 fn what(segment: Segment, note: Note) -> What {
@@ -137,9 +204,8 @@ fn what(segment: Segment, note: Note) -> What {
         Note::Admitted(worker) => What::Admitted(worker_facts(&worker)),
         Note::Left { worker, how } => What::Left { worker: worker_facts(&worker), how },
         Note::Expiry { timer, signal, late_ns, outcome } => {
-            let unkillable = timer.worker.as_ref().filter(|_| outcome == Outcome::Unkillable);
             let wait_channel =
-                unkillable.and_then(|worker| wchan(worker.process.pid).ok().flatten());
+                timer.worker.as_ref().and_then(|worker| wait_channel(worker, outcome));
             What::Expired(Box::new(Expiry {
                 timer: timer_facts(segment, &timer),
                 signal,
@@ -157,6 +223,23 @@ fn what(segment: Segment, note: Note) -> What {
         })),
         Note::Warning(note) => What::Warning(timer(&note)),
         Note::Held { timer: note, hold } => What::Held { timer: timer(&note), hold },
+        Note::Cascade { timer, scene, suspect, course } => What::Cascade(Box::new(Cascade {
+            timer: timer_facts(segment, &timer),
+            scope: scope_name(segment, scene.scope),
+            scene,
+            suspect: suspect.as_ref().map(suspect_facts),
+            course,
+        })),
+        Note::Suspect { suspect, scope, timer, signal, outcome } => {
+            What::Suspect(Box::new(SuspectEnd {
+                scope: scope_name(segment, scope),
+                timer: timer.map(|timer| timer_facts(segment, &timer)),
+                signal,
+                outcome,
+                wait_channel: wait_channel(&suspect.worker, outcome),
+                suspect: suspect_facts(&suspect),
+            }))
+        }
         Note::Signalled { worker, signal } => {
             What::Signalled { worker: worker_facts(&worker), signal }
         }
