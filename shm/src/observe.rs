@@ -65,6 +65,9 @@ pub struct LaneView {
     pub lane: u32,
     /// The pid its owner claims, in the owner's PID namespace.
     pub pid: u32,
+    /// The inode of the PID namespace it claims to be in: in another than one's own, its pid is not
+    /// one's own's.
+    pub pid_namespace: u64,
     /// The thread it claims to be.
     pub tid: u32,
     /// Where the lane is in its life.
@@ -256,6 +259,7 @@ fn lane_view(words: &Words<'_>, index: u32, at: Nanos) -> Option<LaneView> {
         let seen = LaneView {
             lane: index,
             pid: owner.pid(),
+            pid_namespace: identity.pid_namespace,
             tid: identity.tid as u32,
             state: owner.state(),
             quarantined: lane.is_quarantined(),

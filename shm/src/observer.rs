@@ -6,6 +6,7 @@
 #![expect(unsafe_code, reason = "the words of a mapping that nothing may be stored to")]
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use hangwatch_core::segment::Segment as Words;
 
@@ -36,6 +37,7 @@ use crate::sys::mapping::ReadOnlyMapping;
 #[derive(Debug)]
 pub struct Observer {
     name: String,
+    max_interval: Duration,
     source: Source,
 }
 
@@ -65,14 +67,19 @@ impl Observer {
                 Err(source) => Err(OpenError::Map { name: name.to_owned(), source }),
             }
         })??;
-        let observer = Observer { name: name.to_owned(), source };
-        observer.words()?;
+        let mut observer = Observer { name: name.to_owned(), max_interval: Duration::ZERO, source };
+        observer.max_interval = Duration::from_nanos(observer.words()?.fixed().horizon_ns);
         Ok(observer)
     }
 
     /// The segment's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The segment's wake horizon, as [`Segment::max_interval`].
+    pub fn max_interval(&self) -> Duration {
+        self.max_interval
     }
 
     /// Whether the name still stands for this segment: not once it was removed, or made anew.
@@ -180,7 +187,6 @@ mod tests {
     use crate::sys::testing::fork;
     use crate::worker::Worker;
     use crate::{Geometry, lane_lock_byte};
-    use std::time::Duration;
 
     struct Named(String);
 

@@ -3,7 +3,7 @@
 //! The modules from the outside in: [`cli`] reads the command line, [`commands`] does what it asks
 //! for, [`server`] watches a segment; [`exec`] removes a command with its descendants, [`child`] and
 //! [`relay`] run one and pass signals on, [`incident`] is what is kept of an expiry,
-//! [`logging`] and [`exit`] are what the outside sees.
+//! `top` is the live view, [`logging`] and [`exit`] are what the outside sees.
 
 pub mod child;
 pub mod cli;
@@ -14,3 +14,5 @@ pub mod incident;
 pub mod logging;
 pub mod relay;
 pub mod server;
+mod top;
+mod units;
