@@ -100,6 +100,9 @@ fn order<'s>(screen: &str, words: &[&'s str]) -> Vec<&'s str> {
 
 #[test]
 fn the_view_follows_the_terminals_size() {
+    if tmux::is_missing() {
+        return;
+    }
     let named = Named::made("sizes");
     let _old = Busy::start(&named, "old-thread", &[("epoch", LONG), ("forward", LONG)]);
     let _new = Busy::start(&named, "new-thread", &[("backward", Duration::from_millis(1))]);
@@ -141,6 +144,9 @@ fn the_view_follows_the_terminals_size() {
 
 #[test]
 fn the_view_waits_for_a_segment_that_comes_and_goes() {
+    if tmux::is_missing() {
+        return;
+    }
     let named = Named::new("goes");
     let pane = view(&named, "");
     let screen = pane.wait_for("Waiting for it to appear");
@@ -159,7 +165,7 @@ fn the_view_waits_for_a_segment_that_comes_and_goes() {
     // Made anew, under the same name.
     drop(busy);
     named.make();
-    let _busy = Busy::start(&named, "worker", &[("backward", LONG)]);
+    let busy = Busy::start(&named, "worker", &[("backward", LONG)]);
     let screen = pane.wait_for("backward");
     assert!(!screen.contains("forward"), "{screen}");
     // Cut short under the view, which shall not die of it.
@@ -168,11 +174,14 @@ fn the_view_waits_for_a_segment_that_comes_and_goes() {
     pane.wait_for("0 bytes is no segment's length");
     pane.keys(&["q"]);
     pane.wait_for("ended with 0");
-    std::mem::forget(_busy); // its release would touch what was cut off
+    std::mem::forget(busy); // its release would touch what was cut off
 }
 
 #[test]
 fn keys_sort_filter_open_the_details_and_quit() {
+    if tmux::is_missing() {
+        return;
+    }
     let named = Named::made("keys");
     let _one = Busy::start(&named, "thread-a", &[("zebra", LONG)]);
     let _two = Busy::start(&named, "thread-b", &[("outer", LONG), ("apple", LONG)]);
@@ -239,6 +248,9 @@ fn is_given_back(pane: &Pane, said: &str) {
 
 #[test]
 fn the_terminal_is_given_back_however_the_view_ends() {
+    if tmux::is_missing() {
+        return;
+    }
     let named = Named::made("ends");
     let ends = |end: &dyn Fn(&Pane), said: &str| {
         let pane = view(&named, "");
@@ -257,6 +269,9 @@ fn the_terminal_is_given_back_however_the_view_ends() {
 
 #[test]
 fn a_stopped_view_leaves_the_terminal_to_others_and_comes_back() {
+    if tmux::is_missing() {
+        return;
+    }
     let named = Named::made("stops");
     let _busy = Busy::start(&named, "worker", &[("forward", LONG)]);
     let pane = Pane::start("exec bash --norc --noprofile -i");
@@ -287,6 +302,9 @@ fn a_stopped_view_leaves_the_terminal_to_others_and_comes_back() {
 
 #[test]
 fn rude_workers_and_no_color_are_heeded() {
+    if tmux::is_missing() {
+        return;
+    }
     let named = Named::made("rude");
     let _rude =
         Busy::start(&named, "t", &[("a\u{1b}]2;owned\u{7}\u{1b}[2Jz", Duration::from_millis(1))]);
@@ -295,16 +313,16 @@ fn rude_workers_and_no_color_are_heeded() {
     assert_ne!(pane.fact("pane_title"), "owned");
     // The SGR codes of colours: 30 to 37, 90 to 97, and 38 with a palette.
     let coloured = |pane: &Pane| {
-        let screen = pane.screen_in_colour();
+        let screen = pane.capture(&["-e"]);
         let codes = screen.split("\u{1b}[").skip(1).filter_map(|rest| rest.split_once('m'));
         codes
             .flat_map(|(codes, _)| codes.split(';'))
             .any(|code| matches!(code.parse(), Ok(30..=38 | 90..=97)))
     };
-    assert!(coloured(&pane), "{:?}", pane.screen_in_colour());
+    assert!(coloured(&pane), "{:?}", pane.capture(&["-e"]));
     let pane = view(&named, "NO_COLOR=1");
     pane.wait_for("a?]2;owned??[2Jz");
-    assert!(!coloured(&pane), "{:?}", pane.screen_in_colour());
+    assert!(!coloured(&pane), "{:?}", pane.capture(&["-e"]));
 }
 
 #[test]
@@ -319,6 +337,9 @@ fn who_has_no_terminal_is_told_what_to_use() {
     assert_eq!(output.status.code(), Some(125), "{text}");
     assert!(text.contains("hangwatch status"), "{text}");
     assert!(output.stdout.is_empty(), "nothing was drawn");
+    if tmux::is_missing() {
+        return;
+    }
     let named = Named::new("dumb");
     let pane = view(&named, "TERM=dumb");
     is_given_back(&pane, "hangwatch status");

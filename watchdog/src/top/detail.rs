@@ -1,5 +1,7 @@
 //! The detail pane: one lane's timers, statistics and flight record, as lines.
 
+use std::fmt::Write;
+
 use hangwatch::{Operation, RecordView, ScopeView, TimerView};
 use hangwatch_core::lane::{TimerKind, TimerSignal};
 use hangwatch_core::timer::TimerState;
@@ -8,7 +10,7 @@ use ratatui::text::{Line, Span};
 use super::model::{Detail, Model};
 use super::row::{Row, ns, urgency, used};
 use super::text::{Keep, short_count, short_duration};
-use super::theme::Theme;
+use super::theme::{TITLE, Theme};
 
 /// The pane's title: whose lane it is.
 pub(super) fn title(model: &Model, columns: usize, theme: Theme) -> String {
@@ -24,13 +26,13 @@ pub(super) fn lines(model: &Model, columns: usize, theme: Theme) -> Vec<Line<'st
     let detail = model.seen().and_then(|seen| seen.detail.as_ref());
     let detail = detail.filter(|detail| detail.lane == row.lane.lane);
     let mut lines = about(row, detail, columns, theme);
-    lines.push(heading("TIMERS, the innermost first", theme));
+    lines.push(heading("TIMERS, the innermost first"));
     if row.lane.timers.is_empty() {
         lines.push(Line::styled("none is armed", theme.faint()));
     }
     lines.extend(row.lane.timers.iter().map(|timer| timer_line(timer, columns, theme)));
     let Some(detail) = detail else { return lines };
-    lines.push(heading("STATISTICS of this lane", theme));
+    lines.push(heading("STATISTICS of this lane"));
     lines.push(Line::styled(
         format!(
             "{:<scope$} {:>6} {:>7} {:>7} {:>7} {:>6}",
@@ -45,7 +47,7 @@ pub(super) fn lines(model: &Model, columns: usize, theme: Theme) -> Vec<Line<'st
         theme.faint(),
     ));
     lines.extend(detail.scopes.iter().map(|scope| scope_line(scope, columns, theme)));
-    lines.push(heading("RECORDS, the newest first", theme));
+    lines.push(heading("RECORDS, the newest first"));
     // What happened last is what is asked for first.
     lines.extend(
         detail.records.iter().rev().map(|record| record_line(record, detail, columns, theme)),
@@ -53,24 +55,21 @@ pub(super) fn lines(model: &Model, columns: usize, theme: Theme) -> Vec<Line<'st
     lines
 }
 
-fn heading(text: &'static str, theme: Theme) -> Line<'static> {
-    Line::styled(text, theme.title())
+fn heading(text: &'static str) -> Line<'static> {
+    Line::styled(text, TITLE)
 }
 
 fn about(row: &Row, detail: Option<&Detail>, columns: usize, theme: Theme) -> Vec<Line<'static>> {
     let lane = &row.lane;
     let mut facts = format!("thread {} (tid {})", lane.thread, lane.tid);
     if !lane.job.is_empty() {
-        facts.push_str(&format!(", job {}", lane.job));
+        let _ = write!(facts, ", job {}", lane.job);
     }
     if let (Some(rank), size @ 1..) = (lane.rank, lane.world_size) {
-        facts.push_str(&format!(", rank {rank} of {size}"));
+        let _ = write!(facts, ", rank {rank} of {size}");
     }
-    facts.push_str(&format!(
-        ", {} clock, {} records",
-        lane.clock.name(),
-        short_count(lane.records as f64)
-    ));
+    let records = short_count(lane.records);
+    let _ = write!(facts, ", {} clock, {records} records", lane.clock.name());
     let mut lines = vec![Line::raw(theme.text(&facts, columns, Keep::Start))];
     if let Some(arguments) = detail.map(|detail| &detail.arguments).filter(|text| !text.is_empty())
     {
@@ -114,7 +113,7 @@ fn timer_line(timer: &TimerView, columns: usize, theme: Theme) -> Line<'static> 
         Span::raw(padded(&scope, width)),
         Span::raw(format!(" {:>7} ", short_duration(ns(timer.age)))),
         Span::raw(theme.bar(fraction, 8)),
-        Span::raw(format!(" {:>12}", left)),
+        Span::raw(format!(" {left:>12}")),
         Span::styled(format!("{kind}{signal}"), theme.faint()),
     ])
     .style(theme.of_urgency(urgency(timer)))
@@ -131,11 +130,11 @@ fn scope_line(scope: &ScopeView, columns: usize, theme: Theme) -> Line<'static> 
     let text = format!(
         "{} {:>6} {:>7} {:>7} {:>7} {:>6}",
         padded(&theme.text(&scope.name, width, Keep::End), width),
-        short_count(counts.acquired as f64),
+        short_count(counts.acquired),
         quantile(0.5),
         quantile(0.99),
         short_duration(counts.max_ns),
-        short_count(late as f64),
+        short_count(late),
     );
     Line::styled(text, if late > 0 { theme.warning() } else { ratatui::style::Style::new() })
 }

@@ -8,7 +8,7 @@ use ratatui::widgets::{Block, Clear, Paragraph, TableState, Wrap};
 use super::model::{Focus, Model, Motion, Pane, Place, Seen, Watchdog};
 use super::row::Urgency;
 use super::text::{Keep, short_duration};
-use super::theme::Theme;
+use super::theme::{SELECTED, TITLE, Theme};
 use super::{detail, help, table};
 
 /// The least a terminal must have.
@@ -77,7 +77,7 @@ fn draw_watched(
     if let Some(area) = pane {
         let lines = detail::lines(model, area.width.saturating_sub(2).into(), theme);
         let title = detail::title(model, area.width.saturating_sub(4).into(), theme);
-        let focus = if model.focus == Focus::Detail { theme.title() } else { theme.faint() };
+        let focus = if model.focus == Focus::Detail { TITLE } else { theme.faint() };
         let block = Block::bordered().title(title).border_style(focus);
         let block = match theme.charset {
             super::text::Charset::Unicode => block,
@@ -103,14 +103,14 @@ const ASCII_BORDER: ratatui::symbols::border::Set<'_> = ratatui::symbols::border
 /// Two lines: whose segment and how its watchdog is; how many wait, and what is shown of them.
 fn header(model: &Model, theme: Theme, columns: usize) -> Vec<Line<'static>> {
     let Some(seen) = model.seen() else {
-        return vec![Line::styled("hangwatch top", theme.title()), Line::default()];
+        return vec![Line::styled("hangwatch top", TITLE), Line::default()];
     };
     let (watchdog, style) = watchdog(&seen.watchdog, theme);
     // The watchdog's state is news, the segment's name known: the name gives way.
     let room = columns.saturating_sub("hangwatch  ".len() + watchdog.len() + 2);
     let first = vec![
         Span::styled("hangwatch ", theme.faint()),
-        Span::styled(theme.text(&seen.segment, room, Keep::End), theme.title()),
+        Span::styled(theme.text(&seen.segment, room, Keep::End), TITLE),
         Span::raw("  "),
         Span::styled(watchdog, style),
     ];
@@ -132,7 +132,7 @@ fn watchdog(watchdog: &Watchdog, theme: Theme) -> (String, ratatui::style::Style
 fn state(model: &Model, seen: &Seen, theme: Theme) -> Vec<Span<'static>> {
     let mut spans = Vec::new();
     if model.motion == Motion::Paused {
-        spans.push(Span::styled("PAUSED  ", theme.warning().patch(theme.title())));
+        spans.push(Span::styled("PAUSED  ", theme.warning().patch(TITLE)));
     }
     let overdue = seen.rows.iter().filter(|row| row.urgency() == Urgency::Overdue).count();
     if overdue > 0 {
@@ -159,9 +159,9 @@ fn state(model: &Model, seen: &Seen, theme: Theme) -> Vec<Span<'static>> {
 fn footer(model: &Model, theme: Theme) -> Line<'static> {
     if model.focus == Focus::Filter {
         return Line::from(vec![
-            Span::styled("filter: ", theme.title()),
+            Span::styled("filter: ", TITLE),
             Span::raw(theme.text(&model.filter, 60, Keep::End)),
-            Span::styled(" ", theme.selected()),
+            Span::styled(" ", SELECTED),
             Span::styled("  enter keeps, esc clears", theme.faint()),
         ]);
     }
@@ -189,7 +189,7 @@ fn draw_help(frame: &mut Frame<'_>, area: Rect, theme: Theme) {
         Constraint::Length(height.min(area.height)),
     );
     frame.render_widget(Clear, within);
-    let block = Block::bordered().title(" help: any key goes back ").border_style(theme.title());
+    let block = Block::bordered().title(" help: any key goes back ").border_style(TITLE);
     let block = match theme.charset {
         super::text::Charset::Unicode => block,
         super::text::Charset::Ascii => block.border_set(ASCII_BORDER),

@@ -11,8 +11,8 @@ use hangwatch_core::timer::TimerState;
 
 use super::model::{Choice, Model};
 use super::row::{Row, Urgency, ns, used};
-use super::text::{Keep, short_count, short_duration};
-use super::theme::Theme;
+use super::text::{Keep, short_duration, short_rate};
+use super::theme::{SELECTED, TITLE, Theme};
 
 /// A column of the list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,9 +148,9 @@ pub(super) fn draw(
     let widths = columns
         .iter()
         .map(|column| Constraint::Length(u16::try_from(width(column)).unwrap_or(u16::MAX)));
-    let titles = columns.iter().map(|column| {
-        Cell::new(Line::styled(column.title(), theme.title()).alignment(column.alignment()))
-    });
+    let titles = columns
+        .iter()
+        .map(|column| Cell::new(Line::styled(column.title(), TITLE).alignment(column.alignment())));
     let shown = rows.iter().map(|row| {
         let cells = columns.iter().map(|column| {
             let line = cell(row, *column, width(column), theme);
@@ -162,7 +162,7 @@ pub(super) fn draw(
     let table = Table::new(shown, widths)
         .header(TableRow::new(titles))
         .column_spacing(1)
-        .row_highlight_style(theme.selected());
+        .row_highlight_style(SELECTED);
     frame.render_stateful_widget(table, area, state);
 }
 
@@ -184,7 +184,7 @@ fn cell(row: &Row, column: Column, width: usize, theme: Theme) -> Line<'static> 
             Line::raw(format!("{overdue}{age}"))
         }
         Column::Bar => timer.map_or_else(Line::default, |timer| bar(timer, width - 8, theme)),
-        Column::Rate => Line::raw(row.rate.map_or_else(|| "-".into(), short_count)),
+        Column::Rate => Line::raw(row.rate.map_or_else(|| "-".into(), short_rate)),
         Column::Incident => row.incident.as_ref().map_or_else(Line::default, |incident| {
             text(&short_duration(incident.ago_ns), Keep::Start)
         }),
@@ -224,12 +224,12 @@ pub(super) fn draw_choices(
         ];
         TableRow::new(cells.map(Cell::new))
     };
-    let titles = ["SEGMENT", "WATCHDOG AND LANES"].map(|text| Cell::new(text).style(theme.title()));
+    let titles = ["SEGMENT", "WATCHDOG AND LANES"].map(|text| Cell::new(text).style(TITLE));
     let widths = [Constraint::Fill(1), Constraint::Fill(1)];
     let table = Table::new(choices.iter().map(row), widths)
         .header(TableRow::new(titles))
         .style(Style::new())
-        .row_highlight_style(theme.selected());
+        .row_highlight_style(SELECTED);
     frame.render_stateful_widget(table, area, &mut TableState::new().with_selected(chosen));
 }
 

@@ -88,8 +88,14 @@ pub(super) fn short_duration(ns: u64) -> String {
     brief(Duration::from_nanos(ns))
 }
 
-/// A count in at most five characters: `999`, `12.3k`, `1.2M`.
-pub(super) fn short_count(count: f64) -> String {
+/// As [`short_rate`], of a whole number.
+#[expect(clippy::cast_precision_loss, reason = "a few digits are shown")]
+pub(super) fn short_count(count: u64) -> String {
+    short_rate(count as f64)
+}
+
+/// A number in at most five characters: `999`, `12.3k`, `1.2M`.
+pub(super) fn short_rate(count: f64) -> String {
     let scaled = |count: f64, unit: &str| {
         if count < 99.95 { format!("{count:.1}{unit}") } else { format!("{count:.0}{unit}") }
     };
@@ -139,7 +145,7 @@ mod tests {
     #[test]
     fn counts_are_short() {
         let check = |count: f64, text: &str| {
-            assert_eq!(short_count(count), text);
+            assert_eq!(short_rate(count), text);
             assert!(text.len() <= 5);
         };
         check(0.0, "0");

@@ -19,6 +19,11 @@ pub(super) enum Colour {
     None,
 }
 
+/// Of titles.
+pub(super) const TITLE: Style = Style::new().add_modifier(Modifier::BOLD);
+/// Of what is selected.
+pub(super) const SELECTED: Style = Style::new().add_modifier(Modifier::REVERSED);
+
 impl Theme {
     /// By the environment: `NO_COLOR` and the locale.
     pub(super) fn of_environment(get: impl Fn(&str) -> Option<String>) -> Theme {
@@ -33,17 +38,9 @@ impl Theme {
         if self.colour == Colour::Ansi { Style::new().fg(colour) } else { Style::new() }
     }
 
-    pub(super) fn title(self) -> Style {
-        Style::new().add_modifier(Modifier::BOLD)
-    }
-
     pub(super) fn faint(self) -> Style {
         // Dim is unreadable on some terminals without colours.
         self.in_colour(Color::DarkGray)
-    }
-
-    pub(super) fn selected(self) -> Style {
-        Style::new().add_modifier(Modifier::REVERSED)
     }
 
     pub(super) fn alarm(self) -> Style {

@@ -1,21 +1,31 @@
 //! A real terminal for tests: tmux on a server of its own, with one pane in it.
 
-use std::path::Path;
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 /// Far longer than anything here takes: reached only when a test fails.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// Whether a test must do without a terminal. It may not where `cargo xtask test` has installed one.
+pub(crate) fn is_missing() -> bool {
+    let is_required =
+        std::env::var_os("HANGWATCH_TEST_TOOLS").is_some_and(|value| value == "required");
+    if is_required || Command::new("tmux").arg("-V").output().is_ok() {
+        return false;
+    }
+    println!("skipped: there is no tmux; apt-get install tmux");
+    true
+}
+
 /// One pane, gone with its server when dropped.
-pub struct Pane {
+pub(crate) struct Pane {
     /// The server's socket lies in it.
     dir: tempfile::TempDir,
 }
 
 impl Pane {
     /// A terminal of 80 x 24 in which `command`, a shell command, runs. It stays when that has ended.
-    pub fn start(command: &str) -> Pane {
+    pub(crate) fn start(command: &str) -> Pane {
         let pane = Pane { dir: tempfile::tempdir().unwrap() };
         let size = ["-x", "80", "-y", "24"];
         let mut words = vec!["-u", "-f", "/dev/null", "new-session", "-d"];
@@ -33,9 +43,7 @@ impl Pane {
 
     fn tmux(&self, words: &[&str]) -> Output {
         let output = self.command(words).output();
-        let output = output.unwrap_or_else(|error| {
-            panic!("tmux: {error}; `cargo xtask test` installs it, or apt-get install tmux")
-        });
+        let output = output.unwrap_or_else(|error| panic!("tmux: {error}"));
         assert!(output.status.success(), "tmux {words:?}: {output:?}");
         output
     }
@@ -48,41 +56,37 @@ impl Pane {
         command
     }
 
-    /// A directory that goes with the pane.
-    pub fn dir(&self) -> &Path {
-        self.dir.path()
-    }
-
     /// Presses keys, by tmux's names.
-    pub fn keys(&self, keys: &[&str]) {
+    pub(crate) fn keys(&self, keys: &[&str]) {
         self.tmux(&[&["send-keys"], keys].concat());
     }
 
     /// Gives the terminal another size.
-    pub fn resize(&self, columns: u16, rows: u16) {
+    pub(crate) fn resize(&self, columns: u16, rows: u16) {
         let (columns, rows) = (columns.to_string(), rows.to_string());
         self.tmux(&["resize-window", "-x", &columns, "-y", &rows]);
     }
 
     /// What tmux knows of the pane, by the name of a format variable.
-    pub fn fact(&self, name: &str) -> String {
+    pub(crate) fn fact(&self, name: &str) -> String {
         let format = format!("#{{{name}}}");
         let output = self.tmux(&["display-message", "-p", &format]);
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     }
 
     /// What is on the screen, without blanks at the ends of lines.
-    pub fn screen(&self) -> String {
-        String::from_utf8(self.tmux(&["capture-pane", "-p"]).stdout).unwrap()
+    pub(crate) fn screen(&self) -> String {
+        self.capture(&[])
     }
 
-    /// The same with its colours, as escape sequences.
-    pub fn screen_in_colour(&self) -> String {
-        String::from_utf8(self.tmux(&["capture-pane", "-p", "-e"]).stdout).unwrap()
+    /// What is on the screen, with further options of `capture-pane`.
+    pub(crate) fn capture(&self, options: &[&str]) -> String {
+        let output = self.tmux(&[&["capture-pane", "-p"], options].concat());
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// Waits until the screen is as hoped, and gives it.
-    pub fn wait(&self, what: &str, mut met: impl FnMut(&str) -> bool) -> String {
+    pub(crate) fn wait(&self, what: &str, mut met: impl FnMut(&str) -> bool) -> String {
         let started = Instant::now();
         loop {
             let screen = self.screen();
@@ -95,7 +99,7 @@ impl Pane {
     }
 
     /// Waits until this text is on the screen.
-    pub fn wait_for(&self, text: &str) -> String {
+    pub(crate) fn wait_for(&self, text: &str) -> String {
         self.wait(text, |screen| screen.contains(text))
     }
 }

@@ -15,6 +15,9 @@ fn panics_with_the_terminal() {
 
 #[test]
 fn a_panic_gives_the_terminal_back() {
+    if tmux::is_missing() {
+        return;
+    }
     let exe = std::env::current_exe().unwrap();
     let run = format!("{} --ignored --exact --nocapture {PANICS}", exe.display());
     let pane = tmux::Pane::start(&format!("RUST_BACKTRACE=0 {run}; stty -a; echo done; read"));
