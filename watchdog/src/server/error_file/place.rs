@@ -13,7 +13,7 @@ use std::path::Path;
 use std::{fs, io};
 
 use hangwatch::sys::identity::Process;
-use hangwatch::sys::process;
+use hangwatch::sys::process::{self, Users};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -50,8 +50,9 @@ pub(super) fn write(worker: &Process, path: &Path, text: &str) -> Result<(), Pla
         return Err(PlaceError::NotAFile);
     }
     let user = geteuid().as_raw();
-    let uids = process::uids(worker.pid).map_err(PlaceError::Worker)?;
-    if let Some(uid) = uids.ok_or(PlaceError::Gone)?.into_iter().find(|uid| *uid != user) {
+    let seen = process::standing(worker.pid).map_err(PlaceError::Worker)?;
+    let Users { real, effective, saved } = seen.ok_or(PlaceError::Gone)?.users;
+    if let Some(uid) = [real, effective, saved].into_iter().find(|uid| *uid != user) {
         return Err(PlaceError::OtherUser { uid });
     }
     let directory = opened(worker, parent)?;
