@@ -2,6 +2,7 @@
 //!
 //! Noting never waits: where there is no room, the note is lost and counted.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -37,66 +38,46 @@ pub(super) struct SuspectNote {
     pub(super) owner: Option<Arc<LaneFacts>>,
 }
 
+/// What was decided about an overdue worker, as it is noted.
+#[derive(Clone, Debug)]
+pub(super) struct CascadeNote {
+    pub(super) timer: TimerNote,
+    pub(super) scene: Scene,
+    pub(super) suspect: Option<SuspectNote>,
+    pub(super) course: Course,
+}
+
+/// The end of a suspect's reap, as it is noted.
+#[derive(Clone, Debug)]
+pub(super) struct SuspectEndNote {
+    pub(super) suspect: SuspectNote,
+    pub(super) scope: ScopeId,
+    pub(super) timer: Option<TimerNote>,
+    pub(super) signal: u8,
+    pub(super) outcome: Outcome,
+}
+
 /// What is noted.
 #[derive(Clone, Debug)]
 pub(super) enum Note {
     Standby,
-    Serving {
-        adopted_lanes: u32,
-    },
+    Serving { adopted_lanes: u32 },
     Ended(Ended),
     Admitted(Arc<Admitted>),
-    Left {
-        worker: Arc<Admitted>,
-        how: Leaving,
-    },
-    Expiry {
-        timer: TimerNote,
-        signal: u8,
-        late_ns: u64,
-        outcome: Outcome,
-    },
-    Unattestable {
-        timer: TimerNote,
-        late_ns: u64,
-    },
+    Left { worker: Arc<Admitted>, how: Leaving },
+    Expiry { timer: TimerNote, signal: u8, late_ns: u64, outcome: Outcome },
+    Unattestable { timer: TimerNote, late_ns: u64 },
     Warning(TimerNote),
-    Held {
-        timer: TimerNote,
-        hold: Hold,
-    },
-    Cascade {
-        timer: TimerNote,
-        scene: Scene,
-        suspect: Option<SuspectNote>,
-        course: Course,
-    },
-    Suspect {
-        suspect: SuspectNote,
-        scope: ScopeId,
-        timer: Option<TimerNote>,
-        signal: u8,
-        outcome: Outcome,
-    },
-    Signalled {
-        worker: Arc<Admitted>,
-        signal: u8,
-    },
-    ReapFailed {
-        worker: Arc<Admitted>,
-        error: String,
-    },
-    Braked {
-        max_reaps: u32,
-    },
+    Held { timer: TimerNote, hold: Hold },
+    Cascade(CascadeNote),
+    Suspect(SuspectEndNote),
+    Signalled { worker: Arc<Admitted>, signal: u8 },
+    ReapFailed { worker: Arc<Admitted>, error: String },
+    ErrorFile { worker: Arc<Admitted>, path: PathBuf, error: Option<String> },
+    Braked { max_reaps: u32 },
     BrakeReleased,
-    Quarantined {
-        lane: u32,
-        owner: Option<Arc<LaneFacts>>,
-    },
-    Stalled {
-        length_ns: u64,
-    },
+    Quarantined { lane: u32, owner: Option<Arc<LaneFacts>> },
+    Stalled { length_ns: u64 },
     Admission(String),
     Unprotected(String),
     File(Finding),
@@ -145,16 +126,21 @@ impl Journal {
 }
 
 impl Reader {
-    /// Makes events of the notes until nobody notes any more.
+    /// Makes events of the notes until the server's end is noted. (Threads that hang may hold on to
+    /// their journals for ever.)
     pub(super) fn run(self, segment: Segment, mut log: impl FnMut(ServerEvent)) {
         let segment_name = segment.name();
         let mut tell = |what| log(ServerEvent { segment: segment_name, what });
         while let Ok(note) = self.notes.recv() {
+            let is_last = matches!(note, Note::Ended(_));
             tell(what(segment, note));
             self.open.fetch_sub(1, Ordering::Relaxed);
             let events = self.lost.swap(0, Ordering::Relaxed);
             if events > 0 {
                 tell(What::Lost { events });
+            }
+            if is_last {
+                return;
             }
         }
     }
@@ -165,7 +151,7 @@ fn worker_facts(worker: &Admitted) -> WorkerFacts {
     WorkerFacts { pid: worker.pid(), command }
 }
 
-fn timer_facts(segment: Segment, note: &TimerNote) -> TimerFacts {
+pub(super) fn timer_facts(segment: Segment, note: &TimerNote) -> TimerFacts {
     let detail = note.timer.detail;
     TimerFacts {
         lane: note.timer.lane,
@@ -187,6 +173,27 @@ fn scope_name(segment: Segment, scope: ScopeId) -> String {
 fn suspect_facts(note: &SuspectNote) -> Suspect {
     let owner = note.owner.as_deref().cloned().unwrap_or_default();
     Suspect { worker: worker_facts(&note.worker), owner }
+}
+
+fn cascade(segment: Segment, note: CascadeNote) -> Cascade {
+    Cascade {
+        timer: timer_facts(segment, &note.timer),
+        scope: scope_name(segment, note.scene.scope),
+        scene: note.scene,
+        suspect: note.suspect.as_ref().map(suspect_facts),
+        course: note.course,
+    }
+}
+
+fn suspect_end(segment: Segment, note: SuspectEndNote) -> SuspectEnd {
+    SuspectEnd {
+        suspect: suspect_facts(&note.suspect),
+        scope: scope_name(segment, note.scope),
+        timer: note.timer.map(|timer| timer_facts(segment, &timer)),
+        signal: note.signal,
+        outcome: note.outcome,
+        wait_channel: wait_channel(&note.suspect.worker, note.outcome),
+    }
 }
 
 /// Where in the kernel an unkillable worker sleeps.
@@ -223,28 +230,16 @@ fn what(segment: Segment, note: Note) -> What {
         })),
         Note::Warning(note) => What::Warning(timer(&note)),
         Note::Held { timer: note, hold } => What::Held { timer: timer(&note), hold },
-        Note::Cascade { timer, scene, suspect, course } => What::Cascade(Box::new(Cascade {
-            timer: timer_facts(segment, &timer),
-            scope: scope_name(segment, scene.scope),
-            scene,
-            suspect: suspect.as_ref().map(suspect_facts),
-            course,
-        })),
-        Note::Suspect { suspect, scope, timer, signal, outcome } => {
-            What::Suspect(Box::new(SuspectEnd {
-                scope: scope_name(segment, scope),
-                timer: timer.map(|timer| timer_facts(segment, &timer)),
-                signal,
-                outcome,
-                wait_channel: wait_channel(&suspect.worker, outcome),
-                suspect: suspect_facts(&suspect),
-            }))
-        }
+        Note::Cascade(note) => What::Cascade(Box::new(cascade(segment, note))),
+        Note::Suspect(note) => What::Suspect(Box::new(suspect_end(segment, note))),
         Note::Signalled { worker, signal } => {
             What::Signalled { worker: worker_facts(&worker), signal }
         }
         Note::ReapFailed { worker, error } => {
             What::ReapFailed { worker: worker_facts(&worker), error }
+        }
+        Note::ErrorFile { worker, path, error } => {
+            What::ErrorFile { worker: worker_facts(&worker), path, error }
         }
         Note::Braked { max_reaps } => What::Braked { max_reaps },
         Note::BrakeReleased => What::BrakeReleased,
