@@ -175,7 +175,7 @@ fn suspect_facts(note: &SuspectNote) -> Suspect {
     Suspect { worker: worker_facts(&note.worker), owner }
 }
 
-fn cascade(segment: Segment, note: CascadeNote) -> Cascade {
+fn cascade(segment: Segment, note: &CascadeNote) -> Cascade {
     Cascade {
         timer: timer_facts(segment, &note.timer),
         scope: scope_name(segment, note.scene.scope),
@@ -185,11 +185,11 @@ fn cascade(segment: Segment, note: CascadeNote) -> Cascade {
     }
 }
 
-fn suspect_end(segment: Segment, note: SuspectEndNote) -> SuspectEnd {
+fn suspect_end(segment: Segment, note: &SuspectEndNote) -> SuspectEnd {
     SuspectEnd {
         suspect: suspect_facts(&note.suspect),
         scope: scope_name(segment, note.scope),
-        timer: note.timer.map(|timer| timer_facts(segment, &timer)),
+        timer: note.timer.as_ref().map(|timer| timer_facts(segment, timer)),
         signal: note.signal,
         outcome: note.outcome,
         wait_channel: wait_channel(&note.suspect.worker, note.outcome),
@@ -230,8 +230,8 @@ fn what(segment: Segment, note: Note) -> What {
         })),
         Note::Warning(note) => What::Warning(timer(&note)),
         Note::Held { timer: note, hold } => What::Held { timer: timer(&note), hold },
-        Note::Cascade(note) => What::Cascade(Box::new(cascade(segment, note))),
-        Note::Suspect(note) => What::Suspect(Box::new(suspect_end(segment, note))),
+        Note::Cascade(note) => What::Cascade(Box::new(cascade(segment, &note))),
+        Note::Suspect(note) => What::Suspect(Box::new(suspect_end(segment, &note))),
         Note::Signalled { worker, signal } => {
             What::Signalled { worker: worker_facts(&worker), signal }
         }
