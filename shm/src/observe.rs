@@ -73,6 +73,8 @@ pub struct LaneView {
     pub thread: String,
     /// The job.
     pub job: String,
+    /// The host, as the owner's namespace names it.
+    pub host: String,
     /// The rank in the job.
     pub rank: Option<u32>,
     /// The number of ranks, 0 where unknown.
@@ -182,6 +184,7 @@ fn lane_view(words: &Words<'_>, index: u32, at: Nanos) -> Option<LaneView> {
             quarantined: lane.is_quarantined(),
             thread: lane.thread_name(),
             job: lane.job(),
+            host: lane.host(),
             rank: minus_one(identity.rank),
             world_size: identity.world_size as u32,
             local_rank: minus_one(identity.local_rank),

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use hangwatch_core::atomic::{AtomicU64, Ordering};
 use hangwatch_core::expiry::{Admission, ExpiredTimer, Expiry, Request, WorkerId};
-use hangwatch_core::lane::{Identity, OwnerWord, TimerDetail, TimerKind, TimerSignal};
+use hangwatch_core::lane::{Identity, LaneNames, OwnerWord, TimerDetail, TimerKind, TimerSignal};
 use hangwatch_core::layout::Geometry;
 use hangwatch_core::news::{Rings, Sleep};
 use hangwatch_core::policy::{Policy, SIGKILL};
@@ -254,7 +254,7 @@ impl<'a> World<'a> {
             self.segment.note_lane_used(index);
             let lane = self.segment.lane(index);
             let Some(claimed) = lane.claim(u32::try_from(pid).unwrap()) else { continue };
-            let owner = lane.attach(claimed, Identity::default(), "thread", "job");
+            let owner = lane.attach(claimed, Identity::default(), LaneNames::default());
             self.kernel.borrow_mut().locks.insert(index, pid);
             let ring = RingWriter::resume(lane.ring(), lane.head());
             let segment = self.segment;
