@@ -25,7 +25,7 @@ use crate::time::Nanos;
 use crate::timer::Timer;
 
 pub use owner::{Identity, LaneState, OwnerWord};
-pub use subject::{Subject, TimerDetail, TimerKind, TimerSignal};
+pub use subject::{AllowedBy, Subject, TimerDetail, TimerKind, TimerSignal};
 
 const OWNER: usize = 0;
 const HEAD: usize = 1;
@@ -261,6 +261,7 @@ impl<'a> Lane<'a> {
     #[inline]
     pub fn write_detail(self, index: usize, detail: TimerDetail) {
         let subject = Subject::new(detail.scope, detail.signal, detail.kind);
+        let subject = subject.allowed_by(detail.allowed_by);
         self.write_subject(index, detail.acquired_at, subject);
     }
 

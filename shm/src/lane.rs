@@ -188,6 +188,7 @@ impl LaneOwner {
                 && let Some(known) = self.blocks.get_mut(usize::from(scope))
             {
                 *known = Some(block);
+                self.shared.words.allowance(ScopeId(scope)).note_clock(self.timing.kind());
             }
         }
     }
@@ -399,6 +400,7 @@ impl LaneOwner {
         let free = own.iter().find(|block| ScopeStats(block).scope().is_none());
         let (block, counts) = free.map_or((last, OTHER), |free| (free, scope));
         ScopeStats(block).take_for(counts.0);
+        self.shared.words.allowance(counts).note_clock(self.timing.kind());
         if let Some(known) = self.blocks.get_mut(usize::from(scope.0)) {
             *known = Some(block);
         }

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use hangwatch_core::allowance::{Clocks, Overruns};
 use hangwatch_core::atomic::{Ordering, fence};
 use hangwatch_core::calibration::ClockKind;
 use hangwatch_core::lane::{Lane, LaneState, TimerKind, TimerSignal};
@@ -119,6 +120,12 @@ pub struct ScopeView {
     pub name: String,
     /// Its counts.
     pub counts: Counts,
+    /// The clocks that its workers used.
+    pub clocks: Clocks,
+    /// How long it may take where its acquire brings no time, by the watchdog's deadlines file.
+    pub allowance: Option<Duration>,
+    /// What ran beyond that, as far as a watchdog has looked for it.
+    pub overruns: Overruns,
 }
 
 impl Segment {
@@ -262,8 +269,15 @@ fn scope_views(words: &Words<'_>) -> Vec<ScopeView> {
         std::thread::yield_now();
     }
     let named = |(index, counts): (usize, Counts)| {
-        let name = words.names().name(ScopeId(index as u16))?.as_str().to_owned();
-        (counts.acquired > 0 || index > 0).then_some(ScopeView { name, counts })
+        let scope = ScopeId(index as u16);
+        let (name, allowance) = (words.names().name(scope)?, words.allowance(scope));
+        (counts.acquired > 0 || index > 0).then(|| ScopeView {
+            name: name.as_str().to_owned(),
+            counts,
+            clocks: allowance.clocks(),
+            allowance: allowance.get_ns().map(Duration::from_nanos),
+            overruns: allowance.overruns(),
+        })
     };
     counts.into_iter().enumerate().filter_map(named).collect()
 }

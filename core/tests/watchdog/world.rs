@@ -7,7 +7,9 @@ use std::rc::Rc;
 
 use hangwatch_core::atomic::{AtomicU64, Ordering};
 use hangwatch_core::expiry::{Admission, ExpiredTimer, Expiry, Request, WorkerId};
-use hangwatch_core::lane::{Identity, LaneNames, OwnerWord, TimerDetail, TimerKind, TimerSignal};
+use hangwatch_core::lane::{
+    AllowedBy, Identity, LaneNames, OwnerWord, TimerDetail, TimerKind, TimerSignal,
+};
 use hangwatch_core::layout::Geometry;
 use hangwatch_core::news::{Rings, Sleep};
 use hangwatch_core::policy::{Policy, SIGKILL};
@@ -404,7 +406,13 @@ impl<'a> Worker<'a> {
     /// Arms a timer and is stopped before it tells.
     pub(crate) fn arm_silently(&mut self, timer: u16, ns: u64, signal: TimerSignal) -> TimerWord {
         let (lane, now) = (self.segment.lane(self.lane), self.now());
-        let detail = TimerDetail { acquired_at: now, scope: SCOPE, signal, kind: TimerKind::Guard };
+        let detail = TimerDetail {
+            acquired_at: now,
+            scope: SCOPE,
+            signal,
+            kind: TimerKind::Guard,
+            allowed_by: AllowedBy::Acquire,
+        };
         lane.write_detail(usize::from(timer), detail);
         lane.raise_high_water(usize::from(timer) + 1);
         self.timer(timer).arm(Units::at_or_after(now.plus(ns)))

@@ -10,7 +10,7 @@ use hangwatch::sys::host::pid_namespace;
 use hangwatch::sys::identity::{Identity as ProcessIdentity, Process};
 use hangwatch::sys::process::start_time;
 use hangwatch_core::lane::{
-    Identity, LaneNames, LaneState, OwnerWord, TimerDetail, TimerKind, TimerSignal,
+    AllowedBy, Identity, LaneNames, LaneState, OwnerWord, TimerDetail, TimerKind, TimerSignal,
 };
 use hangwatch_core::scope::OTHER;
 use hangwatch_core::segment::Counter;
@@ -134,6 +134,7 @@ fn a_lane_that_claims_someone_elses_pid_gets_nobody_signalled() {
         scope: OTHER,
         signal: TimerSignal::Signal(9),
         kind: TimerKind::Guard,
+        allowed_by: AllowedBy::Acquire,
     };
     lane.write_detail(0, detail);
     lane.timer(0).unwrap().arm(Units::at_or_after(Nanos(monotonic_ns())));
