@@ -8,9 +8,12 @@ use crate::exit::Exit;
 
 mod demo;
 mod exec;
+mod learn;
 mod rm;
 mod run;
+mod scopes;
 mod segments;
+mod shadow;
 mod status;
 
 /// What ends a command before it is done: any error, printed as one line with its causes.
@@ -23,6 +26,9 @@ pub fn perform(command: Command) -> Exit {
         Command::DemoWorker(options) => demo::worker::perform(&options),
         Command::Run(options) => run::perform(&options),
         Command::Status(options) => status::perform(&options),
+        Command::Scopes(options) => scopes::perform(&options),
+        Command::Learn(options) => learn::perform(&options),
+        Command::Shadow(options) => shadow::perform(&options),
         Command::Exec(options) => exec::perform(&options),
         Command::Rm(options) => rm::perform(&options),
         Command::ReleaseBrake(options) => segments::release_brake(&options),

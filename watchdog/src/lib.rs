@@ -1,12 +1,14 @@
 //! The watchdog as a library: the server of a segment, and the commands of the `hangwatch` binary.
 //!
 //! The modules from the outside in: [`cli`] reads the command line, [`commands`] does what it asks
-//! for, [`server`] watches a segment; [`exec`] removes a command with its descendants, [`child`] and
+//! for, [`server`] watches a segment, [`deadlines`] is the
+//! file that says how long scopes may take; [`exec`] removes a command with its descendants, [`child`] and
 //! [`relay`] run one and pass signals on, [`logging`] and [`exit`] are what the outside sees.
 
 pub mod child;
 pub mod cli;
 pub mod commands;
+pub mod deadlines;
 pub mod exec;
 pub mod exit;
 pub mod logging;
