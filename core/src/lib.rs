@@ -4,7 +4,7 @@
 //! The modules stand in the order of the data's way; a file may know those before it:
 //!
 //! * the wire: [`time`], [`timer`], [`layout`], [`segment`], [`scope`], [`stats`], [`record`],
-//!   [`ring`], [`lane`], [`fold`]
+//!   [`ring`], [`lane`], [`flight`], [`fold`]
 //! * between both sides: [`wake`], [`calibration`], [`stall`], [`allowance`]; [`advice`] from [`stats`]
 //! * the watchdog: [`tick`] (the loop and its traits), [`news`], [`table`], [`expiry`], [`policy`],
 //!   [`reap`]
@@ -36,6 +36,7 @@ pub mod ring;
 
 pub mod lane;
 
+pub mod flight;
 pub mod fold;
 
 pub mod advice;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use hangwatch::{
-    AcquireError, AttachError, CreateOptions, Geometry, Guard, Heartbeat, Released, Scope, Segment,
-    Worker, WorkerOptions,
+    AcquireError, AttachError, CreateOptions, Geometry, Guard, Heartbeat, Nanos, Released, Scope,
+    Segment, Worker, WorkerOptions,
 };
 use hangwatch_core::timer::TimerState;
 
@@ -337,4 +337,36 @@ fn statistics_say_which_clocks_made_them() {
     };
     assert_eq!(clocks("both"), [ClockKind::System, ClockKind::Coarse]);
     assert!(clocks("coarse").contains(&ClockKind::Coarse));
+}
+
+#[test]
+fn the_flight_record_tells_what_a_thread_did_last() {
+    let named = Named::small("flight");
+    let worker = Worker::attach(named.0.as_str()).unwrap();
+    let segment = Segment::open(&named.0).unwrap();
+    let did = move |lane| -> Vec<String> {
+        let records = segment.recent_records(lane, 100);
+        assert!(records.is_sorted_by_key(|record| record.at));
+        records.iter().map(|record| format!("{:?} {}", record.operation, record.scope)).collect()
+    };
+    let outer = worker.expires("outer", LONG).unwrap();
+    let beat = worker.heartbeat("loop", LONG).unwrap();
+    beat.kick().unwrap();
+    beat.pause("idle").unwrap();
+    let told = ["Acquire outer", "Acquire loop", "Rearm loop", "Pause idle"];
+    assert_eq!(did(0), told);
+    assert_eq!(segment.recent_records(0, 1)[0].deadline, None);
+    assert!(segment.recent_records(0, 4)[0].deadline.unwrap() > Nanos(0));
+    // Released by another thread, whose lane's ring has the news.
+    let (lane, elsewhere) = std::thread::spawn(move || {
+        drop(worker.expires("loop", LONG).unwrap());
+        drop(outer);
+        let released = segment.recent_records(1, 1).remove(0);
+        (released.lane, did(1))
+    })
+    .join()
+    .unwrap();
+    assert_eq!(lane, 0);
+    assert_eq!(elsewhere, ["Acquire loop", "Release loop", "Release outer"]);
+    assert_eq!(did(4), [""; 0], "there is no such lane");
 }

@@ -187,8 +187,8 @@ fn a_file_that_is_wrong_starts_no_watchdog() {
 #[test]
 fn more_scopes_than_there_is_room_for_are_named() {
     let stage = Stage::new("no-room"); // 32 names, one of which is (other)
-    let scopes: String = (0..40).map(|n| format!("s{n:02} = 60\n")).collect();
-    let file = File::new(&format!("[scopes]\n{scopes}"));
+    let scopes: Vec<String> = (0..40).map(|n| format!("s{n:02} = 60")).collect();
+    let file = File::new(&format!("[scopes]\n{}", scopes.join("\n")));
     let mut watchdog = stage.watchdog(&["--deadlines", file.name()]);
     assert_eq!(event(&mut watchdog, "deadlines")["scopes"], 31);
     let lost = event(&mut watchdog, "deadlines_lost");
