@@ -21,7 +21,10 @@ use learning::{Learn, Scopes, Shadow};
 use value::ReapSignal;
 
 pub mod learning;
+pub mod operator;
 pub mod value;
+
+pub use operator::Top;
 
 /// The environment variable that names the segment.
 pub const SEGMENT_VARIABLE: &str = "HANGWATCH_SEGMENT";
@@ -63,7 +66,8 @@ Examples:
   hangwatch demo                                 see it at work
   hangwatch run -- torchrun train.py             guard a job's workers
   hangwatch exec --deadline 30s -- make test     a deadline for any command
-  hangwatch status                               who waits where, how long";
+  hangwatch status                               who waits where, how long
+  hangwatch top                                  the same, live";
 
 /// A deadline for every step of every worker.
 #[derive(Debug, Parser)]
@@ -123,6 +127,13 @@ pub enum Command {
     /// For a watchdog with --notify-only and --deadlines: by scope, how many acquires
     /// ran beyond their deadline, and how late they ended.
     Shadow(Shadow),
+    /// Watch every lane of a segment live
+    ///
+    /// Like status, but live: the oldest first, each age against its allowance, with
+    /// the details, statistics and flight record of a lane at a key. Only reads the
+    /// segment: the watchdog need not run, and nobody is slowed. It waits for a
+    /// segment that is not there yet. ? shows its keys.
+    Top(Top),
     /// Give a command a deadline, and remove it with its descendants when it passes
     ///
     /// The command may be anything; it need not know hangwatch. If it ends in time,
@@ -562,6 +573,7 @@ impl Cli {
             | Command::Scopes(Scopes { segment, .. })
             | Command::Learn(Learn { segment, .. })
             | Command::Shadow(Shadow { segment, .. })
+            | Command::Top(Top { segment, .. })
             | Command::Exec(Exec { segment, .. })
             | Command::ReleaseBrake(ReleaseBrake { segment }) => segment,
             _ => return Ok(cli),

@@ -15,6 +15,7 @@ mod scopes;
 mod segments;
 mod shadow;
 mod status;
+mod top;
 
 /// What ends a command before it is done: any error, printed as one line with its causes.
 type Failure = Box<dyn std::error::Error>;
@@ -29,6 +30,7 @@ pub fn perform(command: Command) -> Exit {
         Command::Scopes(options) => scopes::perform(&options),
         Command::Learn(options) => learn::perform(&options),
         Command::Shadow(options) => shadow::perform(&options),
+        Command::Top(options) => top::perform(options),
         Command::Exec(options) => exec::perform(&options),
         Command::Rm(options) => rm::perform(&options),
         Command::ReleaseBrake(options) => segments::release_brake(&options),

@@ -4,7 +4,7 @@
 //! for, [`server`] watches a segment, [`deadlines`] is the file that says how long scopes may take;
 //! [`exec`] removes a command with its descendants, [`child`] and [`relay`] run one and pass signals on,
 //! [`incident`] is what is kept of an expiry, [`listen`] tells of a server over HTTP, [`state`] is a
-//! segment as JSON, [`logging`] and [`exit`] are what the outside sees.
+//! segment as JSON, `top` the live view, [`logging`] and [`exit`] are what the outside sees.
 
 pub mod child;
 pub mod cli;
@@ -18,3 +18,5 @@ pub mod logging;
 pub mod relay;
 pub mod server;
 pub mod state;
+mod top;
+mod units;

@@ -47,7 +47,7 @@ mod messages;
 mod options;
 mod protect;
 mod serve;
-mod sigbus;
+pub(crate) mod sigbus;
 mod vigil;
 
 use std::sync::Arc;
