@@ -237,10 +237,8 @@ pub(crate) fn lane_scopes(words: &Words<'_>, lane: u32) -> Vec<ScopeView> {
         return Vec::new();
     }
     let stats = words.lane(lane).stats().iter().map(ScopeStats);
-    let view = |stats: ScopeStats<'_>| {
-        let name = scope_name(words, ScopeId(stats.scope()?));
-        Some(ScopeView { name, counts: stats.snapshot() })
-    };
+    let view =
+        |stats: ScopeStats<'_>| Some(scope_view(words, ScopeId(stats.scope()?), stats.snapshot()));
     stats.filter_map(view).collect()
 }
 
@@ -353,16 +351,21 @@ pub(crate) fn scope_views(words: &Words<'_>) -> Vec<ScopeView> {
     }
     let named = |(index, counts): (usize, Counts)| {
         let scope = ScopeId(index as u16);
-        let (name, allowance) = (words.names().name(scope)?, words.allowance(scope));
-        (counts.acquired > 0 || index > 0).then(|| ScopeView {
-            name: name.as_str().to_owned(),
-            counts,
-            clocks: allowance.clocks(),
-            allowance: allowance.get_ns().map(Duration::from_nanos),
-            overruns: allowance.overruns(),
-        })
+        words.names().name(scope)?;
+        (counts.acquired > 0 || index > 0).then(|| scope_view(words, scope, counts))
     };
     counts.into_iter().enumerate().filter_map(named).collect()
+}
+
+fn scope_view(words: &Words<'_>, scope: ScopeId, counts: Counts) -> ScopeView {
+    let allowance = words.allowance(scope);
+    ScopeView {
+        name: scope_name(words, scope),
+        counts,
+        clocks: allowance.clocks(),
+        allowance: allowance.get_ns().map(Duration::from_nanos),
+        overruns: allowance.overruns(),
+    }
 }
 
 fn sum_counts(words: &Words<'_>) -> Vec<Counts> {
