@@ -136,7 +136,7 @@ pub struct RecordView {
 }
 
 /// One scope's counts over all lanes that are and were.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ScopeView {
     /// Its name.
     pub name: String,
