@@ -7,7 +7,9 @@ use std::rc::Rc;
 
 use hangwatch_core::atomic::{AtomicU64, Ordering};
 use hangwatch_core::expiry::{Admission, ExpiredTimer, Expiry, Request, WorkerId};
-use hangwatch_core::lane::{Identity, OwnerWord, TimerDetail, TimerKind, TimerSignal};
+use hangwatch_core::lane::{
+    AllowedBy, Identity, LaneNames, OwnerWord, TimerDetail, TimerKind, TimerSignal,
+};
 use hangwatch_core::layout::Geometry;
 use hangwatch_core::news::{Rings, Sleep};
 use hangwatch_core::policy::{Policy, SIGKILL};
@@ -280,7 +282,8 @@ impl<'a> World<'a> {
             self.segment.note_lane_used(index);
             let lane = self.segment.lane(index);
             let Some(claimed) = lane.claim(u32::try_from(pid).unwrap()) else { continue };
-            let owner = lane.attach(claimed, Identity::default(), "thread", job);
+            let names = LaneNames { job, ..LaneNames::default() };
+            let owner = lane.attach(claimed, Identity::default(), names);
             self.kernel.borrow_mut().locks.insert(index, pid);
             let ring = RingWriter::resume(lane.ring(), lane.head());
             let segment = self.segment;
@@ -438,7 +441,13 @@ impl<'a> Worker<'a> {
 
     fn arm_in(&mut self, scope: ScopeId, timer: u16, ns: u64, signal: TimerSignal) -> TimerWord {
         let (lane, now) = (self.segment.lane(self.lane), self.now());
-        let detail = TimerDetail { acquired_at: now, scope, signal, kind: TimerKind::Guard };
+        let detail = TimerDetail {
+            acquired_at: now,
+            scope,
+            signal,
+            kind: TimerKind::Guard,
+            allowed_by: AllowedBy::Acquire,
+        };
         lane.write_detail(usize::from(timer), detail);
         lane.raise_high_water(usize::from(timer) + 1);
         self.timer(timer).arm(Units::at_or_after(now.plus(ns)))
