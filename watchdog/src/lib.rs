@@ -11,6 +11,7 @@ pub mod commands;
 pub mod exec;
 pub mod exit;
 pub mod incident;
+mod inherit;
 pub mod logging;
 pub mod relay;
 pub mod server;

@@ -12,7 +12,7 @@ use hangwatch_core::lane::TimerSignal;
 use hangwatch_core::timer::TimerState;
 use serde::Serialize;
 
-use super::{Failure, complain, print};
+use super::{Failure, complain, print, segments};
 use crate::cli::Status;
 use crate::exit::Exit;
 
@@ -54,12 +54,7 @@ pub(super) fn perform(options: &Status) -> Result<Exit, Failure> {
 
 /// Another user's, or gone since it was listed.
 fn is_not_for_us(error: &OpenError) -> bool {
-    use hangwatch::sys::file::OpenError as File;
-    let OpenError::File { source, .. } = error else { return false };
-    matches!(
-        source,
-        File::NotFound { .. } | File::PermissionDenied { .. } | File::ForeignOwner { .. }
-    )
+    matches!(error, OpenError::File { source, .. } if segments::is_not_for_us(source))
 }
 
 /// One segment as a table of at most 80 columns.
