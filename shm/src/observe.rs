@@ -65,6 +65,9 @@ pub struct LaneView {
     pub lane: u32,
     /// The pid its owner claims, in the owner's PID namespace.
     pub pid: u32,
+    /// The inode of the PID namespace it claims to be in: in another than one's own, its pid is not
+    /// one's own's.
+    pub pid_namespace: u64,
     /// The thread it claims to be.
     pub tid: u32,
     /// Where the lane is in its life.
@@ -150,25 +153,8 @@ impl Segment {
     /// Takes a picture of the segment.
     pub fn picture(&self) -> Observation {
         let words = self.words();
-        let at = Nanos(clock::monotonic_ns());
-        let watchdog = words.watchdog();
-        Observation {
-            segment: self.name().to_owned(),
-            at,
-            watchdog: WatchdogView {
-                holder: watchdog_holder(*self),
-                last_tick_at: Nanos(watchdog.last_tick_at().load(Ordering::Relaxed)),
-                braked: watchdog.braked().load(Ordering::Relaxed) != 0,
-            },
-            lanes: (0..words.lanes_used()).filter_map(|lane| lane_view(&words, lane, at)).collect(),
-            lane_count: self.geometry().lanes,
-            scopes: scope_views(&words),
-            scopes_overflowed: words.scopes_overflowed().load(Ordering::Relaxed),
-            counters: Counter::ALL
-                .iter()
-                .map(|&(counter, name)| (name, words.counter(counter).load(Ordering::Relaxed)))
-                .collect(),
-        }
+        let scopes = scope_views(&words);
+        Observation { scopes, ..glance(self.name(), &words, watchdog_holder(*self)) }
     }
 
     /// The flight record of a lane: the newest records in its ring, up to `most`, the oldest first
@@ -193,24 +179,64 @@ impl Segment {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn recent_records(&self, lane: u32, most: usize) -> Vec<RecordView> {
-        let words = self.words();
-        if lane >= self.geometry().lanes {
-            return Vec::new();
-        }
-        let view = |record: Record| RecordView {
-            operation: record.operation,
-            at: record.at,
-            timer: record.timer,
-            lane: record.lane,
-            scope: scope_name(&words, ScopeId(record.scope)),
-            deadline: Some(record.deadline).filter(|deadline| *deadline != Nanos(0)),
-        };
-        flight::latest(words.lane(lane), most).into_iter().map(view).collect()
+        recent_records(&self.words(), lane, most)
     }
 }
 
+/// A picture without the scopes' counts.
+pub(crate) fn glance(name: &str, words: &Words<'_>, holder: Holder) -> Observation {
+    let at = Nanos(clock::monotonic_ns());
+    let watchdog = words.watchdog();
+    Observation {
+        segment: name.to_owned(),
+        at,
+        watchdog: WatchdogView {
+            holder,
+            last_tick_at: Nanos(watchdog.last_tick_at().load(Ordering::Relaxed)),
+            braked: watchdog.braked().load(Ordering::Relaxed) != 0,
+        },
+        lanes: (0..words.lanes_used()).filter_map(|lane| lane_view(words, lane, at)).collect(),
+        lane_count: words.geometry().lanes,
+        scopes: Vec::new(),
+        scopes_overflowed: words.scopes_overflowed().load(Ordering::Relaxed),
+        counters: Counter::ALL
+            .iter()
+            .map(|&(counter, name)| (name, words.counter(counter).load(Ordering::Relaxed)))
+            .collect(),
+    }
+}
+
+/// As [`Segment::recent_records`].
+pub(crate) fn recent_records(words: &Words<'_>, lane: u32, most: usize) -> Vec<RecordView> {
+    if lane >= words.geometry().lanes {
+        return Vec::new();
+    }
+    let view = |record: Record| RecordView {
+        operation: record.operation,
+        at: record.at,
+        timer: record.timer,
+        lane: record.lane,
+        scope: scope_name(words, ScopeId(record.scope)),
+        deadline: Some(record.deadline).filter(|deadline| *deadline != Nanos(0)),
+    };
+    flight::latest(words.lane(lane), most).into_iter().map(view).collect()
+}
+
+/// One lane's own counts, in the order in which its threads first used the scopes.
+pub(crate) fn lane_scopes(words: &Words<'_>, lane: u32) -> Vec<ScopeView> {
+    if lane >= words.geometry().lanes {
+        return Vec::new();
+    }
+    let stats = words.lane(lane).stats().iter().map(ScopeStats);
+    let view = |stats: ScopeStats<'_>| {
+        let name = scope_name(words, ScopeId(stats.scope()?));
+        Some(ScopeView { name, counts: stats.snapshot() })
+    };
+    stats.filter_map(view).collect()
+}
+
 /// Who serves the segment. The kernel keeps silent about a process's own locks: this one knows.
-fn watchdog_holder(segment: Segment) -> Holder {
+pub(crate) fn watchdog_holder(segment: Segment) -> Holder {
     let own = std::process::id();
     match segment.watchdog().unwrap_or(Holder::Free) {
         Holder::Free if segment.serves_itself() => {
@@ -233,6 +259,7 @@ fn lane_view(words: &Words<'_>, index: u32, at: Nanos) -> Option<LaneView> {
         let seen = LaneView {
             lane: index,
             pid: owner.pid(),
+            pid_namespace: identity.pid_namespace,
             tid: identity.tid as u32,
             state: owner.state(),
             quarantined: lane.is_quarantined(),
@@ -302,7 +329,7 @@ fn scope_name(words: &Words<'_>, scope: ScopeId) -> String {
 }
 
 /// Sums every scope's total and lanes; taken again where the watchdog was folding a lane meanwhile.
-fn scope_views(words: &Words<'_>) -> Vec<ScopeView> {
+pub(crate) fn scope_views(words: &Words<'_>) -> Vec<ScopeView> {
     let mut counts = Vec::new();
     for _ in 0..TRIES {
         let before = words.folds();

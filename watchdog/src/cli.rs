@@ -14,11 +14,15 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use rustix::process::Signal;
 
+use crate::listen::{Address, Audience};
 use crate::logging::Format;
 use crate::server::{self, Ask, Protection};
 use value::ReapSignal;
 
+pub mod operator;
 pub mod value;
+
+pub use operator::Top;
 
 /// The environment variable that names the segment.
 pub const SEGMENT_VARIABLE: &str = "HANGWATCH_SEGMENT";
@@ -60,7 +64,8 @@ Examples:
   hangwatch demo                                 see it at work
   hangwatch run -- torchrun train.py             guard a job's workers
   hangwatch exec --deadline 30s -- make test     a deadline for any command
-  hangwatch status                               who waits where, how long";
+  hangwatch status                               who waits where, how long
+  hangwatch top                                  the same, live";
 
 /// A deadline for every step of every worker.
 #[derive(Debug, Parser)]
@@ -107,6 +112,13 @@ pub enum Command {
     ///
     /// Reads the segment and disturbs nobody; the watchdog need not run.
     Status(Status),
+    /// Watch every lane of a segment live
+    ///
+    /// Like status, but live: the oldest first, each age against its allowance, with
+    /// the details, statistics and flight record of a lane at a key. Only reads the
+    /// segment: the watchdog need not run, and nobody is slowed. It waits for a
+    /// segment that is not there yet. ? shows its keys.
+    Top(Top),
     /// Give a command a deadline, and remove it with its descendants when it passes
     ///
     /// The command may be anything; it need not know hangwatch. If it ends in time,
@@ -242,6 +254,10 @@ pub struct Run {
     /// Wait until the segment's watchdog is gone, then take over at once
     #[arg(long, conflicts_with = "command")]
     pub standby: bool,
+
+    /// How others are told over HTTP.
+    #[command(flatten)]
+    pub listen: Listen,
 
     /// How the log is written.
     #[command(flatten)]
@@ -449,6 +465,33 @@ pub struct Protect {
     pub realtime: Option<u8>,
 }
 
+/// How others are told over HTTP.
+#[derive(Debug, Clone, Args)]
+pub struct Listen {
+    /// Answer /metrics, /healthz and /state over HTTP at this address [default: nowhere]
+    ///
+    /// 127.0.0.1:9469, [::1]:9469, or unix: and the whole path of a socket, such as
+    /// unix:/run/hangwatch/train.sock, which its owner (and the members of --group)
+    /// may connect to. Whoever may connect learns every pid, command and scope.
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<Address>,
+
+    /// Let --listen be an address that other hosts can reach
+    #[arg(long, requires = "listen")]
+    pub listen_anywhere: bool,
+
+    /// The host's name in what --listen tells [default: the kernel's]
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub host: Option<String>,
+}
+
+impl Listen {
+    /// Who may connect.
+    pub fn audience(&self) -> Audience {
+        if self.listen_anywhere { Audience::Anyone } else { Audience::ThisHost }
+    }
+}
+
 /// How a reap is done.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Reap {
@@ -509,6 +552,7 @@ impl Cli {
         let named = match &mut cli.command {
             Command::Run(run) if run.command.is_empty() => &mut run.segment,
             Command::Status(Status { segment, .. })
+            | Command::Top(Top { segment, .. })
             | Command::Exec(Exec { segment, .. })
             | Command::ReleaseBrake(ReleaseBrake { segment }) => segment,
             _ => return Ok(cli),

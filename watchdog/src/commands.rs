@@ -12,6 +12,7 @@ mod rm;
 mod run;
 mod segments;
 mod status;
+mod top;
 
 /// What ends a command before it is done: any error, printed as one line with its causes.
 type Failure = Box<dyn std::error::Error>;
@@ -23,6 +24,7 @@ pub fn perform(command: Command) -> Exit {
         Command::DemoWorker(options) => demo::worker::perform(&options),
         Command::Run(options) => run::perform(&options),
         Command::Status(options) => status::perform(&options),
+        Command::Top(options) => top::perform(options),
         Command::Exec(options) => exec::perform(&options),
         Command::Rm(options) => rm::perform(&options),
         Command::ReleaseBrake(options) => segments::release_brake(&options),

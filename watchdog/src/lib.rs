@@ -3,6 +3,7 @@
 //! The modules from the outside in: [`cli`] reads the command line, [`commands`] does what it asks
 //! for, [`server`] watches a segment; [`exec`] removes a command with its descendants, [`child`] and
 //! [`relay`] run one and pass signals on, [`incident`] is what is kept of an expiry,
+//! [`listen`] tells of a server over HTTP, [`state`] is a segment as JSON, `top` the live view,
 //! [`logging`] and [`exit`] are what the outside sees.
 
 pub mod child;
@@ -12,6 +13,10 @@ pub mod exec;
 pub mod exit;
 pub mod incident;
 mod inherit;
+pub mod listen;
 pub mod logging;
 pub mod relay;
 pub mod server;
+pub mod state;
+mod top;
+mod units;

@@ -108,6 +108,11 @@ pub fn set_timer_slack(slack_ns: NonZeroU64) -> io::Result<()> {
     Ok(rustix::thread::set_current_timer_slack(Some(slack_ns))?)
 }
 
+/// The host's name, as the kernel has it: a container's own, where it has one.
+pub fn name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// Keeps all of this process's memory from being swapped out, what it maps
 /// later included: each page from when it is first touched, so that stacks and
 /// segments that are mapped large and used little cost no more than they use.

@@ -26,6 +26,7 @@ use hangwatch_core::reap::Hold;
 use super::control::Ended;
 use super::facts::{Command, LaneFacts};
 use super::vigil::Finding;
+use crate::state::kind_name;
 
 /// Something that happened, complete: it may be kept, sent or printed at any later time.
 #[derive(Clone, Debug, PartialEq)]
@@ -223,17 +224,8 @@ impl fmt::Display for Command {
     }
 }
 
-/// The name of a kind of deadline in the log.
-fn kind_name(kind: TimerKind) -> &'static str {
-    match kind {
-        TimerKind::Guard => "guard",
-        TimerKind::Keyed => "keyed",
-        TimerKind::Heartbeat => "heartbeat",
-    }
-}
-
-/// The name of what holds a worker up, in the log.
-fn hold_name(hold: Hold) -> &'static str {
+/// The name of what holds a worker up.
+pub(crate) fn hold_name(hold: Hold) -> &'static str {
     match hold {
         Hold::Traced => "traced",
         Hold::Frozen => "frozen",
