@@ -247,6 +247,15 @@ pub struct Run {
     #[command(flatten)]
     pub holds: Holds,
 
+    /// Do not write the error files of torchrun's workers
+    ///
+    /// A worker with TORCHELASTIC_ERROR_FILE in its environment gets that file
+    /// written before it is signalled, so that torchrun's summary names it and the
+    /// scope it hung in, not a peer. Only workers of this user, in directories of
+    /// this user, and never over a file that is there.
+    #[arg(long)]
+    pub no_error_files: bool,
+
     /// How the watchdog protects itself.
     #[command(flatten)]
     pub protect: Protect,

@@ -23,7 +23,7 @@ use crate::listen::{Bound, ListenError, Listening, Subject, Tally};
 use crate::logging;
 use crate::relay::{PASSED_ON, Relay};
 use crate::server::events::emit;
-use crate::server::{Ended, Holds, OnPanic, Server, ServerOptions, Standby, State};
+use crate::server::{Ended, ErrorFiles, Holds, OnPanic, Server, ServerOptions, Standby, State};
 
 /// How often it is looked whether the server still serves.
 const LOOK: Duration = Duration::from_millis(500);
@@ -58,6 +58,7 @@ fn server_options(options: &Run) -> ServerOptions {
             traced: options.holds.traced.into(),
             frozen: options.holds.frozen.into(),
         },
+        error_files: if options.no_error_files { ErrorFiles::Leave } else { ErrorFiles::Write },
         protection: options.protection(),
         on_panic: OnPanic::Exit(Exit::Panicked.code()),
         ..ServerOptions::default()

@@ -1,5 +1,6 @@
 //! What is known of a worker, for the log and for the reap: taken once, when it is admitted.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use hangwatch::sys::identity::Process;
@@ -19,6 +20,8 @@ pub(super) struct Admitted {
     pub(super) users: Option<Users>,
     /// How it calls itself: filled in by the inspector, who may be late.
     pub(super) command: OnceLock<Command>,
+    /// Its error file, where its environment names one: filled in by the inspector, too.
+    pub(super) error_file: OnceLock<Option<PathBuf>>,
 }
 
 /// What a process calls itself.
