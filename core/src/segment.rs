@@ -15,10 +15,8 @@ use crate::layout::{ALLOWANCE_WORDS, FRONT_WORDS, Geometry, Layout, PAGE_WORDS};
 use crate::scope::{ScopeId, ScopeNames};
 use crate::stats::{STATS_WORDS, StatsWords};
 
-pub use fixed::{Fixed, FormatError};
+pub use fixed::{DIES_WITH_MAKER, FIXED_WORDS, Fixed, FormatError};
 pub use watchdog::{BRAKE_RELEASE_ASKED, BRAKED, Counter, WatchdogWords};
-
-use fixed::FIXED_WORDS;
 
 const NEXT_WAKE: usize = 16;
 const LANES_USED: usize = 17;

@@ -158,6 +158,9 @@ pub enum Command {
     /// Remove a segment that nobody uses
     ///
     /// Refused while a watchdog serves the segment or a worker is attached to it.
+    /// With --stale: every segment that run, exec or demo made for itself and could
+    /// not remove because it was killed. The next run, exec or demo without a
+    /// --segment does so, too.
     Rm(Rm),
 }
 
@@ -389,12 +392,17 @@ Exit codes:
   2    the command line is wrong
   125  there is no such segment, it is in use, or it is another user's
 
-Example:
-  hangwatch rm train")]
+Examples:
+  hangwatch rm train
+  hangwatch rm --stale")]
 pub struct Rm {
     /// The segment's name
-    #[arg(value_name = "NAME")]
-    pub segment: String,
+    #[arg(value_name = "NAME", required_unless_present = "stale")]
+    pub segment: Option<String>,
+
+    /// Remove every segment that died with its maker, and that nobody uses
+    #[arg(long, conflicts_with = "segment")]
+    pub stale: bool,
 }
 
 /// The options of `hangwatch release-brake`.
@@ -544,7 +552,7 @@ pub struct Reap {
 
 impl Reap {
     /// A grace that nothing but KILL, or no signal at all, would come before.
-    fn grace_is_in_vain(&self) -> bool {
+    pub(crate) fn grace_is_in_vain(&self) -> bool {
         let blunt = [ReapSignal::Signal(Signal::KILL), ReapSignal::NotifyOnly];
         !self.grace.is_zero() && blunt.contains(&self.signal)
     }
@@ -609,6 +617,12 @@ impl Cli {
                 let why = "--grace delays the KILL after a gentler signal: name one, such as \
                            --signal TERM";
                 Err(Self::error_of("exec", ErrorKind::ArgumentConflict, why))
+            }
+            Command::Run(run)
+                if run.reap.signal == ReapSignal::NotifyOnly && !run.reap.grace.is_zero() =>
+            {
+                let why = "--grace delays the KILL after a signal, and --signal none sends none";
+                Err(Self::error_of("run", ErrorKind::ArgumentConflict, why))
             }
             Command::Run(_) if !is_named => Err(Self::unnamed("run")),
             Command::ReleaseBrake(_) if !is_named => Err(Self::unnamed("release-brake")),

@@ -13,6 +13,7 @@ pub mod deadlines;
 pub mod exec;
 pub mod exit;
 pub mod incident;
+mod inherit;
 pub mod listen;
 pub mod logging;
 pub mod relay;

@@ -2,7 +2,6 @@
 
 mod published;
 
-use std::fs;
 use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +20,7 @@ use crate::child::{Child, Event, Until};
 use crate::cli::value::ReapSignal;
 use crate::cli::{Listen, Reap, Run};
 use crate::exit::Exit;
+use crate::inherit::Inheritance;
 use crate::listen::{Bound, ListenError, Listening, Subject, Tally};
 use crate::logging;
 use crate::relay::{PASSED_ON, Relay};
@@ -34,6 +34,12 @@ const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) fn perform(options: &Run) -> Result<Exit, Failure> {
     logging::init(options.log.format, tracing::Level::INFO)?;
+    if options.reap.grace_is_in_vain() {
+        tracing::warn!(
+            "--grace delays the KILL after a gentler signal, and --signal KILL sends none: only \
+             workers whose timers ask for a signal of their own get it"
+        );
+    }
     // Before a segment is made: what is wrong with the file is said at once.
     let deadlines = options.deadlines.as_deref().map(Published::read).transpose()?;
     if options.command.is_empty() { alone(options, deadlines) } else { around(options, deadlines) }
@@ -134,13 +140,14 @@ fn around(options: &Run, deadlines: Option<Published>) -> Result<Exit, Failure> 
     };
     let name = segment.name();
     let _cleared = Removed { name, origin };
-    let oom_score = fs::read_to_string("/proc/self/oom_score_adj");
+    let inheritance = Inheritance::of_this_process();
     let (server, _voice) = voice.start(segment, options)?;
     if let Some(mut deadlines) = deadlines {
         deadlines.publish(&server); // before anybody could ask for them
     }
     let mut command = process::Command::new(&options.command[0]);
     command.args(&options.command[1..]).env(SEGMENT_VARIABLE, name);
+    inheritance.leave_to(&mut command);
     let mut child = match Child::start(&mut command) {
         Ok(child) => child,
         Err(error) => {
@@ -149,11 +156,6 @@ fn around(options: &Run, deadlines: Option<Published>) -> Result<Exit, Failure> 
             return Ok(error.exit());
         }
     };
-    if let Ok(oom_score) = oom_score {
-        // The command inherits what the watchdog lowered for itself. What the kernel refuses here
-        // only leaves the command better protected than it was.
-        let _ = fs::write(format!("/proc/{}/oom_score_adj", child.pid()), oom_score.trim());
-    }
     let mut serving = true;
     loop {
         let until = Until { instant: Some(Instant::now() + LOOK), wake: None };
