@@ -7,6 +7,7 @@
 //! It asks no kernel. What it wants to know goes into [`Expiry::take_requests`]; the answers come
 //! back through [`Expiry::admit`] and [`Expiry::worker_gone`].
 
+mod members;
 mod seat;
 
 use alloc::collections::BTreeMap;
@@ -24,6 +25,7 @@ use crate::tick::{Expired, Table};
 use crate::time::{Nanos, Units};
 use crate::timer::{Timer, TimerState, TimerWord};
 
+pub use members::Place;
 pub use seat::{Admission, ExpiredTimer, Request, WorkerId};
 use seat::{Phase, Seat};
 
@@ -143,6 +145,22 @@ impl<'a> Expiry<'a> {
         match self.seats.get(lane as usize)?.phase {
             Phase::Admitted(worker) => Some(worker),
             _ => None,
+        }
+    }
+
+    /// The brake was released: the timers that it spared are looked at again.
+    pub fn judge_again(&mut self) {
+        for lane in 0..self.segment.lanes_used() {
+            if !self.seats[lane as usize].is_taken() {
+                continue;
+            }
+            for (index, word) in self.segment.lane_timers(lane).iter().enumerate() {
+                if Timer(word).load().state() == Some(TimerState::Braked) {
+                    let id = self.id(lane, index);
+                    self.put_off[id] = NOT_PUT_OFF;
+                    self.refresh(lane, index);
+                }
+            }
         }
     }
 
@@ -308,7 +326,7 @@ impl<'a> Expiry<'a> {
         let phase = self.seats[lane as usize].phase;
         match word.state() {
             None => return self.quarantine(lane),
-            Some(TimerState::Armed | TimerState::Condemned) => {}
+            Some(TimerState::Armed | TimerState::Condemned | TimerState::Braked) => {}
             Some(_) => return,
         }
         let Some(detail) = place.read_detail(index, word) else {
@@ -349,11 +367,11 @@ impl<'a> Expiry<'a> {
         self.put_off(id, expired.word, look_at);
     }
 
-    /// Reported once: the word says so, for a successor too. Condemned by a watchdog that could prove
-    /// its owner, it stays so.
+    /// Reported once: the word says so, for a successor too. Condemned or spared by a watchdog that
+    /// could prove its owner, it stays so.
     fn unattestable(&mut self, id: usize, expired: ExpiredTimer) {
         let place = self.segment.lane(expired.lane).timer(usize::from(expired.timer));
-        if expired.word.state() == Some(TimerState::Condemned) {
+        if expired.word.state() != Some(TimerState::Armed) {
             self.put_off(id, expired.word, Nanos::NEVER);
         } else if place.is_some_and(|timer| timer.report(expired.word)) {
             add_single_writer(self.segment.counter(Counter::Expired), 1);

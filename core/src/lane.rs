@@ -25,13 +25,16 @@ use crate::time::Nanos;
 use crate::timer::Timer;
 
 pub use owner::{Identity, LaneState, OwnerWord};
-pub use subject::{Subject, TimerDetail, TimerKind, TimerSignal};
+pub use subject::{AllowedBy, Subject, TimerDetail, TimerKind, TimerSignal};
 
 const OWNER: usize = 0;
 const HEAD: usize = 1;
 const HIGH_WATER: usize = 2;
 const QUARANTINED: usize = 3;
-const _: () = assert!(QUARANTINED < FRONT_WORDS);
+const HELD: usize = 4;
+const _: () = assert!(HELD < FRONT_WORDS);
+/// The owner is held; with it unset, the word says when it was let go, in units of 2 ns.
+const IS_HELD: u64 = 1 << 63;
 
 // In the back:
 const IDENTITY: usize = 0;
@@ -39,7 +42,30 @@ const THREAD_NAME: usize = 16;
 const THREAD_NAME_WORDS: usize = 4;
 const JOB: usize = THREAD_NAME + THREAD_NAME_WORDS;
 const JOB_WORDS: usize = 16;
-const _: () = assert!(IDENTITY + Identity::WORDS <= THREAD_NAME && JOB + JOB_WORDS <= LABEL_WORDS);
+const HOST: usize = JOB + JOB_WORDS;
+const HOST_WORDS: usize = 8;
+const _: () =
+    assert!(IDENTITY + Identity::WORDS <= THREAD_NAME && HOST + HOST_WORDS <= LABEL_WORDS);
+
+/// What an owner calls its thread, its job and its host; longer names are cut off.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LaneNames<'n> {
+    /// Its thread, 32 bytes.
+    pub thread: &'n str,
+    /// Its job, 128 bytes.
+    pub job: &'n str,
+    /// Its host, 64 bytes.
+    pub host: &'n str,
+}
+
+/// Whether something held up a lane's overdue owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotedHold {
+    /// It is held, or was when the watchdog last looked.
+    Held,
+    /// It was found let go at this time.
+    LetGo(Nanos),
+}
 
 /// A lane's header: the first cache line of its front, which a tick looks at in every lane.
 #[derive(Clone, Copy)]
@@ -64,6 +90,19 @@ impl<'a> LaneHeader<'a> {
     #[inline]
     pub fn high_water(self) -> usize {
         usize::try_from(self.0[HIGH_WATER].load(Ordering::Relaxed)).unwrap_or(usize::MAX)
+    }
+}
+
+/// A job's name as it stands in a lane: a claim. Workers that name no job are of one job, the segment's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct JobLabel([u64; JOB_WORDS]);
+
+impl JobLabel {
+    /// FNV-1a over its words: what a job is recognised by where there is no room for its name.
+    pub fn hash(&self) -> u64 {
+        self.0.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, word| {
+            (hash ^ word).wrapping_mul(0x0100_0000_01b3)
+        })
     }
 }
 
@@ -125,19 +164,15 @@ impl<'a> Lane<'a> {
     }
 
     /// Completes a claim: writes identity and labels, then lets the watchdog see the lane.
-    pub fn attach(
-        self,
-        claimed: OwnerWord,
-        identity: Identity,
-        thread: &str,
-        job: &str,
-    ) -> OwnerWord {
+    pub fn attach(self, claimed: OwnerWord, identity: Identity, names: LaneNames<'_>) -> OwnerWord {
         for (word, bits) in self.labels[IDENTITY..].iter().zip(identity.words()) {
             word.store(bits, Ordering::Relaxed);
         }
-        write_text(&self.labels[THREAD_NAME..THREAD_NAME + THREAD_NAME_WORDS], thread);
-        write_text(&self.labels[JOB..JOB + JOB_WORDS], job);
+        write_text(&self.labels[THREAD_NAME..THREAD_NAME + THREAD_NAME_WORDS], names.thread);
+        write_text(&self.labels[JOB..JOB + JOB_WORDS], names.job);
+        write_text(&self.labels[HOST..HOST + HOST_WORDS], names.host);
         self.header[HIGH_WATER].store(0, Ordering::Relaxed);
+        self.header[HELD].store(0, Ordering::Relaxed);
         let attached = claimed.with_state(LaneState::Attached);
         // Release: pairs with the Acquire in `owner`.
         self.header[OWNER].store(attached.0, Ordering::Release);
@@ -168,6 +203,7 @@ impl<'a> Lane<'a> {
     /// The last step of a recycling: the lane is free to be claimed.
     pub fn end_recycling(self, recycling: OwnerWord) {
         self.header[QUARANTINED].store(0, Ordering::Relaxed);
+        self.header[HELD].store(0, Ordering::Relaxed);
         self.move_owner(recycling, OwnerWord::new(LaneState::Free, recycling.epoch(), 0));
     }
 
@@ -186,6 +222,17 @@ impl<'a> Lane<'a> {
     /// The owner's job, up to 128 bytes; what is no UTF-8 is replaced.
     pub fn job(self) -> alloc::string::String {
         read_text(&self.labels[JOB..JOB + JOB_WORDS])
+    }
+
+    /// The owner's job, to compare it with others'.
+    pub fn job_label(self) -> JobLabel {
+        let words = &self.labels[JOB..JOB + JOB_WORDS];
+        JobLabel(core::array::from_fn(|index| words[index].load(Ordering::Relaxed)))
+    }
+
+    /// The owner's host, up to 64 bytes; what is no UTF-8 is replaced.
+    pub fn host(self) -> alloc::string::String {
+        read_text(&self.labels[HOST..HOST + HOST_WORDS])
     }
 
     /// The ring writer's position: a hint of how much there is to read.
@@ -219,6 +266,24 @@ impl<'a> Lane<'a> {
         self.header[QUARANTINED].store(1, Ordering::Relaxed);
     }
 
+    /// What the watchdog, or one before it, has noted of a hold on the overdue owner.
+    pub fn noted_hold(self) -> Option<NotedHold> {
+        match self.header[HELD].load(Ordering::Relaxed) {
+            0 => None,
+            IS_HELD => Some(NotedHold::Held),
+            let_go_at => Some(NotedHold::LetGo(Nanos((let_go_at & !IS_HELD) << 1))),
+        }
+    }
+
+    /// Notes it, for a successor. The watchdog's alone.
+    pub fn note_hold(self, hold: NotedHold) {
+        let bits = match hold {
+            NotedHold::Held => IS_HELD,
+            NotedHold::LetGo(at) => (at.0 >> 1).max(1),
+        };
+        self.header[HELD].store(bits, Ordering::Relaxed);
+    }
+
     /// The timer words.
     #[inline]
     pub fn timers(self) -> &'a [AtomicU64] {
@@ -247,6 +312,7 @@ impl<'a> Lane<'a> {
     #[inline]
     pub fn write_detail(self, index: usize, detail: TimerDetail) {
         let subject = Subject::new(detail.scope, detail.signal, detail.kind);
+        let subject = subject.allowed_by(detail.allowed_by);
         self.write_subject(index, detail.acquired_at, subject);
     }
 

@@ -9,23 +9,28 @@
 //! [`Reaping`] decides first whether a worker may be signalled at all ([`Verdict`], brake, notify
 //! only), condemns its timers (a release that comes first wins), then drives one machine a worker.
 //! Nothing here waits: a step that must is asked again on a later tick.
+//!
+//! Where one worker holds up the others of its job, it may be reaped before them, and they are held
+//! back meanwhile: see `suspects`, and [`cascade`](crate::cascade) for the rule.
 
 mod hands;
+mod suspects;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::atomic::{Ordering, add_single_writer};
 use crate::crash;
-use crate::expiry::{ExpiredTimer, WorkerId};
-use crate::lane::TimerSignal;
+use crate::expiry::{ExpiredTimer, Expiry, WorkerId};
+use crate::lane::{NotedHold, TimerSignal};
 use crate::policy::{Brake, Policy, SIGKILL};
 use crate::segment::{BRAKE_RELEASE_ASKED, BRAKED, Counter, Segment};
-use crate::tick::{Reap, Reaper};
+use crate::tick::{Expired, Reap, Reaper};
 use crate::time::Nanos;
-use crate::timer::TimerState;
+use crate::timer::{Timer, TimerState};
 
-pub use hands::{Event, Evidence, Hands, Hold, Outcome, Sent, Verdict};
+pub use hands::{Course, Event, Evidence, Hands, Hold, Outcome, Sent, Spared, Usual, Verdict};
+use suspects::{Suspects, Suspicion};
 
 /// Where a worker's reap stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +61,32 @@ struct Machine {
     state: State,
     signal: u8,
     signalled_at: Option<Nanos>,
+    /// The expired ones.
     timers: Vec<ExpiredTimer>,
+    /// Why it is reaped before any timer of its expired.
+    suspicion: Option<Suspicion>,
+    /// When it is to be looked at again.
+    again_at: Nanos,
+}
+
+impl Machine {
+    fn new(signal: u8, timers: Vec<ExpiredTimer>, suspicion: Option<Suspicion>) -> Machine {
+        let (state, signalled_at) = (State::Condemned, None);
+        Machine { state, signal, signalled_at, timers, suspicion, again_at: Nanos(0) }
+    }
+
+    /// The timers that were condemned.
+    fn condemned(&self) -> &[ExpiredTimer] {
+        match &self.suspicion {
+            Some(suspicion) if self.timers.is_empty() => suspicion.timer.as_slice(),
+            _ => &self.timers,
+        }
+    }
+
+    /// Whether no timer brings it back to the reaper.
+    fn has_no_timer(&self) -> bool {
+        self.condemned().is_empty()
+    }
 }
 
 /// A worker that was overdue and could not run.
@@ -75,6 +105,7 @@ pub struct Reaping<'a, H> {
     brake: Brake,
     machines: BTreeMap<WorkerId, Machine>,
     held: BTreeMap<WorkerId, Held>,
+    suspects: Suspects,
     hands: H,
 }
 
@@ -86,12 +117,23 @@ impl<'a, H: Hands> Reaping<'a, H> {
         if segment.watchdog().braked().load(Ordering::Relaxed) == BRAKED {
             brake.engage(); // a predecessor's, until an operator releases it
         }
-        Reaping { segment, policy, brake, machines, held, hands }
+        let suspects = Suspects::default();
+        Reaping { segment, policy, brake, machines, held, suspects, hands }
     }
 
     /// The hands.
     pub fn hands_mut(&mut self) -> &mut H {
         &mut self.hands
+    }
+
+    /// What a reap has waited for is there: it goes on with the next tick, however long it was put off
+    /// for. The table is to be told of its timers.
+    pub fn look_again(&mut self, worker: WorkerId) {
+        if let Some(machine) = self.machines.get_mut(&worker)
+            && machine.state == State::Evidence
+        {
+            machine.again_at = Nanos(0);
+        }
     }
 
     /// Where the reap of `worker` stands.
@@ -102,6 +144,7 @@ impl<'a, H: Hands> Reaping<'a, H> {
     /// A worker's process is dead: if its reap is under way, that ends now, whatever it waits for.
     pub fn worker_died(&mut self, worker: WorkerId) {
         self.held.remove(&worker);
+        self.suspects.forget(worker);
         if let Some(machine) = self.machines.remove(&worker) {
             let signalled = machine.signalled_at.is_some();
             let outcome = if signalled { Outcome::Reaped } else { Outcome::Exited };
@@ -150,14 +193,26 @@ impl<'a, H: Hands> Reaping<'a, H> {
     }
 
     /// Reports a timer instead of condemning it. Nothing where its worker released it first.
-    fn report(&mut self, now: Nanos, worker: WorkerId, timer: &ExpiredTimer, outcome: Outcome) {
-        let place = self.segment.lane(timer.lane).timer(usize::from(timer.timer));
-        if !place.is_some_and(|place| place.report(timer.word)) {
-            return;
+    fn report(&mut self, now: Nanos, worker: WorkerId, timer: &ExpiredTimer) {
+        if self.place(timer).is_some_and(|place| place.report(timer.word)) {
+            self.count(Counter::Expired);
+            self.count(Counter::Reported);
+            self.tell_reported(now, worker, timer, Outcome::Reported);
         }
-        self.count(Counter::Expired);
-        self.count(Counter::Reported);
-        self.tell_reported(now, worker, timer, outcome);
+    }
+
+    /// Reports a timer because the brake holds. Nothing where its worker released it first, or it was
+    /// reported so already.
+    fn spare(&mut self, now: Nanos, worker: WorkerId, timer: &ExpiredTimer) {
+        if self.place(timer).is_some_and(|place| place.spare(timer.word)) {
+            self.count(Counter::Expired);
+            self.count(Counter::Reported);
+            self.tell_reported(now, worker, timer, Outcome::Braked);
+        }
+    }
+
+    fn place(&self, timer: &ExpiredTimer) -> Option<Timer<'a>> {
+        self.segment.lane(timer.lane).timer(usize::from(timer.timer))
     }
 
     fn tell_reported(
@@ -189,7 +244,7 @@ impl<'a, H: Hands> Reaping<'a, H> {
             } else if condemned {
                 self.tell_reported(now, worker, timer, Outcome::Reported);
             } else {
-                self.report(now, worker, timer, Outcome::Reported);
+                self.report(now, worker, timer);
             }
         }
         left
@@ -208,6 +263,7 @@ impl<'a, H: Hands> Reaping<'a, H> {
         match self.hands.verdict(now, worker, first.lane) {
             Verdict::Go => self.has_had_its_allowance(now, worker, timers),
             Verdict::Held(hold) => {
+                self.note_hold(timers, NotedHold::Held);
                 if self.held.insert(worker, Held::For(hold)) != Some(Held::For(hold)) {
                     self.hands.note(Event::Held { worker, timer: first, hold });
                 }
@@ -225,14 +281,19 @@ impl<'a, H: Hands> Reaping<'a, H> {
         worker: WorkerId,
         timers: &[ExpiredTimer],
     ) -> Result<(), Nanos> {
-        let Some(held) = self.held.get_mut(&worker) else {
-            return Ok(());
+        let held = self.held.get(&worker).copied();
+        let let_go_at = match held {
+            Some(Held::Until(at)) => at,
+            Some(Held::For(_)) => now,
+            None => match self.inherited_hold(now, timers) {
+                Some(at) => at,
+                None => return Ok(()),
+            },
         };
-        let let_go_at = match *held {
-            Held::Until(at) => at,
-            Held::For(_) => now,
-        };
-        *held = Held::Until(let_go_at);
+        if held != Some(Held::Until(let_go_at)) {
+            self.held.insert(worker, Held::Until(let_go_at));
+            self.note_hold(timers, NotedHold::LetGo(let_go_at));
+        }
         let due = timers.iter().map(|timer| {
             let condemned = timer.word.state() == Some(TimerState::Condemned);
             if condemned || timer.detail.acquired_at >= let_go_at {
@@ -243,6 +304,20 @@ impl<'a, H: Hands> Reaping<'a, H> {
         due.min().filter(|due| *due > now).map_or(Ok(()), Err)
     }
 
+    /// When a worker was let go that a watchdog before this one held to be held.
+    fn inherited_hold(&self, now: Nanos, timers: &[ExpiredTimer]) -> Option<Nanos> {
+        let noted = timers.iter().filter_map(|timer| self.segment.lane(timer.lane).noted_hold());
+        let let_go_at = |noted| match noted {
+            NotedHold::Held => now,
+            NotedHold::LetGo(at) => at.min(now),
+        };
+        noted.map(let_go_at).max()
+    }
+
+    fn note_hold(&self, timers: &[ExpiredTimer], hold: NotedHold) {
+        timers.iter().for_each(|timer| self.segment.lane(timer.lane).note_hold(hold));
+    }
+
     /// Claims the timers; those that their worker released first are dropped.
     fn condemn(&mut self, timers: Vec<ExpiredTimer>) -> Vec<ExpiredTimer> {
         let mut condemned = timers;
@@ -250,11 +325,12 @@ impl<'a, H: Hands> Reaping<'a, H> {
             if timer.word.state() == Some(TimerState::Condemned) {
                 return true; // by a watchdog before this one
             }
-            let place = self.segment.lane(timer.lane).timer(usize::from(timer.timer));
-            let won = place.is_some_and(|place| place.condemn(timer.word));
+            let won = self.place(timer).is_some_and(|place| place.condemn(timer.word));
             if won {
                 crash::point("condemn");
-                self.count(Counter::Expired);
+                if timer.word.state() == Some(TimerState::Armed) {
+                    self.count(Counter::Expired); // else it counted when the brake spared it
+                }
                 self.count(Counter::Condemned);
             }
             won
@@ -271,27 +347,41 @@ impl<'a, H: Hands> Reaping<'a, H> {
     ) -> Option<Result<Machine, Nanos>> {
         let mut left = self.split_off_reports(now, worker, timers);
         left.first()?;
+        let spared = |timer: &ExpiredTimer| timer.word.state() == Some(TimerState::Braked);
+        if self.brake.is_engaged() && left.iter().all(spared) {
+            return None; // told of already; judged again when the brake is released
+        }
+        if let Some(again_at) = self.suspects.again_at(worker) {
+            return Some(Err(again_at));
+        }
         if let Err(again_at) = self.may_signal(now, worker, &left) {
             return Some(Err(again_at));
         }
         let resumed = left.iter().any(|timer| timer.word.state() == Some(TimerState::Condemned));
-        let was_braked = self.brake.is_engaged();
         // A condemned timer is final: the brake only holds back what is not condemned yet.
-        if !resumed && !self.brake.allows(now, self.policy.max_reaps) {
-            if !was_braked {
-                self.segment.watchdog().braked().store(BRAKED, Ordering::Relaxed);
-                let max_reaps = self.policy.max_reaps.unwrap_or_default();
-                self.hands.note(Event::Braked { max_reaps });
-            }
+        if !resumed && self.does_brake(now) {
             for timer in &left {
-                self.report(now, worker, timer, Outcome::Braked);
+                self.spare(now, worker, timer);
             }
             return None;
         }
         left = self.condemn(left);
         let first = left.first()?;
         let signal = self.policy.signal_for(first.detail.signal).unwrap_or(SIGKILL);
-        Some(Ok(Machine { state: State::Condemned, signal, signalled_at: None, timers: left }))
+        let suspicion = self.take_over_suspicion(now, &mut left);
+        Some(Ok(Machine::new(signal, left, suspicion)))
+    }
+
+    /// Whether the brake forbids one more reap. The first that it does engages it.
+    fn does_brake(&mut self, now: Nanos) -> bool {
+        let was_braked = self.brake.is_engaged();
+        let brakes = !self.brake.allows(now, self.policy.max_reaps);
+        if brakes && !was_braked {
+            self.segment.watchdog().braked().store(BRAKED, Ordering::Relaxed);
+            let max_reaps = self.policy.max_reaps.unwrap_or_default();
+            self.hands.note(Event::Braked { max_reaps });
+        }
+        brakes
     }
 
     /// Moves one machine as far as it goes without waiting.
@@ -305,7 +395,7 @@ impl<'a, H: Hands> Reaping<'a, H> {
             match machine.state {
                 State::Condemned => machine.state = State::Evidence,
                 State::Evidence => {
-                    match self.hands.evidence(now, worker, &machine.timers) {
+                    match self.hands.evidence(now, worker, machine.condemned()) {
                         Evidence::Ready => {}
                         Evidence::Pending(again_at) => return Ok(Reap::Kept { again_at }),
                     }
@@ -378,6 +468,10 @@ impl<'a, H: Hands> Reaping<'a, H> {
 
     fn tell(&mut self, worker: WorkerId, machine: &Machine, outcome: Outcome) {
         let signal = if machine.signalled_at.is_some() { machine.signal } else { 0 };
+        if let Some(Suspicion { lane, scope, timer }) = &machine.suspicion {
+            let (lane, scope, timer) = (*lane, *scope, timer.as_ref());
+            self.hands.note(Event::Suspect { worker, lane, scope, timer, signal, outcome });
+        }
         for timer in &machine.timers {
             let late_ns = machine.signalled_at.map_or(0, |at| at.since(timer.deadline));
             self.hands.note(Event::Expiry { worker, timer, signal, late_ns, outcome });
@@ -393,8 +487,17 @@ impl<'a, H: Hands> Reaping<'a, H> {
     }
 }
 
-impl<H: Hands> Reaper<WorkerId, ExpiredTimer> for Reaping<'_, H> {
+impl<H: Hands> Reaper<Expiry<'_>> for Reaping<'_, H> {
     type Error = H::Error;
+
+    fn weigh(
+        &mut self,
+        now: Nanos,
+        table: &Expiry<'_>,
+        expired: &mut Vec<Expired<WorkerId, ExpiredTimer>>,
+    ) {
+        self.look_for_suspects(now, table, expired);
+    }
 
     fn reap(
         &mut self,
@@ -421,9 +524,10 @@ impl<H: Hands> Reaper<WorkerId, ExpiredTimer> for Reaping<'_, H> {
         };
         match self.step(now, worker, &mut machine) {
             Ok(Reap::Reaped) => Ok(Reap::Reaped),
-            Ok(kept) => {
+            Ok(Reap::Kept { again_at }) => {
+                machine.again_at = again_at;
                 self.machines.insert(worker, machine);
-                Ok(kept)
+                Ok(Reap::Kept { again_at })
             }
             Err(error) => {
                 self.count(Counter::Failed);
@@ -435,5 +539,35 @@ impl<H: Hands> Reaper<WorkerId, ExpiredTimer> for Reaping<'_, H> {
 
     fn reap_failed(&mut self, worker: WorkerId, error: H::Error) {
         self.hands.note(Event::Failed { worker, error });
+    }
+
+    /// The table tells no more of a worker whose lane is quarantined; its grace ends all the same.
+    fn go_on(&mut self, now: Nanos) -> Vec<WorkerId> {
+        let is_due = |machine: &Machine| match machine.state {
+            State::Condemned | State::Evidence => true,
+            State::InGrace { until } | State::Killed { until } | State::Unkillable { until } => {
+                until <= now
+            }
+        };
+        let due: Vec<WorkerId> =
+            self.machines.iter().filter(|(_, m)| is_due(m)).map(|(worker, _)| *worker).collect();
+        let mut ended = Vec::new();
+        for worker in due {
+            match self.reap(now, worker, &[]) {
+                Ok(Reap::Kept { .. }) => {}
+                Ok(Reap::Reaped) => ended.push(worker),
+                Err(error) => {
+                    self.reap_failed(worker, error);
+                    ended.push(worker);
+                }
+            }
+        }
+        ended
+    }
+
+    /// No timer brings those back that have none.
+    fn next_step(&self) -> Nanos {
+        let without_timers = self.machines.values().filter(|machine| machine.has_no_timer());
+        without_timers.map(|machine| machine.again_at).min().unwrap_or(Nanos::NEVER)
     }
 }

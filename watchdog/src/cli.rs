@@ -14,13 +14,21 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use rustix::process::Signal;
 
+use crate::listen::{Address, Audience};
 use crate::logging::Format;
 use crate::server::{self, Ask, Protection};
 use evidence::Evidence;
+use learning::{Learn, Scopes, Shadow};
 use value::ReapSignal;
 
 pub mod evidence;
+pub mod learning;
+pub mod operator;
+pub mod suspects;
 pub mod value;
+
+pub use operator::Top;
+pub use suspects::{Cascade, CascadePolicy};
 
 /// The environment variable that names the segment.
 pub const SEGMENT_VARIABLE: &str = "HANGWATCH_SEGMENT";
@@ -62,7 +70,8 @@ Examples:
   hangwatch demo                                 see it at work
   hangwatch run -- torchrun train.py             guard a job's workers
   hangwatch exec --deadline 30s -- make test     a deadline for any command
-  hangwatch status                               who waits where, how long";
+  hangwatch status                               who waits where, how long
+  hangwatch top                                  the same, live";
 
 /// A deadline for every step of every worker.
 #[derive(Debug, Parser)]
@@ -104,11 +113,31 @@ pub enum Command {
     /// Alone: serves the segment named by --segment or HANGWATCH_SEGMENT until
     /// SIGTERM or SIGINT, and keeps it for a successor. A segment that is there
     /// already is adopted, with its workers and their armed timers.
-    Run(Run),
+    Run(Box<Run>),
     /// Show every lane of a segment: pid, command, scope, age, time left
     ///
     /// Reads the segment and disturbs nobody; the watchdog need not run.
     Status(Status),
+    /// Show what the scopes took, and the deadline that suggests, with its confidence
+    ///
+    /// Count, quantiles and maximum are over all workers that are and were.
+    Scopes(Scopes),
+    /// Write the suggested deadlines into a file for run --deadlines
+    ///
+    /// First let a job run for a while, with generous deadlines or notify-only.
+    Learn(Learn),
+    /// Show what would have been reaped by a watchdog that only reports
+    ///
+    /// For a watchdog with --notify-only and --deadlines: by scope, how many acquires
+    /// ran beyond their deadline, and how late they ended.
+    Shadow(Shadow),
+    /// Watch every lane of a segment live
+    ///
+    /// Like status, but live: the oldest first, each age against its allowance, with
+    /// the details, statistics and flight record of a lane at a key. Only reads the
+    /// segment: the watchdog need not run, and nobody is slowed. It waits for a
+    /// segment that is not there yet. ? shows its keys.
+    Top(Top),
     /// Give a command a deadline, and remove it with its descendants when it passes
     ///
     /// The command may be anything; it need not know hangwatch. If it ends in time,
@@ -120,7 +149,10 @@ pub enum Command {
     Exec(Exec),
     /// Let the watchdog of a segment signal again after its brake engaged
     ///
-    /// See run --max-reaps. Find out first why so many deadlines passed at once.
+    /// See run --max-reaps. Find out first why so many deadlines passed at once: the
+    /// workers that are overdue still are judged again at once, and reaped, up to
+    /// --max-reaps of them in a minute before the brake holds anew. A worker that
+    /// has released its timer meanwhile, or armed it anew, is left alone.
     ReleaseBrake(ReleaseBrake),
     /// One worker of the demo.
     #[command(hide = true)]
@@ -131,6 +163,9 @@ pub enum Command {
     /// Remove a segment that nobody uses
     ///
     /// Refused while a watchdog serves the segment or a worker is attached to it.
+    /// With --stale: every segment that run, exec or demo made for itself and could
+    /// not remove because it was killed. The next run, exec or demo without a
+    /// --segment does so, too.
     Rm(Rm),
 }
 
@@ -211,14 +246,26 @@ pub struct Run {
     pub reap: Reap,
 
     /// Report expiries and signal nobody; the same as --signal none
+    ///
+    /// With --deadlines it is shadow mode: what would have been reaped, and how late
+    /// it was in the end, is logged, and counted for `hangwatch shadow`.
     #[arg(long, conflicts_with_all = ["signal", "grace"])]
     pub notify_only: bool,
+
+    /// How long scopes may take whose acquire brings no time: a file of `hangwatch learn`
+    ///
+    /// It is read anew at SIGHUP, by a watchdog without a command: acquires that are
+    /// under way keep their deadlines. Absent, what an earlier watchdog of the segment
+    /// was given stays.
+    #[arg(long, value_name = "FILE")]
+    pub deadlines: Option<PathBuf>,
 
     /// At more reaps than this in a minute, signal nobody until told otherwise
     ///
     /// A brake: when so many expire, the deadlines may be wrong rather than the
     /// workers. It is released by `hangwatch release-brake`, or by SIGHUP to a
-    /// watchdog without a command. Absent, there is no brake.
+    /// watchdog without a command; who is overdue still is judged again then.
+    /// Absent, there is no brake, but one that a watchdog before this one left holds.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_reaps: Option<u32>,
 
@@ -229,6 +276,10 @@ pub struct Run {
           allow_hyphen_values = true)]
     pub warn_at: Option<f64>,
 
+    /// Who is reaped first.
+    #[command(flatten)]
+    pub cascade: Cascade,
+
     /// What holds a worker up.
     #[command(flatten)]
     pub holds: Holds,
@@ -236,6 +287,14 @@ pub struct Run {
     /// What is captured of an overdue worker.
     #[command(flatten)]
     pub evidence: Evidence,
+    /// Do not write the error files of torchrun's workers
+    ///
+    /// A worker with TORCHELASTIC_ERROR_FILE in its environment gets that file
+    /// written before it is signalled, so that torchrun's summary names it and the
+    /// scope it hung in, not a peer. Only workers of this user, in directories of
+    /// this user, and never over a file that is there.
+    #[arg(long)]
+    pub no_error_files: bool,
 
     /// How the watchdog protects itself.
     #[command(flatten)]
@@ -244,6 +303,10 @@ pub struct Run {
     /// Wait until the segment's watchdog is gone, then take over at once
     #[arg(long, conflicts_with = "command")]
     pub standby: bool,
+
+    /// How others are told over HTTP.
+    #[command(flatten)]
+    pub listen: Listen,
 
     /// How the log is written.
     #[command(flatten)]
@@ -337,12 +400,17 @@ Exit codes:
   2    the command line is wrong
   125  there is no such segment, it is in use, or it is another user's
 
-Example:
-  hangwatch rm train")]
+Examples:
+  hangwatch rm train
+  hangwatch rm --stale")]
 pub struct Rm {
     /// The segment's name
-    #[arg(value_name = "NAME")]
-    pub segment: String,
+    #[arg(value_name = "NAME", required_unless_present = "stale")]
+    pub segment: Option<String>,
+
+    /// Remove every segment that died with its maker, and that nobody uses
+    #[arg(long, conflicts_with = "segment")]
+    pub stale: bool,
 }
 
 /// The options of `hangwatch release-brake`.
@@ -466,6 +534,33 @@ pub struct Protect {
     pub realtime: Option<u8>,
 }
 
+/// How others are told over HTTP.
+#[derive(Debug, Clone, Args)]
+pub struct Listen {
+    /// Answer /metrics, /healthz and /state over HTTP at this address [default: nowhere]
+    ///
+    /// 127.0.0.1:9469, [::1]:9469, or unix: and the whole path of a socket, such as
+    /// unix:/run/hangwatch/train.sock, which its owner (and the members of --group)
+    /// may connect to. Whoever may connect learns every pid, command and scope.
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<Address>,
+
+    /// Let --listen be an address that other hosts can reach
+    #[arg(long, requires = "listen")]
+    pub listen_anywhere: bool,
+
+    /// The host's name in what --listen tells [default: the kernel's]
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub host: Option<String>,
+}
+
+impl Listen {
+    /// Who may connect.
+    pub fn audience(&self) -> Audience {
+        if self.listen_anywhere { Audience::Anyone } else { Audience::ThisHost }
+    }
+}
+
 /// How a reap is done.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Reap {
@@ -485,7 +580,7 @@ pub struct Reap {
 
 impl Reap {
     /// A grace that nothing but KILL, or no signal at all, would come before.
-    fn grace_is_in_vain(&self) -> bool {
+    pub(crate) fn grace_is_in_vain(&self) -> bool {
         let blunt = [ReapSignal::Signal(Signal::KILL), ReapSignal::NotifyOnly];
         !self.grace.is_zero() && blunt.contains(&self.signal)
     }
@@ -523,9 +618,20 @@ impl Cli {
         W: Into<OsString> + Clone,
     {
         let mut cli = Self::try_parse_from(words)?;
+        if let Command::Run(run) = &cli.command
+            && run.cascade.asked().is_none()
+        {
+            let why = "--cascade-policy hold needs to know for how long: add --cascade, such as \
+                       --cascade 5s";
+            return Err(Self::error_of("run", ErrorKind::MissingRequiredArgument, why));
+        }
         let named = match &mut cli.command {
             Command::Run(run) if run.command.is_empty() => &mut run.segment,
             Command::Status(Status { segment, .. })
+            | Command::Scopes(Scopes { segment, .. })
+            | Command::Learn(Learn { segment, .. })
+            | Command::Shadow(Shadow { segment, .. })
+            | Command::Top(Top { segment, .. })
             | Command::Exec(Exec { segment, .. })
             | Command::ReleaseBrake(ReleaseBrake { segment }) => segment,
             _ => return Ok(cli),
@@ -539,6 +645,12 @@ impl Cli {
                 let why = "--grace delays the KILL after a gentler signal: name one, such as \
                            --signal TERM";
                 Err(Self::error_of("exec", ErrorKind::ArgumentConflict, why))
+            }
+            Command::Run(run)
+                if run.reap.signal == ReapSignal::NotifyOnly && !run.reap.grace.is_zero() =>
+            {
+                let why = "--grace delays the KILL after a signal, and --signal none sends none";
+                Err(Self::error_of("run", ErrorKind::ArgumentConflict, why))
             }
             Command::Run(_) if !is_named => Err(Self::unnamed("run")),
             Command::ReleaseBrake(_) if !is_named => Err(Self::unnamed("release-brake")),

@@ -5,15 +5,25 @@
 //! [`relay`] run one and pass signals on, [`evidence`] finds out why a worker hangs, [`incident`] is
 //! what is kept of an expiry, [`program`] is the binary itself, [`logging`] and [`exit`] are what the
 //! outside sees.
+//! for, [`server`] watches a segment, [`deadlines`] is the file that says how long scopes may take;
+//! [`exec`] removes a command with its descendants, [`child`] and [`relay`] run one and pass signals on,
+//! [`incident`] is what is kept of an expiry, [`listen`] tells of a server over HTTP, [`state`] is a
+//! segment as JSON, `top` the live view, [`logging`] and [`exit`] are what the outside sees.
 
 pub mod child;
 pub mod cli;
 pub mod commands;
+pub mod deadlines;
 pub mod evidence;
 pub mod exec;
 pub mod exit;
 pub mod incident;
+mod inherit;
+pub mod listen;
 pub mod logging;
 pub mod program;
 pub mod relay;
 pub mod server;
+pub mod state;
+mod top;
+mod units;

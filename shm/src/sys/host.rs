@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 use rustix::mm::MlockAllFlags;
 use rustix::process::{Pid, Resource, Rlimit};
+use rustix::thread::CapabilitySet;
 
 use super::name::SEGMENT_DIR;
 
@@ -33,6 +34,11 @@ pub enum HostError {
         /// What it holds.
         text: String,
     },
+}
+
+/// The host's name, as this process's namespace has it: in a container, usually the pod's.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// This boot's identity, as the two halves of a UUID. Times and pids of
@@ -86,6 +92,13 @@ pub fn shm_free_bytes() -> io::Result<u64> {
     Ok(fs.f_bavail.saturating_mul(fs.f_frsize))
 }
 
+/// Whether this thread may signal processes of any user (`CAP_KILL`, which root has).
+pub fn may_signal_anybody() -> bool {
+    // Where the kernel does not say, the more careful answer.
+    let sets = rustix::thread::capabilities(None);
+    sets.map_or(true, |sets| sets.effective.contains(CapabilitySet::KILL))
+}
+
 /// The calling thread's id.
 pub fn gettid() -> Pid {
     rustix::thread::gettid()
@@ -98,6 +111,11 @@ pub fn gettid() -> Pid {
 /// Where the kernel refuses; real-time threads have no slack to set.
 pub fn set_timer_slack(slack_ns: NonZeroU64) -> io::Result<()> {
     Ok(rustix::thread::set_current_timer_slack(Some(slack_ns))?)
+}
+
+/// The host's name, as the kernel has it: a container's own, where it has one.
+pub fn name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Keeps all of this process's memory from being swapped out, what it maps

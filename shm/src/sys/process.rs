@@ -5,9 +5,11 @@
 //! reading, whether it is still alive. That a process is gone is a value
 //! (`None`), never an error; an error is a refusal, most often `EACCES`.
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use rustix::io::Errno;
@@ -58,9 +60,31 @@ pub struct Standing {
     pub state: State,
     /// The process that traces it (a debugger), if any does.
     pub tracer: Option<Pid>,
+    /// As which users it runs.
+    pub users: Users,
 }
 
-/// The process's state and tracer, of one moment.
+/// As which users a process runs: root may take on any, and a set-user-ID program has two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Users {
+    /// Who started it.
+    pub real: u32,
+    /// Whose rights it has.
+    pub effective: u32,
+    /// Whose rights it may take on again.
+    pub saved: u32,
+}
+
+impl Users {
+    /// Whether a process that runs as these users might signal one that runs as `other`: the kernel's
+    /// rule, see kill(2).
+    pub fn may_signal(self, other: Users) -> bool {
+        let is_others = |user| user == other.real || user == other.saved;
+        self.effective == 0 || is_others(self.real) || is_others(self.effective)
+    }
+}
+
+/// The process's state, tracer and users, of one moment.
 ///
 /// # Errors
 /// Where `/proc` refuses.
@@ -68,7 +92,7 @@ pub fn standing(pid: Pid) -> io::Result<Option<Standing>> {
     Ok(read(pid, "status")?.as_deref().and_then(|status| {
         let letter = status.lines().find_map(|line| line.strip_prefix("State:"))?;
         let state = parse_letter(letter.trim_start().chars().next()?);
-        Some(Standing { state, tracer: parse_tracer(status) })
+        Some(Standing { state, tracer: parse_tracer(status), users: parse_users(status)? })
     }))
 }
 
@@ -124,6 +148,23 @@ pub fn cmdline(pid: Pid) -> io::Result<Option<Vec<String>>> {
     let args =
         if text.is_empty() { Vec::new() } else { text.split('\0').map(Into::into).collect() };
     Ok(Some(args))
+}
+
+/// A variable of the environment that the process was executed with; what it
+/// has changed since is not seen. `None` too if the process is gone.
+///
+/// # Errors
+/// Where `/proc` refuses, to all who may not trace the process.
+pub fn environment_variable(pid: Pid, name: &str) -> io::Result<Option<OsString>> {
+    let environment = match fs::read(format!("/proc/{}/environ", pid.as_raw_pid())) {
+        Ok(environment) => environment,
+        Err(error) if is_gone(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut variables = environment.split(|&byte| byte == 0);
+    let value =
+        variables.find_map(|variable| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+    Ok(value.map(|value| OsString::from_vec(value.to_vec())))
 }
 
 /// The process that traces this one (a debugger), if any does. `None` too if
@@ -237,6 +278,14 @@ fn parse_tracer(status: &str) -> Option<Pid> {
     pid.trim().parse().ok().filter(|&pid| pid > 0).and_then(Pid::from_raw)
 }
 
+/// The line of `status` with the real, effective, saved and file system's user.
+fn parse_users(status: &str) -> Option<Users> {
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    let mut users = line.split_ascii_whitespace().map(|user| user.parse().ok());
+    let mut next = || users.next()?;
+    Some(Users { real: next()?, effective: next()?, saved: next()? })
+}
+
 /// The file of a line of `maps`: `start-end perms offset major:minor inode ...`.
 fn parse_mapped_file(line: &[u8]) -> Option<FileId> {
     let mut fields = line.split(|&byte| byte == b' ');
@@ -271,6 +320,25 @@ mod tests {
     }
 
     #[test]
+    fn who_may_signal_whom_is_the_kernels_rule() {
+        let users = |real, effective, saved| Users { real, effective, saved };
+        let user = users(7, 7, 7);
+        for (target, may) in [
+            (user, true),
+            (users(7, 0, 0), true), // a set-user-ID program that they started
+            (users(0, 0, 0), false),
+            (users(8, 7, 8), false),
+            (users(8, 8, 7), true),
+        ] {
+            assert_eq!(user.may_signal(target), may, "{target:?}");
+            assert!(users(0, 0, 0).may_signal(target));
+        }
+        assert!(!users(7, 7, 0).may_signal(users(0, 0, 0)), "not before it takes it on");
+        assert_eq!(parse_users("Uid:\t1\t2\t3\t4\n"), Some(users(1, 2, 3)));
+        assert_eq!(parse_users("Gid:\t1\t2\t3\t4\n"), None);
+    }
+
+    #[test]
     fn a_process_is_described() {
         let pid = getpid();
         assert!(start_time(pid).unwrap().unwrap() > 0);
@@ -279,6 +347,8 @@ mod tests {
         assert!(!comm(pid).unwrap().unwrap().ends_with('\n'));
         let args: Vec<String> = std::env::args().collect();
         assert_eq!(cmdline(pid).unwrap().unwrap(), args);
+        assert_eq!(environment_variable(pid, "PATH").unwrap(), std::env::var_os("PATH"));
+        assert_eq!(environment_variable(pid, "PAT").unwrap(), None);
     }
 
     #[test]
@@ -290,6 +360,7 @@ mod tests {
         assert_eq!(state(pid).unwrap(), None);
         assert_eq!(comm(pid).unwrap(), None);
         assert_eq!(cmdline(pid).unwrap(), None);
+        assert_eq!(environment_variable(pid, "PATH").unwrap(), None);
         assert_eq!(tracer_pid(pid).unwrap(), None);
         assert_eq!(wchan(pid).unwrap(), None);
         assert!(!maps_segment(pid, FileId { dev: 1, ino: 1 }).unwrap());
@@ -302,8 +373,10 @@ mod tests {
         until(|| state(pid).unwrap() == Some(State::Sleeping));
         kill_process(pid, Signal::STOP).unwrap();
         until(|| state(pid).unwrap() == Some(State::Stopped));
-        let stopped = Standing { state: State::Stopped, tracer: None };
-        assert_eq!(standing(pid).unwrap(), Some(stopped));
+        let seen = standing(pid).unwrap().unwrap();
+        assert_eq!((seen.state, seen.tracer), (State::Stopped, None));
+        let own = rustix::process::getuid().as_raw();
+        assert_eq!(seen.users, Users { real: own, effective: own, saved: own });
         kill_process(pid, Signal::CONT).unwrap();
         until(|| state(pid).unwrap() == Some(State::Sleeping));
         kill_process(pid, Signal::KILL).unwrap();

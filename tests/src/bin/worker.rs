@@ -3,6 +3,7 @@
 //! ```text
 //! attach                     to $HANGWATCH_SEGMENT
 //! expires NAME MS            a guard, kept until released
+//! learned NAME               as expires, with the time of the deadlines file
 //! thread NAME MS             as expires, by a thread that ends at once
 //! notify NAME MS             as expires, report only
 //! signal N NAME MS           as expires, with a signal of its own
@@ -24,6 +25,8 @@
 //! spawn                      runs another program, and waits for it
 //! headless                   ends the first thread; another one obeys from then on
 //! sibling                    a child of its parent that shares its file table: its pid
+//! keep                       lets every descriptor pass through an exec
+//! user N                     becomes this user, who may become root again; root, for ever
 //! exec                       execs `sleep 600` (no answer: it is somebody else then)
 //! look PATH                  asks for a file's attributes
 //! ignore N                   ignores a signal
@@ -137,6 +140,10 @@ impl Actor {
                 let guard = self.worker()?.expires(name, ms(time)?)?;
                 Ok(self.keep(name, guard))
             }
+            ["learned", name] => {
+                let guard = self.worker()?.expires_as_learned(name)?;
+                Ok(self.keep(name, guard))
+            }
             ["notify", name, time] => {
                 let worker = self.worker()?.with_signal(Signal::NotifyOnly);
                 Ok(self.keep(name, worker.expires(name, ms(time)?)?))
@@ -221,6 +228,23 @@ impl Actor {
             ["look", path] => Ok(std::fs::metadata(path)?.len().to_string()),
             ["spawn"] => Ok(Command::new("true").status()?.to_string()),
             ["sibling"] => Ok(sibling()?.to_string()),
+            ["keep"] => {
+                for fd in 3..64 {
+                    // SAFETY: changes a flag of a descriptor, or fails where there is none.
+                    unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
+                }
+                Ok(String::new())
+            }
+            ["user", user] => {
+                let user: libc::uid_t = user.parse()?;
+                // SAFETY: no memory is involved. The C library has every thread do it.
+                let rc = unsafe { libc::setresuid(user, user, 0) };
+                if rc == 0 {
+                    Ok(String::new())
+                } else {
+                    Err(std::io::Error::last_os_error().into())
+                }
+            }
             ["exec"] => Err(Command::new("sleep").arg("600").exec().into()),
             ["exit"] => std::process::exit(0),
             _ => Err("unknown order".into()),

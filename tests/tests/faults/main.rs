@@ -1,10 +1,12 @@
 //! Faults, injected into real processes: nothing lost, nobody wrongly killed.
 //!
 //! * `abuse`: workers that do what they please with the segment, and themselves
+//! * `cascade`: the one the others wait for, reaped before them
 //! * `clocks`: the wall clock stepped, the counter's calibration wrong
 //! * `files`: the segment's file full, cut short, removed
 //! * `held`: workers stopped, traced, frozen
 //! * `hostile`: memory that lies
+//! * `listener`: what the listener tells of a watchdog that is not well
 //! * `load`: many processes at once
 //! * `main_job`: the main job end to end, through the binary
 //! * `namespaces`: workers in other PID namespaces
@@ -21,10 +23,12 @@
 //! * `worker_kills`: workers killed anywhere
 
 mod abuse;
+mod cascade;
 mod clocks;
 mod files;
 mod held;
 mod hostile;
+mod listener;
 mod load;
 mod main_job;
 mod namespaces;

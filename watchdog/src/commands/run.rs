@@ -1,9 +1,12 @@
 //! `hangwatch run`: the watchdog of a segment, alone or around a command.
 
-use std::fs;
+mod published;
+
 use std::process;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hangwatch::sys::host;
 use hangwatch::{SEGMENT_VARIABLE, Segment};
 use hangwatch_core::lane::TimerSignal;
 use hangwatch_core::policy::Policy;
@@ -15,19 +18,31 @@ use super::segments::{self, Origin, Wanted};
 use super::{Failure, OneLine, complain};
 use crate::child::{Child, Event, Until};
 use crate::cli::value::ReapSignal;
-use crate::cli::{Reap, Run};
+use crate::cli::{Listen, Reap, Run};
 use crate::exit::Exit;
+use crate::inherit::Inheritance;
+use crate::listen::{Bound, ListenError, Listening, Subject, Tally};
 use crate::logging;
 use crate::relay::{PASSED_ON, Relay};
 use crate::server::events::emit;
-use crate::server::{Ended, Holds, OnPanic, Server, ServerOptions, Standby, State};
+use crate::server::{Ended, ErrorFiles, Holds, OnPanic, Server, ServerOptions, Standby, State};
+
+use published::Published;
 
 /// How often it is looked whether the server still serves.
 const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) fn perform(options: &Run) -> Result<Exit, Failure> {
     logging::init(options.log.format, tracing::Level::INFO)?;
-    if options.command.is_empty() { alone(options) } else { around(options) }
+    if options.reap.grace_is_in_vain() {
+        tracing::warn!(
+            "--grace delays the KILL after a gentler signal, and --signal KILL sends none: only \
+             workers whose timers ask for a signal of their own get it"
+        );
+    }
+    // Before a segment is made: what is wrong with the file is said at once.
+    let deadlines = options.deadlines.as_deref().map(Published::read).transpose()?;
+    if options.command.is_empty() { alone(options, deadlines) } else { around(options, deadlines) }
 }
 
 /// What a reap's options come to.
@@ -40,13 +55,15 @@ pub(super) fn policy(reap: &Reap, signal: ReapSignal) -> Policy {
 }
 
 fn server_options(options: &Run) -> ServerOptions {
+    let cascade = options.cascade.asked().unwrap_or_default();
     let policy = policy(&options.reap, options.reap_signal());
     let (evidence, why_not_kept) = options.evidence.options();
     if let Some(error) = why_not_kept {
         tracing::warn!(event = "unkept", %error, "incidents are not kept");
     }
+    let (max_reaps, warn_at) = (options.max_reaps, options.warn_at);
     ServerOptions {
-        policy: Policy { max_reaps: options.max_reaps, warn_at: options.warn_at, ..policy },
+        policy: Policy { max_reaps, warn_at, cascade, ..policy },
         standby: if options.standby { Standby::Wait } else { Standby::No },
         holds: Holds {
             stopped: options.holds.stopped.into(),
@@ -54,6 +71,7 @@ fn server_options(options: &Run) -> ServerOptions {
             frozen: options.holds.frozen.into(),
         },
         evidence,
+        error_files: if options.no_error_files { ErrorFiles::Leave } else { ErrorFiles::Write },
         protection: options.protection(),
         on_panic: OnPanic::Exit(Exit::Panicked.code()),
         ..ServerOptions::default()
@@ -70,21 +88,25 @@ fn wanted(options: &Run) -> Wanted {
 }
 
 /// Serves until SIGTERM or SIGINT, and keeps the segment for a successor.
-fn alone(options: &Run) -> Result<Exit, Failure> {
+fn alone(options: &Run, mut deadlines: Option<Published>) -> Result<Exit, Failure> {
     let name = Segment::name_or_environment(options.segment.as_deref())?;
     // Before the server: a signal that comes while it starts is not lost.
     let relay = Relay::install_only(&[Signal::TERM, Signal::INT, Signal::HUP])?;
+    let voice = Voice::bind(options)?;
     let (segment, origin) = segments::make_or_adopt(&name, wanted(options))?;
-    let server = match Server::start(segment, server_options(options), |event| emit(&event)) {
-        Ok(server) => server,
+    let (server, _voice) = match voice.start(segment, options) {
+        Ok(started) => started,
         Err(error) => {
             if origin == Origin::Made {
                 Segment::remove(&name)?;
             }
-            return Err(error.into());
+            return Err(error);
         }
     };
     loop {
+        if let Some(deadlines) = &mut deadlines {
+            deadlines.publish(&server);
+        }
         if let State::Ended(ended) = server.health().state {
             server.stop();
             return Ok(if ended == Ended::Stopped { Exit::Ok } else { Exit::Failed });
@@ -95,6 +117,9 @@ fn alone(options: &Run) -> Result<Exit, Failure> {
                 return Ok(Exit::Ok);
             }
             server.release_brake();
+            if let Some(deadlines) = &mut deadlines {
+                deadlines.reread(&server);
+            }
         }
         wait_for(&relay)?;
     }
@@ -111,18 +136,23 @@ fn wait_for(relay: &Relay) -> Result<(), Failure> {
 }
 
 /// Runs a command under a watchdog of its own, and ends as it does.
-fn around(options: &Run) -> Result<Exit, Failure> {
+fn around(options: &Run, deadlines: Option<Published>) -> Result<Exit, Failure> {
     let relay = Relay::install(&PASSED_ON)?;
+    let voice = Voice::bind(options)?;
     let (segment, origin) = match &options.segment {
         Some(name) => segments::make_or_adopt(name, wanted(options))?,
         None => (segments::make_own("run", wanted(options))?, Origin::Made),
     };
     let name = segment.name();
     let _cleared = Removed { name, origin };
-    let oom_score = fs::read_to_string("/proc/self/oom_score_adj");
-    let server = Server::start(segment, server_options(options), |event| emit(&event))?;
+    let inheritance = Inheritance::of_this_process();
+    let (server, _voice) = voice.start(segment, options)?;
+    if let Some(mut deadlines) = deadlines {
+        deadlines.publish(&server); // before anybody could ask for them
+    }
     let mut command = process::Command::new(&options.command[0]);
     command.args(&options.command[1..]).env(SEGMENT_VARIABLE, name);
+    inheritance.leave_to(&mut command);
     let mut child = match Child::start(&mut command) {
         Ok(child) => child,
         Err(error) => {
@@ -131,11 +161,6 @@ fn around(options: &Run) -> Result<Exit, Failure> {
             return Ok(error.exit());
         }
     };
-    if let Ok(oom_score) = oom_score {
-        // The command inherits what the watchdog lowered for itself. What the kernel refuses here
-        // only leaves the command better protected than it was.
-        let _ = fs::write(format!("/proc/{}/oom_score_adj", child.pid()), oom_score.trim());
-    }
     let mut serving = true;
     loop {
         let until = Until { instant: Some(Instant::now() + LOOK), wake: None };
@@ -151,6 +176,41 @@ fn around(options: &Run) -> Result<Exit, Failure> {
             tracing::error!(segment = name, "the command goes on, but nobody watches it any more");
             serving = false;
         }
+    }
+}
+
+/// How a server is heard of: its log, and its listener where one is asked for.
+struct Voice(Option<Bound>);
+
+impl Voice {
+    /// Binds the listener, before anything is served or made.
+    fn bind(options: &Run) -> Result<Voice, ListenError> {
+        let Listen { listen: Some(address), .. } = &options.listen else { return Ok(Voice(None)) };
+        Bound::new(address, options.listen.audience(), options.group)
+            .map(|bound| Voice(Some(bound)))
+    }
+
+    /// Starts the server, and tells of it from the first event on.
+    fn start(
+        self,
+        segment: Segment,
+        options: &Run,
+    ) -> Result<(Server, Option<Listening>), Failure> {
+        let Voice(Some(bound)) = self else {
+            let server = Server::start(segment, server_options(options), |event| emit(&event))?;
+            return Ok((server, None));
+        };
+        let tally = Arc::<Tally>::default();
+        let counted = Arc::clone(&tally);
+        let server = Server::start(segment, server_options(options), move |event| {
+            counted.note(&event);
+            emit(&event);
+        })?;
+        let host = options.listen.host.clone().unwrap_or_else(host::name);
+        let listening = bound.serve(Subject { vitals: server.vitals(), tally, host })?;
+        let (segment, address) = (segment.name(), listening.address());
+        tracing::info!(segment, event = "listening", %address, "listening");
+        Ok((server, Some(listening)))
     }
 }
 

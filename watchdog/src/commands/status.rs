@@ -3,18 +3,16 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use hangwatch::sys::Pid;
 use hangwatch::sys::lock::Holder;
 use hangwatch::sys::name::SEGMENT_DIR;
-use hangwatch::sys::process;
-use hangwatch::{LaneView, Observation, OpenError, Segment, TimerView};
-use hangwatch_core::lane::TimerSignal;
+use hangwatch::{Observation, OpenError, Segment, TimerView};
 use hangwatch_core::timer::TimerState;
-use serde::Serialize;
 
-use super::{Failure, complain, print};
+use super::{Failure, complain, print, segments};
 use crate::cli::Status;
 use crate::exit::Exit;
+use crate::state::{SegmentState, command_of};
+pub(super) use crate::units::brief;
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot list the segments in {SEGMENT_DIR}: {source}; check that a tmpfs is mounted there")]
@@ -23,25 +21,9 @@ struct NoDirectory {
 }
 
 pub(super) fn perform(options: &Status) -> Result<Exit, Failure> {
-    let mut exit = Exit::Ok;
-    let mut seen = Vec::new();
-    let names = match &options.segment {
-        Some(name) => vec![name.clone()],
-        None => Segment::list().map_err(|source| NoDirectory { source })?,
-    };
-    for name in &names {
-        match Segment::observe(name) {
-            Ok(observation) => seen.push(observation),
-            // Asked for all that it may read, it is silent about the others.
-            Err(error) if options.segment.is_none() && is_not_for_us(&error) => {}
-            Err(error) => {
-                complain(&error);
-                exit = Exit::Failed;
-            }
-        }
-    }
+    let (seen, exit) = observed(options.segment.as_deref())?;
     if options.json {
-        let segments: Vec<SegmentJson> = seen.iter().map(SegmentJson::of).collect();
+        let segments: Vec<SegmentState> = seen.iter().map(SegmentState::of).collect();
         print(&(serde_json::to_string_pretty(&segments)? + "\n"))?;
     } else if seen.is_empty() && exit == Exit::Ok {
         print("there is no segment that you may read; `hangwatch run --segment NAME` makes one\n")?;
@@ -52,14 +34,32 @@ pub(super) fn perform(options: &Status) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
+/// Pictures of the segment of this name, or of every one this user may read. What could not be had is
+/// said, and is in the exit code.
+pub(super) fn observed(segment: Option<&str>) -> Result<(Vec<Observation>, Exit), Failure> {
+    let mut exit = Exit::Ok;
+    let mut seen = Vec::new();
+    let names = match segment {
+        Some(name) => vec![name.to_owned()],
+        None => Segment::list().map_err(|source| NoDirectory { source })?,
+    };
+    for name in &names {
+        match Segment::observe(name) {
+            Ok(observation) => seen.push(observation),
+            // Asked for all that it may read, it is silent about the others.
+            Err(error) if segment.is_none() && is_not_for_us(&error) => {}
+            Err(error) => {
+                complain(&error);
+                exit = Exit::Failed;
+            }
+        }
+    }
+    Ok((seen, exit))
+}
+
 /// Another user's, or gone since it was listed.
 fn is_not_for_us(error: &OpenError) -> bool {
-    use hangwatch::sys::file::OpenError as File;
-    let OpenError::File { source, .. } = error else { return false };
-    matches!(
-        source,
-        File::NotFound { .. } | File::PermissionDenied { .. } | File::ForeignOwner { .. }
-    )
+    matches!(error, OpenError::File { source, .. } if segments::is_not_for_us(source))
 }
 
 /// One segment as a table of at most 80 columns.
@@ -109,34 +109,16 @@ pub(super) fn table(seen: &Observation) -> String {
     text
 }
 
-/// The command behind a pid, where this is its PID namespace. A hint for people.
-pub(super) fn command_of(pid: u32) -> Option<String> {
-    let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
-    process::comm(pid).ok().flatten()
-}
-
 fn left(timer: &TimerView) -> String {
     match (timer.state, timer.left_ns) {
         (TimerState::Condemned, _) => "condemned".to_owned(),
         (TimerState::Reported, _) => "reported".to_owned(),
+        (TimerState::Braked, _) => "braked".to_owned(),
         (_, None) => "paused".to_owned(),
         (_, Some(left)) if left < 0 => {
             format!("-{}", brief(Duration::from_nanos(left.unsigned_abs())))
         }
         (_, Some(left)) => brief(Duration::from_nanos(left.unsigned_abs())),
-    }
-}
-
-/// A duration in at most seven characters: `950us`, `12.3s`, `4m05s`, `3h12m`, `2d05h`.
-pub(super) fn brief(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    match seconds {
-        0 if duration.as_millis() == 0 => format!("{}us", duration.as_micros()),
-        0 => format!("{}ms", duration.as_millis()),
-        1..60 => format!("{:.1}s", duration.as_secs_f64()),
-        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
-        3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{}d{:02}h", seconds / 86_400, seconds % 86_400 / 3600),
     }
 }
 
@@ -151,161 +133,9 @@ pub(super) fn shortened(name: &str, width: usize) -> String {
     format!("\u{2026}{tail}")
 }
 
-/// One segment in `status --json`. Times are `CLOCK_MONOTONIC` nanoseconds, durations have their unit
-/// in the name.
-#[derive(Serialize)]
-struct SegmentJson {
-    segment: String,
-    at_ns: u64,
-    watchdog_pid: Option<i32>,
-    watchdog_last_tick_at_ns: u64,
-    braked: bool,
-    lane_count: u32,
-    lanes: Vec<LaneJson>,
-    scopes: Vec<ScopeJson>,
-    scopes_overflowed: u64,
-    counters: serde_json::Map<String, serde_json::Value>,
-}
-
-#[derive(Serialize)]
-struct LaneJson {
-    lane: u32,
-    pid: u32,
-    tid: u32,
-    command: Option<String>,
-    thread: String,
-    job: String,
-    rank: Option<u32>,
-    world_size: u32,
-    local_rank: Option<u32>,
-    clock: &'static str,
-    attached_at_ns: u64,
-    records: u64,
-    quarantined: bool,
-    timers: Vec<TimerJson>,
-}
-
-#[derive(Serialize)]
-struct TimerJson {
-    timer: u16,
-    scope: String,
-    state: String,
-    kind: String,
-    signal: Option<u8>,
-    notify_only: bool,
-    age_ns: u64,
-    allowance_ns: u64,
-    left_ns: Option<i64>,
-}
-
-#[derive(Serialize)]
-struct ScopeJson {
-    scope: String,
-    acquired: u64,
-    released: u64,
-    reported: u64,
-    condemned: u64,
-    abandoned: u64,
-    p50_ns: u64,
-    p99_ns: u64,
-    p999_ns: u64,
-    max_ns: u64,
-}
-
-impl SegmentJson {
-    fn of(seen: &Observation) -> SegmentJson {
-        SegmentJson {
-            segment: seen.segment.clone(),
-            at_ns: seen.at.0,
-            watchdog_pid: match seen.watchdog.holder {
-                Holder::Process(pid) => Some(pid.as_raw_pid()),
-                _ => None,
-            },
-            watchdog_last_tick_at_ns: seen.watchdog.last_tick_at.0,
-            braked: seen.watchdog.braked,
-            lane_count: seen.lane_count,
-            lanes: seen.lanes.iter().map(LaneJson::of).collect(),
-            scopes: seen
-                .scopes
-                .iter()
-                .map(|scope| ScopeJson {
-                    scope: scope.name.clone(),
-                    acquired: scope.counts.acquired,
-                    released: scope.counts.released(),
-                    reported: scope.counts.reported,
-                    condemned: scope.counts.condemned,
-                    abandoned: scope.counts.abandoned,
-                    p50_ns: scope.counts.quantile_ns(0.5),
-                    p99_ns: scope.counts.quantile_ns(0.99),
-                    p999_ns: scope.counts.quantile_ns(0.999),
-                    max_ns: scope.counts.max_ns,
-                })
-                .collect(),
-            scopes_overflowed: seen.scopes_overflowed,
-            counters: seen
-                .counters
-                .iter()
-                .map(|(name, count)| ((*name).to_owned(), (*count).into()))
-                .collect(),
-        }
-    }
-}
-
-impl LaneJson {
-    fn of(lane: &LaneView) -> LaneJson {
-        LaneJson {
-            lane: lane.lane,
-            pid: lane.pid,
-            tid: lane.tid,
-            command: command_of(lane.pid),
-            thread: lane.thread.clone(),
-            job: lane.job.clone(),
-            rank: lane.rank,
-            world_size: lane.world_size,
-            local_rank: lane.local_rank,
-            clock: lane.clock.name(),
-            attached_at_ns: lane.attached_at.0,
-            records: lane.records,
-            quarantined: lane.quarantined,
-            timers: lane.timers.iter().map(TimerJson::of).collect(),
-        }
-    }
-}
-
-impl TimerJson {
-    fn of(timer: &TimerView) -> TimerJson {
-        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        TimerJson {
-            timer: timer.timer,
-            scope: timer.scope.clone(),
-            state: format!("{:?}", timer.state).to_lowercase(),
-            kind: format!("{:?}", timer.kind).to_lowercase(),
-            signal: match timer.signal {
-                TimerSignal::Signal(number) => Some(number),
-                TimerSignal::Default | TimerSignal::NotifyOnly => None,
-            },
-            notify_only: timer.signal == TimerSignal::NotifyOnly,
-            age_ns: nanos(timer.age),
-            allowance_ns: nanos(timer.allowance),
-            left_ns: timer.left_ns,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_brief() {
-        let check = |ms: u64, text: &str| assert_eq!(brief(Duration::from_millis(ms)), text);
-        check(0, "0us");
-        check(12, "12ms");
-        check(12_340, "12.3s");
-        check(245_000, "4m05s");
-        check(11_520_000, "3h12m");
-        check(190_800_000, "2d05h");
-    }
 
     #[test]
     fn long_and_rude_names_fit() {

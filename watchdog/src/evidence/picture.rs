@@ -6,13 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hangwatch::{LaneView, Nanos, Operation, RecordView, Segment, TimerView};
-use hangwatch_core::lane::TimerKind;
 use hangwatch_core::stall::Stalls;
 use hangwatch_core::timer::TimerState;
 
 use super::redact::Redactor;
 use crate::incident::moment::Clocks;
 use crate::incident::schema::{Lane, Peer, Record, Timer, Worker};
+use crate::state::{kind_name, state_name};
 
 /// Records of one of the condemned worker's lanes at most.
 const RECORDS: usize = 1024;
@@ -186,25 +186,5 @@ fn operation_name(operation: Operation) -> &'static str {
         Operation::Pause => "pause",
         Operation::Resume => "resume",
         Operation::Abandon => "abandon",
-    }
-}
-
-/// The name of a kind of timer, as [`Timer::kind`] has it.
-pub(crate) fn kind_name(kind: TimerKind) -> &'static str {
-    match kind {
-        TimerKind::Guard => "guard",
-        TimerKind::Keyed => "keyed",
-        TimerKind::Heartbeat => "heartbeat",
-    }
-}
-
-/// The name of a timer's state, as [`Timer::state`] has it.
-pub(crate) fn state_name(state: TimerState) -> &'static str {
-    match state {
-        TimerState::Idle => "idle",
-        TimerState::Armed => "armed",
-        TimerState::Paused => "paused",
-        TimerState::Condemned => "condemned",
-        TimerState::Reported => "reported",
     }
 }

@@ -12,13 +12,14 @@ use super::case::{Case, Charge};
 use super::facts::Admitted;
 use super::witness::seated;
 use crate::evidence::options::{EvidenceOptions, Level};
-use crate::evidence::picture::{self, Condemned, Picture, Seats, kind_name};
+use crate::evidence::picture::{self, Condemned, Picture, Seats};
 use crate::evidence::piece::Gathered;
 use crate::evidence::suspect;
 use crate::incident::moment::Clocks;
 use crate::incident::schema::{
     Decision, Ending, Evidence, Incident, Missing, Peer, Timer, VERSION, Worker,
 };
+use crate::state::kind_name;
 
 /// An incident, and how far it has come.
 pub(super) struct Dossier {

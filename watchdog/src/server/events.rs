@@ -9,26 +9,34 @@
 //! | `event` | all | what happened: `expired`, `warning`, `held`, `signalled`, `braked`, ... |
 //! | `lane`, `timer` | timers | which timer |
 //! | `pid`, `command` | workers | the process as the watchdog sees it; absent where unproved |
-//! | `thread`, `tid`, `job`, `rank` | timers | what the worker said of itself at its attach |
+//! | `thread`, `tid`, `job`, `rank`, `world_size`, `host` | timers | what the worker said of itself at its attach |
 //! | `scope`, `kind` | timers | what was timed; `guard`, `keyed` or `heartbeat` |
 //! | `deadline_ns`, `allowance_ms` | timers | when it was due, stalls credited; how long it had |
 //! | `late_ms` | `expired` | from the deadline to the signal, or to the report |
 //! | `signal` | `expired`, `signalled` | the last signal sent, 0 for none |
-//! | `outcome` | `expired` | `reaped`, `exited`, `reported`, `braked`, `unkillable`, `failed`, `unattestable` |
+//! | `decision` | `cascade` | `suspect_first`, `held_back`, `suspect_told` or `as_usual`; the message says why |
+//! | `suspect_pid`, `suspect_rank` | `cascade` | the one who is not where the others wait |
+//! | `inside`, `overdue`, `outside` | `cascade` | how many workers of the job are in the scope, have run out of time there, are not there |
+//! | `outcome` | `expired`, `suspect` | `reaped`, `exited`, `reported`, `braked`, `unkillable`, `failed`, `unattestable` |
+//! | `path`, `error` | `error_file` | the worker's error file; why it could not be written |
+//! | `hold` | `held` | `traced`, `frozen`, `stopped`, or `other_user`: not the one who attached |
 //! | `wait_channel` | `expired` | of an unkillable worker: the kernel function it sleeps in |
 //! | `incident` | `expired`, `incident_lost` | the incident's name: `hangwatch show` tells it |
 //! | `error` | `incident_lost`, ... | why |
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use hangwatch_core::lane::TimerKind;
 use hangwatch_core::reap::Hold;
 
+use super::cascade::{Cascade, SuspectEnd};
 use super::control::Ended;
 use super::facts::{Command, LaneFacts};
 use super::vigil::Finding;
 use crate::incident::schema::Incident;
+use crate::state::kind_name;
 
 /// Something that happened, complete: it may be kept, sent or printed at any later time.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,12 +89,26 @@ pub enum What {
         /// Why.
         hold: Hold,
     },
+    /// What was decided about an overdue worker with a look at the others of its job.
+    Cascade(Box<Cascade>),
+    /// The reap of a suspect ended.
+    Suspect(Box<SuspectEnd>),
     /// A signal was sent.
     Signalled {
         /// To whom.
         worker: WorkerFacts,
         /// Which.
         signal: u8,
+    },
+    /// The error file that a worker's environment names was written before its signal, so that
+    /// `torchrun` names the worker that hung; or it could not be.
+    ErrorFile {
+        /// Whose.
+        worker: WorkerFacts,
+        /// Which.
+        path: PathBuf,
+        /// Why it was not written.
+        error: Option<String>,
     },
     /// A reap failed in a way it should not; the worker counts as reaped.
     ReapFailed {
@@ -237,21 +259,13 @@ impl fmt::Display for Command {
     }
 }
 
-/// The name of a kind of deadline in the log.
-fn kind_name(kind: TimerKind) -> &'static str {
-    match kind {
-        TimerKind::Guard => "guard",
-        TimerKind::Keyed => "keyed",
-        TimerKind::Heartbeat => "heartbeat",
-    }
-}
-
-/// The name of what holds a worker up, in the log.
-fn hold_name(hold: Hold) -> &'static str {
+/// The name of what holds a worker up.
+pub(crate) fn hold_name(hold: Hold) -> &'static str {
     match hold {
         Hold::Traced => "traced",
         Hold::Frozen => "frozen",
         Hold::Stopped => "stopped",
+        Hold::OtherUser => "other_user",
     }
 }
 
@@ -276,6 +290,8 @@ macro_rules! timer_line {
             tid = timer.owner.tid,
             job = (!timer.owner.job.is_empty()).then_some(timer.owner.job.as_str()),
             rank = timer.owner.rank,
+            world_size = timer.owner.world_size,
+            host = (!timer.owner.host.is_empty()).then_some(timer.owner.host.as_str()),
             scope = timer.scope,
             kind = kind_name(timer.kind),
             deadline_ns = timer.deadline_ns,
@@ -297,9 +313,19 @@ pub fn emit(event: &ServerEvent) {
             let hold = hold_name(*hold);
             timer_line!(warn, "held", segment, timer, hold, "overdue, but held up: not signalled");
         }
+        What::Cascade(cascade) => cascade.emit(segment),
+        What::Suspect(end) => end.emit(segment),
         What::Signalled { worker, signal } => {
             let WorkerFacts { pid, command } = worker;
             tracing::info!(segment, event = "signalled", pid, %command, signal, "signalled");
+        }
+        What::ErrorFile { worker: WorkerFacts { pid, command }, path, error } => {
+            let path = path.display();
+            if let Some(error) = error {
+                tracing::warn!(segment, event = "error_file", pid, %command, %path, error, "no error file");
+            } else {
+                tracing::info!(segment, event = "error_file", pid, %command, %path, "error file written");
+            }
         }
         What::ReapFailed { worker, error } => {
             let WorkerFacts { pid, command } = worker;
@@ -356,9 +382,13 @@ fn emit_about_itself(segment: &str, what: &What) {
             segment,
             event = "braked",
             max_reaps,
-            "the brake holds: nobody is signalled until `hangwatch release-brake` or SIGHUP releases it"
+            "the brake holds: nobody is signalled until `hangwatch release-brake` or SIGHUP releases it; \
+             who is overdue still is judged again then"
         ),
-        What::BrakeReleased => tracing::info!(segment, event = "brake_released", "brake released"),
+        What::BrakeReleased => {
+            let text = "the brake is released: who is overdue still is judged again";
+            tracing::info!(segment, event = "brake_released", "{text}");
+        }
         What::Quarantined { lane, facts } => tracing::error!(
             segment,
             event = "quarantined",

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use hangwatch::sys::lock::{Holder, holder};
 use hangwatch::sys::pidfd::{SignalError, Signalled};
-use hangwatch::sys::{clock, crash};
+use hangwatch::sys::{clock, crash, host};
 use hangwatch::{Segment, lane_lock_byte};
 use hangwatch_core::expiry::{ExpiredTimer, WorkerId};
 use hangwatch_core::lane::OwnerWord;
@@ -19,8 +19,9 @@ use hangwatch_core::time::Nanos;
 
 use super::case::{Case, Charge};
 use super::clerk::Desk;
+use super::error_file::{self, Ordered};
 use super::facts::{Admitted, LaneFacts};
-use super::journal::{Journal, Note, TimerNote};
+use super::journal::{CascadeNote, Journal, Note, SuspectEndNote, SuspectNote, TimerNote};
 use super::messages::Question;
 use super::options::OwnProcess;
 use super::witness::{Stand, Task};
@@ -60,6 +61,8 @@ struct Known {
     reported_at: Option<Nanos>,
     standing: Option<(Nanos, Option<Hold>)>,
     asked: Asked,
+    /// Its error file, and until when its signal waits for it.
+    error_file: Option<(Option<Ordered>, Nanos)>,
 }
 
 /// When something was asked.
@@ -102,10 +105,13 @@ struct Unlocked {
 pub(super) struct ProcessHands {
     segment: Segment,
     desk: Desk,
+    error_files: Option<error_file::ErrorFiles>,
     journal: Journal,
     own_process: OwnProcess,
     /// Whether anything is to be asked about what holds a worker up.
     holds_matter: bool,
+    /// Whether the kernel would let a signal pass to a worker that is another user's by now.
+    may_signal_anybody: bool,
     known: HashMap<WorkerId, Known>,
     lanes: Vec<Option<Arc<LaneFacts>>>,
     unlocked: HashMap<u32, Unlocked>,
@@ -116,22 +122,33 @@ pub(super) struct ProcessHands {
     pub(super) reaped: u64,
 }
 
+/// What hands do beside signalling, and what they spare.
+pub(super) struct HandsParts {
+    pub(super) error_files: Option<error_file::ErrorFiles>,
+    /// Who takes evidence, where any is to be taken.
+    pub(super) witness: Option<Stand>,
+    pub(super) own_process: OwnProcess,
+    /// Whether anything is to be asked about what holds a worker up.
+    pub(super) holds_matter: bool,
+}
+
 impl ProcessHands {
     pub(super) fn new(
         segment: Segment,
         desk: Desk,
+        parts: HandsParts,
         journal: Journal,
-        own_process: OwnProcess,
-        holds_matter: bool,
-        witness: Option<Stand>,
     ) -> ProcessHands {
+        let HandsParts { error_files, witness, own_process, holds_matter } = parts;
         ProcessHands {
             lanes: vec![None; segment.geometry().lanes as usize],
             segment,
             desk,
+            error_files,
             journal,
             own_process,
             holds_matter,
+            may_signal_anybody: host::may_signal_anybody(),
             known: HashMap::new(),
             unlocked: HashMap::new(),
             witness,
@@ -165,6 +182,7 @@ impl ProcessHands {
                 reported_at: None,
                 standing: None,
                 asked: Asked::default(),
+                error_file: None,
             };
             self.known.insert(known.worker.id, known);
         }
@@ -253,6 +271,26 @@ impl ProcessHands {
         case
     }
 
+    /// Until when evidence of a condemned worker is waited for, where it is.
+    fn awaits_evidence(
+        &mut self,
+        now: Nanos,
+        worker: WorkerId,
+        timers: &[ExpiredTimer],
+    ) -> Option<Nanos> {
+        let case = match self.known.get(&worker) {
+            Some(Known { case: Some(case), .. }) => Arc::clone(case),
+            Some(known) if known.worker.is_self() && self.own_process == OwnProcess::Spare => {
+                return None;
+            }
+            _ => self.open_case(now, worker, timers, Charge::Condemned)?,
+        };
+        let is_full = self.witness.as_ref().is_some_and(|stand| stand.level == Level::Full);
+        // The tick bounds it by itself: a witness that hangs delays no signal.
+        let is_awaited = is_full && !self.is_hurried && !case.is_captured() && now < case.until;
+        is_awaited.then_some(case.until)
+    }
+
     /// Tells the witness how an expiry ended.
     fn end_case(
         &mut self,
@@ -275,11 +313,21 @@ impl ProcessHands {
         }
     }
 
+    /// Whether the clerk is asked about a worker before it is signalled.
+    fn must_ask(&self, worker: WorkerId) -> bool {
+        let known = self.known.get(&worker);
+        self.holds_matter
+            || (self.may_signal_anybody && known.is_some_and(|known| !known.worker.is_self()))
+    }
+
     /// A deadline of this worker is near: asks what will have to be known.
     pub(super) fn prepare(&mut self, now: Nanos, worker: WorkerId) {
+        if !self.must_ask(worker) {
+            return;
+        }
         let Some(known) = self.known.get_mut(&worker) else { return };
         let fresh = known.standing.is_some_and(|(at, _)| now.since(at) < FRESH_NS / 2);
-        if self.holds_matter && !fresh && known.asked.is_due(now) {
+        if !fresh && known.asked.is_due(now) {
             self.desk.ask(Question::Standing { worker });
         }
     }
@@ -295,6 +343,11 @@ impl ProcessHands {
             worker: known.map(|known| Arc::clone(&known.worker)),
             owner: self.facts_of(timer.lane),
         }
+    }
+
+    fn suspect_note(&self, worker: WorkerId, lane: u32) -> Option<SuspectNote> {
+        let worker = Arc::clone(&self.known.get(&worker)?.worker);
+        Some(SuspectNote { worker, owner: self.facts_of(lane) })
     }
 
     /// Whether the lane's lock stands, or the worker is known to be the program it was all the same.
@@ -328,9 +381,32 @@ impl ProcessHands {
         Verdict::Wait(unlocked.asked.look_at(now))
     }
 
+    /// Whether the signal still has to wait for the worker's error file, which is ordered now if it was
+    /// not: who sees the worker die finds it there.
+    fn awaits_error_file(&mut self, now: Nanos, worker: WorkerId, timers: &[ExpiredTimer]) -> bool {
+        let Some(files) = &self.error_files else { return false };
+        let Some(known) = self.known.get(&worker) else { return false };
+        if known.error_file.is_none() {
+            let spared = known.worker.is_self() && self.own_process == OwnProcess::Spare;
+            let notes = timers.iter().map(|timer| self.timer_note(Some(worker), timer)).collect();
+            let ordered = if spared { None } else { files.order(&known.worker, notes) };
+            let until = now.plus(error_file::BUDGET_NS);
+            if let Some(known) = self.known.get_mut(&worker) {
+                known.error_file = Some((ordered, until));
+            }
+        }
+        match &self.known[&worker].error_file {
+            Some((Some(ordered), until)) => now < *until && !ordered.is_done(),
+            _ => false,
+        }
+    }
+
     /// Whether something holds the worker up that is not its own doing.
     fn hold_verdict(&mut self, now: Nanos, worker: WorkerId) -> Verdict {
-        let Some(known) = self.known.get_mut(&worker).filter(|_| self.holds_matter) else {
+        if !self.must_ask(worker) {
+            return Verdict::Go;
+        }
+        let Some(known) = self.known.get_mut(&worker) else {
             return Verdict::Go;
         };
         match known.standing {
@@ -359,23 +435,19 @@ impl Hands for ProcessHands {
         }
     }
 
+    fn is_spared(&self, worker: WorkerId) -> bool {
+        let known = self.known.get(&worker);
+        self.own_process == OwnProcess::Spare && known.is_some_and(|known| known.worker.is_self())
+    }
+
     fn evidence(&mut self, now: Nanos, worker: WorkerId, timers: &[ExpiredTimer]) -> Evidence {
         crash::point("condemned");
-        let case = match self.known.get(&worker) {
-            Some(Known { case: Some(case), .. }) => Some(Arc::clone(case)),
-            Some(known) if known.worker.is_self() && self.own_process == OwnProcess::Spare => None,
-            _ => self.open_case(now, worker, timers, Charge::Condemned),
-        };
-        let is_full = self.witness.as_ref().is_some_and(|stand| stand.level == Level::Full);
-        match case {
-            // The tick bounds it by itself: a witness that hangs delays no signal.
-            Some(case)
-                if is_full && !self.is_hurried && !case.is_captured() && now < case.until =>
-            {
-                Evidence::Pending(case.until)
-            }
-            _ => Evidence::Ready,
+        // Both at the same time.
+        let captured_by = self.awaits_evidence(now, worker, timers);
+        if self.awaits_error_file(now, worker, timers) {
+            return Evidence::Pending(now.plus(SOON_NS));
         }
+        captured_by.map_or(Evidence::Ready, Evidence::Pending)
     }
 
     fn signal(&mut self, worker: WorkerId, signal: u8) -> Result<Sent, HandsError> {
@@ -418,6 +490,20 @@ impl Hands for ProcessHands {
             }
             Event::Held { worker, timer, hold } => {
                 Some(Note::Held { timer: self.timer_note(Some(worker), timer), hold })
+            }
+            Event::Cascade { worker, timer, scene, suspect, course } => {
+                let timer = self.timer_note(Some(worker), timer);
+                let suspect = suspect.and_then(|one| self.suspect_note(one.worker?, one.lane));
+                Some(Note::Cascade(CascadeNote { timer, scene, suspect, course }))
+            }
+            Event::Suspect { worker, lane, scope, timer, signal, outcome } => {
+                if outcome == hangwatch_core::reap::Outcome::Reaped {
+                    self.reaped += 1;
+                }
+                let timer = timer.map(|timer| self.timer_note(Some(worker), timer));
+                self.suspect_note(worker, lane).map(|suspect| {
+                    Note::Suspect(SuspectEndNote { suspect, scope, timer, signal, outcome })
+                })
             }
             Event::Braked { max_reaps } => Some(Note::Braked { max_reaps }),
             Event::Signalled { worker, signal } => {

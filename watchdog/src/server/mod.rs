@@ -23,6 +23,7 @@
 //!   process for each; the archive (`archive`) writes it down. Neither holds a signal up for longer
 //!   than the budget.
 //! * The journal (`journal`, [`events`]) tells what happened.
+//! * The error files of torch (`error_file`) have a writer of their own.
 //!
 //! ```no_run
 //! use hangwatch::{CreateOptions, Segment};
@@ -41,15 +42,18 @@
 
 mod archive;
 mod calibrate;
+pub mod cascade;
 mod case;
 mod clerk;
 mod control;
 mod doorbell;
 mod dossier;
 mod error;
+mod error_file;
 pub mod events;
 mod facts;
 mod hands;
+mod health;
 mod inspector;
 mod journal;
 mod lock;
@@ -58,7 +62,7 @@ mod options;
 mod protect;
 mod seating;
 mod serve;
-mod sigbus;
+pub(crate) mod sigbus;
 mod tracers;
 mod vigil;
 mod witness;
@@ -79,10 +83,13 @@ pub use self::control::{Ended, State};
 pub use self::error::ServeError;
 pub use self::events::ServerEvent;
 pub use self::facts::{Command, LaneFacts};
+pub use self::health::{Health, Sickness, Vitals};
 pub use self::options::{
-    Ask, Holds, OnPanic, OwnProcess, Protection, ServerOptions, Standby, Treatment,
+    Ask, ErrorFiles, Holds, OnPanic, OwnProcess, Protection, ServerOptions, Standby, Treatment,
 };
 pub use self::vigil::Finding;
+
+pub(crate) use self::protect::caught;
 
 use self::control::Control;
 use self::doorbell::Attention;
@@ -107,27 +114,6 @@ pub struct Server {
     log: Option<JoinHandle<()>>,
 }
 
-/// How a server is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
-    /// Where it stands.
-    pub state: State,
-    /// When its last tick ended; 0 before the first.
-    pub last_tick_at: Nanos,
-    /// How late its last full sleep ended.
-    pub late: Duration,
-    /// The latest that any ended.
-    pub latest: Duration,
-    /// Whether the brake holds.
-    pub braked: bool,
-    /// Processes admitted and alive.
-    pub workers: usize,
-    /// Ticks since it began to serve.
-    pub ticks: u64,
-    /// Expiries that ended with a reaped worker since it began to serve.
-    pub reaped: u64,
-}
-
 /// What a server did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
@@ -144,7 +130,7 @@ impl Server {
     /// With [`Standby::Wait`] it returns at once, and serves from when the watchdog before it ends.
     ///
     /// # Errors
-    /// [`ServeError`]; nothing has been changed then.
+    /// [`ServeError`]; nothing is served then, and nothing was signalled.
     pub fn start(
         segment: Segment,
         options: ServerOptions,
@@ -163,6 +149,7 @@ impl Server {
         let attention = Attention::new(segment.doorbell());
         attention.call(); // the first pass of the loop looks at everything
         let (commands, to_do) = sync_channel(COMMANDS);
+        let (hired, is_hired) = sync_channel(1);
         let (journal, reader) = journal::journal();
         let failed = |source| ServeError::Thread { segment: name, source };
         let log = spawn("hangwatch-log", move || reader.run(segment, log)).map_err(failed)?;
@@ -173,10 +160,21 @@ impl Server {
             journal,
             attention: attention.clone(),
             commands: to_do,
+            hired,
         };
+        let is_standby = lock.is_none();
         let tick = spawn("hangwatch-tick", move || live(parts, lock)).map_err(failed)?;
         let (tick, log) = (Some(tick), Some(log));
-        Ok(Server { segment, control, attention, commands, canary, tick, log })
+        let server = Server { segment, control, attention, commands, canary, tick, log };
+        if is_standby {
+            return Ok(server);
+        }
+        // Whoever starts a command next relies on being watched. (Where the tick has panicked there is
+        // no answer, and the server's state tells.)
+        match is_hired.recv() {
+            Ok(Err(source)) => Err(failed(source)), // the drop waits for the threads' end
+            Ok(Ok(())) | Err(_) => Ok(server),
+        }
     }
 
     /// The segment it serves.
@@ -186,19 +184,12 @@ impl Server {
 
     /// How it is.
     pub fn health(&self) -> Health {
-        let control = &self.control;
-        // Relaxed: figures, each for itself.
-        let ns = |figure: &std::sync::atomic::AtomicU64| figure.load(Ordering::Relaxed);
-        Health {
-            state: control.state().clone(),
-            last_tick_at: Nanos(ns(&control.last_tick_at)),
-            late: Duration::from_nanos(ns(&control.late_ns)),
-            latest: Duration::from_nanos(ns(&control.latest_ns)),
-            braked: control.braked.load(Ordering::Relaxed),
-            workers: control.workers.load(Ordering::Relaxed),
-            ticks: ns(&control.ticks),
-            reaped: ns(&control.reaped),
-        }
+        Health::of(&self.control)
+    }
+
+    /// A handle on how it is, for whoever tells others.
+    pub fn vitals(&self) -> Vitals {
+        Vitals::new(self.segment, Arc::clone(&self.control))
     }
 
     /// Lets the brake go.

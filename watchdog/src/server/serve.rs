@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -25,17 +25,19 @@ use super::calibrate::{Calibrator, Trust};
 use super::clerk::{Clerk, ClerkParts};
 use super::control::{Control, Ended};
 use super::doorbell::{Attention, Doorbell, LEAD_NS};
+use super::error_file::ErrorFiles;
 use super::events::Leaving;
-use super::hands::ProcessHands;
+use super::hands::{HandsParts, ProcessHands};
 use super::journal::{Journal, Note};
 use super::messages::{Answer, Answers, Question};
 use super::options::ServerOptions;
 use super::seating::Seating;
 use super::tracers::Tracers;
 use super::witness::{Stand, Witness, WitnessParts};
-use super::{inspector, protect, sigbus};
+use super::{error_file, inspector, options, protect, sigbus};
 use crate::evidence::options::Level;
 use crate::incident::store::Store;
+use crate::listen::CONNECTIONS;
 
 /// Answers that wait for the tick at most; the clerk waits with the next.
 const ANSWERS: usize = 256;
@@ -43,8 +45,8 @@ const ANSWERS: usize = 256;
 const INSPECTIONS: usize = 1024;
 /// The stack of each thread, bytes: none recurses, and locked memory is dear.
 pub(super) const STACK_BYTES: usize = 512 << 10;
-/// Descriptors beside the workers' pidfds.
-const SPARE_DESCRIPTORS: u64 = 128;
+/// Descriptors beside the workers' pidfds; the listener's connections take none from them.
+const SPARE_DESCRIPTORS: u64 = 128 + CONNECTIONS as u64;
 
 /// How long a server that is told to stop waits for workers it has just killed, ns.
 const LAST_REAPS_NS: u64 = 250_000_000;
@@ -68,6 +70,8 @@ pub(super) struct Parts {
     pub(super) journal: Journal,
     pub(super) attention: Attention,
     pub(super) commands: Receiver<Command>,
+    /// Told whether all threads are there; whoever started a standby does not listen.
+    pub(super) hired: SyncSender<std::io::Result<()>>,
 }
 
 struct SystemClock;
@@ -97,11 +101,13 @@ struct Tick {
     guard: Option<sigbus::Guard>,
     /// Dead workers whose lanes the witness has not looked at yet, and since when.
     parted: Vec<(WorkerId, Nanos)>,
+    /// When the last tick ended.
+    signed_at: Nanos,
 }
 
 /// Serves the segment until told to stop, or until it cannot be served. The caller holds the lock.
 pub(super) fn serve(parts: Parts) -> Ended {
-    let Parts { segment, options, control, journal, attention, commands } = parts;
+    let Parts { segment, options, control, journal, attention, commands, hired } = parts;
     protect::protect(options.protection, &journal);
     let wanted = u64::from(segment.geometry().lanes) + SPARE_DESCRIPTORS;
     if let Err(error) = host::raise_descriptor_limit(wanted) {
@@ -119,13 +125,15 @@ pub(super) fn serve(parts: Parts) -> Ended {
     let policy = options.policy;
     let (own_process, holds_matter) = (options.own_process, options.holds.matter());
     let staff = Staff { segment, options, control: &control, journal: &journal, answers: answerer };
-    let Hired { desk, clerk, stand, witness } = match staff.hire() {
+    let Hired { desk, error_files, clerk, stand, witness } = match staff.hire() {
         Ok(hired) => hired,
         Err(error) => {
             journal.note(Note::Admission(format!("no clerk could be had: {error}")));
+            let _ = hired.send(Err(error));
             return Ended::Failed;
         }
     };
+    let _ = hired.send(Ok(()));
 
     let words = segment.words();
     crash::cover_core();
@@ -138,7 +146,12 @@ pub(super) fn serve(parts: Parts) -> Ended {
     journal.note(Note::Serving { adopted_lanes: words.lanes_used() });
 
     let interval_ns = words.fixed().horizon_ns;
-    let hands = ProcessHands::new(segment, desk, journal.clone(), own_process, holds_matter, stand);
+    let hands = ProcessHands::new(
+        segment,
+        desk,
+        HandsParts { error_files, witness: stand, own_process, holds_matter },
+        journal.clone(),
+    );
     let dog = Watchdog::new(
         SystemClock,
         Rings::new(words, Doorbell::new(attention.clone(), interval_ns)),
@@ -146,7 +159,12 @@ pub(super) fn serve(parts: Parts) -> Ended {
         Reaping::new(words, policy, hands),
         interval_ns,
     );
+    if dog.reaper.is_braked() {
+        // A predecessor's: said again, because nobody is signalled here either.
+        journal.note(Note::Braked { max_reaps: policy.max_reaps.unwrap_or_default() });
+    }
     let (calibrator, parted) = (Calibrator::default(), Vec::new());
+    let signed_at = now;
     let tick = Tick {
         segment,
         control,
@@ -158,6 +176,7 @@ pub(super) fn serve(parts: Parts) -> Ended {
         calibrator,
         guard,
         parted,
+        signed_at,
     };
     let ended = tick.run();
     // The desk and the stand went with the tick: clerk and witness hear that nobody is left.
@@ -182,6 +201,7 @@ struct Staff<'a> {
 /// The other threads, and how to talk to them.
 struct Hired {
     desk: super::clerk::Desk,
+    error_files: Option<ErrorFiles>,
     clerk: JoinHandle<()>,
     stand: Option<Stand>,
     witness: Option<JoinHandle<()>>,
@@ -198,6 +218,18 @@ impl Staff<'_> {
         })?;
         let attention = answers.attention.clone();
         let (seating, tracers) = (Seating::default(), Tracers::default());
+        let error_files = match options.error_files {
+            options::ErrorFiles::Leave => None,
+            options::ErrorFiles::Write => {
+                let (files, writer) = error_file::error_files();
+                let to_note = journal.clone();
+                // Never joined: it may be stuck with a disk that hangs.
+                spawn("hangwatch-error", control, journal, &attention, move || {
+                    writer.run(segment, &to_note);
+                })?;
+                Some(files)
+            }
+        };
         let (clerk, desk) = Clerk::new(ClerkParts {
             segment,
             control: Arc::clone(control),
@@ -210,7 +242,7 @@ impl Staff<'_> {
         })?;
         let clerk = spawn("hangwatch-clerk", control, journal, &attention, move || clerk.run())?;
         if options.evidence.level == Level::Off {
-            return Ok(Hired { desk, clerk, stand: None, witness: None });
+            return Ok(Hired { desk, error_files, clerk, stand: None, witness: None });
         }
         let archive = options.evidence.keep.as_ref().map(|keep| {
             let archive = Archive::new(journal.clone());
@@ -231,7 +263,7 @@ impl Staff<'_> {
         })?;
         let witness =
             spawn("hangwatch-witness", control, journal, &attention, move || witness.run())?;
-        Ok(Hired { desk, clerk, stand: Some(stand), witness: Some(witness) })
+        Ok(Hired { desk, error_files, clerk, stand: Some(stand), witness: Some(witness) })
     }
 }
 
@@ -303,7 +335,10 @@ impl Tick {
         if hurried.is_empty() {
             return;
         }
-        hurried.into_iter().for_each(|worker| self.dog.table.look_again(worker));
+        for worker in hurried {
+            self.dog.table.look_again(worker);
+            self.dog.reaper.look_again(worker);
+        }
         self.attention.call(); // so that the tick does not sleep
         self.dog.tick();
     }
@@ -342,7 +377,10 @@ impl Tick {
                         self.dog.table.worker_gone(worker);
                     }
                 }
-                Answer::Captured { worker } => self.dog.table.look_again(worker),
+                Answer::Captured { worker } => {
+                    table.look_again(worker);
+                    reaper.look_again(worker);
+                }
                 Answer::Died { worker } => self.left(worker, Leaving::Died),
                 Answer::Execd { worker } => {
                     reaper.hands_mut().execd(worker);
@@ -393,6 +431,7 @@ impl Tick {
 
     fn release_brake(&mut self) {
         self.dog.reaper.release_brake();
+        self.dog.table.judge_again();
         self.journal.note(Note::BrakeReleased);
     }
 
@@ -448,6 +487,12 @@ impl Tick {
         let sleep = self.dog.queue.sleep_mut();
         sleep.wake_by = self.calibrator.due();
         let (control, late_ns) = (&self.control, sleep.late_ns);
+        let (asleep_ns, overslept_ns) = sleep.take_sleep_ns();
+        control.at_work.note(now.since(self.signed_at).saturating_sub(asleep_ns));
+        self.signed_at = now;
+        if let Some(late_ns) = overslept_ns {
+            control.lateness.note(late_ns);
+        }
         // Relaxed: figures, each for itself.
         control.ticks.fetch_add(1, Ordering::Relaxed);
         control.last_tick_at.store(now.0, Ordering::Relaxed);

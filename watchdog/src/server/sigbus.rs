@@ -41,27 +41,32 @@ impl Range {
     }
 }
 
-/// Guards one segment's mapping for as long as it lives.
-pub(super) struct Guard(Option<&'static Range>);
+/// Guards one segment's mapping for as long as it lives. Several may guard the same.
+pub(crate) struct Guard(Option<&'static Range>);
 
 impl Guard {
     /// Guards `segment`'s mapping.
     pub(super) fn new(segment: Segment) -> io::Result<Guard> {
+        let (start, bytes) = (segment.words().address(), segment.words().layout().bytes());
+        Guard::over(start..start + bytes)
+    }
+
+    /// Guards the mapping at these addresses, which outlives the guard.
+    pub(crate) fn over(addresses: std::ops::Range<usize>) -> io::Result<Guard> {
         let _install = INSTALL.lock().unwrap_or_else(PoisonError::into_inner);
         install()?;
-        let words = segment.words();
         let Some(range) = RANGES.iter().find(|range| range.len.load(Ordering::Acquire) == 0) else {
             return Ok(Guard(None));
         };
-        range.start.store(words.address(), Ordering::Relaxed);
+        range.start.store(addresses.start, Ordering::Relaxed);
         range.hit.store(false, Ordering::Relaxed);
         // Release: pairs with the Acquire in `contains`.
-        range.len.store(words.layout().bytes(), Ordering::Release);
+        range.len.store(addresses.len(), Ordering::Release);
         Ok(Guard(Some(range)))
     }
 
     /// Whether a page of the segment was found missing.
-    pub(super) fn was_hit(&self) -> bool {
+    pub(crate) fn was_hit(&self) -> bool {
         self.0.is_some_and(|range| range.hit.load(Ordering::Acquire))
     }
 }
@@ -110,11 +115,13 @@ extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, context: *
         None
     };
     if let Some(address) = address
-        && let Some(range) = RANGES.iter().find(|range| range.contains(address))
+        && RANGES.iter().any(|range| range.contains(address))
         && put_page(address)
     {
-        // Release: pairs with the Acquire in `was_hit`.
-        range.hit.store(true, Ordering::Release);
+        for range in RANGES.iter().filter(|range| range.contains(address)) {
+            // Release: pairs with the Acquire in `was_hit`.
+            range.hit.store(true, Ordering::Release);
+        }
         return;
     }
     pass_on(signal, info, context);
