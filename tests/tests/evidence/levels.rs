@@ -74,8 +74,8 @@ fn what_looks_like_a_secret_is_not_told_and_nobody_else_may_read_the_rest() {
     let text = std::fs::read_to_string(dir.join("incident.json")).unwrap();
     assert!(!text.contains("hunter2") && !text.contains("sesame7"), "{text}");
     for entry in std::fs::read_dir(&dir).unwrap() {
-        let mode = entry.unwrap().metadata().unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600);
+        let permissions = entry.unwrap().metadata().unwrap().permissions();
+        assert_eq!(permissions.mode() & 0o777, 0o600);
     }
     assert_eq!(std::fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
 }

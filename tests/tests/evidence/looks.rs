@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Output, Stdio};
 
-use hangwatch::sys::process::{Standing, State, standing};
+use hangwatch::sys::process::{State, standing};
 use hangwatch_tests::{program, until};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process};
 
@@ -25,7 +25,7 @@ impl Quiet {
     fn awaits(&self, state: State) {
         until("it stands as it did", || {
             let stands = standing(self.pid()).unwrap()?;
-            (stands == Standing { state, tracer: None }).then_some(())
+            (stands.state == state && stands.tracer.is_none()).then_some(())
         });
     }
 
