@@ -130,6 +130,8 @@ fn what_is_wrong_is_refused_and_says_why() {
     check("exec --deadline soon -- true", "not a duration");
     check("exec --deadline 5s --grace 10s -- true", "--signal TERM");
     check("exec --deadline 5s --grace 10s --signal none -- true", "--signal TERM");
+    check("run --segment s --grace 10s --signal none", "sends none");
+    check("rm --stale s", "cannot be used with");
     check("exec -- true", "--deadline");
     check("exec --deadline 5s", "CMD");
     check("exec --deadline 5s --scope= -- true", "--scope");

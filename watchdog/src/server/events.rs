@@ -9,7 +9,7 @@
 //! | `event` | all | what happened: `expired`, `warning`, `held`, `signalled`, `braked`, ... |
 //! | `lane`, `timer` | timers | which timer |
 //! | `pid`, `command` | workers | the process as the watchdog sees it; absent where unproved |
-//! | `thread`, `tid`, `job`, `rank` | timers | what the worker said of itself at its attach |
+//! | `thread`, `tid`, `job`, `rank`, `world_size`, `host` | timers | what the worker said of itself at its attach |
 //! | `scope`, `kind` | timers | what was timed; `guard`, `keyed` or `heartbeat` |
 //! | `deadline_ns`, `allowance_ms` | timers | when it was due, stalls credited; how long it had |
 //! | `late_ms` | `expired` | from the deadline to the signal, or to the report |
@@ -267,6 +267,8 @@ macro_rules! timer_line {
             tid = timer.owner.tid,
             job = (!timer.owner.job.is_empty()).then_some(timer.owner.job.as_str()),
             rank = timer.owner.rank,
+            world_size = timer.owner.world_size,
+            host = (!timer.owner.host.is_empty()).then_some(timer.owner.host.as_str()),
             scope = timer.scope,
             kind = kind_name(timer.kind),
             deadline_ns = timer.deadline_ns,

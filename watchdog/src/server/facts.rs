@@ -55,6 +55,8 @@ pub struct LaneFacts {
     pub thread: String,
     /// The job.
     pub job: String,
+    /// The host, as its namespace names it.
+    pub host: String,
     /// The rank in the job.
     pub rank: Option<u64>,
     /// The number of ranks.
@@ -71,6 +73,7 @@ impl LaneFacts {
             tid: identity.tid,
             thread: lane.thread_name(),
             job: lane.job(),
+            host: lane.host(),
             rank: identity.rank.checked_sub(1),
             world_size: Some(identity.world_size).filter(|&size| size > 0),
             local_rank: identity.local_rank.checked_sub(1),
