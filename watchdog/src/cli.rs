@@ -22,7 +22,7 @@ use value::ReapSignal;
 pub mod operator;
 pub mod value;
 
-pub use operator::Top;
+pub use operator::{Completions, Doctor, Manual, Top};
 
 /// The environment variable that names the segment.
 pub const SEGMENT_VARIABLE: &str = "HANGWATCH_SEGMENT";
@@ -30,6 +30,7 @@ pub const SEGMENT_VARIABLE: &str = "HANGWATCH_SEGMENT";
 const EXIT_CODES: &str = "\
 Exit codes:
   0        done; or the command ended with 0
+  1        doctor: something that hangwatch needs is missing
   2        the command line is wrong
   123      a bug in hangwatch made the watchdog panic
   124      exec: the deadline passed and the command was removed
@@ -135,6 +136,15 @@ pub enum Command {
     /// --max-reaps of them in a minute before the brake holds anew. A worker that
     /// has released its timer meanwhile, or armed it anew, is left alone.
     ReleaseBrake(ReleaseBrake),
+    /// Say what works on this host, what does not, and what to change
+    ///
+    /// Examines the kernel, /dev/shm, the clock, this user's rights and limits, and
+    /// the container it is run in. Run it as the watchdog is to be run.
+    Doctor(Doctor),
+    /// Write a completion script for a shell
+    Completions(Completions),
+    /// Write the man pages
+    Man(Manual),
     /// One worker of the demo.
     #[command(hide = true)]
     DemoWorker(DemoWorker),

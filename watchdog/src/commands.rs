@@ -7,7 +7,9 @@ use crate::cli::Command;
 use crate::exit::Exit;
 
 mod demo;
+mod doctor;
 mod exec;
+mod manual;
 mod rm;
 mod run;
 mod segments;
@@ -25,6 +27,9 @@ pub fn perform(command: Command) -> Exit {
         Command::Run(options) => run::perform(&options),
         Command::Status(options) => status::perform(&options),
         Command::Top(options) => top::perform(options),
+        Command::Doctor(options) => doctor::perform(&options),
+        Command::Completions(options) => manual::completions(&options),
+        Command::Man(options) => manual::man(&options),
         Command::Exec(options) => exec::perform(&options),
         Command::Rm(options) => rm::perform(&options),
         Command::ReleaseBrake(options) => segments::release_brake(&options),

@@ -182,3 +182,84 @@ fn a_status_of_all_is_silent_about_what_is_not_ours() {
     watchdog.kill().unwrap();
     watchdog.wait().unwrap();
 }
+
+#[test]
+fn the_doctor_says_whether_this_host_will_do() {
+    let output = hangwatch(&["doctor", "--json"]).output().unwrap();
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    // Where the other tests run, everything needed is there.
+    assert_eq!((report["fit"].as_bool(), output.status.code()), (Some(true), Some(0)), "{report}");
+    let text = String::from_utf8(check(&["doctor"], 0).stdout).unwrap();
+    for topic in ["kernel", "/dev/shm", "pidfd", "clock", "open files", "container"] {
+        assert!(text.lines().any(|line| line[9..].starts_with(topic)), "{topic}: {text}");
+    }
+    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+}
+
+#[test]
+fn the_doctor_finds_what_is_missing() {
+    if !rustix::process::geteuid().is_root() {
+        return; // nobody else may mount
+    }
+    // Where /dev/shm has too little room, and the limit of open files is low.
+    let script = "mount -t tmpfs -o size=1m tmpfs /dev/shm || exit 99; \
+                  ulimit -n 200; exec \"$0\" doctor";
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", script, env!("CARGO_BIN_EXE_hangwatch")])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    if output.status.code() == Some(99) || text.is_empty() {
+        println!("skipped: no mount namespace of one's own here");
+        return;
+    }
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("MISSING  /dev/shm"), "{text}");
+    assert!(text.contains("weaker   open files      200 at most"), "{text}");
+}
+
+/// Runs a program over files of hangwatch's, if it is there, as `cargo xtask test` makes sure.
+fn checked_by(program: &str, args: &[&str]) {
+    let required = std::env::var_os("HANGWATCH_TEST_TOOLS").is_some_and(|it| it == "required");
+    match Command::new(program).args(args).output() {
+        Ok(output) => assert!(output.status.success(), "{program} {args:?}: {output:?}"),
+        Err(error) if required => panic!("{program}: {error}"),
+        Err(_) => println!("skipped: there is no {program}"),
+    }
+}
+
+#[test]
+fn shells_take_the_completions() {
+    let dir = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = String::from_utf8(check(&["completions", shell], 0).stdout).unwrap();
+        for word in ["release-brake", "doctor", "--max-interval"] {
+            assert!(script.contains(word.trim_start_matches("--")), "{shell}: {word}");
+        }
+        assert!(!script.contains("demo-worker"), "{shell}: what is hidden stays so");
+        fs::write(dir.path().join(shell), script).unwrap();
+    }
+    let bash = dir.path().join("bash");
+    checked_by("bash", &["-n", bash.to_str().unwrap()]);
+    // Asked by a real shell for what may follow.
+    let asked = "source \"$0\"; COMP_WORDS=(hangwatch rel); COMP_CWORD=1; \
+                 _hangwatch hangwatch rel hangwatch; echo \"${COMPREPLY[@]}\"";
+    let output = Command::new("bash").args(["-c", asked]).arg(&bash).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "release-brake", "{output:?}");
+    check_says(&["completions", "csh"], 2, "possible values");
+}
+
+#[test]
+fn every_command_has_a_man_page_without_fault() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join("man1").join(name).to_str().unwrap().to_owned();
+    check(&["man", dir.path().join("man1").to_str().unwrap()], 0);
+    for page in ["hangwatch.1", "hangwatch-run.1", "hangwatch-top.1", "hangwatch-doctor.1"] {
+        checked_by("mandoc", &["-T", "lint", "-W", "error", &path(page)]);
+    }
+    assert!(!Path::new(&path("hangwatch-demo-worker.1")).exists());
+    assert!(fs::read_to_string(path("hangwatch-run.1")).unwrap().contains("max\\-interval"));
+    let page = check(&["man"], 0).stdout;
+    assert_eq!(page, fs::read(path("hangwatch.1")).unwrap());
+    check_says(&["man", "/proc/no/such"], 125, "name a directory");
+}

@@ -13,6 +13,7 @@
 //! * `protection`: panics, refused protections, warnings
 //! * `races`: releases against expiry
 //! * `recycled_pids`: another process has a dead worker's pid
+//! * `service_manager`: what systemd hears of a watchdog
 //! * `stalls`: time that stood still
 //! * `storm`: every worker expires at once
 //! * `strangers`: other users' workers, and files that are no segment
@@ -34,6 +35,7 @@ mod promises;
 mod protection;
 mod races;
 mod recycled_pids;
+mod service_manager;
 mod stalls;
 mod storm;
 mod strangers;
