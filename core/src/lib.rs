@@ -5,9 +5,9 @@
 //!
 //! * the wire: [`time`], [`timer`], [`layout`], [`segment`], [`scope`], [`stats`], [`record`],
 //!   [`ring`], [`lane`], [`flight`], [`fold`]
-//! * between both sides: [`wake`], [`calibration`], [`stall`]
+//! * between both sides: [`wake`], [`calibration`], [`stall`], [`allowance`]; [`advice`] from [`stats`]
 //! * the watchdog: [`tick`] (the loop and its traits), [`news`], [`table`], [`expiry`], [`policy`],
-//!   [`reap`]
+//!   [`cascade`], [`reap`]
 //!
 //! A segment is a slice of atomic 64-bit words, `&[AtomicU64]`: whatever maps it (the crate
 //! `hangwatch`), builds it in a test or fills it at random (the fuzzer) hands over that slice, and
@@ -39,12 +39,15 @@ pub mod lane;
 pub mod flight;
 pub mod fold;
 
+pub mod advice;
+pub mod allowance;
 pub mod calibration;
 pub mod stall;
 pub mod wake;
 
 pub mod table;
 
+pub mod cascade;
 pub mod expiry;
 pub mod news;
 pub mod policy;

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use hangwatch_core::allowance::{Clocks, Overruns};
 use hangwatch_core::atomic::{Ordering, fence};
 use hangwatch_core::calibration::ClockKind;
 use hangwatch_core::flight;
@@ -78,6 +79,8 @@ pub struct LaneView {
     pub thread: String,
     /// The job.
     pub job: String,
+    /// The host, as the owner's namespace names it.
+    pub host: String,
     /// The rank in the job.
     pub rank: Option<u32>,
     /// The number of ranks, 0 where unknown.
@@ -133,12 +136,18 @@ pub struct RecordView {
 }
 
 /// One scope's counts over all lanes that are and were.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ScopeView {
     /// Its name.
     pub name: String,
     /// Its counts.
     pub counts: Counts,
+    /// The clocks that its workers used.
+    pub clocks: Clocks,
+    /// How long it may take where its acquire brings no time, by the watchdog's deadlines file.
+    pub allowance: Option<Duration>,
+    /// What ran beyond that, as far as a watchdog has looked for it.
+    pub overruns: Overruns,
 }
 
 impl Segment {
@@ -228,10 +237,8 @@ pub(crate) fn lane_scopes(words: &Words<'_>, lane: u32) -> Vec<ScopeView> {
         return Vec::new();
     }
     let stats = words.lane(lane).stats().iter().map(ScopeStats);
-    let view = |stats: ScopeStats<'_>| {
-        let name = scope_name(words, ScopeId(stats.scope()?));
-        Some(ScopeView { name, counts: stats.snapshot() })
-    };
+    let view =
+        |stats: ScopeStats<'_>| Some(scope_view(words, ScopeId(stats.scope()?), stats.snapshot()));
     stats.filter_map(view).collect()
 }
 
@@ -265,6 +272,7 @@ fn lane_view(words: &Words<'_>, index: u32, at: Nanos) -> Option<LaneView> {
             quarantined: lane.is_quarantined(),
             thread: lane.thread_name(),
             job: lane.job(),
+            host: lane.host(),
             rank: minus_one(identity.rank),
             world_size: identity.world_size as u32,
             local_rank: minus_one(identity.local_rank),
@@ -342,10 +350,22 @@ pub(crate) fn scope_views(words: &Words<'_>) -> Vec<ScopeView> {
         std::thread::yield_now();
     }
     let named = |(index, counts): (usize, Counts)| {
-        let name = words.names().name(ScopeId(index as u16))?.as_str().to_owned();
-        (counts.acquired > 0 || index > 0).then_some(ScopeView { name, counts })
+        let scope = ScopeId(index as u16);
+        words.names().name(scope)?;
+        (counts.acquired > 0 || index > 0).then(|| scope_view(words, scope, counts))
     };
     counts.into_iter().enumerate().filter_map(named).collect()
+}
+
+fn scope_view(words: &Words<'_>, scope: ScopeId, counts: Counts) -> ScopeView {
+    let allowance = words.allowance(scope);
+    ScopeView {
+        name: scope_name(words, scope),
+        counts,
+        clocks: allowance.clocks(),
+        allowance: allowance.get_ns().map(Duration::from_nanos),
+        overruns: allowance.overruns(),
+    }
 }
 
 fn sum_counts(words: &Words<'_>) -> Vec<Counts> {

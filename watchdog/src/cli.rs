@@ -17,12 +17,16 @@ use rustix::process::Signal;
 use crate::listen::{Address, Audience};
 use crate::logging::Format;
 use crate::server::{self, Ask, Protection};
+use learning::{Learn, Scopes, Shadow};
 use value::ReapSignal;
 
+pub mod learning;
 pub mod operator;
+pub mod suspects;
 pub mod value;
 
 pub use operator::{Completions, Doctor, Manual, Top};
+pub use suspects::{Cascade, CascadePolicy};
 
 /// The environment variable that names the segment.
 pub const SEGMENT_VARIABLE: &str = "HANGWATCH_SEGMENT";
@@ -113,6 +117,19 @@ pub enum Command {
     ///
     /// Reads the segment and disturbs nobody; the watchdog need not run.
     Status(Status),
+    /// Show what the scopes took, and the deadline that suggests, with its confidence
+    ///
+    /// Count, quantiles and maximum are over all workers that are and were.
+    Scopes(Scopes),
+    /// Write the suggested deadlines into a file for run --deadlines
+    ///
+    /// First let a job run for a while, with generous deadlines or notify-only.
+    Learn(Learn),
+    /// Show what would have been reaped by a watchdog that only reports
+    ///
+    /// For a watchdog with --notify-only and --deadlines: by scope, how many acquires
+    /// ran beyond their deadline, and how late they ended.
+    Shadow(Shadow),
     /// Watch every lane of a segment live
     ///
     /// Like status, but live: the oldest first, each age against its allowance, with
@@ -151,6 +168,9 @@ pub enum Command {
     /// Remove a segment that nobody uses
     ///
     /// Refused while a watchdog serves the segment or a worker is attached to it.
+    /// With --stale: every segment that run, exec or demo made for itself and could
+    /// not remove because it was killed. The next run, exec or demo without a
+    /// --segment does so, too.
     Rm(Rm),
 }
 
@@ -231,8 +251,19 @@ pub struct Run {
     pub reap: Reap,
 
     /// Report expiries and signal nobody; the same as --signal none
+    ///
+    /// With --deadlines it is shadow mode: what would have been reaped, and how late
+    /// it was in the end, is logged, and counted for `hangwatch shadow`.
     #[arg(long, conflicts_with_all = ["signal", "grace"])]
     pub notify_only: bool,
+
+    /// How long scopes may take whose acquire brings no time: a file of `hangwatch learn`
+    ///
+    /// It is read anew at SIGHUP, by a watchdog without a command: acquires that are
+    /// under way keep their deadlines. Absent, what an earlier watchdog of the segment
+    /// was given stays.
+    #[arg(long, value_name = "FILE")]
+    pub deadlines: Option<PathBuf>,
 
     /// At more reaps than this in a minute, signal nobody until told otherwise
     ///
@@ -250,9 +281,22 @@ pub struct Run {
           allow_hyphen_values = true)]
     pub warn_at: Option<f64>,
 
+    /// Who is reaped first.
+    #[command(flatten)]
+    pub cascade: Cascade,
+
     /// What holds a worker up.
     #[command(flatten)]
     pub holds: Holds,
+
+    /// Do not write the error files of torchrun's workers
+    ///
+    /// A worker with TORCHELASTIC_ERROR_FILE in its environment gets that file
+    /// written before it is signalled, so that torchrun's summary names it and the
+    /// scope it hung in, not a peer. Only workers of this user, in directories of
+    /// this user, and never over a file that is there.
+    #[arg(long)]
+    pub no_error_files: bool,
 
     /// How the watchdog protects itself.
     #[command(flatten)]
@@ -358,12 +402,17 @@ Exit codes:
   2    the command line is wrong
   125  there is no such segment, it is in use, or it is another user's
 
-Example:
-  hangwatch rm train")]
+Examples:
+  hangwatch rm train
+  hangwatch rm --stale")]
 pub struct Rm {
     /// The segment's name
-    #[arg(value_name = "NAME")]
-    pub segment: String,
+    #[arg(value_name = "NAME", required_unless_present = "stale")]
+    pub segment: Option<String>,
+
+    /// Remove every segment that died with its maker, and that nobody uses
+    #[arg(long, conflicts_with = "segment")]
+    pub stale: bool,
 }
 
 /// The options of `hangwatch release-brake`.
@@ -513,7 +562,7 @@ pub struct Reap {
 
 impl Reap {
     /// A grace that nothing but KILL, or no signal at all, would come before.
-    fn grace_is_in_vain(&self) -> bool {
+    pub(crate) fn grace_is_in_vain(&self) -> bool {
         let blunt = [ReapSignal::Signal(Signal::KILL), ReapSignal::NotifyOnly];
         !self.grace.is_zero() && blunt.contains(&self.signal)
     }
@@ -551,9 +600,19 @@ impl Cli {
         W: Into<OsString> + Clone,
     {
         let mut cli = Self::try_parse_from(words)?;
+        if let Command::Run(run) = &cli.command
+            && run.cascade.asked().is_none()
+        {
+            let why = "--cascade-policy hold needs to know for how long: add --cascade, such as \
+                       --cascade 5s";
+            return Err(Self::error_of("run", ErrorKind::MissingRequiredArgument, why));
+        }
         let named = match &mut cli.command {
             Command::Run(run) if run.command.is_empty() => &mut run.segment,
             Command::Status(Status { segment, .. })
+            | Command::Scopes(Scopes { segment, .. })
+            | Command::Learn(Learn { segment, .. })
+            | Command::Shadow(Shadow { segment, .. })
             | Command::Top(Top { segment, .. })
             | Command::Exec(Exec { segment, .. })
             | Command::ReleaseBrake(ReleaseBrake { segment }) => segment,
@@ -568,6 +627,12 @@ impl Cli {
                 let why = "--grace delays the KILL after a gentler signal: name one, such as \
                            --signal TERM";
                 Err(Self::error_of("exec", ErrorKind::ArgumentConflict, why))
+            }
+            Command::Run(run)
+                if run.reap.signal == ReapSignal::NotifyOnly && !run.reap.grace.is_zero() =>
+            {
+                let why = "--grace delays the KILL after a signal, and --signal none sends none";
+                Err(Self::error_of("run", ErrorKind::ArgumentConflict, why))
             }
             Command::Run(_) if !is_named => Err(Self::unnamed("run")),
             Command::ReleaseBrake(_) if !is_named => Err(Self::unnamed("release-brake")),

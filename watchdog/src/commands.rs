@@ -9,10 +9,13 @@ use crate::exit::Exit;
 mod demo;
 mod doctor;
 mod exec;
+mod learn;
 mod manual;
 mod rm;
 mod run;
+mod scopes;
 mod segments;
+mod shadow;
 mod status;
 mod top;
 
@@ -26,6 +29,9 @@ pub fn perform(command: Command) -> Exit {
         Command::DemoWorker(options) => demo::worker::perform(&options),
         Command::Run(options) => run::perform(&options),
         Command::Status(options) => status::perform(&options),
+        Command::Scopes(options) => scopes::perform(&options),
+        Command::Learn(options) => learn::perform(&options),
+        Command::Shadow(options) => shadow::perform(&options),
         Command::Top(options) => top::perform(options),
         Command::Doctor(options) => doctor::perform(&options),
         Command::Completions(options) => manual::completions(&options),

@@ -1,18 +1,21 @@
 //! The watchdog as a library: the server of a segment, and the commands of the `hangwatch` binary.
 //!
 //! The modules from the outside in: [`cli`] reads the command line, [`commands`] does what it asks
-//! for, [`server`] watches a segment; [`exec`] removes a command with its descendants, [`child`] and
-//! [`relay`] run one and pass signals on, [`incident`] is what is kept of an expiry,
-//! [`listen`] tells of a server over HTTP, [`state`] is a segment as JSON, `top` the live view, `doctor` says what works here,
-//! [`notify`] tells the service manager, [`logging`] and [`exit`] are what the outside sees.
+//! for, [`server`] watches a segment, [`deadlines`] is the file that says how long scopes may take;
+//! [`exec`] removes a command with its descendants, [`child`] and [`relay`] run one and pass signals on,
+//! [`incident`] is what is kept of an expiry, [`listen`] tells of a server over HTTP, [`state`] is a
+//! segment as JSON, `top` the live view, `doctor` says what works here, [`notify`] tells the service
+//! manager, [`logging`] and [`exit`] are what the outside sees.
 
 pub mod child;
 pub mod cli;
 pub mod commands;
+pub mod deadlines;
 mod doctor;
 pub mod exec;
 pub mod exit;
 pub mod incident;
+mod inherit;
 pub mod listen;
 pub mod logging;
 pub mod notify;

@@ -1,6 +1,7 @@
 //! Faults, injected into real processes: nothing lost, nobody wrongly killed.
 //!
 //! * `abuse`: workers that do what they please with the segment, and themselves
+//! * `cascade`: the one the others wait for, reaped before them
 //! * `clocks`: the wall clock stepped, the counter's calibration wrong
 //! * `files`: the segment's file full, cut short, removed
 //! * `held`: workers stopped, traced, frozen
@@ -23,6 +24,7 @@
 //! * `worker_kills`: workers killed anywhere
 
 mod abuse;
+mod cascade;
 mod clocks;
 mod files;
 mod held;

@@ -1,6 +1,7 @@
 //! `hangwatch run`: the watchdog of a segment, alone or around a command.
 
-use std::fs;
+mod published;
+
 use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,19 +20,30 @@ use crate::child::{Child, Event, Until};
 use crate::cli::value::ReapSignal;
 use crate::cli::{Listen, Reap, Run};
 use crate::exit::Exit;
+use crate::inherit::Inheritance;
 use crate::listen::{Bound, ListenError, Listening, Subject, Tally};
 use crate::logging;
 use crate::notify::{self, Notifier};
 use crate::relay::{PASSED_ON, Relay};
 use crate::server::events::emit;
-use crate::server::{Ended, Holds, OnPanic, Server, ServerOptions, Standby, State};
+use crate::server::{Ended, ErrorFiles, Holds, OnPanic, Server, ServerOptions, Standby, State};
+
+use published::Published;
 
 /// How often it is looked whether the server still serves.
 const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) fn perform(options: &Run) -> Result<Exit, Failure> {
     logging::init(options.log.format, tracing::Level::INFO)?;
-    if options.command.is_empty() { alone(options) } else { around(options) }
+    if options.reap.grace_is_in_vain() {
+        tracing::warn!(
+            "--grace delays the KILL after a gentler signal, and --signal KILL sends none: only \
+             workers whose timers ask for a signal of their own get it"
+        );
+    }
+    // Before a segment is made: what is wrong with the file is said at once.
+    let deadlines = options.deadlines.as_deref().map(Published::read).transpose()?;
+    if options.command.is_empty() { alone(options, deadlines) } else { around(options, deadlines) }
 }
 
 /// What a reap's options come to.
@@ -44,15 +56,18 @@ pub(super) fn policy(reap: &Reap, signal: ReapSignal) -> Policy {
 }
 
 fn server_options(options: &Run) -> ServerOptions {
+    let cascade = options.cascade.asked().unwrap_or_default();
     let policy = policy(&options.reap, options.reap_signal());
+    let (max_reaps, warn_at) = (options.max_reaps, options.warn_at);
     ServerOptions {
-        policy: Policy { max_reaps: options.max_reaps, warn_at: options.warn_at, ..policy },
+        policy: Policy { max_reaps, warn_at, cascade, ..policy },
         standby: if options.standby { Standby::Wait } else { Standby::No },
         holds: Holds {
             stopped: options.holds.stopped.into(),
             traced: options.holds.traced.into(),
             frozen: options.holds.frozen.into(),
         },
+        error_files: if options.no_error_files { ErrorFiles::Leave } else { ErrorFiles::Write },
         protection: options.protection(),
         on_panic: OnPanic::Exit(Exit::Panicked.code()),
         ..ServerOptions::default()
@@ -69,7 +84,7 @@ fn wanted(options: &Run) -> Wanted {
 }
 
 /// Serves until SIGTERM or SIGINT, and keeps the segment for a successor.
-fn alone(options: &Run) -> Result<Exit, Failure> {
+fn alone(options: &Run, mut deadlines: Option<Published>) -> Result<Exit, Failure> {
     let name = Segment::name_or_environment(options.segment.as_deref())?;
     // Before the server: a signal that comes while it starts is not lost.
     let relay = Relay::install_only(&[Signal::TERM, Signal::INT, Signal::HUP])?;
@@ -85,6 +100,9 @@ fn alone(options: &Run) -> Result<Exit, Failure> {
         }
     };
     loop {
+        if let Some(deadlines) = &mut deadlines {
+            deadlines.publish(&server);
+        }
         if let State::Ended(ended) = server.health().state {
             server.stop();
             return Ok(if ended == Ended::Stopped { Exit::Ok } else { Exit::Failed });
@@ -99,6 +117,9 @@ fn alone(options: &Run) -> Result<Exit, Failure> {
                 notifier.reloaded();
             }
             server.release_brake();
+            if let Some(deadlines) = &mut deadlines {
+                deadlines.reread(&server);
+            }
         }
         wait_for(&relay)?;
     }
@@ -115,7 +136,7 @@ fn wait_for(relay: &Relay) -> Result<(), Failure> {
 }
 
 /// Runs a command under a watchdog of its own, and ends as it does.
-fn around(options: &Run) -> Result<Exit, Failure> {
+fn around(options: &Run, deadlines: Option<Published>) -> Result<Exit, Failure> {
     let relay = Relay::install(&PASSED_ON)?;
     let voice = Voice::bind(options)?;
     let (segment, origin) = match &options.segment {
@@ -124,14 +145,18 @@ fn around(options: &Run) -> Result<Exit, Failure> {
     };
     let name = segment.name();
     let _cleared = Removed { name, origin };
-    let oom_score = fs::read_to_string("/proc/self/oom_score_adj");
+    let inheritance = Inheritance::of_this_process();
     let (server, _voice) = voice.start(segment, options)?;
+    if let Some(mut deadlines) = deadlines {
+        deadlines.publish(&server); // before anybody could ask for them
+    }
     let mut command = process::Command::new(&options.command[0]);
     command.args(&options.command[1..]).env(SEGMENT_VARIABLE, name);
     // The manager is told of the watchdog, by the watchdog.
     for variable in notify::VARIABLES {
         command.env_remove(variable);
     }
+    inheritance.leave_to(&mut command);
     let mut child = match Child::start(&mut command) {
         Ok(child) => child,
         Err(error) => {
@@ -140,11 +165,6 @@ fn around(options: &Run) -> Result<Exit, Failure> {
             return Ok(error.exit());
         }
     };
-    if let Ok(oom_score) = oom_score {
-        // The command inherits what the watchdog lowered for itself. What the kernel refuses here
-        // only leaves the command better protected than it was.
-        let _ = fs::write(format!("/proc/{}/oom_score_adj", child.pid()), oom_score.trim());
-    }
     let mut serving = true;
     loop {
         let until = Until { instant: Some(Instant::now() + LOOK), wake: None };

@@ -8,7 +8,7 @@ use hangwatch::sys::name::SEGMENT_DIR;
 use hangwatch::{Observation, OpenError, Segment, TimerView};
 use hangwatch_core::timer::TimerState;
 
-use super::{Failure, complain, print};
+use super::{Failure, complain, print, segments};
 use crate::cli::Status;
 use crate::exit::Exit;
 use crate::state::{SegmentState, command_of};
@@ -21,23 +21,7 @@ struct NoDirectory {
 }
 
 pub(super) fn perform(options: &Status) -> Result<Exit, Failure> {
-    let mut exit = Exit::Ok;
-    let mut seen = Vec::new();
-    let names = match &options.segment {
-        Some(name) => vec![name.clone()],
-        None => Segment::list().map_err(|source| NoDirectory { source })?,
-    };
-    for name in &names {
-        match Segment::observe(name) {
-            Ok(observation) => seen.push(observation),
-            // Asked for all that it may read, it is silent about the others.
-            Err(error) if options.segment.is_none() && is_not_for_us(&error) => {}
-            Err(error) => {
-                complain(&error);
-                exit = Exit::Failed;
-            }
-        }
-    }
+    let (seen, exit) = observed(options.segment.as_deref())?;
     if options.json {
         let segments: Vec<SegmentState> = seen.iter().map(SegmentState::of).collect();
         print(&(serde_json::to_string_pretty(&segments)? + "\n"))?;
@@ -50,14 +34,32 @@ pub(super) fn perform(options: &Status) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
+/// Pictures of the segment of this name, or of every one this user may read. What could not be had is
+/// said, and is in the exit code.
+pub(super) fn observed(segment: Option<&str>) -> Result<(Vec<Observation>, Exit), Failure> {
+    let mut exit = Exit::Ok;
+    let mut seen = Vec::new();
+    let names = match segment {
+        Some(name) => vec![name.to_owned()],
+        None => Segment::list().map_err(|source| NoDirectory { source })?,
+    };
+    for name in &names {
+        match Segment::observe(name) {
+            Ok(observation) => seen.push(observation),
+            // Asked for all that it may read, it is silent about the others.
+            Err(error) if segment.is_none() && is_not_for_us(&error) => {}
+            Err(error) => {
+                complain(&error);
+                exit = Exit::Failed;
+            }
+        }
+    }
+    Ok((seen, exit))
+}
+
 /// Another user's, or gone since it was listed.
 fn is_not_for_us(error: &OpenError) -> bool {
-    use hangwatch::sys::file::OpenError as File;
-    let OpenError::File { source, .. } = error else { return false };
-    matches!(
-        source,
-        File::NotFound { .. } | File::PermissionDenied { .. } | File::ForeignOwner { .. }
-    )
+    matches!(error, OpenError::File { source, .. } if segments::is_not_for_us(source))
 }
 
 /// One segment as a table of at most 80 columns.

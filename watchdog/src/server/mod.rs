@@ -15,6 +15,7 @@
 //! * The clerk (`clerk`) asks the kernel who owns which lane and hears when a process dies.
 //! * The inspector (`inspector`) reads what a hung process can keep it waiting for, for ever.
 //! * The journal (`journal`, [`events`]) tells what happened.
+//! * The error files of torch (`error_file`) have a writer of their own.
 //!
 //! ```no_run
 //! use hangwatch::{CreateOptions, Segment};
@@ -32,10 +33,12 @@
 //! for; and where its own process is paused, suspended or starved it acts late, and says so.
 
 mod calibrate;
+pub mod cascade;
 mod clerk;
 mod control;
 mod doorbell;
 mod error;
+mod error_file;
 pub mod events;
 mod facts;
 mod hands;
@@ -68,7 +71,7 @@ pub use self::events::ServerEvent;
 pub use self::facts::{Command, LaneFacts};
 pub use self::health::{Health, Sickness, Vitals};
 pub use self::options::{
-    Ask, Holds, OnPanic, OwnProcess, Protection, ServerOptions, Standby, Treatment,
+    Ask, ErrorFiles, Holds, OnPanic, OwnProcess, Protection, ServerOptions, Standby, Treatment,
 };
 pub use self::vigil::Finding;
 
@@ -113,7 +116,7 @@ impl Server {
     /// With [`Standby::Wait`] it returns at once, and serves from when the watchdog before it ends.
     ///
     /// # Errors
-    /// [`ServeError`]; nothing has been changed then.
+    /// [`ServeError`]; nothing is served then, and nothing was signalled.
     pub fn start(
         segment: Segment,
         options: ServerOptions,
@@ -132,6 +135,7 @@ impl Server {
         let attention = Attention::new(segment.doorbell());
         attention.call(); // the first pass of the loop looks at everything
         let (commands, to_do) = sync_channel(COMMANDS);
+        let (hired, is_hired) = sync_channel(1);
         let (journal, reader) = journal::journal();
         let failed = |source| ServeError::Thread { segment: name, source };
         let log = spawn("hangwatch-log", move || reader.run(segment, log)).map_err(failed)?;
@@ -142,10 +146,21 @@ impl Server {
             journal,
             attention: attention.clone(),
             commands: to_do,
+            hired,
         };
+        let is_standby = lock.is_none();
         let tick = spawn("hangwatch-tick", move || live(parts, lock)).map_err(failed)?;
         let (tick, log) = (Some(tick), Some(log));
-        Ok(Server { segment, control, attention, commands, canary, tick, log })
+        let server = Server { segment, control, attention, commands, canary, tick, log };
+        if is_standby {
+            return Ok(server);
+        }
+        // Whoever starts a command next relies on being watched. (Where the tick has panicked there is
+        // no answer, and the server's state tells.)
+        match is_hired.recv() {
+            Ok(Err(source)) => Err(failed(source)), // the drop waits for the threads' end
+            Ok(Ok(())) | Err(_) => Ok(server),
+        }
     }
 
     /// The segment it serves.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -26,12 +26,13 @@ use super::calibrate::{Calibrator, Trust};
 use super::clerk::{Clerk, ClerkParts};
 use super::control::{Control, Ended};
 use super::doorbell::{Attention, Doorbell, LEAD_NS};
+use super::error_file::ErrorFiles;
 use super::events::Leaving;
 use super::hands::ProcessHands;
 use super::journal::{Journal, Note};
 use super::messages::{Answer, Answers, Question};
 use super::options::ServerOptions;
-use super::{inspector, protect, sigbus};
+use super::{error_file, inspector, options, protect, sigbus};
 
 /// Answers that wait for the tick at most; the clerk waits with the next.
 const ANSWERS: usize = 256;
@@ -62,6 +63,8 @@ pub(super) struct Parts {
     pub(super) journal: Journal,
     pub(super) attention: Attention,
     pub(super) commands: Receiver<Command>,
+    /// Told whether all threads are there; whoever started a standby does not listen.
+    pub(super) hired: SyncSender<std::io::Result<()>>,
 }
 
 struct SystemClock;
@@ -95,7 +98,7 @@ struct Tick {
 
 /// Serves the segment until told to stop, or until it cannot be served. The caller holds the lock.
 pub(super) fn serve(parts: Parts) -> Ended {
-    let Parts { segment, options, control, journal, attention, commands } = parts;
+    let Parts { segment, options, control, journal, attention, commands, hired } = parts;
     protect::protect(options.protection, &journal);
     let wanted = u64::from(segment.geometry().lanes) + SPARE_DESCRIPTORS;
     if let Err(error) = host::raise_descriptor_limit(wanted) {
@@ -111,13 +114,15 @@ pub(super) fn serve(parts: Parts) -> Ended {
     let (sender, answers) = sync_channel(ANSWERS);
     let answerer = Answers { sender, attention: attention.clone() };
     let staff = Staff { segment, options, control: &control, journal: &journal, answers: answerer };
-    let (desk, clerk) = match staff.hire() {
-        Ok(hired) => hired,
+    let (desk, error_files, clerk) = match staff.hire() {
+        Ok(staff) => staff,
         Err(error) => {
             journal.note(Note::Admission(format!("no clerk could be had: {error}")));
+            let _ = hired.send(Err(error));
             return Ended::Failed;
         }
     };
+    let _ = hired.send(Ok(()));
 
     let words = segment.words();
     crash::cover_core();
@@ -133,6 +138,7 @@ pub(super) fn serve(parts: Parts) -> Ended {
     let hands = ProcessHands::new(
         segment,
         desk,
+        error_files,
         journal.clone(),
         options.own_process,
         options.holds.matter(),
@@ -180,7 +186,7 @@ struct Staff<'a> {
 }
 
 impl Staff<'_> {
-    fn hire(self) -> std::io::Result<(super::clerk::Desk, JoinHandle<()>)> {
+    fn hire(self) -> std::io::Result<(super::clerk::Desk, Option<ErrorFiles>, JoinHandle<()>)> {
         let Staff { segment, options, control, journal, answers } = self;
         let (inspections, to_inspect) = sync_channel(INSPECTIONS);
         let inspector_answers = answers.clone();
@@ -189,6 +195,18 @@ impl Staff<'_> {
             inspector::run(segment, &to_inspect, &inspector_answers);
         })?;
         let attention = answers.attention.clone();
+        let error_files = match options.error_files {
+            options::ErrorFiles::Leave => None,
+            options::ErrorFiles::Write => {
+                let (files, writer) = error_file::error_files();
+                let to_note = journal.clone();
+                // Never joined: it may be stuck with a disk that hangs.
+                spawn("hangwatch-error", control, journal, &attention, move || {
+                    writer.run(segment, &to_note);
+                })?;
+                Some(files)
+            }
+        };
         let (clerk, desk) = Clerk::new(ClerkParts {
             segment,
             control: Arc::clone(control),
@@ -198,7 +216,7 @@ impl Staff<'_> {
             holds: options.holds,
         })?;
         let clerk = spawn("hangwatch-clerk", control, journal, &attention, move || clerk.run())?;
-        Ok((desk, clerk))
+        Ok((desk, error_files, clerk))
     }
 }
 

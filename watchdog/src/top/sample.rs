@@ -36,6 +36,7 @@ pub(super) fn row(lane: u32, command: &str, timers: &[TimerView]) -> Row {
             quarantined: false,
             thread: format!("thread-{lane}"),
             job: "jobs".to_owned(),
+            host: String::new(),
             rank: Some(lane),
             world_size: 8,
             local_rank: None,

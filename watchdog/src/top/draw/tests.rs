@@ -120,7 +120,7 @@ fn detail(scope: &str) -> Detail {
     Detail {
         lane: 0,
         arguments: format!("python3 train.py {scope}"),
-        scopes: vec![ScopeView { name: scope.to_owned(), counts }],
+        scopes: vec![ScopeView { name: scope.to_owned(), counts, ..ScopeView::default() }],
         records: vec![
             record(Operation::Release, 13_000_000_000, None),
             record(Operation::Acquire, 12_000_000_000, Some(30_000_000_000)),
