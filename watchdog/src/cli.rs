@@ -22,9 +22,11 @@ use value::ReapSignal;
 
 pub mod learning;
 pub mod operator;
+pub mod suspects;
 pub mod value;
 
-pub use operator::Top;
+pub use operator::{Completions, Doctor, Manual, Top};
+pub use suspects::{Cascade, CascadePolicy};
 
 /// The environment variable that names the segment.
 pub const SEGMENT_VARIABLE: &str = "HANGWATCH_SEGMENT";
@@ -32,6 +34,7 @@ pub const SEGMENT_VARIABLE: &str = "HANGWATCH_SEGMENT";
 const EXIT_CODES: &str = "\
 Exit codes:
   0        done; or the command ended with 0
+  1        doctor: something that hangwatch needs is missing
   2        the command line is wrong
   123      a bug in hangwatch made the watchdog panic
   124      exec: the deadline passed and the command was removed
@@ -150,6 +153,15 @@ pub enum Command {
     /// --max-reaps of them in a minute before the brake holds anew. A worker that
     /// has released its timer meanwhile, or armed it anew, is left alone.
     ReleaseBrake(ReleaseBrake),
+    /// Say what works on this host, what does not, and what to change
+    ///
+    /// Examines the kernel, /dev/shm, the clock, this user's rights and limits, and
+    /// the container it is run in. Run it as the watchdog is to be run.
+    Doctor(Doctor),
+    /// Write a completion script for a shell
+    Completions(Completions),
+    /// Write the man pages
+    Man(Manual),
     /// One worker of the demo.
     #[command(hide = true)]
     DemoWorker(DemoWorker),
@@ -268,6 +280,10 @@ pub struct Run {
     #[arg(long, value_name = "FRACTION", value_parser = value::fraction,
           allow_hyphen_values = true)]
     pub warn_at: Option<f64>,
+
+    /// Who is reaped first.
+    #[command(flatten)]
+    pub cascade: Cascade,
 
     /// What holds a worker up.
     #[command(flatten)]
@@ -584,6 +600,13 @@ impl Cli {
         W: Into<OsString> + Clone,
     {
         let mut cli = Self::try_parse_from(words)?;
+        if let Command::Run(run) = &cli.command
+            && run.cascade.asked().is_none()
+        {
+            let why = "--cascade-policy hold needs to know for how long: add --cascade, such as \
+                       --cascade 5s";
+            return Err(Self::error_of("run", ErrorKind::MissingRequiredArgument, why));
+        }
         let named = match &mut cli.command {
             Command::Run(run) if run.command.is_empty() => &mut run.segment,
             Command::Status(Status { segment, .. })
