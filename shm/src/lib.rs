@@ -66,3 +66,9 @@ pub use worker::{Scope, Signal, Worker, WorkerOptions};
 
 #[doc(hidden)]
 pub use segment::{WATCHDOG_LOCK_BYTE, lane_lock_byte};
+
+/// The time, `CLOCK_MONOTONIC`: what [`Scope::expires_at`] and [`Guard::release_at`] take.
+#[inline]
+pub fn now() -> Nanos {
+    Nanos(sys::clock::monotonic_ns())
+}
