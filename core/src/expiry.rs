@@ -131,6 +131,22 @@ impl<'a> Expiry<'a> {
         }
     }
 
+    /// The brake was released: the timers that it spared are looked at again.
+    pub fn judge_again(&mut self) {
+        for lane in 0..self.segment.lanes_used() {
+            if !self.seats[lane as usize].is_taken() {
+                continue;
+            }
+            for (index, word) in self.segment.lane_timers(lane).iter().enumerate() {
+                if Timer(word).load().state() == Some(TimerState::Braked) {
+                    let id = self.id(lane, index);
+                    self.put_off[id] = NOT_PUT_OFF;
+                    self.refresh(lane, index);
+                }
+            }
+        }
+    }
+
     /// The lane whose timer is due next, and when it is to be looked at: what a reaper may prepare
     /// for.
     pub fn next_lane(&self) -> Option<(u32, Nanos)> {
@@ -293,7 +309,7 @@ impl<'a> Expiry<'a> {
         let phase = self.seats[lane as usize].phase;
         match word.state() {
             None => return self.quarantine(lane),
-            Some(TimerState::Armed | TimerState::Condemned) => {}
+            Some(TimerState::Armed | TimerState::Condemned | TimerState::Braked) => {}
             Some(_) => return,
         }
         let Some(detail) = place.read_detail(index, word) else {
@@ -334,11 +350,11 @@ impl<'a> Expiry<'a> {
         self.put_off(id, expired.word, look_at);
     }
 
-    /// Reported once: the word says so, for a successor too. Condemned by a watchdog that could prove
-    /// its owner, it stays so.
+    /// Reported once: the word says so, for a successor too. Condemned or spared by a watchdog that
+    /// could prove its owner, it stays so.
     fn unattestable(&mut self, id: usize, expired: ExpiredTimer) {
         let place = self.segment.lane(expired.lane).timer(usize::from(expired.timer));
-        if expired.word.state() == Some(TimerState::Condemned) {
+        if expired.word.state() != Some(TimerState::Armed) {
             self.put_off(id, expired.word, Nanos::NEVER);
         } else if place.is_some_and(|timer| timer.report(expired.word)) {
             add_single_writer(self.segment.counter(Counter::Expired), 1);

@@ -31,7 +31,10 @@ const OWNER: usize = 0;
 const HEAD: usize = 1;
 const HIGH_WATER: usize = 2;
 const QUARANTINED: usize = 3;
-const _: () = assert!(QUARANTINED < FRONT_WORDS);
+const HELD: usize = 4;
+const _: () = assert!(HELD < FRONT_WORDS);
+/// The owner is held; with it unset, the word says when it was let go, in units of 2 ns.
+const IS_HELD: u64 = 1 << 63;
 
 // In the back:
 const IDENTITY: usize = 0;
@@ -40,6 +43,15 @@ const THREAD_NAME_WORDS: usize = 4;
 const JOB: usize = THREAD_NAME + THREAD_NAME_WORDS;
 const JOB_WORDS: usize = 16;
 const _: () = assert!(IDENTITY + Identity::WORDS <= THREAD_NAME && JOB + JOB_WORDS <= LABEL_WORDS);
+
+/// Whether something held up a lane's overdue owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotedHold {
+    /// It is held, or was when the watchdog last looked.
+    Held,
+    /// It was found let go at this time.
+    LetGo(Nanos),
+}
 
 /// A lane's header: the first cache line of its front, which a tick looks at in every lane.
 #[derive(Clone, Copy)]
@@ -138,6 +150,7 @@ impl<'a> Lane<'a> {
         write_text(&self.labels[THREAD_NAME..THREAD_NAME + THREAD_NAME_WORDS], thread);
         write_text(&self.labels[JOB..JOB + JOB_WORDS], job);
         self.header[HIGH_WATER].store(0, Ordering::Relaxed);
+        self.header[HELD].store(0, Ordering::Relaxed);
         let attached = claimed.with_state(LaneState::Attached);
         // Release: pairs with the Acquire in `owner`.
         self.header[OWNER].store(attached.0, Ordering::Release);
@@ -168,6 +181,7 @@ impl<'a> Lane<'a> {
     /// The last step of a recycling: the lane is free to be claimed.
     pub fn end_recycling(self, recycling: OwnerWord) {
         self.header[QUARANTINED].store(0, Ordering::Relaxed);
+        self.header[HELD].store(0, Ordering::Relaxed);
         self.move_owner(recycling, OwnerWord::new(LaneState::Free, recycling.epoch(), 0));
     }
 
@@ -217,6 +231,24 @@ impl<'a> Lane<'a> {
     /// Marks the lane as quarantined, for observers. The watchdog's alone.
     pub fn quarantine(self) {
         self.header[QUARANTINED].store(1, Ordering::Relaxed);
+    }
+
+    /// What the watchdog, or one before it, has noted of a hold on the overdue owner.
+    pub fn noted_hold(self) -> Option<NotedHold> {
+        match self.header[HELD].load(Ordering::Relaxed) {
+            0 => None,
+            IS_HELD => Some(NotedHold::Held),
+            let_go_at => Some(NotedHold::LetGo(Nanos((let_go_at & !IS_HELD) << 1))),
+        }
+    }
+
+    /// Notes it, for a successor. The watchdog's alone.
+    pub fn note_hold(self, hold: NotedHold) {
+        let bits = match hold {
+            NotedHold::Held => IS_HELD,
+            NotedHold::LetGo(at) => (at.0 >> 1).max(1),
+        };
+        self.header[HELD].store(bits, Ordering::Relaxed);
     }
 
     /// The timer words.

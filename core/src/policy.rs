@@ -85,7 +85,7 @@ impl Brake {
     /// and it holds until [`Brake::release`].
     pub fn allows(&mut self, now: Nanos, max_reaps: Option<u32>) -> bool {
         let Some(max_reaps) = max_reaps else {
-            return true;
+            return !self.engaged; // by a watchdog before this one, which had a limit
         };
         while self.recent.front().is_some_and(|at| now.since(*at) >= MINUTE_NS) {
             self.recent.pop_front();
@@ -137,6 +137,7 @@ mod tests {
         assert!(brake.allows(second(62), Some(2)));
         assert!(!brake.allows(second(63), Some(2)));
         assert!(!brake.allows(second(1000), Some(2)), "until told otherwise");
+        assert!(!brake.allows(second(1000), None), "nor for a successor without a limit");
         brake.release();
         assert!(brake.allows(second(1001), Some(2)));
         assert!(brake.allows(second(1001), None));

@@ -18,12 +18,12 @@ use alloc::vec::Vec;
 use crate::atomic::{Ordering, add_single_writer};
 use crate::crash;
 use crate::expiry::{ExpiredTimer, WorkerId};
-use crate::lane::TimerSignal;
+use crate::lane::{NotedHold, TimerSignal};
 use crate::policy::{Brake, Policy, SIGKILL};
 use crate::segment::{BRAKE_RELEASE_ASKED, BRAKED, Counter, Segment};
 use crate::tick::{Reap, Reaper};
 use crate::time::Nanos;
-use crate::timer::TimerState;
+use crate::timer::{Timer, TimerState};
 
 pub use hands::{Event, Evidence, Hands, Hold, Outcome, Sent, Verdict};
 
@@ -150,14 +150,26 @@ impl<'a, H: Hands> Reaping<'a, H> {
     }
 
     /// Reports a timer instead of condemning it. Nothing where its worker released it first.
-    fn report(&mut self, now: Nanos, worker: WorkerId, timer: &ExpiredTimer, outcome: Outcome) {
-        let place = self.segment.lane(timer.lane).timer(usize::from(timer.timer));
-        if !place.is_some_and(|place| place.report(timer.word)) {
-            return;
+    fn report(&mut self, now: Nanos, worker: WorkerId, timer: &ExpiredTimer) {
+        if self.place(timer).is_some_and(|place| place.report(timer.word)) {
+            self.count(Counter::Expired);
+            self.count(Counter::Reported);
+            self.tell_reported(now, worker, timer, Outcome::Reported);
         }
-        self.count(Counter::Expired);
-        self.count(Counter::Reported);
-        self.tell_reported(now, worker, timer, outcome);
+    }
+
+    /// Reports a timer because the brake holds. Nothing where its worker released it first, or it was
+    /// reported so already.
+    fn spare(&mut self, now: Nanos, worker: WorkerId, timer: &ExpiredTimer) {
+        if self.place(timer).is_some_and(|place| place.spare(timer.word)) {
+            self.count(Counter::Expired);
+            self.count(Counter::Reported);
+            self.tell_reported(now, worker, timer, Outcome::Braked);
+        }
+    }
+
+    fn place(&self, timer: &ExpiredTimer) -> Option<Timer<'a>> {
+        self.segment.lane(timer.lane).timer(usize::from(timer.timer))
     }
 
     fn tell_reported(
@@ -189,7 +201,7 @@ impl<'a, H: Hands> Reaping<'a, H> {
             } else if condemned {
                 self.tell_reported(now, worker, timer, Outcome::Reported);
             } else {
-                self.report(now, worker, timer, Outcome::Reported);
+                self.report(now, worker, timer);
             }
         }
         left
@@ -208,6 +220,7 @@ impl<'a, H: Hands> Reaping<'a, H> {
         match self.hands.verdict(now, worker, first.lane) {
             Verdict::Go => self.has_had_its_allowance(now, worker, timers),
             Verdict::Held(hold) => {
+                self.note_hold(timers, NotedHold::Held);
                 if self.held.insert(worker, Held::For(hold)) != Some(Held::For(hold)) {
                     self.hands.note(Event::Held { worker, timer: first, hold });
                 }
@@ -225,14 +238,19 @@ impl<'a, H: Hands> Reaping<'a, H> {
         worker: WorkerId,
         timers: &[ExpiredTimer],
     ) -> Result<(), Nanos> {
-        let Some(held) = self.held.get_mut(&worker) else {
-            return Ok(());
+        let held = self.held.get(&worker).copied();
+        let let_go_at = match held {
+            Some(Held::Until(at)) => at,
+            Some(Held::For(_)) => now,
+            None => match self.inherited_hold(now, timers) {
+                Some(at) => at,
+                None => return Ok(()),
+            },
         };
-        let let_go_at = match *held {
-            Held::Until(at) => at,
-            Held::For(_) => now,
-        };
-        *held = Held::Until(let_go_at);
+        if held != Some(Held::Until(let_go_at)) {
+            self.held.insert(worker, Held::Until(let_go_at));
+            self.note_hold(timers, NotedHold::LetGo(let_go_at));
+        }
         let due = timers.iter().map(|timer| {
             let condemned = timer.word.state() == Some(TimerState::Condemned);
             if condemned || timer.detail.acquired_at >= let_go_at {
@@ -243,6 +261,20 @@ impl<'a, H: Hands> Reaping<'a, H> {
         due.min().filter(|due| *due > now).map_or(Ok(()), Err)
     }
 
+    /// When a worker was let go that a watchdog before this one held to be held.
+    fn inherited_hold(&self, now: Nanos, timers: &[ExpiredTimer]) -> Option<Nanos> {
+        let noted = timers.iter().filter_map(|timer| self.segment.lane(timer.lane).noted_hold());
+        let let_go_at = |noted| match noted {
+            NotedHold::Held => now,
+            NotedHold::LetGo(at) => at.min(now),
+        };
+        noted.map(let_go_at).max()
+    }
+
+    fn note_hold(&self, timers: &[ExpiredTimer], hold: NotedHold) {
+        timers.iter().for_each(|timer| self.segment.lane(timer.lane).note_hold(hold));
+    }
+
     /// Claims the timers; those that their worker released first are dropped.
     fn condemn(&mut self, timers: Vec<ExpiredTimer>) -> Vec<ExpiredTimer> {
         let mut condemned = timers;
@@ -250,11 +282,12 @@ impl<'a, H: Hands> Reaping<'a, H> {
             if timer.word.state() == Some(TimerState::Condemned) {
                 return true; // by a watchdog before this one
             }
-            let place = self.segment.lane(timer.lane).timer(usize::from(timer.timer));
-            let won = place.is_some_and(|place| place.condemn(timer.word));
+            let won = self.place(timer).is_some_and(|place| place.condemn(timer.word));
             if won {
                 crash::point("condemn");
-                self.count(Counter::Expired);
+                if timer.word.state() == Some(TimerState::Armed) {
+                    self.count(Counter::Expired); // else it counted when the brake spared it
+                }
                 self.count(Counter::Condemned);
             }
             won
@@ -271,6 +304,10 @@ impl<'a, H: Hands> Reaping<'a, H> {
     ) -> Option<Result<Machine, Nanos>> {
         let mut left = self.split_off_reports(now, worker, timers);
         left.first()?;
+        let spared = |timer: &ExpiredTimer| timer.word.state() == Some(TimerState::Braked);
+        if self.brake.is_engaged() && left.iter().all(spared) {
+            return None; // told of already; judged again when the brake is released
+        }
         if let Err(again_at) = self.may_signal(now, worker, &left) {
             return Some(Err(again_at));
         }
@@ -284,7 +321,7 @@ impl<'a, H: Hands> Reaping<'a, H> {
                 self.hands.note(Event::Braked { max_reaps });
             }
             for timer in &left {
-                self.report(now, worker, timer, Outcome::Braked);
+                self.spare(now, worker, timer);
             }
             return None;
         }
@@ -435,5 +472,29 @@ impl<H: Hands> Reaper<WorkerId, ExpiredTimer> for Reaping<'_, H> {
 
     fn reap_failed(&mut self, worker: WorkerId, error: H::Error) {
         self.hands.note(Event::Failed { worker, error });
+    }
+
+    /// The table tells no more of a worker whose lane is quarantined; its grace ends all the same.
+    fn go_on(&mut self, now: Nanos) -> Vec<WorkerId> {
+        let is_due = |machine: &Machine| match machine.state {
+            State::Condemned | State::Evidence => true,
+            State::InGrace { until } | State::Killed { until } | State::Unkillable { until } => {
+                until <= now
+            }
+        };
+        let due: Vec<WorkerId> =
+            self.machines.iter().filter(|(_, m)| is_due(m)).map(|(worker, _)| *worker).collect();
+        let mut ended = Vec::new();
+        for worker in due {
+            match self.reap(now, worker, &[]) {
+                Ok(Reap::Kept { .. }) => {}
+                Ok(Reap::Reaped) => ended.push(worker),
+                Err(error) => {
+                    self.reap_failed(worker, error);
+                    ended.push(worker);
+                }
+            }
+        }
+        ended
     }
 }

@@ -90,6 +90,11 @@ pub trait Reaper<W, T> {
     fn reap(&mut self, now: Nanos, worker: W, timers: &[T]) -> Result<Reap, Self::Error>;
     /// Takes note of such a failure.
     fn reap_failed(&mut self, worker: W, error: Self::Error);
+    /// Goes on with reaps that are under way, whether or not the table tells of their timers again:
+    /// the workers whose reap came to its end, each named once.
+    fn go_on(&mut self, _now: Nanos) -> Vec<W> {
+        Vec::new()
+    }
 }
 
 /// What one tick did.
@@ -153,6 +158,8 @@ where
         let now = self.look(&mut ticked);
         self.table.sweep(now);
         self.expire(now, &mut ticked);
+        let reaped = self.reaper.go_on(now);
+        self.clear(reaped, &mut ticked);
         ticked
     }
 
@@ -181,6 +188,10 @@ where
                 }
             }
         }
+        self.clear(reaped, ticked);
+    }
+
+    fn clear(&mut self, mut reaped: Vec<T::Worker>, ticked: &mut Ticked) {
         if !reaped.is_empty() {
             reaped.sort_unstable();
             ticked.reaped += reaped.len();

@@ -21,7 +21,9 @@
 //!    |                     watchdog only |                 v
 //!    |                                   +--report--> Reported ---rearm---> Armed
 //!    |                                   |                 +---release---> Idle
-//!    +-------------clear---------- Condemned
+//!    |                                   +--spare---> Braked, as Reported, but:
+//!    |                                   |              | condemn (the brake was released)
+//!    +-------------clear---------- Condemned <----------+
 //! ```
 //!
 //! The generation counts the armings of a timer, modulo 2^11: a word that changed and changed back
@@ -49,6 +51,9 @@ pub enum TimerState {
     Paused = 3,
     /// Claimed by the watchdog: final for the worker, only the watchdog leaves it.
     Condemned = 4,
+    /// Its deadline passed while the brake held: reported, and judged again when the brake is
+    /// released. May be armed again.
+    Braked = 5,
 }
 
 /// A timer word's value. Any 64 bits are a value; [`TimerWord::state`] tells the invalid ones.
@@ -90,6 +95,7 @@ impl TimerWord {
             2 => TimerState::Reported,
             3 => TimerState::Paused,
             4 => TimerState::Condemned,
+            5 => TimerState::Braked,
             _ => return None,
         })
     }
@@ -106,10 +112,11 @@ impl TimerWord {
         self.0 & GENERATION_MASK
     }
 
-    /// Whether this is `armed` as it was, or as the watchdog condemned it.
+    /// Whether this is `armed` as it was, or as the watchdog spared or condemned it.
     #[inline]
     pub fn is_of_arming(self, armed: TimerWord) -> bool {
-        self == armed || self == armed.with_state(TimerState::Condemned)
+        let as_is = |state| self == armed.with_state(state);
+        self == armed || as_is(TimerState::Condemned) || as_is(TimerState::Braked)
     }
 
     /// Whether the timer is armed and its deadline has come by the unit `now`.
@@ -120,12 +127,12 @@ impl TimerWord {
     }
 
     /// When the watchdog must look at this timer: its deadline, at once for a condemned one (its
-    /// reap goes on), never for the rest.
+    /// reap goes on) and for one that the brake spared (if it still holds), never for the rest.
     #[inline]
     pub fn look_at(self) -> Nanos {
         match self.0 >> STATE_SHIFT {
             1 => self.deadline().begins(),
-            4 => Nanos(0),
+            4 | 5 => Nanos(0),
             _ => Nanos::NEVER,
         }
     }
@@ -203,15 +210,17 @@ impl Timer<'_> {
         word
     }
 
-    /// Gives an armed or reported timer a new deadline. `expected` is a guess that saves a load
-    /// where it is right.
+    /// Gives an armed, reported or spared timer a new deadline. `expected` is a guess that saves a
+    /// load where it is right.
     ///
     /// # Errors
     /// [`Refused`] where the timer is condemned, idle or paused.
     #[inline]
     pub fn rearm(self, expected: TimerWord, deadline: Units) -> Result<TimerWord, Refused> {
         self.change(expected, |word| match word.state() {
-            Some(TimerState::Armed | TimerState::Reported) => Some(word.armed_next(deadline)),
+            Some(TimerState::Armed | TimerState::Reported | TimerState::Braked) => {
+                Some(word.armed_next(deadline))
+            }
             _ => None,
         })
         .map(|(_, new)| new)
@@ -220,11 +229,11 @@ impl Timer<'_> {
     /// Moves an armed timer's deadline on by `ns`.
     ///
     /// # Errors
-    /// [`Refused`] where the timer is not armed (or reported).
+    /// [`Refused`] where the timer is not armed (or reported, or spared).
     #[inline]
     pub fn extend(self, expected: TimerWord, ns: u64) -> Result<TimerWord, Refused> {
         self.change(expected, |word| match word.state() {
-            Some(TimerState::Armed | TimerState::Reported) => {
+            Some(TimerState::Armed | TimerState::Reported | TimerState::Braked) => {
                 Some(word.armed_next(Units::at_or_after(word.deadline().begins().plus(ns))))
             }
             _ => None,
@@ -291,15 +300,17 @@ impl Timer<'_> {
     /// The guess was wrong: the word decides.
     #[cold]
     fn release_what_is_there(self) -> Released {
-        let released = self.change(self.load(), |word| match word.state() {
-            Some(TimerState::Armed | TimerState::Paused | TimerState::Reported) => {
+        let released = self.change(self.load(), |word| match word.state()? {
+            TimerState::Idle | TimerState::Condemned => None,
+            TimerState::Armed | TimerState::Paused | TimerState::Reported | TimerState::Braked => {
                 Some(word.idle())
             }
-            _ => None,
         });
         match released {
-            Ok((was, _)) if was.state() == Some(TimerState::Reported) => Released::Reported,
-            Ok(_) => Released::InTime,
+            Ok((was, _)) => match was.state() {
+                Some(TimerState::Reported | TimerState::Braked) => Released::Reported,
+                _ => Released::InTime,
+            },
             Err(Refused { word }) if word.state() == Some(TimerState::Condemned) => {
                 Released::TooLate
             }
@@ -307,11 +318,11 @@ impl Timer<'_> {
         }
     }
 
-    /// Claims an expired timer for the watchdog: from here a release can no longer win. False where
-    /// the worker changed it first.
+    /// Claims an expired timer, or one that the brake spared, for the watchdog: from here a release
+    /// can no longer win. False where the worker changed it first.
     #[inline]
     pub fn condemn(self, seen: TimerWord) -> bool {
-        seen.state() == Some(TimerState::Armed)
+        matches!(seen.state(), Some(TimerState::Armed | TimerState::Braked))
             && self.swap_exactly(seen, seen.with_state(TimerState::Condemned))
     }
 
@@ -320,6 +331,13 @@ impl Timer<'_> {
     pub fn report(self, seen: TimerWord) -> bool {
         seen.state() == Some(TimerState::Armed)
             && self.swap_exactly(seen, seen.with_state(TimerState::Reported))
+    }
+
+    /// Marks an expired timer as spared by the brake, once. False where the worker changed it first.
+    #[inline]
+    pub fn spare(self, seen: TimerWord) -> bool {
+        seen.state() == Some(TimerState::Armed)
+            && self.swap_exactly(seen, seen.with_state(TimerState::Braked))
     }
 
     /// Frees a condemned timer once its worker is reaped. The watchdog's alone.
@@ -385,7 +403,9 @@ mod tests {
         assert!(due(TimerState::Armed, 10, 10));
         assert!(due(TimerState::Armed, 9, 10));
         assert!(!due(TimerState::Armed, 11, 10));
-        for state in [TimerState::Idle, TimerState::Reported, TimerState::Paused] {
+        for state in
+            [TimerState::Idle, TimerState::Reported, TimerState::Paused, TimerState::Braked]
+        {
             assert!(!due(state, 1, 10), "{state:?}");
         }
         assert!(!due(TimerState::Condemned, 1, 10), "a condemned timer is found by its reap");
@@ -418,6 +438,24 @@ mod tests {
         assert!(timer.report(armed));
         assert!(!timer.report(armed), "reported once");
         assert_eq!(timer.release(armed), Released::Reported);
+    }
+
+    #[test]
+    fn a_timer_that_the_brake_spared_is_the_workers_until_it_is_condemned() {
+        let word = AtomicU64::new(0);
+        let timer = Timer(&word);
+        let armed = timer.arm(at(5));
+        assert!(timer.spare(armed));
+        assert!(!timer.spare(armed) && !timer.report(timer.load()), "told of once");
+        assert!(timer.load().is_of_arming(armed));
+        assert_eq!(timer.release(armed), Released::Reported);
+
+        let armed = timer.arm(at(5));
+        assert!(timer.spare(armed));
+        let again = timer.rearm(armed, at(9)).unwrap();
+        assert!(timer.spare(again));
+        assert!(timer.condemn(timer.load()));
+        assert_eq!(timer.release(again), Released::TooLate);
     }
 
     #[test]

@@ -95,6 +95,7 @@ fn timer<'py>(py: Python<'py>, view: &TimerView) -> PyResult<Bound<'py, PyDict>>
         TimerState::Reported => "reported",
         TimerState::Paused => "paused",
         TimerState::Condemned => "condemned",
+        TimerState::Braked => "braked",
     };
     dict.set_item("state", state)?;
     dict.set_item("scope", &view.scope)?;

@@ -161,7 +161,9 @@ impl Guard {
         match word.state()? {
             TimerState::Armed => Some(Duration::from_nanos(word.deadline().begins().since(now))),
             TimerState::Paused => Some(Duration::from_nanos(word.deadline().begins().0)),
-            TimerState::Reported | TimerState::Condemned => Some(Duration::ZERO),
+            TimerState::Reported | TimerState::Braked | TimerState::Condemned => {
+                Some(Duration::ZERO)
+            }
             TimerState::Idle => None,
         }
     }

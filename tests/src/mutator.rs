@@ -87,7 +87,12 @@ impl Mutator {
             2 => u64::MAX,
             3 => any % 64,
             4 => {
-                let state = [TimerState::Armed, TimerState::Condemned, TimerState::Paused];
+                let state = [
+                    TimerState::Armed,
+                    TimerState::Condemned,
+                    TimerState::Paused,
+                    TimerState::Braked,
+                ];
                 let at = Units::at_or_after(Nanos(monotonic_ns() + any % 50_000_000));
                 TimerWord::new(*random.pick(&state), at, any).bits()
             }

@@ -14,6 +14,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use rustix::process::Signal;
 
+use crate::listen::{Address, Audience};
 use crate::logging::Format;
 use crate::server::{self, Ask, Protection};
 use value::ReapSignal;
@@ -118,7 +119,10 @@ pub enum Command {
     Exec(Exec),
     /// Let the watchdog of a segment signal again after its brake engaged
     ///
-    /// See run --max-reaps. Find out first why so many deadlines passed at once.
+    /// See run --max-reaps. Find out first why so many deadlines passed at once: the
+    /// workers that are overdue still are judged again at once, and reaped, up to
+    /// --max-reaps of them in a minute before the brake holds anew. A worker that
+    /// has released its timer meanwhile, or armed it anew, is left alone.
     ReleaseBrake(ReleaseBrake),
     /// One worker of the demo.
     #[command(hide = true)]
@@ -213,7 +217,8 @@ pub struct Run {
     ///
     /// A brake: when so many expire, the deadlines may be wrong rather than the
     /// workers. It is released by `hangwatch release-brake`, or by SIGHUP to a
-    /// watchdog without a command. Absent, there is no brake.
+    /// watchdog without a command; who is overdue still is judged again then.
+    /// Absent, there is no brake, but one that a watchdog before this one left holds.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_reaps: Option<u32>,
 
@@ -235,6 +240,10 @@ pub struct Run {
     /// Wait until the segment's watchdog is gone, then take over at once
     #[arg(long, conflicts_with = "command")]
     pub standby: bool,
+
+    /// How others are told over HTTP.
+    #[command(flatten)]
+    pub listen: Listen,
 
     /// How the log is written.
     #[command(flatten)]
@@ -435,6 +444,33 @@ pub struct Protect {
     /// Run the tick at this real-time priority (SCHED_FIFO), 1 to 99 [default: none]
     #[arg(long, value_name = "PRIORITY", value_parser = clap::value_parser!(u8).range(1..=99))]
     pub realtime: Option<u8>,
+}
+
+/// How others are told over HTTP.
+#[derive(Debug, Clone, Args)]
+pub struct Listen {
+    /// Answer /metrics, /healthz and /state over HTTP at this address [default: nowhere]
+    ///
+    /// 127.0.0.1:9469, [::1]:9469, or unix: and the whole path of a socket, such as
+    /// unix:/run/hangwatch/train.sock, which its owner (and the members of --group)
+    /// may connect to. Whoever may connect learns every pid, command and scope.
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<Address>,
+
+    /// Let --listen be an address that other hosts can reach
+    #[arg(long, requires = "listen")]
+    pub listen_anywhere: bool,
+
+    /// The host's name in what --listen tells [default: the kernel's]
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub host: Option<String>,
+}
+
+impl Listen {
+    /// Who may connect.
+    pub fn audience(&self) -> Audience {
+        if self.listen_anywhere { Audience::Anyone } else { Audience::ThisHost }
+    }
 }
 
 /// How a reap is done.

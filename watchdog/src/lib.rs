@@ -3,7 +3,8 @@
 //! The modules from the outside in: [`cli`] reads the command line, [`commands`] does what it asks
 //! for, [`server`] watches a segment; [`exec`] removes a command with its descendants, [`child`] and
 //! [`relay`] run one and pass signals on, [`incident`] is what is kept of an expiry,
-//! [`logging`] and [`exit`] are what the outside sees.
+//! [`listen`] tells of a server over HTTP, [`state`] is a segment as JSON, [`logging`] and [`exit`] are
+//! what the outside sees.
 
 pub mod child;
 pub mod cli;
@@ -11,6 +12,8 @@ pub mod commands;
 pub mod exec;
 pub mod exit;
 pub mod incident;
+pub mod listen;
 pub mod logging;
 pub mod relay;
 pub mod server;
+pub mod state;

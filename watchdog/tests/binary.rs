@@ -1,6 +1,7 @@
 //! The binary as its users meet it: what they type, what it says, how it ends, what it leaves.
 
 use std::fs;
+use std::net::TcpListener;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -114,6 +115,27 @@ fn what_cannot_be_started_says_why_and_ends_as_documented() {
     both("/", 126, "is a directory");
     both("/dev/null", 126, "chmod +x");
     both("/dev/null/x", 126, "Not a directory");
+}
+
+#[test]
+fn an_address_that_cannot_be_listened_at_is_refused_with_what_to_do() {
+    let name = Name::new("listen");
+    let says = |address: &str, more: &[&str], code: i32, part: &str| {
+        let words = [&["run", "--segment", &name.0, "--listen", address], more].concat();
+        check_says(&words, code, part);
+        assert!(!name.exists(), "a segment was made for nothing");
+    };
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    says(&taken.local_addr().unwrap().to_string(), &[], 125, "ss -ltnp");
+    says("0.0.0.0:9469", &[], 125, "--listen-anywhere");
+    says("9469", &[], 2, "127.0.0.1:9469");
+    says("192.0.2.1:9469", &["--listen-anywhere"], 125, "no address of this host");
+    says(&format!("unix:/{}", "x".repeat(200)), &[], 2, "kernel takes 107");
+    says("unix:/dev/null", &[], 125, "no socket");
+    says("unix:/no/such/directory/s", &[], 125, "make the directory");
+    // The command is not started either.
+    check_says(&["run", "--listen", "unix:/dev/null", "--", "true"], 125, "no socket");
+    check_says(&["run", "--listen-anywhere", "--", "true"], 2, "--listen");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! Each subcommand is a module that turns its options into a list of steps (`step`)
 //! and hands it to the runner (`runner`): `test` is what CI runs, `fuzz` the
-//! fuzz targets, `soak` the faults in full, `bench` the benches, `python` the Python package.
+//! fuzz targets, `sanitize` the tests under sanitizers, `soak` the faults in full, `bench` the benches, `python` the Python package.
 //! `tools` installs what a step needs and a fresh machine lacks.
 //!
 //! To add a check, add a [`step::Step`] to the list in `test`; to add a subcommand,
@@ -12,6 +12,7 @@ mod bench;
 mod fuzz;
 mod python;
 mod runner;
+mod sanitize;
 mod soak;
 mod step;
 mod test;
@@ -41,6 +42,8 @@ enum Task {
     Python,
     /// Inject every fault many times, and count what was lost
     Soak(soak::Options),
+    /// Run the tests under the address and the thread sanitizer
+    Sanitize(sanitize::Options),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Task::Bench(options) => bench::run(&options),
         Task::Python => python::test(),
         Task::Soak(options) => soak::run(&options),
+        Task::Sanitize(options) => sanitize::run(&options),
     }
 }
 

@@ -59,7 +59,9 @@ pub(crate) fn steps() -> Vec<Step> {
             "tests",
             "unit, property, cross-process and doc tests",
             &["test", "--workspace"],
-        ),
+        )
+        .env_default("HANGWATCH_TEST_TOOLS", "required")
+        .needs(Tool::Driven),
         // Release, because a model that takes a second there takes a minute in a debug
         // build. Three preemptions find nearly every bug that more would find (Musuvathi
         // and Qadeer, PLDI 2007) and keep the models to minutes on two cores.

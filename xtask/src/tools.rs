@@ -12,11 +12,31 @@ pub(crate) enum Tool {
     Rustfmt,
     /// `cargo clippy`
     Clippy,
+    /// A nightly compiler
+    Nightly,
     /// `cargo fuzz`, and the nightly compiler it needs
     Fuzz,
     /// Debian's Python with venv and torch
     PythonWithTorch,
+    /// Programs that the tests drive, or are driven by
+    Driven,
 }
+
+/// A program of Debian's, and how it is known to be there.
+struct Package {
+    name: &'static str,
+    answers: &'static [&'static str],
+}
+
+/// What [`Tool::Driven`] stands for. Tests that need one of them skip where it is missing, unless
+/// `HANGWATCH_TEST_TOOLS` says `required`.
+const DRIVEN: [Package; 2] = [
+    Package { name: "prometheus", answers: &["promtool", "--version"] },
+    Package {
+        name: "python3-prometheus-client",
+        answers: &[DEBIANS_PYTHON, "-c", "import prometheus_client.openmetrics.parser"],
+    },
+];
 
 /// Debian's interpreter: the only one that has Debian's torch.
 pub(crate) const DEBIANS_PYTHON: &str = "/usr/bin/python3";
@@ -31,8 +51,10 @@ impl Tool {
         match self {
             Self::Rustfmt => component("fmt", "rustfmt", "rustfmt"),
             Self::Clippy => component("clippy", "clippy", "rust-clippy"),
+            Self::Nightly => nightly(),
             Self::Fuzz => fuzz(),
             Self::PythonWithTorch => python_with_torch(),
+            Self::Driven => driven(),
         }
     }
 }
@@ -50,15 +72,19 @@ fn component(subcommand: &str, name: &str, debian: &str) -> Result<(), String> {
     ))
 }
 
-fn fuzz() -> Result<(), String> {
+fn nightly() -> Result<(), String> {
     let nightly = || succeeds("rustup", &["run", "nightly", "rustc", "--version"], Output::Hidden);
     let add = ["toolchain", "install", "nightly", "--profile", "minimal"];
-    let has_nightly = nightly() || (succeeds("rustup", &add, Output::Shown) && nightly());
-    if !has_nightly {
-        return Err("there is no nightly compiler, which libFuzzer needs, and `rustup toolchain \
-                    install nightly` did not help; install it with rustup"
-            .to_owned());
+    if nightly() || (succeeds("rustup", &add, Output::Shown) && nightly()) {
+        return Ok(());
     }
+    Err("there is no nightly compiler, which sanitizers and libFuzzer need, and `rustup toolchain \
+         install nightly` did not help; install it with rustup"
+        .to_owned())
+}
+
+fn fuzz() -> Result<(), String> {
+    nightly()?;
     let answers = || succeeds(cargo(), &["fuzz", "--version"], Output::Hidden);
     let install = || succeeds(cargo(), &["install", "--locked", "cargo-fuzz"], Output::Shown);
     if answers() || (install() && answers()) {
@@ -72,23 +98,41 @@ fn fuzz() -> Result<(), String> {
 fn python_with_torch() -> Result<(), String> {
     let imports = ["-c", "import ensurepip, torch.distributed.run"];
     let answers = || succeeds(DEBIANS_PYTHON, &imports, Output::Hidden);
-    // An old list of packages is better than none: what counts is whether they come.
-    let update = || succeeds("apt-get", &["update", "-qq"], Output::Shown);
     let packages = ["python3", "python3-venv", "python3-torch"];
+    if answers() || (install(&packages) && answers()) {
+        return Ok(());
+    }
+    Err(by_hand(&format!("{DEBIANS_PYTHON} lacks venv or torch"), &packages))
+}
+
+fn driven() -> Result<(), String> {
+    let missing = || -> Vec<&str> {
+        let answers = |package: &&Package| {
+            !succeeds(package.answers[0], &package.answers[1..], Output::Hidden)
+        };
+        DRIVEN.iter().filter(answers).map(|package| package.name).collect()
+    };
+    let packages = missing();
+    if packages.is_empty() || (install(&packages) && missing().is_empty()) {
+        return Ok(());
+    }
+    Err(by_hand("programs that the tests need are missing", &packages))
+}
+
+/// Has Debian install packages.
+fn install(packages: &[&str]) -> bool {
+    // An old list of packages is better than none: what counts is whether they come.
+    let _ = succeeds("apt-get", &["update", "-qq"], Output::Shown);
     let install = ["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-qq", "-y"];
-    let install = [&install[..], &["--no-install-recommends"], &packages[..]].concat();
-    if answers() {
-        return Ok(());
-    }
-    let _ = update();
-    if succeeds("env", &install, Output::Hidden) && answers() {
-        return Ok(());
-    }
-    Err(format!(
-        "{DEBIANS_PYTHON} lacks venv or torch, and apt-get did not bring them; as root: \
-         apt-get update && apt-get install {}",
+    let install = [&install[..], &["--no-install-recommends"], packages].concat();
+    succeeds("env", &install, Output::Hidden)
+}
+
+fn by_hand(what: &str, packages: &[&str]) -> String {
+    format!(
+        "{what}, and apt-get did not bring them; as root: apt-get update && apt-get install {}",
         packages.join(" ")
-    ))
+    )
 }
 
 /// Whether the user sees what a command prints.

@@ -56,7 +56,11 @@ fn losses(results: &Results) -> String {
     for comparison in &results.comparisons {
         let axis = &comparison.axis;
         for (point, peer, ratio) in comparison.losses() {
-            let point = if point.is_empty() { String::new() } else { format!(", {point} {axis}") };
+            let point = match axis.as_str() {
+                "" => String::new(),
+                "percentile" => format!(", {point}"),
+                axis => format!(", {point} {axis}"),
+            };
             let _ = writeln!(rows, "| {}{point} | {peer} | {} x |", comparison.title, short(ratio));
         }
     }

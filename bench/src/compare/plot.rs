@@ -17,7 +17,7 @@ type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 const SIZE: (u32, u32) = (860, 460);
 /// Contenders beyond these colours share the last.
-const COLOURS: [RGBColor; 11] = [
+const COLOURS: [RGBColor; 12] = [
     RGBColor(214, 92, 48),
     RGBColor(43, 125, 188),
     RGBColor(62, 148, 94),
@@ -29,6 +29,7 @@ const COLOURS: [RGBColor; 11] = [
     RGBColor(140, 104, 86),
     RGBColor(107, 142, 35),
     RGBColor(106, 110, 190),
+    RGBColor(190, 150, 150),
 ];
 /// Paper and ink change places on a dark page; the grid's greys are translucent already.
 const STYLE: &str = "<style>text{font-family:system-ui,sans-serif}\

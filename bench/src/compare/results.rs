@@ -64,7 +64,7 @@ pub struct Comparison {
 pub enum Side {
     /// hangwatch as it ships.
     Ours,
-    /// hangwatch in another configuration, or what it might have been.
+    /// Shown, and does not compete: hangwatch in another configuration, or what it might have been.
     Variant,
     /// A peer.
     Peer,

@@ -23,6 +23,8 @@ pub enum Hold {
     Frozen,
     /// It is stopped, and the watchdog was told to leave stopped workers alone.
     Stopped,
+    /// It runs as another user now, whom it could not have signalled when it was admitted.
+    OtherUser,
 }
 
 /// How sending a signal went.

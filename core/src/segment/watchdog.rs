@@ -46,7 +46,7 @@ pub enum Counter {
     Lapped,
     /// Timers found expired.
     Expired,
-    /// Timers reported, not condemned.
+    /// Timers reported; those that the brake spared may have been condemned after its release.
     Reported,
     /// Timers condemned.
     Condemned,

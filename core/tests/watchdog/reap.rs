@@ -1,6 +1,6 @@
 use hangwatch_core::atomic::Ordering;
 use hangwatch_core::expiry::{Request, WorkerId};
-use hangwatch_core::lane::{LaneState, TimerSignal};
+use hangwatch_core::lane::{LaneState, NotedHold, TimerSignal};
 use hangwatch_core::policy::{Policy, SIGKILL};
 use hangwatch_core::reap::{Hold, Outcome, State, Verdict};
 use hangwatch_core::record::{Operation, Place};
@@ -248,11 +248,81 @@ fn the_brake_holds_back_a_storm_until_it_is_released() {
     assert_eq!(braked, 1, "said once");
     assert_eq!(world.outcomes().iter().filter(|told| **told == Outcome::Braked).count(), 3);
     assert_eq!(world.segment.watchdog().braked().load(Ordering::Relaxed), 1);
-    world.watchdog.reaper.release_brake();
-    workers[4].release(0);
-    let deadline = workers[4].acquire(0, SECOND);
+    assert_eq!(workers[4].state(0), Some(TimerState::Braked));
+    assert_eq!(workers[4].release(0), Released::Reported);
+    let deadline = workers[4].acquire(0, 20 * SECOND);
+    world.release_brake();
+    world.serve_for(SECOND);
+    assert_eq!(world.signals().len(), 4, "who is still overdue is judged again, up to the limit");
+    assert!(!world.watchdog.reaper.is_braked());
+    world.serve_until(deadline.plus(SECOND));
+    assert!(world.watchdog.reaper.is_braked(), "a third in a minute");
+    let counts = [Counter::Expired, Counter::Condemned, Counter::Reported].map(|c| world.count(c));
+    assert_eq!(counts, [6, 4, 4], "expired once for each arming");
+    world.release_brake();
+    world.serve_for(SECOND);
+    assert_eq!(world.signalled()[4], (5, SIGKILL));
+}
+
+#[test]
+fn what_the_brake_spared_is_told_once_and_judged_by_a_successor_after_its_release() {
+    let words = words();
+    let policy = Policy { max_reaps: Some(1), ..Policy::default() };
+    let mut world = World::new(&words, policy);
+    let mut workers: Vec<_> = (1..=3).map(|pid| world.worker(pid)).collect();
+    for worker in &mut workers {
+        worker.acquire(0, SECOND);
+    }
     world.serve_for(5 * SECOND);
-    world.check_killed(5, deadline);
+    world.succeed(Policy::default());
+    // A lapped ring has the whole lane looked at.
+    for _ in 0..50 {
+        workers[1].acquire(1, 60 * SECOND);
+        workers[1].release(1);
+    }
+    world.serve_for(5 * SECOND);
+    assert_eq!(world.signals().len(), 1, "a successor keeps the brake, with a limit or without");
+    let braked = world.outcomes().iter().filter(|told| **told == Outcome::Braked).count();
+    assert_eq!(braked, 2, "told once each");
+    world.release_brake();
+    world.serve_for(SECOND);
+    assert_eq!(world.signals().len(), 3);
+}
+
+#[test]
+fn a_worker_that_died_or_released_while_the_brake_held_is_not_signalled_after_it() {
+    let words = words();
+    let mut world = World::new(&words, Policy { max_reaps: Some(1), ..Policy::default() });
+    let mut workers: Vec<_> = (1..=3).map(|pid| world.worker(pid)).collect();
+    for worker in &mut workers {
+        worker.acquire(0, SECOND);
+    }
+    world.serve_for(5 * SECOND);
+    world.kernel.borrow_mut().kill(2);
+    workers[2].release(0);
+    world.release_brake();
+    world.serve_for(5 * SECOND);
+    assert_eq!(world.signalled(), [(1, SIGKILL)]);
+}
+
+#[test]
+fn a_worker_whose_lane_is_quarantined_in_its_grace_is_killed_after_it() {
+    let words = words();
+    let mut world = World::new(&words, Policy { grace_ns: 2 * SECOND, ..Policy::default() });
+    let mut hung = world.worker(10);
+    world.process(10, |process| process.survives.insert(SIGTERM));
+    let deadline = hung.acquire_with(0, SECOND, TimerSignal::Signal(SIGTERM));
+    world.serve_until(deadline.plus(HORIZON));
+    assert_eq!(world.signalled(), [(10, SIGTERM)]);
+    hung.segment.lane(hung.lane).timers()[3].store(u64::MAX, Ordering::Relaxed);
+    hung.tell(Operation::Acquire, Place::Own, hung.lane, 3);
+    world.serve_for(SECOND);
+    assert!(world.watchdog.table.is_quarantined(hung.lane));
+    assert_eq!(world.signals().len(), 1, "not before its grace has ended");
+    world.serve_for(5 * SECOND);
+    assert_eq!(world.signalled(), [(10, SIGTERM), (10, SIGKILL)]);
+    assert_eq!(world.outcomes(), [Outcome::Reaped]);
+    assert_eq!(world.segment.lane(hung.lane).owner().state(), Some(LaneState::Free));
 }
 
 /// From a hold on `worker` to the time it is let go.
@@ -279,6 +349,48 @@ fn a_held_worker_is_reported_once_and_gets_its_allowance_when_it_is_let_go() {
     assert_eq!(world.signals().len(), 1, "it gets its second again");
     world.serve_for(SECOND);
     assert_eq!(world.signals()[1].worker, 10, "and no more than that");
+}
+
+#[test]
+fn a_successor_gives_a_worker_that_was_held_its_allowance() {
+    for let_go in ["before", "after"] {
+        let words = words();
+        let mut world = World::new(&words, Policy::default());
+        let mut traced = world.worker(10);
+        traced.acquire(0, 2 * SECOND);
+        let end = world.now().plus(10 * SECOND);
+        hold(&mut world, 10, Hold::Traced, end);
+        if let_go == "after" {
+            world.serve_for(HORIZON); // the first has seen it
+        }
+        world.succeed(Policy::default());
+        world.serve_for(SECOND + 500 * MS);
+        assert_eq!(world.signals(), [], "let go {let_go} the first's last look");
+        // Another gives no further allowance for the same hold.
+        if let_go == "after" {
+            world.succeed(Policy::default());
+        }
+        world.serve_for(SECOND);
+        assert_eq!(world.signalled(), [(10, SIGKILL)], "{let_go}");
+    }
+}
+
+#[test]
+fn the_next_owner_of_a_lane_inherits_no_hold() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let mut traced = world.worker(10);
+    traced.acquire(0, SECOND);
+    let end = world.now().plus(5 * SECOND);
+    hold(&mut world, 10, Hold::Traced, end);
+    world.kernel.borrow_mut().kill(10);
+    world.serve_for(SECOND);
+    let lane = world.segment.lane(traced.lane);
+    assert_eq!(lane.noted_hold(), None, "recycled");
+    lane.note_hold(NotedHold::Held);
+    let next = world.worker(20);
+    assert_eq!(next.lane, traced.lane);
+    assert_eq!(lane.noted_hold(), None, "claimed");
 }
 
 #[test]

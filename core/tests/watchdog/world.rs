@@ -234,6 +234,12 @@ impl<'a> World<'a> {
         self.watchdog = watchdog(self.segment, &self.kernel, policy);
     }
 
+    /// An operator releases the brake.
+    pub(crate) fn release_brake(&mut self) {
+        self.watchdog.reaper.release_brake();
+        self.watchdog.table.judge_again();
+    }
+
     /// A new worker process in a lane of its own, admitted as soon as the kernel is asked.
     pub(crate) fn worker(&self, pid: u64) -> Worker<'a> {
         let process = Process {

@@ -3,7 +3,8 @@
 //! Nothing of it is there without the feature `crash-points`. With it,
 //! `HANGWATCH_CRASH_AT=NAME[:COUNT]` names the point and which passing of it (1,
 //! the first, by default), and `HANGWATCH_CRASH_BY` what happens there: `kill`
-//! (SIGKILL, the default), `stop` (SIGSTOP), `abort` or `panic`.
+//! (SIGKILL, the default), `stop` (SIGSTOP), `abort`, `panic`, or `hang`: this thread alone goes on
+//! no further.
 
 /// Passes the point `name`. Costs nothing without the feature.
 #[cfg(not(feature = "crash-points"))]
@@ -62,6 +63,9 @@ mod on {
         }
         match plan.by.as_str() {
             "stop" => stop_here(),
+            "hang" => loop {
+                std::thread::park();
+            },
             "abort" => std::process::abort(),
             "panic" => panic!("the crash point {name} was passed"),
             _ => drop(kill_process(getpid(), Signal::KILL)),

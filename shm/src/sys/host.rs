@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 
 use rustix::mm::MlockAllFlags;
 use rustix::process::{Pid, Resource, Rlimit};
+use rustix::thread::CapabilitySet;
 
 use super::name::SEGMENT_DIR;
 
@@ -86,6 +87,13 @@ pub fn shm_free_bytes() -> io::Result<u64> {
     Ok(fs.f_bavail.saturating_mul(fs.f_frsize))
 }
 
+/// Whether this thread may signal processes of any user (`CAP_KILL`, which root has).
+pub fn may_signal_anybody() -> bool {
+    // Where the kernel does not say, the more careful answer.
+    let sets = rustix::thread::capabilities(None);
+    sets.map_or(true, |sets| sets.effective.contains(CapabilitySet::KILL))
+}
+
 /// The calling thread's id.
 pub fn gettid() -> Pid {
     rustix::thread::gettid()
@@ -110,6 +118,11 @@ pub fn run_realtime(priority: u8) -> io::Result<()> {
     // SAFETY: `param` is read only; 0 is the calling thread.
     let rc = unsafe { libc::sched_setscheduler(0, class, &raw const param) };
     if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The host's name, as the kernel has it: a container's own, where it has one.
+pub fn name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Keeps all of this process's memory from being swapped out, what it maps

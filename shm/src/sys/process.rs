@@ -58,9 +58,31 @@ pub struct Standing {
     pub state: State,
     /// The process that traces it (a debugger), if any does.
     pub tracer: Option<Pid>,
+    /// As which users it runs.
+    pub users: Users,
 }
 
-/// The process's state and tracer, of one moment.
+/// As which users a process runs: root may take on any, and a set-user-ID program has two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Users {
+    /// Who started it.
+    pub real: u32,
+    /// Whose rights it has.
+    pub effective: u32,
+    /// Whose rights it may take on again.
+    pub saved: u32,
+}
+
+impl Users {
+    /// Whether a process that runs as these users might signal one that runs as `other`: the kernel's
+    /// rule, see kill(2).
+    pub fn may_signal(self, other: Users) -> bool {
+        let is_others = |user| user == other.real || user == other.saved;
+        self.effective == 0 || is_others(self.real) || is_others(self.effective)
+    }
+}
+
+/// The process's state, tracer and users, of one moment.
 ///
 /// # Errors
 /// Where `/proc` refuses.
@@ -68,7 +90,7 @@ pub fn standing(pid: Pid) -> io::Result<Option<Standing>> {
     Ok(read(pid, "status")?.as_deref().and_then(|status| {
         let letter = status.lines().find_map(|line| line.strip_prefix("State:"))?;
         let state = parse_letter(letter.trim_start().chars().next()?);
-        Some(Standing { state, tracer: parse_tracer(status) })
+        Some(Standing { state, tracer: parse_tracer(status), users: parse_users(status)? })
     }))
 }
 
@@ -237,6 +259,14 @@ fn parse_tracer(status: &str) -> Option<Pid> {
     pid.trim().parse().ok().filter(|&pid| pid > 0).and_then(Pid::from_raw)
 }
 
+/// The line of `status` with the real, effective, saved and file system's user.
+fn parse_users(status: &str) -> Option<Users> {
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    let mut users = line.split_ascii_whitespace().map(|user| user.parse().ok());
+    let mut next = || users.next()?;
+    Some(Users { real: next()?, effective: next()?, saved: next()? })
+}
+
 /// The file of a line of `maps`: `start-end perms offset major:minor inode ...`.
 fn parse_mapped_file(line: &[u8]) -> Option<FileId> {
     let mut fields = line.split(|&byte| byte == b' ');
@@ -271,6 +301,25 @@ mod tests {
     }
 
     #[test]
+    fn who_may_signal_whom_is_the_kernels_rule() {
+        let users = |real, effective, saved| Users { real, effective, saved };
+        let user = users(7, 7, 7);
+        for (target, may) in [
+            (user, true),
+            (users(7, 0, 0), true), // a set-user-ID program that they started
+            (users(0, 0, 0), false),
+            (users(8, 7, 8), false),
+            (users(8, 8, 7), true),
+        ] {
+            assert_eq!(user.may_signal(target), may, "{target:?}");
+            assert!(users(0, 0, 0).may_signal(target));
+        }
+        assert!(!users(7, 7, 0).may_signal(users(0, 0, 0)), "not before it takes it on");
+        assert_eq!(parse_users("Uid:\t1\t2\t3\t4\n"), Some(users(1, 2, 3)));
+        assert_eq!(parse_users("Gid:\t1\t2\t3\t4\n"), None);
+    }
+
+    #[test]
     fn a_process_is_described() {
         let pid = getpid();
         assert!(start_time(pid).unwrap().unwrap() > 0);
@@ -302,8 +351,10 @@ mod tests {
         until(|| state(pid).unwrap() == Some(State::Sleeping));
         kill_process(pid, Signal::STOP).unwrap();
         until(|| state(pid).unwrap() == Some(State::Stopped));
-        let stopped = Standing { state: State::Stopped, tracer: None };
-        assert_eq!(standing(pid).unwrap(), Some(stopped));
+        let seen = standing(pid).unwrap().unwrap();
+        assert_eq!((seen.state, seen.tracer), (State::Stopped, None));
+        let own = rustix::process::getuid().as_raw();
+        assert_eq!(seen.users, Users { real: own, effective: own, saved: own });
         kill_process(pid, Signal::CONT).unwrap();
         until(|| state(pid).unwrap() == Some(State::Sleeping));
         kill_process(pid, Signal::KILL).unwrap();

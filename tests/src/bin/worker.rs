@@ -24,6 +24,8 @@
 //! spawn                      runs another program, and waits for it
 //! headless                   ends the first thread; another one obeys from then on
 //! sibling                    a child of its parent that shares its file table: its pid
+//! keep                       lets every descriptor pass through an exec
+//! user N                     becomes this user, who may become root again; root, for ever
 //! exec                       execs `sleep 600` (no answer: it is somebody else then)
 //! look PATH                  asks for a file's attributes
 //! ignore N                   ignores a signal
@@ -215,6 +217,23 @@ impl Actor {
             ["look", path] => Ok(std::fs::metadata(path)?.len().to_string()),
             ["spawn"] => Ok(Command::new("true").status()?.to_string()),
             ["sibling"] => Ok(sibling()?.to_string()),
+            ["keep"] => {
+                for fd in 3..64 {
+                    // SAFETY: changes a flag of a descriptor, or fails where there is none.
+                    unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
+                }
+                Ok(String::new())
+            }
+            ["user", user] => {
+                let user: libc::uid_t = user.parse()?;
+                // SAFETY: no memory is involved. The C library has every thread do it.
+                let rc = unsafe { libc::setresuid(user, user, 0) };
+                if rc == 0 {
+                    Ok(String::new())
+                } else {
+                    Err(std::io::Error::last_os_error().into())
+                }
+            }
             ["exec"] => Err(Command::new("sleep").arg("600").exec().into()),
             ["exit"] => std::process::exit(0),
             _ => Err("unknown order".into()),

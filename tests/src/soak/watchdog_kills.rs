@@ -6,6 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use hangwatch::CreateOptions;
+use hangwatch_core::lane::OwnerWord;
 use hangwatch_core::segment::Counter;
 use hangwatch_core::stats::Counts;
 
@@ -41,11 +42,19 @@ pub const POINTS: [(&str, u64); 16] = [
 /// A random moment lies within so much of a watchdog's start.
 const A_WHILE_US: u64 = 60_000;
 
+/// Lanes, and how many may be in use before a watchdog is let live: many in a row may be killed before
+/// any of them has given a lane back.
+const LANES: u32 = 48;
+const LANES_BEFORE_RESPITE: usize = 32;
+
 fn inject(run: &mut Run) {
-    let options = CreateOptions { geometry: Stage::geometry(48), ..Default::default() };
+    let options = CreateOptions { geometry: Stage::geometry(LANES), ..Default::default() };
     let stage = Stage::with(PART.name, options);
     let mut workers = Workers::new(&stage);
     while run.next_batch(1) == 1 {
+        if stage.lanes_in_use().len() > LANES_BEFORE_RESPITE {
+            workers.have_respite(&stage);
+        }
         workers.hang_and_leave(&stage, &mut run.random);
         kill_one(&stage, &mut run.random);
         workers.check(run, &stage);
@@ -117,6 +126,19 @@ impl Workers {
         leaver.order("exit");
         assert!(leaver.wait().success(), "it exits");
         self.leavers += 1;
+    }
+
+    /// A watchdog lives until everybody's lanes have come back who hung or left.
+    fn have_respite(&mut self, stage: &Stage) {
+        let mut watchdog = stage.watchdog(&[]);
+        let staying: Vec<u32> = self.waiting.iter().chain(&self.toilers).map(Actor::pid).collect();
+        until("the lanes of the dead come back", || {
+            let lanes = stage.lanes_in_use().into_iter();
+            let owners = lanes.map(|lane| stage.segment.words().lane(lane).owner());
+            let dead = |owner: OwnerWord| owner.pid() != 0 && !staying.contains(&owner.pid());
+            (!owners.into_iter().any(dead)).then_some(())
+        });
+        assert!(watchdog.end().success(), "a watchdog ends in order");
     }
 
     fn check(&mut self, run: &mut Run, stage: &Stage) {

@@ -3,8 +3,11 @@
 
 use std::os::unix::process::ExitStatusExt;
 
+use hangwatch::lane_lock_byte;
+use hangwatch::sys::lock::{Holder, holder};
 use hangwatch_core::segment::Counter;
 use hangwatch_tests::{Actor, Stage, Watchdog, until};
+use rustix::process::Pid;
 
 const SIGKILL: i32 = 9;
 
@@ -96,6 +99,34 @@ fn who_execs_is_not_signalled_and_its_timers_are_cleared() {
     until("its lane comes back", || stage.lanes_in_use().is_empty().then_some(()));
     assert!(early.is_alive());
     drop(watchdog);
+}
+
+/// The lock passes through the exec with the descriptor: the kernel names the process as before.
+#[test]
+fn who_execs_and_keeps_its_lock_is_not_signalled_and_its_timers_are_cleared() {
+    let stage = Stage::new("exec-keeps");
+    let mut watchdog = stage.watchdog(&[]);
+    let mut actor = stage.actor();
+    watchdog.event(|event| event["event"] == "admitted" && event["pid"] == actor.pid());
+    let lane = stage.lanes_in_use()[0];
+    actor.tell("keep");
+    actor.tell("expires step 700");
+    actor.order("exec");
+    let left = watchdog.event(|event| event["event"] == "left");
+    assert_eq!((left["pid"].as_u64(), &left["how"]), (Some(actor.pid().into()), &"execd".into()));
+    until("its lane comes back", || stage.lanes_in_use().is_empty().then_some(()));
+    assert!(actor.is_alive());
+    let holder = holder(stage.segment.file(), lane_lock_byte(lane)).unwrap();
+    assert_eq!(holder, Holder::Process(Pid::from_raw(actor.pid().cast_signed()).unwrap()));
+    assert_eq!(stage.counts().abandoned, 1);
+    // Others take another lane.
+    assert!(stage.actor().end().success());
+    watchdog.end();
+    check_nobody_signalled(&mut watchdog);
+}
+
+fn check_nobody_signalled(watchdog: &mut Watchdog) {
+    assert_eq!(watchdog_said(watchdog, "signalled"), 0);
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! * `files`: the segment's file full, cut short, removed
 //! * `held`: workers stopped, traced, frozen
 //! * `hostile`: memory that lies
+//! * `listener`: what the listener tells of a watchdog that is not well
 //! * `load`: many processes at once
 //! * `main_job`: the main job end to end, through the binary
 //! * `namespaces`: workers in other PID namespaces
@@ -25,6 +26,7 @@ mod clocks;
 mod files;
 mod held;
 mod hostile;
+mod listener;
 mod load;
 mod main_job;
 mod namespaces;

@@ -91,6 +91,40 @@ fn in_a_storm_the_brake_holds_until_an_operator_releases_it() {
     assert!(watchdog.end().success());
 }
 
+/// Nobody releases: all hang on. Judged again after each release of the brake, as many as it lets.
+#[test]
+fn who_still_hangs_when_the_brake_is_released_is_reaped() {
+    let stage = Stage::new("storm-hangs");
+    let mut watchdog = stage.watchdog(MAX_REAPS);
+    let mut workers: Vec<Actor> = (0..WORKERS).map(|_| stage.actor()).collect();
+    let mut fine = stage.actor();
+    fine.tell("expires fine 3600000");
+    for worker in &mut workers {
+        worker.tell("expires storm 400");
+    }
+    let ended =
+        |outcome| move |event: &Value| event["event"] == "expired" && event["outcome"] == outcome;
+    for (reaped, spared) in [(3, 5), (3, 2), (2, 0)] {
+        (0..reaped).for_each(|_| drop(watchdog.event(ended("reaped"))));
+        if spared == 0 {
+            break;
+        }
+        until("the brake holds", || says_braked(&stage).then_some(()));
+        // In the middle of it the watchdog dies: what was spared stands in the segment.
+        watchdog.kill();
+        watchdog = stage.watchdog(MAX_REAPS);
+        let living = workers.iter_mut().filter_map(|worker| worker.is_alive().then_some(()));
+        assert_eq!(living.count(), spared);
+        hangwatch(&["release-brake", "--segment", stage.name()]);
+    }
+    assert!(workers.iter_mut().all(|worker| worker.wait().signal() == Some(9)));
+    assert_eq!(fine.tell("release fine"), "InTime");
+    let counter = |counter| stage.counter(counter);
+    let all = WORKERS as u64;
+    assert_eq!([Counter::Expired, Counter::Condemned, Counter::Reaped].map(counter), [all; 3]);
+    assert!(watchdog.end().success());
+}
+
 #[test]
 fn a_successor_keeps_the_brake() {
     let stage = Stage::new("storm-successor");

@@ -88,6 +88,36 @@ fn a_worker_of_an_allowed_group_is_watched_like_any_other() {
     assert_eq!(actor.wait().signal(), Some(9));
 }
 
+/// A watchdog that is root may signal anybody; it asks whether who attached might, whatever else it
+/// is told to ask about.
+#[test]
+fn a_worker_that_becomes_root_is_reported_and_not_signalled_by_a_watchdog_that_is_root() {
+    if !is_root("a worker that becomes root") {
+        return;
+    }
+    for options in [&[][..], &["--traced", "reap", "--frozen", "reap"]] {
+        let stage = segment_for(0o666, None);
+        let mut watchdog = stage.watchdog(options);
+        let (mut actor, mut dropped) = (Actor::start(stage.name(), &[]), stage.actor());
+        actor.tell(&format!("user {STRANGER}"));
+        actor.tell("attach");
+        watchdog.event(|event| event["event"] == "admitted" && event["pid"] == actor.pid());
+        actor.tell("expires step 400");
+        actor.tell("user 0");
+        let held =
+            watchdog.event(|event| matches!(event["event"].as_str(), Some("held" | "signalled")));
+        assert_eq!((&held["pid"], &held["hold"]), (&actor.pid().into(), &"other_user".into()));
+        // Who gives up being root is watched on.
+        dropped.tell(&format!("user {STRANGER}"));
+        dropped.tell("expires step 50");
+        assert_eq!(watchdog.expiry_of(dropped.pid())["outcome"], "reaped");
+        assert_eq!(dropped.wait().signal(), Some(9));
+        assert!(actor.is_alive());
+        assert_eq!(actor.tell("release step"), "InTime");
+        assert!(actor.end().success());
+    }
+}
+
 #[test]
 fn a_watchdog_of_another_user_is_refused() {
     if !is_root("a watchdog of another user") {

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::process;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hangwatch::sys::host;
 use hangwatch::{SEGMENT_VARIABLE, Segment};
 use hangwatch_core::lane::TimerSignal;
 use hangwatch_core::policy::Policy;
@@ -15,8 +17,9 @@ use super::segments::{self, Origin, Wanted};
 use super::{Failure, OneLine, complain};
 use crate::child::{Child, Event, Until};
 use crate::cli::value::ReapSignal;
-use crate::cli::{Reap, Run};
+use crate::cli::{Listen, Reap, Run};
 use crate::exit::Exit;
+use crate::listen::{Bound, ListenError, Listening, Subject, Tally};
 use crate::logging;
 use crate::relay::{PASSED_ON, Relay};
 use crate::server::events::emit;
@@ -69,14 +72,15 @@ fn alone(options: &Run) -> Result<Exit, Failure> {
     let name = Segment::name_or_environment(options.segment.as_deref())?;
     // Before the server: a signal that comes while it starts is not lost.
     let relay = Relay::install_only(&[Signal::TERM, Signal::INT, Signal::HUP])?;
+    let voice = Voice::bind(options)?;
     let (segment, origin) = segments::make_or_adopt(&name, wanted(options))?;
-    let server = match Server::start(segment, server_options(options), |event| emit(&event)) {
-        Ok(server) => server,
+    let (server, _voice) = match voice.start(segment, options) {
+        Ok(started) => started,
         Err(error) => {
             if origin == Origin::Made {
                 Segment::remove(&name)?;
             }
-            return Err(error.into());
+            return Err(error);
         }
     };
     loop {
@@ -108,6 +112,7 @@ fn wait_for(relay: &Relay) -> Result<(), Failure> {
 /// Runs a command under a watchdog of its own, and ends as it does.
 fn around(options: &Run) -> Result<Exit, Failure> {
     let relay = Relay::install(&PASSED_ON)?;
+    let voice = Voice::bind(options)?;
     let (segment, origin) = match &options.segment {
         Some(name) => segments::make_or_adopt(name, wanted(options))?,
         None => (segments::make_own("run", wanted(options))?, Origin::Made),
@@ -115,7 +120,7 @@ fn around(options: &Run) -> Result<Exit, Failure> {
     let name = segment.name();
     let _cleared = Removed { name, origin };
     let oom_score = fs::read_to_string("/proc/self/oom_score_adj");
-    let server = Server::start(segment, server_options(options), |event| emit(&event))?;
+    let (server, _voice) = voice.start(segment, options)?;
     let mut command = process::Command::new(&options.command[0]);
     command.args(&options.command[1..]).env(SEGMENT_VARIABLE, name);
     let mut child = match Child::start(&mut command) {
@@ -146,6 +151,41 @@ fn around(options: &Run) -> Result<Exit, Failure> {
             tracing::error!(segment = name, "the command goes on, but nobody watches it any more");
             serving = false;
         }
+    }
+}
+
+/// How a server is heard of: its log, and its listener where one is asked for.
+struct Voice(Option<Bound>);
+
+impl Voice {
+    /// Binds the listener, before anything is served or made.
+    fn bind(options: &Run) -> Result<Voice, ListenError> {
+        let Listen { listen: Some(address), .. } = &options.listen else { return Ok(Voice(None)) };
+        Bound::new(address, options.listen.audience(), options.group)
+            .map(|bound| Voice(Some(bound)))
+    }
+
+    /// Starts the server, and tells of it from the first event on.
+    fn start(
+        self,
+        segment: Segment,
+        options: &Run,
+    ) -> Result<(Server, Option<Listening>), Failure> {
+        let Voice(Some(bound)) = self else {
+            let server = Server::start(segment, server_options(options), |event| emit(&event))?;
+            return Ok((server, None));
+        };
+        let tally = Arc::<Tally>::default();
+        let counted = Arc::clone(&tally);
+        let server = Server::start(segment, server_options(options), move |event| {
+            counted.note(&event);
+            emit(&event);
+        })?;
+        let host = options.listen.host.clone().unwrap_or_else(host::name);
+        let listening = bound.serve(Subject { vitals: server.vitals(), tally, host })?;
+        let (segment, address) = (segment.name(), listening.address());
+        tracing::info!(segment, event = "listening", %address, "listening");
+        Ok((server, Some(listening)))
     }
 }
 

@@ -147,7 +147,10 @@ pub(super) fn release_brake(options: &ReleaseBrake) -> Result<Exit, Failure> {
         return Ok(Exit::Ok);
     }
     segment.ring();
-    print(&format!("the watchdog of segment {name:?} was told to release its brake\n"))?;
+    print(&format!(
+        "the watchdog of segment {name:?} was told to release its brake; who is overdue \
+         still is judged again\n"
+    ))?;
     Ok(Exit::Ok)
 }
 

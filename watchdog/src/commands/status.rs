@@ -3,18 +3,15 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use hangwatch::sys::Pid;
 use hangwatch::sys::lock::Holder;
 use hangwatch::sys::name::SEGMENT_DIR;
-use hangwatch::sys::process;
-use hangwatch::{LaneView, Observation, OpenError, Segment, TimerView};
-use hangwatch_core::lane::TimerSignal;
+use hangwatch::{Observation, OpenError, Segment, TimerView};
 use hangwatch_core::timer::TimerState;
-use serde::Serialize;
 
 use super::{Failure, complain, print};
 use crate::cli::Status;
 use crate::exit::Exit;
+use crate::state::{SegmentState, command_of};
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot list the segments in {SEGMENT_DIR}: {source}; check that a tmpfs is mounted there")]
@@ -41,7 +38,7 @@ pub(super) fn perform(options: &Status) -> Result<Exit, Failure> {
         }
     }
     if options.json {
-        let segments: Vec<SegmentJson> = seen.iter().map(SegmentJson::of).collect();
+        let segments: Vec<SegmentState> = seen.iter().map(SegmentState::of).collect();
         print(&(serde_json::to_string_pretty(&segments)? + "\n"))?;
     } else if seen.is_empty() && exit == Exit::Ok {
         print("there is no segment that you may read; `hangwatch run --segment NAME` makes one\n")?;
@@ -109,16 +106,11 @@ pub(super) fn table(seen: &Observation) -> String {
     text
 }
 
-/// The command behind a pid, where this is its PID namespace. A hint for people.
-pub(super) fn command_of(pid: u32) -> Option<String> {
-    let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
-    process::comm(pid).ok().flatten()
-}
-
 fn left(timer: &TimerView) -> String {
     match (timer.state, timer.left_ns) {
         (TimerState::Condemned, _) => "condemned".to_owned(),
         (TimerState::Reported, _) => "reported".to_owned(),
+        (TimerState::Braked, _) => "braked".to_owned(),
         (_, None) => "paused".to_owned(),
         (_, Some(left)) if left < 0 => {
             format!("-{}", brief(Duration::from_nanos(left.unsigned_abs())))
@@ -149,147 +141,6 @@ pub(super) fn shortened(name: &str, width: usize) -> String {
     }
     let tail: String = name.chars().skip(length - (width - 1)).collect();
     format!("\u{2026}{tail}")
-}
-
-/// One segment in `status --json`. Times are `CLOCK_MONOTONIC` nanoseconds, durations have their unit
-/// in the name.
-#[derive(Serialize)]
-struct SegmentJson {
-    segment: String,
-    at_ns: u64,
-    watchdog_pid: Option<i32>,
-    watchdog_last_tick_at_ns: u64,
-    braked: bool,
-    lane_count: u32,
-    lanes: Vec<LaneJson>,
-    scopes: Vec<ScopeJson>,
-    scopes_overflowed: u64,
-    counters: serde_json::Map<String, serde_json::Value>,
-}
-
-#[derive(Serialize)]
-struct LaneJson {
-    lane: u32,
-    pid: u32,
-    tid: u32,
-    command: Option<String>,
-    thread: String,
-    job: String,
-    rank: Option<u32>,
-    world_size: u32,
-    local_rank: Option<u32>,
-    clock: &'static str,
-    attached_at_ns: u64,
-    records: u64,
-    quarantined: bool,
-    timers: Vec<TimerJson>,
-}
-
-#[derive(Serialize)]
-struct TimerJson {
-    timer: u16,
-    scope: String,
-    state: String,
-    kind: String,
-    signal: Option<u8>,
-    notify_only: bool,
-    age_ns: u64,
-    allowance_ns: u64,
-    left_ns: Option<i64>,
-}
-
-#[derive(Serialize)]
-struct ScopeJson {
-    scope: String,
-    acquired: u64,
-    released: u64,
-    reported: u64,
-    condemned: u64,
-    abandoned: u64,
-    p50_ns: u64,
-    p99_ns: u64,
-    p999_ns: u64,
-    max_ns: u64,
-}
-
-impl SegmentJson {
-    fn of(seen: &Observation) -> SegmentJson {
-        SegmentJson {
-            segment: seen.segment.clone(),
-            at_ns: seen.at.0,
-            watchdog_pid: match seen.watchdog.holder {
-                Holder::Process(pid) => Some(pid.as_raw_pid()),
-                _ => None,
-            },
-            watchdog_last_tick_at_ns: seen.watchdog.last_tick_at.0,
-            braked: seen.watchdog.braked,
-            lane_count: seen.lane_count,
-            lanes: seen.lanes.iter().map(LaneJson::of).collect(),
-            scopes: seen
-                .scopes
-                .iter()
-                .map(|scope| ScopeJson {
-                    scope: scope.name.clone(),
-                    acquired: scope.counts.acquired,
-                    released: scope.counts.released(),
-                    reported: scope.counts.reported,
-                    condemned: scope.counts.condemned,
-                    abandoned: scope.counts.abandoned,
-                    p50_ns: scope.counts.quantile_ns(0.5),
-                    p99_ns: scope.counts.quantile_ns(0.99),
-                    p999_ns: scope.counts.quantile_ns(0.999),
-                    max_ns: scope.counts.max_ns,
-                })
-                .collect(),
-            scopes_overflowed: seen.scopes_overflowed,
-            counters: seen
-                .counters
-                .iter()
-                .map(|(name, count)| ((*name).to_owned(), (*count).into()))
-                .collect(),
-        }
-    }
-}
-
-impl LaneJson {
-    fn of(lane: &LaneView) -> LaneJson {
-        LaneJson {
-            lane: lane.lane,
-            pid: lane.pid,
-            tid: lane.tid,
-            command: command_of(lane.pid),
-            thread: lane.thread.clone(),
-            job: lane.job.clone(),
-            rank: lane.rank,
-            world_size: lane.world_size,
-            local_rank: lane.local_rank,
-            clock: lane.clock.name(),
-            attached_at_ns: lane.attached_at.0,
-            records: lane.records,
-            quarantined: lane.quarantined,
-            timers: lane.timers.iter().map(TimerJson::of).collect(),
-        }
-    }
-}
-
-impl TimerJson {
-    fn of(timer: &TimerView) -> TimerJson {
-        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        TimerJson {
-            timer: timer.timer,
-            scope: timer.scope.clone(),
-            state: format!("{:?}", timer.state).to_lowercase(),
-            kind: format!("{:?}", timer.kind).to_lowercase(),
-            signal: match timer.signal {
-                TimerSignal::Signal(number) => Some(number),
-                TimerSignal::Default | TimerSignal::NotifyOnly => None,
-            },
-            notify_only: timer.signal == TimerSignal::NotifyOnly,
-            age_ns: nanos(timer.age),
-            allowance_ns: nanos(timer.allowance),
-            left_ns: timer.left_ns,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use hangwatch::sys::freezer::{Freezers, Frozen};
 use hangwatch::sys::lock::{Holder, holder};
-use hangwatch::sys::process::{State, standing};
+use hangwatch::sys::process::{State, image, standing};
 use hangwatch::sys::{clock, crash};
 use hangwatch::{Segment, lane_lock_byte};
 use hangwatch_core::expiry::{Admission, WorkerId};
@@ -188,7 +188,7 @@ impl Clerk {
 
     /// Takes in a process that was attested: the one known already, or a new one.
     fn enrol(&mut self, process: hangwatch::sys::identity::Process) -> Option<Arc<Admitted>> {
-        let image = hangwatch::sys::process::image(process.pid).ok().flatten();
+        let image = image(process.pid).ok().flatten();
         if let Some(known) = self.roster.find(process.identity) {
             // Without an image it is about to die, which its pidfd will tell.
             if known.image.is_none() || image.is_none() || known.image == image {
@@ -197,7 +197,8 @@ impl Clerk {
             // It has exec'd since, and attached anew.
             self.forget_execd(known.id);
         }
-        let worker = self.roster.add(process, image);
+        let users = standing(process.pid).ok().flatten().map(|seen| seen.users);
+        let worker = self.roster.add(process, image, users);
         let data = epoll::EventData::new_u64(worker.id.0);
         let pidfd = worker.process.pidfd.as_fd();
         if epoll::add(&self.epoll, pidfd, data, epoll::EventFlags::IN).is_err() {
@@ -222,11 +223,13 @@ impl Clerk {
         match question {
             Question::Admit { lane, owner } => self.admit(lane, owner),
             Question::Standing { worker } => {
-                if let Some(admitted) = self.roster.get(worker) {
-                    let hold = self.hold_of(&admitted);
-                    let at = Nanos(clock::monotonic_ns());
-                    self.answers.tell(Answer::Standing { worker, at, hold });
+                let Some(admitted) = self.roster.get(worker) else { return };
+                if has_execd(&admitted) {
+                    return self.forget_execd(worker);
                 }
+                let hold = self.hold_of(&admitted);
+                let at = Nanos(clock::monotonic_ns());
+                self.answers.tell(Answer::Standing { worker, at, hold });
             }
             Question::Unlocked { lane, owner, worker } => {
                 if let Some(worker) = self.roster.get(worker) {
@@ -236,18 +239,20 @@ impl Clerk {
         }
     }
 
-    /// What holds a worker up that is not its own doing, as far as that is not to be reaped. What
-    /// cannot be seen does not hold.
+    /// What holds a worker up that is not its own doing, as far as that is not to be reaped; and
+    /// whether it is another user's by now, which a watchdog that may signal anybody must ask itself.
+    /// What cannot be seen does not hold.
     fn hold_of(&mut self, worker: &Admitted) -> Option<Hold> {
         let pid = worker.process.pid;
         let Holds { stopped, traced, frozen } = self.holds;
-        if stopped == Treatment::Report || traced == Treatment::Report {
-            let seen = standing(pid).ok().flatten();
-            if traced == Treatment::Report && seen.is_some_and(|seen| seen.tracer.is_some()) {
+        if let Some(seen) = standing(pid).ok().flatten() {
+            if worker.users.is_some_and(|users| !users.may_signal(seen.users)) {
+                return Some(Hold::OtherUser);
+            }
+            if traced == Treatment::Report && seen.tracer.is_some() {
                 return Some(Hold::Traced);
             }
-            let is_stopped = seen.is_some_and(|seen| seen.state == State::Stopped);
-            if stopped == Treatment::Report && is_stopped {
+            if stopped == Treatment::Report && seen.state == State::Stopped {
                 return Some(Hold::Stopped);
             }
         }
@@ -305,6 +310,15 @@ impl Clerk {
         }
         self.answers.tell(Answer::Admission { lane, owner, admission, worker, facts });
     }
+}
+
+/// Whether the worker runs another program than it was admitted with, though its lane's lock stands:
+/// it let its descriptor pass through the exec.
+fn has_execd(worker: &Admitted) -> bool {
+    let now = image(worker.process.pid).ok().flatten();
+    let is_other = worker.image.is_some_and(|admitted| now.is_some_and(|now| now != admitted));
+    // Asked last: what was read before was read of it.
+    is_other && !worker.process.pidfd.is_dead()
 }
 
 #[cfg(test)]

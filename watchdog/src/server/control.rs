@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use hangwatch_core::stats::{Counts, ScopeStats, StatsWords};
+
 /// Where a server stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
@@ -47,6 +49,31 @@ pub(super) struct Control {
     pub(super) latest_ns: AtomicU64,
     pub(super) braked: AtomicBool,
     pub(super) reaped: AtomicU64,
+    /// How long the ticks were at work, their sleep not counted.
+    pub(super) at_work: Durations,
+    /// How late the sleeps that ran their full time ended.
+    pub(super) lateness: Durations,
+}
+
+/// A histogram of durations, in the shape of a scope's statistics. One thread notes, any may look.
+#[derive(Debug)]
+pub(super) struct Durations(Box<StatsWords>);
+
+impl Default for Durations {
+    fn default() -> Self {
+        Durations(Box::new(std::array::from_fn(|_| AtomicU64::new(0))))
+    }
+}
+
+impl Durations {
+    /// Notes a duration: three relaxed loads and stores.
+    pub(super) fn note(&self, duration_ns: u64) {
+        ScopeStats(&self.0).released(duration_ns);
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        ScopeStats(&self.0).snapshot()
+    }
 }
 
 impl Control {
@@ -65,6 +92,8 @@ impl Control {
             latest_ns: AtomicU64::new(0),
             braked: AtomicBool::new(false),
             reaped: AtomicU64::new(0),
+            at_work: Durations::default(),
+            lateness: Durations::default(),
         }
     }
 

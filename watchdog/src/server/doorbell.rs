@@ -55,6 +55,9 @@ pub(super) struct Doorbell {
     pub(super) wake_by: Nanos,
     /// How late the last sleep that ran its full time ended, ns.
     pub(super) late_ns: u64,
+    /// How late the sleep since it was last asked ended; `None` where none ran its full time.
+    overslept_ns: Option<u64>,
+    asleep_ns: u64,
 }
 
 impl Doorbell {
@@ -67,7 +70,15 @@ impl Doorbell {
             interval_ns,
             wake_by: Nanos::NEVER,
             late_ns: 0,
+            overslept_ns: None,
+            asleep_ns: 0,
         }
+    }
+
+    /// How long it slept, and how late the sleep ended if it ran its full time, since it was last
+    /// asked.
+    pub(super) fn take_sleep_ns(&mut self) -> (u64, Option<u64>) {
+        (std::mem::take(&mut self.asleep_ns), self.overslept_ns.take())
     }
 
     /// When to wake for `until`. For a deadline a little earlier first: by then most workers have
@@ -96,11 +107,16 @@ impl Sleep for Doorbell {
             return;
         }
         let at = self.wake_at(until);
-        match futex::wait_until(self.attention.word, self.expected, Some(at.0)) {
-            Ok(futex::Woken::TimedOut) => self.late_ns = Nanos(clock::monotonic_ns()).since(at),
-            Ok(_) => {}
+        let woken = futex::wait_until(self.attention.word, self.expected, Some(at.0));
+        if woken.is_err() {
             // The word's page is gone. Whoever only tried again would spin.
-            Err(_) => sleep_until(at),
+            sleep_until(at);
+        }
+        let now = Nanos(clock::monotonic_ns());
+        self.asleep_ns += now.since(self.prepared_at);
+        if matches!(woken, Ok(futex::Woken::TimedOut)) {
+            self.late_ns = now.since(at);
+            self.overslept_ns = Some(self.late_ns);
         }
     }
 }

@@ -15,6 +15,7 @@
 //! | `late_ms` | `expired` | from the deadline to the signal, or to the report |
 //! | `signal` | `expired`, `signalled` | the last signal sent, 0 for none |
 //! | `outcome` | `expired` | `reaped`, `exited`, `reported`, `braked`, `unkillable`, `failed`, `unattestable` |
+//! | `hold` | `held` | `traced`, `frozen`, `stopped`, or `other_user`: not the one who attached |
 //! | `wait_channel` | `expired` | of an unkillable worker: the kernel function it sleeps in |
 
 use std::fmt;
@@ -25,6 +26,7 @@ use hangwatch_core::reap::Hold;
 use super::control::Ended;
 use super::facts::{Command, LaneFacts};
 use super::vigil::Finding;
+use crate::state::kind_name;
 
 /// Something that happened, complete: it may be kept, sent or printed at any later time.
 #[derive(Clone, Debug, PartialEq)]
@@ -222,21 +224,13 @@ impl fmt::Display for Command {
     }
 }
 
-/// The name of a kind of deadline in the log.
-fn kind_name(kind: TimerKind) -> &'static str {
-    match kind {
-        TimerKind::Guard => "guard",
-        TimerKind::Keyed => "keyed",
-        TimerKind::Heartbeat => "heartbeat",
-    }
-}
-
-/// The name of what holds a worker up, in the log.
-fn hold_name(hold: Hold) -> &'static str {
+/// The name of what holds a worker up.
+pub(crate) fn hold_name(hold: Hold) -> &'static str {
     match hold {
         Hold::Traced => "traced",
         Hold::Frozen => "frozen",
         Hold::Stopped => "stopped",
+        Hold::OtherUser => "other_user",
     }
 }
 
@@ -322,9 +316,13 @@ fn emit_about_itself(segment: &str, what: &What) {
             segment,
             event = "braked",
             max_reaps,
-            "the brake holds: nobody is signalled until `hangwatch release-brake` or SIGHUP releases it"
+            "the brake holds: nobody is signalled until `hangwatch release-brake` or SIGHUP releases it; \
+             who is overdue still is judged again then"
         ),
-        What::BrakeReleased => tracing::info!(segment, event = "brake_released", "brake released"),
+        What::BrakeReleased => {
+            let text = "the brake is released: who is overdue still is judged again";
+            tracing::info!(segment, event = "brake_released", "{text}");
+        }
         What::Quarantined { lane, facts } => tracing::error!(
             segment,
             event = "quarantined",

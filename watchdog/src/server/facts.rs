@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use hangwatch::sys::identity::Process;
-use hangwatch::sys::process::Image;
+use hangwatch::sys::process::{Image, Users};
 use hangwatch_core::expiry::WorkerId;
 use hangwatch_core::lane::Lane;
 use rustix::process::getpid;
@@ -15,6 +15,8 @@ pub(super) struct Admitted {
     pub(super) process: Process,
     /// The program it ran when it was admitted, where that can be told.
     pub(super) image: Option<Image>,
+    /// As which users it ran then.
+    pub(super) users: Option<Users>,
     /// How it calls itself: filled in by the inspector, who may be late.
     pub(super) command: OnceLock<Command>,
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use hangwatch::sys::lock::{Holder, holder};
 use hangwatch::sys::pidfd::{SignalError, Signalled};
-use hangwatch::sys::{clock, crash};
+use hangwatch::sys::{clock, crash, host};
 use hangwatch::{Segment, lane_lock_byte};
 use hangwatch_core::expiry::{ExpiredTimer, WorkerId};
 use hangwatch_core::lane::OwnerWord;
@@ -97,6 +97,8 @@ pub(super) struct ProcessHands {
     own_process: OwnProcess,
     /// Whether anything is to be asked about what holds a worker up.
     holds_matter: bool,
+    /// Whether the kernel would let a signal pass to a worker that is another user's by now.
+    may_signal_anybody: bool,
     known: HashMap<WorkerId, Known>,
     lanes: Vec<Option<Arc<LaneFacts>>>,
     unlocked: HashMap<u32, Unlocked>,
@@ -118,6 +120,7 @@ impl ProcessHands {
             journal,
             own_process,
             holds_matter,
+            may_signal_anybody: host::may_signal_anybody(),
             known: HashMap::new(),
             unlocked: HashMap::new(),
             reaped: 0,
@@ -175,11 +178,21 @@ impl ProcessHands {
         self.known.remove(&worker).map(|known| known.worker)
     }
 
+    /// Whether the clerk is asked about a worker before it is signalled.
+    fn must_ask(&self, worker: WorkerId) -> bool {
+        let known = self.known.get(&worker);
+        self.holds_matter
+            || (self.may_signal_anybody && known.is_some_and(|known| !known.worker.is_self()))
+    }
+
     /// A deadline of this worker is near: asks what will have to be known.
     pub(super) fn prepare(&mut self, now: Nanos, worker: WorkerId) {
+        if !self.must_ask(worker) {
+            return;
+        }
         let Some(known) = self.known.get_mut(&worker) else { return };
         let fresh = known.standing.is_some_and(|(at, _)| now.since(at) < FRESH_NS / 2);
-        if self.holds_matter && !fresh && known.asked.is_due(now) {
+        if !fresh && known.asked.is_due(now) {
             self.desk.ask(Question::Standing { worker });
         }
     }
@@ -230,7 +243,10 @@ impl ProcessHands {
 
     /// Whether something holds the worker up that is not its own doing.
     fn hold_verdict(&mut self, now: Nanos, worker: WorkerId) -> Verdict {
-        let Some(known) = self.known.get_mut(&worker).filter(|_| self.holds_matter) else {
+        if !self.must_ask(worker) {
+            return Verdict::Go;
+        }
+        let Some(known) = self.known.get_mut(&worker) else {
             return Verdict::Go;
         };
         match known.standing {

@@ -39,6 +39,7 @@ mod error;
 pub mod events;
 mod facts;
 mod hands;
+mod health;
 mod inspector;
 mod journal;
 mod lock;
@@ -65,10 +66,13 @@ pub use self::control::{Ended, State};
 pub use self::error::ServeError;
 pub use self::events::ServerEvent;
 pub use self::facts::{Command, LaneFacts};
+pub use self::health::{Health, Sickness, Vitals};
 pub use self::options::{
     Ask, Holds, OnPanic, OwnProcess, Protection, ServerOptions, Standby, Treatment,
 };
 pub use self::vigil::Finding;
+
+pub(crate) use self::protect::caught;
 
 use self::control::Control;
 use self::doorbell::Attention;
@@ -91,27 +95,6 @@ pub struct Server {
     canary: Canary,
     tick: Option<JoinHandle<()>>,
     log: Option<JoinHandle<()>>,
-}
-
-/// How a server is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Health {
-    /// Where it stands.
-    pub state: State,
-    /// When its last tick ended; 0 before the first.
-    pub last_tick_at: Nanos,
-    /// How late its last full sleep ended.
-    pub late: Duration,
-    /// The latest that any ended.
-    pub latest: Duration,
-    /// Whether the brake holds.
-    pub braked: bool,
-    /// Processes admitted and alive.
-    pub workers: usize,
-    /// Ticks since it began to serve.
-    pub ticks: u64,
-    /// Expiries that ended with a reaped worker since it began to serve.
-    pub reaped: u64,
 }
 
 /// What a server did.
@@ -172,19 +155,12 @@ impl Server {
 
     /// How it is.
     pub fn health(&self) -> Health {
-        let control = &self.control;
-        // Relaxed: figures, each for itself.
-        let ns = |figure: &std::sync::atomic::AtomicU64| figure.load(Ordering::Relaxed);
-        Health {
-            state: control.state().clone(),
-            last_tick_at: Nanos(ns(&control.last_tick_at)),
-            late: Duration::from_nanos(ns(&control.late_ns)),
-            latest: Duration::from_nanos(ns(&control.latest_ns)),
-            braked: control.braked.load(Ordering::Relaxed),
-            workers: control.workers.load(Ordering::Relaxed),
-            ticks: ns(&control.ticks),
-            reaped: ns(&control.reaped),
-        }
+        Health::of(&self.control)
+    }
+
+    /// A handle on how it is, for whoever tells others.
+    pub fn vitals(&self) -> Vitals {
+        Vitals::new(self.segment, Arc::clone(&self.control))
     }
 
     /// Lets the brake go.

@@ -57,7 +57,7 @@ thread_local! {
 }
 
 /// Runs a thread of the watchdog; where it panics, gives what it said and where.
-pub(super) fn caught<T>(name: &str, body: impl FnOnce() -> T) -> Result<T, String> {
+pub(crate) fn caught<T>(name: &str, body: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let previous = take_hook();

@@ -20,6 +20,8 @@ use hangwatch_core::segment::Counter;
 use hangwatch_core::tick::{Clock, Table, Watchdog};
 use hangwatch_core::time::Nanos;
 
+use crate::listen::CONNECTIONS;
+
 use super::calibrate::{Calibrator, Trust};
 use super::clerk::{Clerk, ClerkParts};
 use super::control::{Control, Ended};
@@ -37,8 +39,8 @@ const ANSWERS: usize = 256;
 const INSPECTIONS: usize = 1024;
 /// The stack of each thread, bytes: none recurses, and locked memory is dear.
 pub(super) const STACK_BYTES: usize = 512 << 10;
-/// Descriptors beside the workers' pidfds.
-const SPARE_DESCRIPTORS: u64 = 128;
+/// Descriptors beside the workers' pidfds; the listener's connections take none from them.
+const SPARE_DESCRIPTORS: u64 = 128 + CONNECTIONS as u64;
 
 /// How long a server that is told to stop waits for workers it has just killed, ns.
 const LAST_REAPS_NS: u64 = 250_000_000;
@@ -87,6 +89,8 @@ struct Tick {
     dog: Dog,
     calibrator: Calibrator,
     guard: Option<sigbus::Guard>,
+    /// When the last tick ended.
+    signed_at: Nanos,
 }
 
 /// Serves the segment until told to stop, or until it cannot be served. The caller holds the lock.
@@ -140,10 +144,25 @@ pub(super) fn serve(parts: Parts) -> Ended {
         Reaping::new(words, options.policy, hands),
         interval_ns,
     );
+    if dog.reaper.is_braked() {
+        // A predecessor's: said again, because nobody is signalled here either.
+        journal.note(Note::Braked { max_reaps: options.policy.max_reaps.unwrap_or_default() });
+    }
     let calibrator = Calibrator::default();
-    let ended =
-        Tick { segment, control, journal, attention, commands, answers, dog, calibrator, guard }
-            .run();
+    let signed_at = now;
+    let tick = Tick {
+        segment,
+        control,
+        journal,
+        attention,
+        commands,
+        answers,
+        dog,
+        calibrator,
+        guard,
+        signed_at,
+    };
+    let ended = tick.run();
     // The desk went with the tick: the clerk hears that nobody asks any more.
     let _ = clerk.join();
     words.next_wake().store(0, Ordering::Relaxed);
@@ -178,7 +197,13 @@ impl Staff<'_> {
             inspections,
             holds: options.holds,
         })?;
-        let clerk = spawn("hangwatch-clerk", control, journal, &attention, move || clerk.run())?;
+        // Its answers stand between a deadline and the signal: it runs as the tick does. What the
+        // kernel refuses it refused the tick too, which has noted it.
+        let priority = options.protection.realtime_priority;
+        let clerk = spawn("hangwatch-clerk", control, journal, &attention, move || {
+            let _ = priority.map(host::run_realtime);
+            clerk.run();
+        })?;
         Ok((desk, clerk))
     }
 }
@@ -299,6 +324,7 @@ impl Tick {
 
     fn release_brake(&mut self) {
         self.dog.reaper.release_brake();
+        self.dog.table.judge_again();
         self.journal.note(Note::BrakeReleased);
     }
 
@@ -354,6 +380,12 @@ impl Tick {
         let sleep = self.dog.queue.sleep_mut();
         sleep.wake_by = self.calibrator.due();
         let (control, late_ns) = (&self.control, sleep.late_ns);
+        let (asleep_ns, overslept_ns) = sleep.take_sleep_ns();
+        control.at_work.note(now.since(self.signed_at).saturating_sub(asleep_ns));
+        self.signed_at = now;
+        if let Some(late_ns) = overslept_ns {
+            control.lateness.note(late_ns);
+        }
         // Relaxed: figures, each for itself.
         control.ticks.fetch_add(1, Ordering::Relaxed);
         control.last_tick_at.store(now.0, Ordering::Relaxed);

@@ -41,7 +41,7 @@ impl Range {
     }
 }
 
-/// Guards one segment's mapping for as long as it lives.
+/// Guards one segment's mapping for as long as it lives. Several may guard the same.
 pub(super) struct Guard(Option<&'static Range>);
 
 impl Guard {
@@ -110,11 +110,13 @@ extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, context: *
         None
     };
     if let Some(address) = address
-        && let Some(range) = RANGES.iter().find(|range| range.contains(address))
+        && RANGES.iter().any(|range| range.contains(address))
         && put_page(address)
     {
-        // Release: pairs with the Acquire in `was_hit`.
-        range.hit.store(true, Ordering::Release);
+        for range in RANGES.iter().filter(|range| range.contains(address)) {
+            // Release: pairs with the Acquire in `was_hit`.
+            range.hit.store(true, Ordering::Release);
+        }
         return;
     }
     pass_on(signal, info, context);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use hangwatch::sys::identity::{Identity, Process};
-use hangwatch::sys::process::Image;
+use hangwatch::sys::process::{Image, Users};
 use hangwatch_core::expiry::WorkerId;
 use hangwatch_core::lane::OwnerWord;
 
@@ -32,11 +32,16 @@ impl Roster {
         self.get(*self.by_identity.get(&identity)?)
     }
 
-    pub(super) fn add(&mut self, process: Process, image: Option<Image>) -> Arc<Admitted> {
+    pub(super) fn add(
+        &mut self,
+        process: Process,
+        image: Option<Image>,
+        users: Option<Users>,
+    ) -> Arc<Admitted> {
         self.last += 1;
         let id = WorkerId(self.last);
         self.by_identity.insert(process.identity, id);
-        let worker = Arc::new(Admitted { id, process, image, command: OnceLock::new() });
+        let worker = Arc::new(Admitted { id, process, image, users, command: OnceLock::new() });
         self.by_id.insert(id, Arc::clone(&worker));
         worker
     }

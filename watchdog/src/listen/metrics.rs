@@ -1,0 +1,359 @@
+//! `/metrics`: what a scrape is told, in `OpenMetrics`.
+//!
+//! A [`Scrape`] is a picture of the segment and of its watchdog, taken for one answer; [`render`]
+//! writes it down. Nothing is kept between two scrapes: what is counted stands in the segment, in the
+//! tick's figures or in the [`tally`](super::tally).
+//!
+//! A scope's name, a job and a rank are the workers' own words, so their number is bounded: the first
+//! [`SCOPES`] scopes and [`SUBJECTS`] subjects have series of their own, all others are summed up
+//! under `(other)`.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use hangwatch::Observation;
+use hangwatch_core::stats::{Counts, bucket};
+use hangwatch_core::timer::TimerState;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use super::http::Traffic;
+use super::tally::{self, OTHER, Subject, Subjects};
+use crate::server::Health;
+use crate::state::state_name;
+
+/// How many scopes have series of their own: the first that were interned, so that a series never
+/// changes what it counts.
+pub(super) const SCOPES: usize = 128;
+#[cfg(doc)]
+use super::tally::SUBJECTS;
+
+/// The upper bounds of the buckets, as powers of two in ns: they are bounds of the shared histograms
+/// too, so that every count is exact. From 1 us by fours to 1 ms, from there by twos to 73 minutes.
+const BOUNDS: [u32; 28] = [
+    10, 12, 14, 16, 18, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38,
+    39, 40, 41, 42,
+];
+
+/// What is counted of a scope.
+type Count = fn(&Counts) -> u64;
+
+/// What one answer tells.
+#[derive(Debug)]
+pub(super) struct Scrape {
+    pub(super) host: String,
+    pub(super) seen: Observation,
+    pub(super) health: Health,
+    pub(super) is_healthy: bool,
+    pub(super) at_work: Counts,
+    pub(super) lateness: Counts,
+    pub(super) tally: tally::Counts,
+    pub(super) traffic: Traffic,
+    /// The processor time this process has used.
+    pub(super) cpu_s: f64,
+}
+
+/// Writes a scrape down.
+///
+/// # Errors
+/// Never: a string takes whatever is written.
+pub(super) fn render(scrape: Scrape) -> Result<String, fmt::Error> {
+    let labels = [("host", scrape.host.clone()), ("segment", scrape.seen.segment.clone())]
+        .map(|(name, value)| (Cow::Borrowed(name), Cow::Owned(value)));
+    let mut registry = Registry::with_prefix_and_labels("hangwatch", labels.into_iter());
+    registry.register_collector(Box::new(scrape));
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+impl Collector for Scrape {
+    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
+        let mut page = Page(encoder);
+        self.encode_watchdog(&mut page)?;
+        self.encode_lanes(&mut page)?;
+        self.encode_overdue(&mut page)?;
+        self.encode_expiries(&mut page)?;
+        self.encode_scopes(&mut page)?;
+        self.encode_itself(&mut page)
+    }
+}
+
+impl Scrape {
+    fn counter(&self, name: &str) -> u64 {
+        self.seen.counters.iter().find(|(known, _)| *known == name).map_or(0, |(_, count)| *count)
+    }
+
+    fn encode_watchdog(&self, page: &mut Page) -> fmt::Result {
+        let version = [("version", env!("CARGO_PKG_VERSION"))];
+        page.one("build", "The watchdog's version", &Info::new(version))?;
+        page.gauge("healthy", "1 where /healthz is green, else 0", self.is_healthy.into())?;
+        page.gauge("braked", "1 while the brake holds and nobody is signalled", {
+            self.health.braked.into()
+        })?;
+        page.counter("ticks", "Ticks of all watchdogs of the segment", self.counter("ticks"))?;
+        let help = "How long ticks were at work, their sleep not counted";
+        page.one("tick_duration_seconds", help, &Spread(&self.at_work))?;
+        let help = "How late ticks came that nothing woke before their time";
+        page.one("tick_lateness_seconds", help, &Spread(&self.lateness))?;
+        let age_ns = self.seen.at.since(self.health.last_tick_at);
+        let help = "How long ago the last tick ended";
+        page.one("last_tick_age_seconds", help, &ConstGauge::new(seconds(age_ns)))?;
+        page.counter("records_drained", "Records drained", self.counter("drained"))?;
+        let help = "Records overwritten before they were drained; no deadline depends on them";
+        page.counter("records_lapped", help, self.counter("lapped"))?;
+        let help = "Stalls credited: the watchdog was late, and timers got the time back";
+        page.counter("stalls", help, self.counter("stalls"))?;
+        let help = "The length of the stalls since this watchdog began";
+        let stalled = ConstCounter::new(seconds(self.tally.stalled_ns));
+        page.one("stall_seconds", help, &stalled)?;
+        page.counter("adoptions", "Watchdogs that took the segment over", self.counter("adopted"))
+    }
+
+    fn encode_lanes(&self, page: &mut Page) -> fmt::Result {
+        page.gauge("workers", "Processes that the kernel vouched for and that live", {
+            self.health.workers
+        })?;
+        page.gauge("lanes", "Lanes of the segment", self.seen.lane_count as usize)?;
+        page.gauge("lanes_taken", "Lanes that a worker's thread has", self.seen.lanes.len())?;
+        let quarantined = self.seen.lanes.iter().filter(|lane| lane.quarantined).count();
+        page.gauge("lanes_quarantined", "Lanes that lied and are not enforced", quarantined)?;
+        page.counter("quarantines", "Lanes quarantined so far", self.counter("quarantined"))?;
+        page.counter("lanes_recycled", "Lanes recycled", self.counter("recycled"))?;
+        let states = [
+            TimerState::Armed,
+            TimerState::Paused,
+            TimerState::Reported,
+            TimerState::Braked,
+            TimerState::Condemned,
+        ];
+        let timers = || self.seen.lanes.iter().flat_map(|lane| &lane.timers);
+        let help = "Timers that are not idle, by state; the armed ones have a deadline to meet";
+        page.gauges(
+            "timers",
+            help,
+            states.map(|state| {
+                let count = timers().filter(|timer| timer.state == state).count();
+                ([("state", state_name(state))], count)
+            }),
+        )
+    }
+
+    /// Who is overdue right now.
+    fn encode_overdue(&self, page: &mut Page) -> fmt::Result {
+        let mut subjects = Subjects::default();
+        let mut overdue: BTreeMap<Subject, (usize, u64)> = BTreeMap::new();
+        for lane in &self.seen.lanes {
+            for timer in &lane.timers {
+                let Some(left_ns) = timer.left_ns.filter(|left_ns| *left_ns < 0) else { continue };
+                let subject = Subject::new(&lane.job, lane.rank.map(u64::from), &timer.scope);
+                let (count, longest_ns) = overdue.entry(subjects.admit(subject)).or_default();
+                *count += 1;
+                *longest_ns = left_ns.unsigned_abs().max(*longest_ns);
+            }
+        }
+        let of = overdue.iter();
+        let help = "Timers past their deadline that have not been released, cleared or reaped";
+        page.gauges("overdue", help, of.clone().map(|(who, &(count, _))| (who.labels(), count)))?;
+        let help = "How long the longest overdue of them is";
+        let longest = of.map(|(who, &(_, ns))| (who.labels(), ConstGauge::new(seconds(ns))));
+        page.family("overdue_seconds", help, longest)
+    }
+
+    fn encode_expiries(&self, page: &mut Page) -> fmt::Result {
+        let tally = &self.tally;
+        let help = "Expired timers by what became of them, since this watchdog began";
+        page.family(
+            "expiries",
+            help,
+            tally.expiries.iter().map(|((outcome, who), times)| {
+                (with("outcome", outcome, who.labels()), ConstCounter::new(times.count))
+            }),
+        )?;
+        let help = "When the last of them ended, by the wall clock";
+        let last = tally.expiries.iter().map(|((outcome, who), times)| {
+            (with("outcome", outcome, who.labels()), ConstGauge::new(times.last_at_s))
+        });
+        page.family("last_expiry_timestamp_seconds", help, last)?;
+        let help = "Overdue workers that were not signalled because something held them up";
+        page.family(
+            "held",
+            help,
+            tally.held.iter().map(|((hold, who), times)| {
+                (with("hold", hold, who.labels()), ConstCounter::new(times.count))
+            }),
+        )?;
+        let help = "Timers that used the fraction of their allowance to be warned of";
+        page.counter("warnings", help, tally.warnings)?;
+        let reaps = ["reaped", "unkillable", "failed"]
+            .map(|outcome| ([("outcome", outcome)], ConstCounter::new(self.counter(outcome))));
+        let help =
+            "Workers reaped (dead after a signal), that survived SIGKILL, and reaps that failed";
+        page.family("reaps", help, reaps)
+    }
+
+    fn encode_scopes(&self, page: &mut Page) -> fmt::Result {
+        let scopes = self.scopes();
+        let counters: [(&str, &str, Count); 6] = [
+            ("acquires", "Acquires", |counts| counts.acquired),
+            ("releases", "Releases, in time or after a report", Counts::released),
+            ("released_after_report", "Releases after a report", |counts| counts.reported),
+            ("condemned", "Timers condemned", |counts| counts.condemned),
+            ("abandoned", "Timers given up armed, or died with", |counts| counts.abandoned),
+            ("rearmed", "Deadlines moved while armed", |counts| counts.rearmed),
+        ];
+        for (name, help, count) in counters {
+            page.family(
+                name,
+                help,
+                scopes
+                    .iter()
+                    .map(|(scope, counts)| ([("scope", *scope)], ConstCounter::new(count(counts)))),
+            )?;
+        }
+        let help = "From acquire to release";
+        let durations = scopes.iter().map(|(scope, counts)| ([("scope", *scope)], Spread(counts)));
+        page.family("scope_duration_seconds", help, durations)?;
+        page.gauge("scopes", "Scope names interned", self.seen.scopes.len())?;
+        let help = "Scope names that found no room in the segment and count as (other)";
+        page.counter("scopes_overflowed", help, self.seen.scopes_overflowed)?;
+        let help = "Scopes without series of their own here, summed up as (other)";
+        let own = scopes.iter().filter(|(scope, _)| *scope != OTHER).count();
+        page.gauge("scopes_summed_up", help, self.seen.scopes.len() - own)
+    }
+
+    /// The scopes with their counts, those without series of their own in one.
+    fn scopes(&self) -> Vec<(&str, Cow<'_, Counts>)> {
+        let mut other: Option<Counts> = None;
+        let mut scopes = Vec::new();
+        for scope in &self.seen.scopes {
+            if scopes.len() < SCOPES && scope.name != OTHER {
+                scopes.push((scope.name.as_str(), Cow::Borrowed(&scope.counts)));
+            } else {
+                other.get_or_insert_default().add(&scope.counts);
+            }
+        }
+        scopes.extend(other.map(|counts| (OTHER, Cow::Owned(counts))));
+        scopes
+    }
+
+    fn encode_itself(&self, page: &mut Page) -> fmt::Result {
+        let traffic = &self.traffic;
+        let requests = traffic.requests.iter().map(|((path, status), count)| {
+            ([("path", (*path).to_owned()), ("status", status.to_string())], *count)
+        });
+        let help = "Requests answered";
+        page.family("http_requests", help, requests.map(|(of, n)| (of, ConstCounter::new(n))))?;
+        let help =
+            "Connections by how they ended: closed, timed_out, broken, displaced by newer ones";
+        let connections = traffic.connections.iter();
+        page.family(
+            "http_connections",
+            help,
+            connections.map(|(how, count)| ([("end", *how)], ConstCounter::new(*count))),
+        )?;
+        let help = "Events that the log was too slow for";
+        page.counter("events_lost", help, self.tally.events_lost)?;
+        let help = "Processor time used by the watchdog's process";
+        page.one("cpu_seconds", help, &ConstCounter::new(self.cpu_s))
+    }
+}
+
+impl Subject {
+    fn labels(&self) -> [(&'static str, &str); 3] {
+        [("job_name", &self.job), ("rank", &self.rank), ("scope", &self.scope)]
+    }
+}
+
+fn with<'a>(
+    name: &'static str,
+    value: &'a str,
+    [one, two, three]: [(&'static str, &'a str); 3],
+) -> [(&'static str, &'a str); 4] {
+    [(name, value), one, two, three]
+}
+
+/// The page that is written.
+struct Page<'a>(DescriptorEncoder<'a>);
+
+impl Page<'_> {
+    fn one(&mut self, name: &str, help: &str, metric: &impl EncodeMetric) -> fmt::Result {
+        metric.encode(self.0.encode_descriptor(name, help, None, metric.metric_type())?)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, count: u64) -> fmt::Result {
+        self.one(name, help, &ConstCounter::new(count))
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: usize) -> fmt::Result {
+        self.one(name, help, &ConstGauge::new(value as u64))
+    }
+
+    fn gauges<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        values: impl IntoIterator<Item = (L, usize)>,
+    ) -> fmt::Result {
+        let values = values.into_iter();
+        self.family(name, help, values.map(|(of, value)| (of, ConstGauge::new(value as u64))))
+    }
+
+    /// Several of one name; nothing where there is none.
+    fn family<L: EncodeLabelSet, M: EncodeMetric>(
+        &mut self,
+        name: &str,
+        help: &str,
+        metrics: impl IntoIterator<Item = (L, M)>,
+    ) -> fmt::Result {
+        let mut metrics = metrics.into_iter().peekable();
+        let Some((_, first)) = metrics.peek() else { return Ok(()) };
+        let mut encoder = self.0.encode_descriptor(name, help, None, first.metric_type())?;
+        for (labels, metric) in metrics {
+            metric.encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// A shared histogram, in the buckets of [`BOUNDS`].
+struct Spread<'a>(&'a Counts);
+
+impl EncodeMetric for Spread<'_> {
+    fn encode(&self, mut encoder: MetricEncoder) -> fmt::Result {
+        let Spread(counts) = *self;
+        let mut buckets = Vec::with_capacity(BOUNDS.len() + 1);
+        let mut from = 0;
+        for bound in BOUNDS {
+            let until = bucket(1 << bound);
+            // The last duration below the bound: OpenMetrics counts what is less or equal.
+            buckets.push((seconds((1 << bound) - 1), sum(&counts.buckets[from..until])));
+            from = until;
+        }
+        buckets.push((f64::INFINITY, sum(&counts.buckets[from..])));
+        let count = counts.released();
+        encoder.encode_histogram::<NoLabelSet>(seconds(counts.sum_ns), count, &buckets, None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Histogram
+    }
+}
+
+fn sum(counts: &[u64]) -> u64 {
+    counts.iter().fold(0, |sum, count| sum.wrapping_add(*count))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "seconds with a fraction are for reading")]
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}

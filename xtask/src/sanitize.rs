@@ -1,0 +1,112 @@
+//! `cargo xtask sanitize`: the tests under the address and the thread sanitizer, with a nightly
+//! compiler.
+//!
+//! Where the nightly has its source (the component `rust-src`), the standard library is built along,
+//! instrumented; else it is linked as it ships, and `xtask/tsan.supp` names the reports that come of
+//! that: what synchronises within it is not seen.
+
+use std::process::{Command, ExitCode};
+
+use clap::Args;
+
+use crate::runner;
+use crate::step::{Step, root};
+use crate::tools::Tool;
+
+/// The sanitizers only come with the compilers of this one.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// A sanitizer, by the compiler's word for it.
+const SANITIZERS: [(&str, &str); 2] = [
+    ("address", "every test, with each access to memory checked"),
+    ("thread", "every test, with each access by two threads checked"),
+];
+
+/// Which sanitizer, over which tests.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Run under this sanitizer only: address or thread
+    #[arg(value_name = "SANITIZER", value_parser = SANITIZERS.map(|(name, _)| name))]
+    only: Option<String>,
+
+    /// Options of `cargo test`: -p PACKAGE, --test NAME, a test's name, ...
+    #[arg(last = true, value_name = "OPTION")]
+    options: Vec<String>,
+}
+
+/// Runs the tests under the sanitizers.
+pub(crate) fn run(options: &Options) -> ExitCode {
+    let wanted = |name: &str| options.only.as_deref().is_none_or(|only| only == name);
+    let std = Std::found();
+    let steps: Vec<Step> = SANITIZERS
+        .iter()
+        .filter(|(name, _)| wanted(name))
+        .map(|(name, what)| step(name, what, std, options))
+        .collect();
+    runner::run(&steps, Some("cargo xtask sanitize"))
+}
+
+/// How the standard library comes into a test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Std {
+    /// Built along, instrumented like the rest.
+    Instrumented,
+    /// As it ships.
+    Shipped,
+}
+
+impl Std {
+    fn found() -> Std {
+        let sysroot = ["run", "nightly", "rustc", "--print", "sysroot"];
+        let output = Command::new("rustup").args(sysroot).env_remove("RUSTUP_TOOLCHAIN").output();
+        let sysroot = output.ok().and_then(|output| String::from_utf8(output.stdout).ok());
+        let source =
+            sysroot.map(|sysroot| format!("{}/lib/rustlib/src/rust/library", sysroot.trim()));
+        let has_source = source.is_some_and(|source| std::path::Path::new(&source).exists());
+        if has_source { Std::Instrumented } else { Std::Shipped }
+    }
+}
+
+fn step(name: &'static str, what: &'static str, std: Std, options: &Options) -> Step {
+    // Doc tests, proc macros and the Python module run in programs without the sanitizer's runtime.
+    let mut args = vec!["test", "--target", TARGET];
+    if options.options.is_empty() {
+        args.extend(["--workspace", "--exclude", "hangwatch-python", "--lib", "--bins", "--tests"]);
+    }
+    if std == Std::Instrumented {
+        args.push("-Zbuild-std");
+    }
+    // Newer compilers refuse to link code with a sanitizer and code without, else.
+    let flags = format!("-Zsanitizer={name} -Cunsafe-allow-abi-mismatch=sanitizer");
+    let suppressions = root().join("xtask/tsan.supp");
+    Step::nightly_cargo(name, what, &args)
+        .needs(Tool::Nightly)
+        .args(options.options.iter().map(Into::into))
+        .flags("RUSTFLAGS", &flags)
+        // Tests fork processes with threads, and the children start threads of their own.
+        .env_default(
+            "TSAN_OPTIONS",
+            &format!(
+                "die_after_fork=0 second_deadlock_stack=1 suppressions={}",
+                suppressions.display()
+            ),
+        )
+        .own_target_dir(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Options, SANITIZERS, Std, step};
+
+    #[test]
+    fn each_sanitizer_has_its_flag_and_a_directory_of_its_own() {
+        for (name, what) in SANITIZERS {
+            let options = Options { only: None, options: vec![] };
+            let shown = step(name, what, Std::Shipped, &options).to_string();
+            assert!(shown.contains(&format!("-Zsanitizer={name} ")), "{shown}");
+            assert!(shown.contains(&format!("target/{name}")), "{shown}");
+            let shown = step(name, what, Std::Instrumented, &options).to_string();
+            assert!(shown.contains("-Zbuild-std"), "{shown}");
+        }
+    }
+}
