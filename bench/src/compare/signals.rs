@@ -65,7 +65,7 @@ fn signals(id: &str, cores: Cores, priority: Option<u8>, lateness: &Lateness) ->
         how: "The real server and real worker processes, in batches of 16 with deadlines 7 ms apart, \
               in turn with a thread that sleeps to each deadline (`clock_nanosleep`, timer slack 1 \
               ns) and signals through a pidfd, under the same scheduling policy. Both are timed when \
-              the signal has been sent. The server wakes half a millisecond ahead of a deadline, \
+              the signal has been sent. The server wakes two milliseconds ahead of a deadline, \
               which can make its median the better one. No evidence is captured."
             .to_owned(),
         unit: "us".to_owned(),
