@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use hangwatch::{CreateOptions, Geometry, Segment};
 use hangwatch_core::expiry::{Admission, Expiry, Request, WorkerId};
-use hangwatch_core::lane::{Identity, Subject, TimerKind, TimerSignal};
+use hangwatch_core::lane::{Identity, LaneNames, Subject, TimerKind, TimerSignal};
 use hangwatch_core::news::{Rings, Sleep};
 use hangwatch_core::policy::Policy;
 use hangwatch_core::reap::{Event, Hands, Reaping, Sent, Verdict};
@@ -105,7 +105,7 @@ impl Stage {
             let place = words.lane(lane);
             words.note_lane_used(lane);
             let claimed = place.claim(std::process::id()).expect("it is free");
-            place.attach(claimed, Identity::default(), "fake", "bench");
+            place.attach(claimed, Identity::default(), LaneNames::default());
             place.raise_high_water(geometry.timers as usize);
         }
         let clock = ToldClock(Rc::new(Cell::new(EPOCH)));

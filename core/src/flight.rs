@@ -46,7 +46,7 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
-    use crate::lane::Identity;
+    use crate::lane::{Identity, LaneNames};
     use crate::record::{Operation, Place};
     use crate::ring::RingWriter;
     use crate::segment::Segment;
@@ -62,7 +62,7 @@ mod tests {
         let lane = Segment::open(&words).unwrap().lane(0);
         let identity = Identity { attached_at: ATTACHED_AT, ..Identity::default() };
         let claimed = lane.claim(7).unwrap();
-        lane.attach(claimed, identity, "", "");
+        lane.attach(claimed, identity, LaneNames::default());
         write(lane, &mut RingWriter::resume(lane.ring(), lane.head()));
         latest(lane, most).iter().map(|record| record.timer).collect()
     }

@@ -194,7 +194,7 @@ impl Segment<'_> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::lane::{TimerDetail, TimerKind, TimerSignal};
+    use crate::lane::{AllowedBy, TimerDetail, TimerKind, TimerSignal};
     use crate::layout::Geometry;
     use crate::segment::tests::{tiny_fixed, tiny_segment, zeroed};
     use crate::stats::{Counts, ScopeStats};
@@ -217,6 +217,7 @@ mod tests {
                     scope: SCOPE_OF_ALL,
                     signal: TimerSignal::Default,
                     kind: TimerKind::Guard,
+                    allowed_by: AllowedBy::Acquire,
                 },
             );
             let armed = lane.timer(timer).unwrap().arm(Units::from_bits(5));

@@ -25,7 +25,7 @@ use crate::time::Nanos;
 use crate::timer::Timer;
 
 pub use owner::{Identity, LaneState, OwnerWord};
-pub use subject::{Subject, TimerDetail, TimerKind, TimerSignal};
+pub use subject::{AllowedBy, Subject, TimerDetail, TimerKind, TimerSignal};
 
 const OWNER: usize = 0;
 const HEAD: usize = 1;
@@ -42,7 +42,21 @@ const THREAD_NAME: usize = 16;
 const THREAD_NAME_WORDS: usize = 4;
 const JOB: usize = THREAD_NAME + THREAD_NAME_WORDS;
 const JOB_WORDS: usize = 16;
-const _: () = assert!(IDENTITY + Identity::WORDS <= THREAD_NAME && JOB + JOB_WORDS <= LABEL_WORDS);
+const HOST: usize = JOB + JOB_WORDS;
+const HOST_WORDS: usize = 8;
+const _: () =
+    assert!(IDENTITY + Identity::WORDS <= THREAD_NAME && HOST + HOST_WORDS <= LABEL_WORDS);
+
+/// What an owner calls its thread, its job and its host; longer names are cut off.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LaneNames<'n> {
+    /// Its thread, 32 bytes.
+    pub thread: &'n str,
+    /// Its job, 128 bytes.
+    pub job: &'n str,
+    /// Its host, 64 bytes.
+    pub host: &'n str,
+}
 
 /// Whether something held up a lane's overdue owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,18 +151,13 @@ impl<'a> Lane<'a> {
     }
 
     /// Completes a claim: writes identity and labels, then lets the watchdog see the lane.
-    pub fn attach(
-        self,
-        claimed: OwnerWord,
-        identity: Identity,
-        thread: &str,
-        job: &str,
-    ) -> OwnerWord {
+    pub fn attach(self, claimed: OwnerWord, identity: Identity, names: LaneNames<'_>) -> OwnerWord {
         for (word, bits) in self.labels[IDENTITY..].iter().zip(identity.words()) {
             word.store(bits, Ordering::Relaxed);
         }
-        write_text(&self.labels[THREAD_NAME..THREAD_NAME + THREAD_NAME_WORDS], thread);
-        write_text(&self.labels[JOB..JOB + JOB_WORDS], job);
+        write_text(&self.labels[THREAD_NAME..THREAD_NAME + THREAD_NAME_WORDS], names.thread);
+        write_text(&self.labels[JOB..JOB + JOB_WORDS], names.job);
+        write_text(&self.labels[HOST..HOST + HOST_WORDS], names.host);
         self.header[HIGH_WATER].store(0, Ordering::Relaxed);
         self.header[HELD].store(0, Ordering::Relaxed);
         let attached = claimed.with_state(LaneState::Attached);
@@ -200,6 +209,11 @@ impl<'a> Lane<'a> {
     /// The owner's job, up to 128 bytes; what is no UTF-8 is replaced.
     pub fn job(self) -> alloc::string::String {
         read_text(&self.labels[JOB..JOB + JOB_WORDS])
+    }
+
+    /// The owner's host, up to 64 bytes; what is no UTF-8 is replaced.
+    pub fn host(self) -> alloc::string::String {
+        read_text(&self.labels[HOST..HOST + HOST_WORDS])
     }
 
     /// The ring writer's position: a hint of how much there is to read.
@@ -279,6 +293,7 @@ impl<'a> Lane<'a> {
     #[inline]
     pub fn write_detail(self, index: usize, detail: TimerDetail) {
         let subject = Subject::new(detail.scope, detail.signal, detail.kind);
+        let subject = subject.allowed_by(detail.allowed_by);
         self.write_subject(index, detail.acquired_at, subject);
     }
 

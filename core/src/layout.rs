@@ -1,7 +1,7 @@
 //! Where everything lies in a segment: the geometry, and every offset derived from it.
 //!
 //! ```text
-//! header (one page) | scope names | scope totals | all lanes' fronts | all lanes' backs
+//! header (one page) | scope names | scope totals | allowances | all lanes' fronts | all lanes' backs
 //! ```
 //!
 //! Offsets count 64-bit words. A lane has two parts. Its front is what every tick reads, and the fronts
@@ -21,7 +21,7 @@
 use crate::stats::STATS_WORDS;
 
 /// The layout's version. Another version is refused: there is no migration of a live segment.
-pub const LAYOUT_VERSION: u64 = 1;
+pub const LAYOUT_VERSION: u64 = 2;
 
 /// `"HANGWTCH"`, little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"HANGWTCH");
@@ -43,6 +43,8 @@ pub const RECORD_WORDS: usize = 4;
 pub const DETAIL_WORDS: usize = 2;
 /// The words of a scope's name slot: hash, length and state, then the name.
 pub const SCOPE_NAME_WORDS: usize = 16;
+/// The words of a scope's allowance: the allowance, what ran beyond it, the clocks in use.
+pub const ALLOWANCE_WORDS: usize = 8;
 
 /// The limits of a geometry, also what a hostile header is held to.
 pub mod limit {
@@ -149,6 +151,7 @@ impl Geometry {
 pub struct Layout {
     geometry: Geometry,
     totals_at: usize,
+    allowances_at: usize,
     fronts_at: usize,
     front_stride: usize,
     backs_at: usize,
@@ -168,11 +171,14 @@ impl Layout {
         let back_words = stats_in_back + geometry.lane_scopes as usize * STATS_WORDS;
         let totals_at = PAGE_WORDS + geometry.scopes as usize * SCOPE_NAME_WORDS;
         let totals_words = geometry.scopes as usize * STATS_WORDS;
-        let fronts_at = (totals_at + totals_words).next_multiple_of(PAGE_WORDS);
+        let allowances_at = (totals_at + totals_words).next_multiple_of(ALIGNED_WORDS);
+        let allowances_words = geometry.scopes as usize * ALLOWANCE_WORDS;
+        let fronts_at = (allowances_at + allowances_words).next_multiple_of(PAGE_WORDS);
         let fronts_words = geometry.lanes as usize * front_stride;
         Layout {
             geometry,
             totals_at,
+            allowances_at,
             fronts_at,
             front_stride,
             backs_at: (fronts_at + fronts_words).next_multiple_of(PAGE_WORDS),
@@ -196,6 +202,11 @@ impl Layout {
     /// Where the scope totals begin.
     pub fn totals_at(&self) -> usize {
         self.totals_at
+    }
+
+    /// Where the scopes' allowances begin.
+    pub fn allowances_at(&self) -> usize {
+        self.allowances_at
     }
 
     /// Where the front of lane `lane` begins.

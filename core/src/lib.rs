@@ -5,7 +5,7 @@
 //!
 //! * the wire: [`time`], [`timer`], [`layout`], [`segment`], [`scope`], [`stats`], [`record`],
 //!   [`ring`], [`lane`], [`flight`], [`fold`]
-//! * between both sides: [`wake`], [`calibration`], [`stall`]
+//! * between both sides: [`wake`], [`calibration`], [`stall`], [`allowance`]; [`advice`] from [`stats`]
 //! * the watchdog: [`tick`] (the loop and its traits), [`news`], [`table`], [`expiry`], [`policy`],
 //!   [`reap`]
 //!
@@ -39,6 +39,8 @@ pub mod lane;
 pub mod flight;
 pub mod fold;
 
+pub mod advice;
+pub mod allowance;
 pub mod calibration;
 pub mod stall;
 pub mod wake;

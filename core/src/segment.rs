@@ -7,9 +7,10 @@
 mod fixed;
 mod watchdog;
 
+use crate::allowance::{ScopeAllowance, checked_ns};
 use crate::atomic::{AtomicU64, Ordering};
 use crate::lane::{Lane, LaneHeader};
-use crate::layout::{FRONT_WORDS, Geometry, Layout, PAGE_WORDS};
+use crate::layout::{ALLOWANCE_WORDS, FRONT_WORDS, Geometry, Layout, PAGE_WORDS};
 use crate::scope::{ScopeId, ScopeNames};
 use crate::stats::{STATS_WORDS, StatsWords};
 
@@ -21,6 +22,7 @@ use fixed::FIXED_WORDS;
 const NEXT_WAKE: usize = 16;
 const LANES_USED: usize = 17;
 const SCOPES_OVERFLOWED: usize = 18;
+const OTHERS_ALLOWANCE: usize = 19;
 /// The word that holds the doorbell: 32 bits for the kernel's futex, never read as a word.
 pub const DOORBELL_AT_WORD: usize = 24;
 pub(crate) const CALIBRATION: usize = 32;
@@ -148,6 +150,25 @@ impl<'a> Segment<'a> {
         self.block(self.layout.totals_at() + index * STATS_WORDS)
     }
 
+    /// The allowance of `scope`; of `(other)` where there is no such scope.
+    #[inline]
+    pub fn allowance(&self, scope: ScopeId) -> ScopeAllowance<'a> {
+        let known = u32::from(scope.0) < self.fixed.geometry.scopes;
+        let index = if known { usize::from(scope.0) } else { 0 };
+        ScopeAllowance(self.block(self.layout.allowances_at() + index * ALLOWANCE_WORDS))
+    }
+
+    /// How long a scope may take, ns, that has no allowance of its own; `None` where that is not said.
+    pub fn others_allowance_ns(&self) -> Option<u64> {
+        checked_ns(self.words[OTHERS_ALLOWANCE].load(Ordering::Relaxed))
+    }
+
+    /// Sets the allowance of scopes that have none of their own. The watchdog's alone.
+    pub fn set_others_allowance_ns(&self, allowance_ns: Option<u64>) {
+        // Relaxed: the word alone says it all.
+        self.words[OTHERS_ALLOWANCE].store(allowance_ns.unwrap_or(0), Ordering::Relaxed);
+    }
+
     /// When the watchdog will wake by itself, ns; 0 while it is awake. The watchdog's alone.
     #[inline]
     pub fn next_wake(&self) -> &'a AtomicU64 {
@@ -237,7 +258,7 @@ pub(crate) mod tests {
             assert!(fits(&error), "{error:?}");
         };
         check(0, 7, |error| *error == FormatError::NotASegment);
-        check(1, 2, |error| *error == FormatError::Version { found: 2 });
+        check(1, 3, |error| *error == FormatError::Version { found: 3 });
         check(4, 9, |error| *error == FormatError::Checksum);
         check(CHECKSUM, 9, |error| *error == FormatError::Checksum);
         let words = tiny_segment();

@@ -3,7 +3,7 @@
 #![cfg(loom)]
 
 use hangwatch_core::atomic::AtomicU64;
-use hangwatch_core::lane::{Identity, Lane, LaneState, OwnerWord};
+use hangwatch_core::lane::{Identity, Lane, LaneNames, LaneState, OwnerWord};
 use hangwatch_core::layout::{Geometry, Layout};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
@@ -53,7 +53,7 @@ impl OneLane {
     /// Attached by `pid`, then used and given back.
     fn detached(&self, pid: u32) -> OwnerWord {
         let claimed = self.claim(pid).unwrap();
-        let attached = self.lane().attach(claimed, Identity::default(), "", "");
+        let attached = self.lane().attach(claimed, Identity::default(), LaneNames::default());
         self.touch();
         assert!(self.lane().detach(attached));
         self.lane().owner()
@@ -100,7 +100,7 @@ fn a_lane_given_back_while_it_is_watched_is_handed_on_whole() {
     loom::model(|| {
         let one = OneLane::new();
         let claimed = one.claim(1).unwrap();
-        let attached = one.lane().attach(claimed, Identity::default(), "", "");
+        let attached = one.lane().attach(claimed, Identity::default(), LaneNames::default());
         let owner = {
             let one = one.clone();
             thread::spawn(move || {
@@ -144,7 +144,7 @@ fn whoever_sees_a_lane_attached_sees_who_attached_it() {
         };
         let claimed = one.lane().claim(7).unwrap();
         let identity = Identity { start_ticks: 77, ..Identity::default() };
-        one.lane().attach(claimed, identity, "thread", "job");
+        one.lane().attach(claimed, identity, LaneNames::default());
         reader.join().unwrap();
     });
 }

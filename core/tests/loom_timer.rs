@@ -3,7 +3,7 @@
 #![cfg(loom)]
 
 use hangwatch_core::atomic::AtomicU64;
-use hangwatch_core::lane::{Lane, TimerDetail, TimerKind, TimerSignal};
+use hangwatch_core::lane::{AllowedBy, Lane, TimerDetail, TimerKind, TimerSignal};
 use hangwatch_core::layout::{Geometry, Layout};
 use hangwatch_core::scope::ScopeId;
 use hangwatch_core::time::{Nanos, Units};
@@ -137,6 +137,7 @@ impl OneLane {
                 scope: ScopeId(number),
                 signal: TimerSignal::Default,
                 kind: TimerKind::Guard,
+                allowed_by: AllowedBy::Acquire,
             },
         );
         self.timer().arm(units(u64::from(number)))

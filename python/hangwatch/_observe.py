@@ -48,6 +48,8 @@ class Lane:
     """The thread's name, if it has one."""
     job: str
     """The job, from attach() or the launcher's environment."""
+    host: str
+    """The host, from the launcher's environment or the kernel."""
     rank: int | None
     """The rank in the job."""
     world_size: int | None

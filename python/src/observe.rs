@@ -70,6 +70,7 @@ fn lane<'py>(py: Python<'py>, view: &LaneView) -> PyResult<Bound<'py, PyDict>> {
     dict.set_item("quarantined", view.quarantined)?;
     dict.set_item("thread", &view.thread)?;
     dict.set_item("job", &view.job)?;
+    dict.set_item("host", &view.host)?;
     dict.set_item("rank", view.rank)?;
     dict.set_item("world_size", (view.world_size > 0).then_some(view.world_size))?;
     dict.set_item("local_rank", view.local_rank)?;

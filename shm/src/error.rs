@@ -164,6 +164,15 @@ pub enum AcquireError {
         /// What was asked for.
         asked: Duration,
     },
+    /// No time was given, and none is known.
+    #[error(
+        "no deadline is known for scope {scope:?}: give it a time, or name it in the file of \
+         `hangwatch run --deadlines FILE`, which `hangwatch learn` writes"
+    )]
+    NoDeadline {
+        /// The scope.
+        scope: Box<str>,
+    },
     /// A scope without a name.
     #[error("a scope needs a name: the empty one tells nobody what hung")]
     EmptyScope,

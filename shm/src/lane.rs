@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hangwatch_core::atomic::Ordering;
 use hangwatch_core::calibration::ClockKind;
-use hangwatch_core::lane::{Identity, Lane, OwnerWord, Subject};
+use hangwatch_core::lane::{Identity, Lane, LaneNames, OwnerWord, Subject};
 use hangwatch_core::record::{Operation, Place};
 use hangwatch_core::ring::RingWriter;
 use hangwatch_core::scope::{OTHER, ScopeId};
@@ -155,7 +155,8 @@ impl LaneOwner {
         crash::point("worker-claimed");
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("");
-        let attached = lane.attach(claimed, identity, name, &options.labels.job);
+        let Labels { job, host, .. } = &options.labels;
+        let attached = lane.attach(claimed, identity, LaneNames { thread: name, job, host });
         crash::point("worker-attached");
         shared.ring();
         let words = shared.words;
@@ -187,6 +188,7 @@ impl LaneOwner {
                 && let Some(known) = self.blocks.get_mut(usize::from(scope))
             {
                 *known = Some(block);
+                self.shared.words.allowance(ScopeId(scope)).note_clock(self.timing.kind());
             }
         }
     }
@@ -410,6 +412,7 @@ impl LaneOwner {
         let free = own.iter().find(|block| ScopeStats(block).scope().is_none());
         let (block, counts) = free.map_or((last, OTHER), |free| (free, scope));
         ScopeStats(block).take_for(counts.0);
+        self.shared.words.allowance(counts).note_clock(self.timing.kind());
         if let Some(known) = self.blocks.get_mut(usize::from(scope.0)) {
             *known = Some(block);
         }

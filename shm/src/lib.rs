@@ -22,7 +22,8 @@
 //!
 //! The modules in the order of the data: [`Segment`] is the mapped memory, [`Worker`] attaches to it,
 //! [`Scope`] names what is timed, [`Guard`], [`Heartbeat`] and the keyed acquires of [`Worker`] are the
-//! deadlines, a [`Pause`] holds a thread's up, [`Observation`] is what anyone may read.
+//! deadlines, a [`Pause`] holds a thread's up, [`Observation`] is what anyone may read, through an
+//! [`Observer`] that writes nothing.
 //!
 //! # Guarantees and non-guarantees
 //!
@@ -40,6 +41,7 @@ mod keyed;
 mod labels;
 mod lane;
 mod observe;
+mod observer;
 mod pause;
 mod returned;
 mod segment;
@@ -60,6 +62,7 @@ pub use hangwatch_core::timer::Released;
 pub use heartbeat::Heartbeat;
 pub use labels::Labels;
 pub use observe::{LaneView, Observation, RecordView, ScopeView, TimerView, WatchdogView};
+pub use observer::Observer;
 pub use pause::Pause;
 pub use segment::{CreateOptions, SEGMENT_VARIABLE, Segment};
 pub use worker::{Scope, Signal, Worker, WorkerOptions};

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use hangwatch_core::allowance::{Clocks, Overruns};
 use hangwatch_core::atomic::{Ordering, fence};
 use hangwatch_core::calibration::ClockKind;
 use hangwatch_core::flight;
@@ -65,6 +66,9 @@ pub struct LaneView {
     pub lane: u32,
     /// The pid its owner claims, in the owner's PID namespace.
     pub pid: u32,
+    /// The inode of the PID namespace it claims to be in: in another than one's own, its pid is not
+    /// one's own's.
+    pub pid_namespace: u64,
     /// The thread it claims to be.
     pub tid: u32,
     /// Where the lane is in its life.
@@ -75,6 +79,8 @@ pub struct LaneView {
     pub thread: String,
     /// The job.
     pub job: String,
+    /// The host, as the owner's namespace names it.
+    pub host: String,
     /// The rank in the job.
     pub rank: Option<u32>,
     /// The number of ranks, 0 where unknown.
@@ -130,12 +136,18 @@ pub struct RecordView {
 }
 
 /// One scope's counts over all lanes that are and were.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ScopeView {
     /// Its name.
     pub name: String,
     /// Its counts.
     pub counts: Counts,
+    /// The clocks that its workers used.
+    pub clocks: Clocks,
+    /// How long it may take where its acquire brings no time, by the watchdog's deadlines file.
+    pub allowance: Option<Duration>,
+    /// What ran beyond that, as far as a watchdog has looked for it.
+    pub overruns: Overruns,
 }
 
 impl Segment {
@@ -150,25 +162,8 @@ impl Segment {
     /// Takes a picture of the segment.
     pub fn picture(&self) -> Observation {
         let words = self.words();
-        let at = Nanos(clock::monotonic_ns());
-        let watchdog = words.watchdog();
-        Observation {
-            segment: self.name().to_owned(),
-            at,
-            watchdog: WatchdogView {
-                holder: watchdog_holder(*self),
-                last_tick_at: Nanos(watchdog.last_tick_at().load(Ordering::Relaxed)),
-                braked: watchdog.braked().load(Ordering::Relaxed) != 0,
-            },
-            lanes: (0..words.lanes_used()).filter_map(|lane| lane_view(&words, lane, at)).collect(),
-            lane_count: self.geometry().lanes,
-            scopes: scope_views(&words),
-            scopes_overflowed: words.scopes_overflowed().load(Ordering::Relaxed),
-            counters: Counter::ALL
-                .iter()
-                .map(|&(counter, name)| (name, words.counter(counter).load(Ordering::Relaxed)))
-                .collect(),
-        }
+        let scopes = scope_views(&words);
+        Observation { scopes, ..glance(self.name(), &words, watchdog_holder(*self)) }
     }
 
     /// The flight record of a lane: the newest records in its ring, up to `most`, the oldest first
@@ -193,24 +188,62 @@ impl Segment {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn recent_records(&self, lane: u32, most: usize) -> Vec<RecordView> {
-        let words = self.words();
-        if lane >= self.geometry().lanes {
-            return Vec::new();
-        }
-        let view = |record: Record| RecordView {
-            operation: record.operation,
-            at: record.at,
-            timer: record.timer,
-            lane: record.lane,
-            scope: scope_name(&words, ScopeId(record.scope)),
-            deadline: Some(record.deadline).filter(|deadline| *deadline != Nanos(0)),
-        };
-        flight::latest(words.lane(lane), most).into_iter().map(view).collect()
+        recent_records(&self.words(), lane, most)
     }
 }
 
+/// A picture without the scopes' counts.
+pub(crate) fn glance(name: &str, words: &Words<'_>, holder: Holder) -> Observation {
+    let at = Nanos(clock::monotonic_ns());
+    let watchdog = words.watchdog();
+    Observation {
+        segment: name.to_owned(),
+        at,
+        watchdog: WatchdogView {
+            holder,
+            last_tick_at: Nanos(watchdog.last_tick_at().load(Ordering::Relaxed)),
+            braked: watchdog.braked().load(Ordering::Relaxed) != 0,
+        },
+        lanes: (0..words.lanes_used()).filter_map(|lane| lane_view(words, lane, at)).collect(),
+        lane_count: words.geometry().lanes,
+        scopes: Vec::new(),
+        scopes_overflowed: words.scopes_overflowed().load(Ordering::Relaxed),
+        counters: Counter::ALL
+            .iter()
+            .map(|&(counter, name)| (name, words.counter(counter).load(Ordering::Relaxed)))
+            .collect(),
+    }
+}
+
+/// As [`Segment::recent_records`].
+pub(crate) fn recent_records(words: &Words<'_>, lane: u32, most: usize) -> Vec<RecordView> {
+    if lane >= words.geometry().lanes {
+        return Vec::new();
+    }
+    let view = |record: Record| RecordView {
+        operation: record.operation,
+        at: record.at,
+        timer: record.timer,
+        lane: record.lane,
+        scope: scope_name(words, ScopeId(record.scope)),
+        deadline: Some(record.deadline).filter(|deadline| *deadline != Nanos(0)),
+    };
+    flight::latest(words.lane(lane), most).into_iter().map(view).collect()
+}
+
+/// One lane's own counts, in the order in which its threads first used the scopes.
+pub(crate) fn lane_scopes(words: &Words<'_>, lane: u32) -> Vec<ScopeView> {
+    if lane >= words.geometry().lanes {
+        return Vec::new();
+    }
+    let stats = words.lane(lane).stats().iter().map(ScopeStats);
+    let view =
+        |stats: ScopeStats<'_>| Some(scope_view(words, ScopeId(stats.scope()?), stats.snapshot()));
+    stats.filter_map(view).collect()
+}
+
 /// Who serves the segment. The kernel keeps silent about a process's own locks: this one knows.
-fn watchdog_holder(segment: Segment) -> Holder {
+pub(crate) fn watchdog_holder(segment: Segment) -> Holder {
     let own = std::process::id();
     match segment.watchdog().unwrap_or(Holder::Free) {
         Holder::Free if segment.serves_itself() => {
@@ -233,11 +266,13 @@ fn lane_view(words: &Words<'_>, index: u32, at: Nanos) -> Option<LaneView> {
         let seen = LaneView {
             lane: index,
             pid: owner.pid(),
+            pid_namespace: identity.pid_namespace,
             tid: identity.tid as u32,
             state: owner.state(),
             quarantined: lane.is_quarantined(),
             thread: lane.thread_name(),
             job: lane.job(),
+            host: lane.host(),
             rank: minus_one(identity.rank),
             world_size: identity.world_size as u32,
             local_rank: minus_one(identity.local_rank),
@@ -302,7 +337,7 @@ fn scope_name(words: &Words<'_>, scope: ScopeId) -> String {
 }
 
 /// Sums every scope's total and lanes; taken again where the watchdog was folding a lane meanwhile.
-fn scope_views(words: &Words<'_>) -> Vec<ScopeView> {
+pub(crate) fn scope_views(words: &Words<'_>) -> Vec<ScopeView> {
     let mut counts = Vec::new();
     for _ in 0..TRIES {
         let before = words.folds();
@@ -315,10 +350,22 @@ fn scope_views(words: &Words<'_>) -> Vec<ScopeView> {
         std::thread::yield_now();
     }
     let named = |(index, counts): (usize, Counts)| {
-        let name = words.names().name(ScopeId(index as u16))?.as_str().to_owned();
-        (counts.acquired > 0 || index > 0).then_some(ScopeView { name, counts })
+        let scope = ScopeId(index as u16);
+        words.names().name(scope)?;
+        (counts.acquired > 0 || index > 0).then(|| scope_view(words, scope, counts))
     };
     counts.into_iter().enumerate().filter_map(named).collect()
+}
+
+fn scope_view(words: &Words<'_>, scope: ScopeId, counts: Counts) -> ScopeView {
+    let allowance = words.allowance(scope);
+    ScopeView {
+        name: scope_name(words, scope),
+        counts,
+        clocks: allowance.clocks(),
+        allowance: allowance.get_ns().map(Duration::from_nanos),
+        overruns: allowance.overruns(),
+    }
 }
 
 fn sum_counts(words: &Words<'_>) -> Vec<Counts> {

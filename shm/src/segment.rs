@@ -18,7 +18,7 @@ use crate::error::{CreateError, OpenError};
 use crate::keyed::Keyed;
 use crate::lane::{LaneOptions, LaneOwner};
 use crate::returned::Returned;
-use crate::sys::file::{self, SegmentFile};
+use crate::sys::file::{self, FileId, SegmentFile};
 use crate::sys::fork::Canary;
 use crate::sys::lock::{self, Holder};
 use crate::sys::mapping::{Prefault, doorbell};
@@ -343,6 +343,17 @@ fn registry(name: &str) -> Result<&'static Registry, OpenError> {
     }
 }
 
+/// Does something with the segment that this process has of a file, if any, while it can get none.
+pub(crate) fn with_registered<T>(
+    name: &str,
+    id: FileId,
+    what: impl FnOnce(Option<Segment>) -> T,
+) -> Result<T, OpenError> {
+    let segments = lock(&registry(name)?.segments);
+    let used = segments.iter().find(|shared| shared.file.id() == id);
+    Ok(what(used.map(|shared| Segment { shared })))
+}
+
 /// Maps, checks and keeps an open file.
 fn register(
     segments: &mut Vec<&'static Shared>,
@@ -353,10 +364,9 @@ fn register(
     let named = || name.to_owned();
     let mapping =
         file.map(Prefault::OnUse).map_err(|source| OpenError::Map { name: named(), source })?;
-    check(name, mapping.words())?;
+    checked(name, mapping.words())?;
     let words: &'static [AtomicU64] = mapping.leak();
-    let checked =
-        Words::open(words).map_err(|source| OpenError::Format { name: named(), source })?;
+    let checked = checked(name, words)?;
     let shared: &'static Shared = Box::leak(Box::new(Shared {
         name: named(),
         file,
@@ -373,8 +383,8 @@ fn register(
     Ok(Segment { shared })
 }
 
-/// Whether the words are a segment of this boot and clock.
-fn check(name: &str, words: &[AtomicU64]) -> Result<(), OpenError> {
+/// The words of a segment of this boot and clock.
+pub(crate) fn checked<'w>(name: &str, words: &'w [AtomicU64]) -> Result<Words<'w>, OpenError> {
     let named = || name.to_owned();
     let segment =
         Words::open(words).map_err(|source| OpenError::Format { name: named(), source })?;
@@ -385,5 +395,5 @@ fn check(name: &str, words: &[AtomicU64]) -> Result<(), OpenError> {
     if segment.fixed().time_namespace != host::time_namespace().map_err(host)? {
         return Err(OpenError::OtherTimeNamespace { name: named() });
     }
-    Ok(())
+    Ok(segment)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hangwatch_core::atomic::Ordering;
 use hangwatch_core::calibration::ClockKind;
-use hangwatch_core::lane::{Subject, TimerKind, TimerSignal};
+use hangwatch_core::lane::{AllowedBy, Subject, TimerKind, TimerSignal};
 use hangwatch_core::scope::ScopeId;
 use hangwatch_core::time::Nanos;
 use hangwatch_core::timer::Released;
@@ -183,6 +183,16 @@ impl Worker {
         self.scope(scope)?.expires(allowance)
     }
 
+    /// Begins a scope that must end within its allowance by the watchdog's deadlines file
+    /// (`hangwatch run --deadlines FILE`). For a hot path intern the name once, by [`Worker::scope`].
+    ///
+    /// # Errors
+    /// [`AcquireError::NoDeadline`] where the watchdog has published none; otherwise as
+    /// [`Worker::expires`].
+    pub fn expires_as_learned(&self, scope: &str) -> Result<Guard, AcquireError> {
+        self.scope(scope)?.expires_as_learned()
+    }
+
     /// Interns a scope's name. A name beyond the segment's table becomes `(other)`, one too long is
     /// shortened from the left: a name never costs a deadline.
     ///
@@ -307,6 +317,34 @@ impl Scope {
     #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     pub fn expires_at(&self, now: Nanos, allowance: Duration) -> Result<Guard, AcquireError> {
         self.arm(TimerKind::Guard, allowance, Some(now))
+    }
+
+    /// Begins the scope; it must end within the allowance that the watchdog's deadlines file gives it
+    /// at this moment: one load more than [`Scope::expires`].
+    ///
+    /// # Errors
+    /// [`AcquireError::NoDeadline`] where it gives none; otherwise as [`Scope::expires`].
+    #[inline]
+    pub fn expires_as_learned(&self) -> Result<Guard, AcquireError> {
+        let worker = self.worker;
+        let here = worker.shared().here().map_err(|error| Box::new(error.into()))?;
+        let allowance_ns = match here.words.allowance(self.id()).get_ns() {
+            Some(allowance_ns) => allowance_ns,
+            None => self.others_allowance_ns(here)?,
+        };
+        let subject = self.subject.allowed_by(AllowedBy::Scope);
+        let armed = thread::arm(here, worker.lane_options(), subject, allowance_ns)?;
+        Ok(Guard::new(worker.options, armed))
+    }
+
+    /// What the deadlines file gives scopes that it does not name.
+    #[cold]
+    fn others_allowance_ns(&self, here: &Shared) -> Result<u64, AcquireError> {
+        here.words.others_allowance_ns().ok_or_else(|| {
+            let name = here.words.names().name(self.id());
+            let scope = name.map_or("(unknown)".into(), |name| name.as_str().into());
+            AcquireError::NoDeadline { scope }
+        })
     }
 
     #[inline(always)]

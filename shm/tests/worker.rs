@@ -285,6 +285,61 @@ fn a_key_whose_timer_was_cleared_gives_it_back_when_it_is_acquired_anew() {
 }
 
 #[test]
+fn an_acquire_without_a_time_has_its_scopes_at_that_moment() {
+    let named = Named::small("learned");
+    let words = Segment::open(&named.0).unwrap().words();
+    let worker = Worker::attach(named.0.as_str()).unwrap();
+    let scope = worker.scope("forward").unwrap();
+    let id = words.names().intern("forward").scope;
+    let refused = scope.expires_as_learned().unwrap_err().to_string();
+    assert!(refused.contains("\"forward\"") && refused.contains("--deadlines"), "{refused}");
+
+    let allow = |seconds: Option<u64>| {
+        let allowance = seconds.map(|seconds| seconds * 1_000_000_000);
+        words.allowance(id).set_ns(allowance, hangwatch::Nanos(1));
+    };
+    let check = |guard: &Guard, seconds: u64| {
+        let (left, most) = (guard.remaining().unwrap(), Duration::from_secs(seconds));
+        assert!(left > most / 2 && left <= most + Duration::from_millis(1), "{left:?} of {most:?}");
+    };
+    allow(Some(600));
+    let first = scope.expires_as_learned().unwrap();
+    allow(Some(60));
+    let second = worker.expires_as_learned("forward").unwrap();
+    check(&first, 600);
+    check(&second, 60);
+    allow(None);
+    words.set_others_allowance_ns(Some(6_000_000_000_000));
+    check(&scope.expires_as_learned().unwrap(), 6_000);
+    check(&worker.expires_as_learned("unnamed").unwrap(), 6_000);
+    words.set_others_allowance_ns(None);
+    assert!(matches!(scope.expires_as_learned(), Err(AcquireError::NoDeadline { .. })));
+}
+
+#[test]
+fn statistics_say_which_clocks_made_them() {
+    use hangwatch::ClockKind;
+    let named = Named::small("clocks");
+    let work = |clock: ClockKind, scope: &'static str| {
+        let options = WorkerOptions::new().clock(clock);
+        let name = named.0.clone();
+        // A lane of its own, given back at the thread's end and taken over by the next.
+        let pair =
+            move || drop(options.attach(name.as_str()).unwrap().expires(scope, LONG).unwrap());
+        std::thread::spawn(pair).join().unwrap();
+    };
+    work(ClockKind::Coarse, "coarse");
+    work(ClockKind::Coarse, "both");
+    work(ClockKind::System, "both");
+    let seen = Segment::observe(&named.0).unwrap();
+    let clocks = |name: &str| -> Vec<ClockKind> {
+        seen.scopes.iter().find(|scope| scope.name == name).unwrap().clocks.iter().collect()
+    };
+    assert_eq!(clocks("both"), [ClockKind::System, ClockKind::Coarse]);
+    assert!(clocks("coarse").contains(&ClockKind::Coarse));
+}
+
+#[test]
 fn the_flight_record_tells_what_a_thread_did_last() {
     let named = Named::small("flight");
     let worker = Worker::attach(named.0.as_str()).unwrap();

@@ -47,11 +47,22 @@ impl Actor {
     /// # Panics
     /// Where it is dead, or answers that it could not.
     pub fn tell(&mut self, order: &str) -> String {
+        self.try_tell(order).unwrap_or_else(|why| panic!("{order:?}: {why}"))
+    }
+
+    /// As [`Actor::tell`], of what it may refuse.
+    ///
+    /// # Errors
+    /// Its answer, where it could not.
+    ///
+    /// # Panics
+    /// Where it is dead.
+    pub fn try_tell(&mut self, order: &str) -> Result<String, String> {
         self.order(order);
         let answer = self.answer().unwrap_or_else(|| panic!("dead before it answered {order:?}"));
         match answer.strip_prefix("ok") {
-            Some(answer) => answer.trim_start().to_owned(),
-            None => panic!("{order:?}: {answer}"),
+            Some(answer) => Ok(answer.trim_start().to_owned()),
+            None => Err(answer),
         }
     }
 

@@ -17,9 +17,14 @@ use rustix::process::Signal;
 use crate::listen::{Address, Audience};
 use crate::logging::Format;
 use crate::server::{self, Ask, Protection};
+use learning::{Learn, Scopes, Shadow};
 use value::ReapSignal;
 
+pub mod learning;
+pub mod operator;
 pub mod value;
+
+pub use operator::Top;
 
 /// The environment variable that names the segment.
 pub const SEGMENT_VARIABLE: &str = "HANGWATCH_SEGMENT";
@@ -61,7 +66,8 @@ Examples:
   hangwatch demo                                 see it at work
   hangwatch run -- torchrun train.py             guard a job's workers
   hangwatch exec --deadline 30s -- make test     a deadline for any command
-  hangwatch status                               who waits where, how long";
+  hangwatch status                               who waits where, how long
+  hangwatch top                                  the same, live";
 
 /// A deadline for every step of every worker.
 #[derive(Debug, Parser)]
@@ -108,6 +114,26 @@ pub enum Command {
     ///
     /// Reads the segment and disturbs nobody; the watchdog need not run.
     Status(Status),
+    /// Show what the scopes took, and the deadline that suggests, with its confidence
+    ///
+    /// Count, quantiles and maximum are over all workers that are and were.
+    Scopes(Scopes),
+    /// Write the suggested deadlines into a file for run --deadlines
+    ///
+    /// First let a job run for a while, with generous deadlines or notify-only.
+    Learn(Learn),
+    /// Show what would have been reaped by a watchdog that only reports
+    ///
+    /// For a watchdog with --notify-only and --deadlines: by scope, how many acquires
+    /// ran beyond their deadline, and how late they ended.
+    Shadow(Shadow),
+    /// Watch every lane of a segment live
+    ///
+    /// Like status, but live: the oldest first, each age against its allowance, with
+    /// the details, statistics and flight record of a lane at a key. Only reads the
+    /// segment: the watchdog need not run, and nobody is slowed. It waits for a
+    /// segment that is not there yet. ? shows its keys.
+    Top(Top),
     /// Give a command a deadline, and remove it with its descendants when it passes
     ///
     /// The command may be anything; it need not know hangwatch. If it ends in time,
@@ -210,8 +236,19 @@ pub struct Run {
     pub reap: Reap,
 
     /// Report expiries and signal nobody; the same as --signal none
+    ///
+    /// With --deadlines it is shadow mode: what would have been reaped, and how late
+    /// it was in the end, is logged, and counted for `hangwatch shadow`.
     #[arg(long, conflicts_with_all = ["signal", "grace"])]
     pub notify_only: bool,
+
+    /// How long scopes may take whose acquire brings no time: a file of `hangwatch learn`
+    ///
+    /// It is read anew at SIGHUP, by a watchdog without a command: acquires that are
+    /// under way keep their deadlines. Absent, what an earlier watchdog of the segment
+    /// was given stays.
+    #[arg(long, value_name = "FILE")]
+    pub deadlines: Option<PathBuf>,
 
     /// At more reaps than this in a minute, signal nobody until told otherwise
     ///
@@ -232,6 +269,15 @@ pub struct Run {
     /// What holds a worker up.
     #[command(flatten)]
     pub holds: Holds,
+
+    /// Do not write the error files of torchrun's workers
+    ///
+    /// A worker with TORCHELASTIC_ERROR_FILE in its environment gets that file
+    /// written before it is signalled, so that torchrun's summary names it and the
+    /// scope it hung in, not a peer. Only workers of this user, in directories of
+    /// this user, and never over a file that is there.
+    #[arg(long)]
+    pub no_error_files: bool,
 
     /// How the watchdog protects itself.
     #[command(flatten)]
@@ -533,6 +579,10 @@ impl Cli {
         let named = match &mut cli.command {
             Command::Run(run) if run.command.is_empty() => &mut run.segment,
             Command::Status(Status { segment, .. })
+            | Command::Scopes(Scopes { segment, .. })
+            | Command::Learn(Learn { segment, .. })
+            | Command::Shadow(Shadow { segment, .. })
+            | Command::Top(Top { segment, .. })
             | Command::Exec(Exec { segment, .. })
             | Command::ReleaseBrake(ReleaseBrake { segment }) => segment,
             _ => return Ok(cli),

@@ -8,10 +8,14 @@ use crate::exit::Exit;
 
 mod demo;
 mod exec;
+mod learn;
 mod rm;
 mod run;
+mod scopes;
 mod segments;
+mod shadow;
 mod status;
+mod top;
 
 /// What ends a command before it is done: any error, printed as one line with its causes.
 type Failure = Box<dyn std::error::Error>;
@@ -23,6 +27,10 @@ pub fn perform(command: Command) -> Exit {
         Command::DemoWorker(options) => demo::worker::perform(&options),
         Command::Run(options) => run::perform(&options),
         Command::Status(options) => status::perform(&options),
+        Command::Scopes(options) => scopes::perform(&options),
+        Command::Learn(options) => learn::perform(&options),
+        Command::Shadow(options) => shadow::perform(&options),
+        Command::Top(options) => top::perform(options),
         Command::Exec(options) => exec::perform(&options),
         Command::Rm(options) => rm::perform(&options),
         Command::ReleaseBrake(options) => segments::release_brake(&options),

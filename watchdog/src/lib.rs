@@ -1,14 +1,15 @@
 //! The watchdog as a library: the server of a segment, and the commands of the `hangwatch` binary.
 //!
 //! The modules from the outside in: [`cli`] reads the command line, [`commands`] does what it asks
-//! for, [`server`] watches a segment; [`exec`] removes a command with its descendants, [`child`] and
-//! [`relay`] run one and pass signals on, [`incident`] is what is kept of an expiry,
-//! [`listen`] tells of a server over HTTP, [`state`] is a segment as JSON, [`logging`] and [`exit`] are
-//! what the outside sees.
+//! for, [`server`] watches a segment, [`deadlines`] is the file that says how long scopes may take;
+//! [`exec`] removes a command with its descendants, [`child`] and [`relay`] run one and pass signals on,
+//! [`incident`] is what is kept of an expiry, [`listen`] tells of a server over HTTP, [`state`] is a
+//! segment as JSON, `top` the live view, [`logging`] and [`exit`] are what the outside sees.
 
 pub mod child;
 pub mod cli;
 pub mod commands;
+pub mod deadlines;
 pub mod exec;
 pub mod exit;
 pub mod incident;
@@ -17,3 +18,5 @@ pub mod logging;
 pub mod relay;
 pub mod server;
 pub mod state;
+mod top;
+mod units;

@@ -14,6 +14,7 @@ use hangwatch::sys::lock::Holder;
 use hangwatch::sys::process;
 use hangwatch::{LaneView, Observation, ScopeView, TimerView};
 use hangwatch_core::lane::{TimerKind, TimerSignal};
+use hangwatch_core::time::duration_ns;
 use hangwatch_core::timer::TimerState as CoreTimerState;
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +80,9 @@ pub struct LaneState {
     pub thread: String,
     /// The job; empty where there is none.
     pub job: String,
+    /// The host, as the owner's namespace names it.
+    #[serde(default)]
+    pub host: String,
     /// The rank in the job.
     pub rank: Option<u32>,
     /// The number of ranks, 0 where unknown.
@@ -143,6 +147,9 @@ pub struct ScopeState {
     pub p999_ns: u64,
     /// The longest duration.
     pub max_ns: u64,
+    /// How long it may take by the deadlines file.
+    #[serde(default)]
+    pub deadline_ns: Option<u64>,
 }
 
 impl SegmentState {
@@ -179,6 +186,7 @@ impl LaneState {
             command: command_of(lane.pid),
             thread: lane.thread.clone(),
             job: lane.job.clone(),
+            host: lane.host.clone(),
             rank: lane.rank,
             world_size: lane.world_size,
             local_rank: lane.local_rank,
@@ -225,6 +233,7 @@ impl ScopeState {
             p99_ns: counts.quantile_ns(0.99),
             p999_ns: counts.quantile_ns(0.999),
             max_ns: counts.max_ns,
+            deadline_ns: scope.allowance.map(duration_ns),
         }
     }
 }

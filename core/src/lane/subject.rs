@@ -15,6 +15,17 @@ pub enum TimerKind {
     Heartbeat = 2,
 }
 
+/// Whose a timer's allowance is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum AllowedBy {
+    /// Its acquire's own.
+    #[default]
+    Acquire = 0,
+    /// Its scope's, see [`crate::allowance`].
+    Scope = 1,
+}
+
 /// What a timer asks to be done at its deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TimerSignal {
@@ -52,7 +63,7 @@ impl TimerSignal {
 /// timer's details and into each of its records.
 ///
 /// ```text
-/// lane (32 bits) | unused (6) | kind (2) | signal (8) | scope (16)
+/// lane (32 bits) | unused (5) | allowed by (1) | kind (2) | signal (8) | scope (16)
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Subject(u64);
@@ -92,6 +103,13 @@ impl Subject {
         Subject((self.0 & !(3 << KIND_SHIFT)) | ((kind as u64) << KIND_SHIFT))
     }
 
+    /// The same with an allowance of the acquire's own, or the scope's.
+    #[inline]
+    #[must_use]
+    pub fn allowed_by(self, by: AllowedBy) -> Subject {
+        Subject((self.0 & !(1 << ALLOWED_SHIFT)) | ((by as u64) << ALLOWED_SHIFT))
+    }
+
     /// The same in another scope.
     #[inline]
     #[must_use]
@@ -117,6 +135,15 @@ impl Subject {
         TimerSignal::from_bits((self.0 >> 16) as u8)
     }
 
+    /// Whose its allowance is.
+    #[inline]
+    pub fn allowance(self) -> AllowedBy {
+        match (self.0 >> ALLOWED_SHIFT) & 1 {
+            0 => AllowedBy::Acquire,
+            _ => AllowedBy::Scope,
+        }
+    }
+
     /// What kind of deadline it is.
     #[inline]
     pub fn kind(self) -> TimerKind {
@@ -129,6 +156,7 @@ impl Subject {
 }
 
 const KIND_SHIFT: u32 = 24;
+const ALLOWED_SHIFT: u32 = 26;
 
 impl core::fmt::Debug for Subject {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -147,6 +175,8 @@ pub struct TimerDetail {
     pub signal: TimerSignal,
     /// What kind of deadline it is.
     pub kind: TimerKind,
+    /// Whose its allowance is.
+    pub allowed_by: AllowedBy,
 }
 
 impl TimerDetail {
@@ -157,6 +187,7 @@ impl TimerDetail {
             scope: subject.scope(),
             signal: subject.signal(),
             kind: subject.kind(),
+            allowed_by: subject.allowance(),
         }
     }
 }

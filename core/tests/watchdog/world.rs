@@ -7,7 +7,9 @@ use std::rc::Rc;
 
 use hangwatch_core::atomic::{AtomicU64, Ordering};
 use hangwatch_core::expiry::{Admission, ExpiredTimer, Expiry, Request, WorkerId};
-use hangwatch_core::lane::{Identity, OwnerWord, TimerDetail, TimerKind, TimerSignal};
+use hangwatch_core::lane::{
+    AllowedBy, Identity, LaneNames, OwnerWord, TimerDetail, TimerKind, TimerSignal,
+};
 use hangwatch_core::layout::Geometry;
 use hangwatch_core::news::{Rings, Sleep};
 use hangwatch_core::policy::{Policy, SIGKILL};
@@ -260,7 +262,7 @@ impl<'a> World<'a> {
             self.segment.note_lane_used(index);
             let lane = self.segment.lane(index);
             let Some(claimed) = lane.claim(u32::try_from(pid).unwrap()) else { continue };
-            let owner = lane.attach(claimed, Identity::default(), "thread", "job");
+            let owner = lane.attach(claimed, Identity::default(), LaneNames::default());
             self.kernel.borrow_mut().locks.insert(index, pid);
             let ring = RingWriter::resume(lane.ring(), lane.head());
             let segment = self.segment;
@@ -410,7 +412,13 @@ impl<'a> Worker<'a> {
     /// Arms a timer and is stopped before it tells.
     pub(crate) fn arm_silently(&mut self, timer: u16, ns: u64, signal: TimerSignal) -> TimerWord {
         let (lane, now) = (self.segment.lane(self.lane), self.now());
-        let detail = TimerDetail { acquired_at: now, scope: SCOPE, signal, kind: TimerKind::Guard };
+        let detail = TimerDetail {
+            acquired_at: now,
+            scope: SCOPE,
+            signal,
+            kind: TimerKind::Guard,
+            allowed_by: AllowedBy::Acquire,
+        };
         lane.write_detail(usize::from(timer), detail);
         lane.raise_high_water(usize::from(timer) + 1);
         self.timer(timer).arm(Units::at_or_after(now.plus(ns)))

@@ -4,7 +4,7 @@
 //! Deadlines are `CLOCK_MONOTONIC` nanoseconds everywhere. The counter (TSC on
 //! `x86_64`, the virtual counter on `aarch64`) is cheaper and is turned into
 //! the same scale by a calibration made of [`CounterSample`]s. Nothing else in
-//! hangwatch reads a clock, and nothing at all reads the wall clock.
+//! hangwatch reads a clock, but for reports: they say when it was on the wall clock.
 #![expect(unsafe_code, reason = "the instructions that read the counter")]
 
 use std::sync::OnceLock;

@@ -25,7 +25,7 @@ use rustix::io::Errno;
 pub use self::create::{CreateError, create, create_in};
 pub use self::open::{Found, OpenError, examine, look, look_in, open, open_in};
 use super::host::page_size;
-use super::mapping::{MapError, Mapping, Prefault};
+use super::mapping::{MapError, Mapping, Prefault, ReadOnlyMapping};
 use super::name::{NameError, SEGMENT_DIR, file_name, segment_name};
 
 /// The largest file taken for a segment, in bytes: far above any real one, far
@@ -81,6 +81,15 @@ impl SegmentFile {
     pub fn map(&self, prefault: Prefault) -> Result<Mapping, MapError> {
         let len = usize::try_from(self.len).map_err(|_| MapError::Length { len: usize::MAX })?;
         Mapping::new(&self.fd, len, prefault)
+    }
+
+    /// Maps the whole file for reading.
+    ///
+    /// # Errors
+    /// [`MapError`].
+    pub fn map_read_only(&self) -> Result<ReadOnlyMapping, MapError> {
+        let len = usize::try_from(self.len).map_err(|_| MapError::Length { len: usize::MAX })?;
+        ReadOnlyMapping::new(&self.fd, len)
     }
 }
 

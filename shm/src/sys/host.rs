@@ -36,6 +36,11 @@ pub enum HostError {
     },
 }
 
+/// The host's name, as this process's namespace has it: in a container, usually the pod's.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// This boot's identity, as the two halves of a UUID. Times and pids of
 /// another boot mean nothing in this one.
 ///

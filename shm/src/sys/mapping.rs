@@ -1,5 +1,5 @@
 //! The segment as this process sees it: [`Mapping`], a shared mapping whose
-//! every word is an atomic.
+//! every word is an atomic, or a [`ReadOnlyMapping`] of it.
 //!
 //! The one place that turns mapped memory into references. No `&[u8]`, no
 //! plain integers: another process writes here at any time. Made from a
@@ -7,6 +7,7 @@
 #![expect(unsafe_code, reason = "the cast from mapped memory to atomics")]
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -117,6 +118,49 @@ impl Mapping {
     /// `ENOMEM` or `EPERM` where `RLIMIT_MEMLOCK` forbids it.
     pub fn lock_memory(&self) -> io::Result<()> {
         self.map.lock()
+    }
+}
+
+/// A shared mapping that nothing can be written through. Dropping it unmaps.
+///
+/// A forked child has one of its own, to drop or to keep. Of truncation holds what is said at
+/// [`Mapping`].
+#[derive(Debug)]
+pub struct ReadOnlyMapping {
+    map: MmapRaw,
+}
+
+impl ReadOnlyMapping {
+    /// Maps the first `len` bytes of `file` for reading.
+    ///
+    /// # Errors
+    /// [`MapError`].
+    pub fn new(file: impl AsFd, len: usize) -> Result<Self, MapError> {
+        if len == 0 || !len.is_multiple_of(size_of::<AtomicU64>()) {
+            return Err(MapError::Length { len });
+        }
+        let mapped = MmapOptions::new().len(len).map_raw_read_only(file.as_fd().as_raw_fd());
+        Ok(Self { map: mapped.map_err(|source| MapError::Map { len, source })? })
+    }
+
+    /// Where it lies.
+    pub fn range(&self) -> Range<usize> {
+        let start = self.map.as_ptr().addr();
+        start..start + self.map.len()
+    }
+
+    /// The whole mapping as 64-bit words, to be loaded from.
+    ///
+    /// The standard library promises only relaxed loads from memory that cannot be written. On the
+    /// architectures there are (see `sys`), a load of 64 bits is a plain one at every ordering.
+    ///
+    /// # Safety
+    /// Nothing may be stored to them, nor swapped or exchanged: the process would die of it.
+    #[expect(clippy::cast_ptr_alignment, reason = "mmap gives page-aligned addresses")]
+    pub unsafe fn words(&self) -> &[AtomicU64] {
+        let count = self.map.len() / size_of::<AtomicU64>();
+        // SAFETY: as in `Mapping::words`; the caller only loads.
+        unsafe { std::slice::from_raw_parts(self.map.as_ptr().cast::<AtomicU64>(), count) }
     }
 }
 

@@ -36,6 +36,6 @@ pub mod pidfd;
 pub mod process;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use rustix::process::{Pid, Signal};

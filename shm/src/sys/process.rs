@@ -5,9 +5,11 @@
 //! reading, whether it is still alive. That a process is gone is a value
 //! (`None`), never an error; an error is a refusal, most often `EACCES`.
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs;
 use std::io::{self, BufRead, BufReader};
+use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
 use rustix::io::Errno;
@@ -146,6 +148,23 @@ pub fn cmdline(pid: Pid) -> io::Result<Option<Vec<String>>> {
     let args =
         if text.is_empty() { Vec::new() } else { text.split('\0').map(Into::into).collect() };
     Ok(Some(args))
+}
+
+/// A variable of the environment that the process was executed with; what it
+/// has changed since is not seen. `None` too if the process is gone.
+///
+/// # Errors
+/// Where `/proc` refuses, to all who may not trace the process.
+pub fn environment_variable(pid: Pid, name: &str) -> io::Result<Option<OsString>> {
+    let environment = match fs::read(format!("/proc/{}/environ", pid.as_raw_pid())) {
+        Ok(environment) => environment,
+        Err(error) if is_gone(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut variables = environment.split(|&byte| byte == 0);
+    let value =
+        variables.find_map(|variable| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+    Ok(value.map(|value| OsString::from_vec(value.to_vec())))
 }
 
 /// The process that traces this one (a debugger), if any does. `None` too if
@@ -328,6 +347,8 @@ mod tests {
         assert!(!comm(pid).unwrap().unwrap().ends_with('\n'));
         let args: Vec<String> = std::env::args().collect();
         assert_eq!(cmdline(pid).unwrap().unwrap(), args);
+        assert_eq!(environment_variable(pid, "PATH").unwrap(), std::env::var_os("PATH"));
+        assert_eq!(environment_variable(pid, "PAT").unwrap(), None);
     }
 
     #[test]
@@ -339,6 +360,7 @@ mod tests {
         assert_eq!(state(pid).unwrap(), None);
         assert_eq!(comm(pid).unwrap(), None);
         assert_eq!(cmdline(pid).unwrap(), None);
+        assert_eq!(environment_variable(pid, "PATH").unwrap(), None);
         assert_eq!(tracer_pid(pid).unwrap(), None);
         assert_eq!(wchan(pid).unwrap(), None);
         assert!(!maps_segment(pid, FileId { dev: 1, ino: 1 }).unwrap());

@@ -24,7 +24,7 @@ use super::pidfd::Pidfd;
 use super::process::{State, state};
 
 /// A child process, killed and reaped when dropped.
-pub(super) struct Child {
+pub(crate) struct Child {
     pid: Pid,
     reaped: bool,
 }
@@ -40,7 +40,7 @@ impl Child {
     }
 
     /// Waits for the child to exit of itself.
-    pub(super) fn exit_status(mut self) -> i32 {
+    pub(crate) fn exit_status(mut self) -> i32 {
         let status = self.wait();
         status.exit_status().unwrap_or_else(|| panic!("child ended by {status:?}"))
     }
@@ -77,7 +77,7 @@ impl Drop for Child {
 
 /// Forks; the child runs `body` and exits with what it returns (101 after a
 /// panic). It runs with one thread: it must not wait for any other.
-pub(super) fn fork(body: impl FnOnce() -> i32) -> Child {
+pub(crate) fn fork(body: impl FnOnce() -> i32) -> Child {
     // SAFETY: the child runs on a copy of this thread alone; glibc leaves its
     // allocator usable in it, and it leaves by _exit.
     let pid = unsafe { libc::fork() };

@@ -3,6 +3,7 @@
 //! ```text
 //! attach                     to $HANGWATCH_SEGMENT
 //! expires NAME MS            a guard, kept until released
+//! learned NAME               as expires, with the time of the deadlines file
 //! thread NAME MS             as expires, by a thread that ends at once
 //! notify NAME MS             as expires, report only
 //! signal N NAME MS           as expires, with a signal of its own
@@ -135,6 +136,10 @@ impl Actor {
             }
             ["expires", name, time] => {
                 let guard = self.worker()?.expires(name, ms(time)?)?;
+                Ok(self.keep(name, guard))
+            }
+            ["learned", name] => {
+                let guard = self.worker()?.expires_as_learned(name)?;
                 Ok(self.keep(name, guard))
             }
             ["notify", name, time] => {

@@ -9,7 +9,9 @@ use hangwatch::sys::clock::monotonic_ns;
 use hangwatch::sys::host::pid_namespace;
 use hangwatch::sys::identity::{Identity as ProcessIdentity, Process};
 use hangwatch::sys::process::start_time;
-use hangwatch_core::lane::{Identity, LaneState, OwnerWord, TimerDetail, TimerKind, TimerSignal};
+use hangwatch_core::lane::{
+    AllowedBy, Identity, LaneNames, LaneState, OwnerWord, TimerDetail, TimerKind, TimerSignal,
+};
 use hangwatch_core::scope::OTHER;
 use hangwatch_core::segment::Counter;
 use hangwatch_core::time::{Nanos, Units};
@@ -132,10 +134,11 @@ fn a_lane_that_claims_someone_elses_pid_gets_nobody_signalled() {
         scope: OTHER,
         signal: TimerSignal::Signal(9),
         kind: TimerKind::Guard,
+        allowed_by: AllowedBy::Acquire,
     };
     lane.write_detail(0, detail);
     lane.timer(0).unwrap().arm(Units::at_or_after(Nanos(monotonic_ns())));
-    lane.attach(claimed, bystander.identity(), "main", "");
+    lane.attach(claimed, bystander.identity(), LaneNames::default());
     lane.raise_high_water(1);
     stage.segment.ring();
     until("the lane comes back", || (lane.owner().state() == Some(LaneState::Free)).then_some(()));

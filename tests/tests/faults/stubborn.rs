@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 
 use hangwatch_core::segment::Counter;
 use hangwatch_tests::fuse::Mute;
-use hangwatch_tests::{Stage, until};
+use hangwatch_tests::{Actor, Stage, until};
 
 #[test]
 fn a_worker_that_ignores_sigterm_is_killed_after_its_grace() {
@@ -69,4 +69,31 @@ fn check_unkillable() {
     until("its lane comes back", || stage.lanes_in_use().is_empty().then_some(()));
     let counts = stage.picture().scopes.into_iter().find(|view| view.name == "stuck").unwrap();
     assert_eq!((counts.counts.acquired, counts.counts.condemned), (1, 1), "reaped once");
+}
+
+/// On a thread of its own: the mount namespace is that thread's, and ends with it.
+#[test]
+fn a_disk_that_hangs_under_an_error_file_saves_no_hung_worker() {
+    std::thread::spawn(check_hung_disk).join().unwrap();
+}
+
+fn check_hung_disk() {
+    // Declared first, hence dropped last: its writer is stuck until the file system is gone.
+    let mut watchdog;
+    let Some(mute) = Mute::mount("an error file on a disk that hangs") else { return };
+    let stage = Stage::new("hung-disk");
+    watchdog = stage.watchdog(&[]);
+    let path = mute.file().display().to_string();
+    let environment = [("TORCHELASTIC_ERROR_FILE", path.as_str())];
+    // The second one's file waits behind the first one's for ever.
+    for _ in 0..2 {
+        let mut hung = Actor::start(stage.name(), &environment);
+        hung.tell("attach");
+        hung.tell("expires hung 30");
+        assert_eq!(until("it is reaped", || hung.has_ended()).signal(), Some(9));
+        assert_eq!(watchdog.expiry_of(hung.pid())["outcome"], "reaped");
+    }
+    assert!(watchdog.events().iter().all(|event| event["event"] != "error_file"));
+    drop(mute);
+    watchdog.event(|event| event["event"] == "error_file");
 }

@@ -56,6 +56,20 @@ pub fn duration_or_zero(text: &str) -> Result<Duration, String> {
     if duration > MAX_ALLOWANCE { Err(too_long()) } else { Ok(duration) }
 }
 
+/// The time between two pictures: 100 ms to 1 minute.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn refresh(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if (Duration::from_millis(100)..=Duration::from_mins(1)).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("must be 100ms to 1m".to_owned())
+    }
+}
+
 /// The longest time between two ticks: 1 ms to 1 minute.
 ///
 /// # Errors
@@ -219,7 +233,9 @@ mod tests {
 
     use rustix::process::Signal;
 
-    use super::{ReapSignal, duration, duration_or_zero, fraction, group, interval, reap_signal};
+    use super::{
+        ReapSignal, duration, duration_or_zero, fraction, group, interval, reap_signal, refresh,
+    };
 
     #[test]
     fn durations_are_read_as_written() {
@@ -275,6 +291,8 @@ mod tests {
         assert_eq!(interval("100ms"), Ok(Duration::from_millis(100)));
         assert!(interval("999us").unwrap_err().contains("1ms to 1m"));
         assert!(interval("61s").unwrap_err().contains("1ms to 1m"));
+        assert_eq!(refresh("0.25"), Ok(Duration::from_millis(250)));
+        assert!(refresh("99ms").unwrap_err().contains("100ms to 1m"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `hangwatch run`: the watchdog of a segment, alone or around a command.
 
+mod published;
+
 use std::fs;
 use std::process;
 use std::sync::Arc;
@@ -23,14 +25,18 @@ use crate::listen::{Bound, ListenError, Listening, Subject, Tally};
 use crate::logging;
 use crate::relay::{PASSED_ON, Relay};
 use crate::server::events::emit;
-use crate::server::{Ended, Holds, OnPanic, Server, ServerOptions, Standby, State};
+use crate::server::{Ended, ErrorFiles, Holds, OnPanic, Server, ServerOptions, Standby, State};
+
+use published::Published;
 
 /// How often it is looked whether the server still serves.
 const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) fn perform(options: &Run) -> Result<Exit, Failure> {
     logging::init(options.log.format, tracing::Level::INFO)?;
-    if options.command.is_empty() { alone(options) } else { around(options) }
+    // Before a segment is made: what is wrong with the file is said at once.
+    let deadlines = options.deadlines.as_deref().map(Published::read).transpose()?;
+    if options.command.is_empty() { alone(options, deadlines) } else { around(options, deadlines) }
 }
 
 /// What a reap's options come to.
@@ -52,6 +58,7 @@ fn server_options(options: &Run) -> ServerOptions {
             traced: options.holds.traced.into(),
             frozen: options.holds.frozen.into(),
         },
+        error_files: if options.no_error_files { ErrorFiles::Leave } else { ErrorFiles::Write },
         protection: options.protection(),
         on_panic: OnPanic::Exit(Exit::Panicked.code()),
         ..ServerOptions::default()
@@ -68,7 +75,7 @@ fn wanted(options: &Run) -> Wanted {
 }
 
 /// Serves until SIGTERM or SIGINT, and keeps the segment for a successor.
-fn alone(options: &Run) -> Result<Exit, Failure> {
+fn alone(options: &Run, mut deadlines: Option<Published>) -> Result<Exit, Failure> {
     let name = Segment::name_or_environment(options.segment.as_deref())?;
     // Before the server: a signal that comes while it starts is not lost.
     let relay = Relay::install_only(&[Signal::TERM, Signal::INT, Signal::HUP])?;
@@ -84,6 +91,9 @@ fn alone(options: &Run) -> Result<Exit, Failure> {
         }
     };
     loop {
+        if let Some(deadlines) = &mut deadlines {
+            deadlines.publish(&server);
+        }
         if let State::Ended(ended) = server.health().state {
             server.stop();
             return Ok(if ended == Ended::Stopped { Exit::Ok } else { Exit::Failed });
@@ -94,6 +104,9 @@ fn alone(options: &Run) -> Result<Exit, Failure> {
                 return Ok(Exit::Ok);
             }
             server.release_brake();
+            if let Some(deadlines) = &mut deadlines {
+                deadlines.reread(&server);
+            }
         }
         wait_for(&relay)?;
     }
@@ -110,7 +123,7 @@ fn wait_for(relay: &Relay) -> Result<(), Failure> {
 }
 
 /// Runs a command under a watchdog of its own, and ends as it does.
-fn around(options: &Run) -> Result<Exit, Failure> {
+fn around(options: &Run, deadlines: Option<Published>) -> Result<Exit, Failure> {
     let relay = Relay::install(&PASSED_ON)?;
     let voice = Voice::bind(options)?;
     let (segment, origin) = match &options.segment {
@@ -121,6 +134,9 @@ fn around(options: &Run) -> Result<Exit, Failure> {
     let _cleared = Removed { name, origin };
     let oom_score = fs::read_to_string("/proc/self/oom_score_adj");
     let (server, _voice) = voice.start(segment, options)?;
+    if let Some(mut deadlines) = deadlines {
+        deadlines.publish(&server); // before anybody could ask for them
+    }
     let mut command = process::Command::new(&options.command[0]);
     command.args(&options.command[1..]).env(SEGMENT_VARIABLE, name);
     let mut child = match Child::start(&mut command) {

@@ -12,6 +12,7 @@ use super::{Failure, complain, print};
 use crate::cli::Status;
 use crate::exit::Exit;
 use crate::state::{SegmentState, command_of};
+pub(super) use crate::units::brief;
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot list the segments in {SEGMENT_DIR}: {source}; check that a tmpfs is mounted there")]
@@ -20,23 +21,7 @@ struct NoDirectory {
 }
 
 pub(super) fn perform(options: &Status) -> Result<Exit, Failure> {
-    let mut exit = Exit::Ok;
-    let mut seen = Vec::new();
-    let names = match &options.segment {
-        Some(name) => vec![name.clone()],
-        None => Segment::list().map_err(|source| NoDirectory { source })?,
-    };
-    for name in &names {
-        match Segment::observe(name) {
-            Ok(observation) => seen.push(observation),
-            // Asked for all that it may read, it is silent about the others.
-            Err(error) if options.segment.is_none() && is_not_for_us(&error) => {}
-            Err(error) => {
-                complain(&error);
-                exit = Exit::Failed;
-            }
-        }
-    }
+    let (seen, exit) = observed(options.segment.as_deref())?;
     if options.json {
         let segments: Vec<SegmentState> = seen.iter().map(SegmentState::of).collect();
         print(&(serde_json::to_string_pretty(&segments)? + "\n"))?;
@@ -47,6 +32,29 @@ pub(super) fn perform(options: &Status) -> Result<Exit, Failure> {
         print(&tables.join("\n"))?;
     }
     Ok(exit)
+}
+
+/// Pictures of the segment of this name, or of every one this user may read. What could not be had is
+/// said, and is in the exit code.
+pub(super) fn observed(segment: Option<&str>) -> Result<(Vec<Observation>, Exit), Failure> {
+    let mut exit = Exit::Ok;
+    let mut seen = Vec::new();
+    let names = match segment {
+        Some(name) => vec![name.to_owned()],
+        None => Segment::list().map_err(|source| NoDirectory { source })?,
+    };
+    for name in &names {
+        match Segment::observe(name) {
+            Ok(observation) => seen.push(observation),
+            // Asked for all that it may read, it is silent about the others.
+            Err(error) if segment.is_none() && is_not_for_us(&error) => {}
+            Err(error) => {
+                complain(&error);
+                exit = Exit::Failed;
+            }
+        }
+    }
+    Ok((seen, exit))
 }
 
 /// Another user's, or gone since it was listed.
@@ -119,19 +127,6 @@ fn left(timer: &TimerView) -> String {
     }
 }
 
-/// A duration in at most seven characters: `950us`, `12.3s`, `4m05s`, `3h12m`, `2d05h`.
-pub(super) fn brief(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    match seconds {
-        0 if duration.as_millis() == 0 => format!("{}us", duration.as_micros()),
-        0 => format!("{}ms", duration.as_millis()),
-        1..60 => format!("{:.1}s", duration.as_secs_f64()),
-        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
-        3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{}d{:02}h", seconds / 86_400, seconds % 86_400 / 3600),
-    }
-}
-
 /// The end of a name that is too long: it tells more than its beginning.
 pub(super) fn shortened(name: &str, width: usize) -> String {
     let name: String = name.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
@@ -146,17 +141,6 @@ pub(super) fn shortened(name: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_brief() {
-        let check = |ms: u64, text: &str| assert_eq!(brief(Duration::from_millis(ms)), text);
-        check(0, "0us");
-        check(12, "12ms");
-        check(12_340, "12.3s");
-        check(245_000, "4m05s");
-        check(11_520_000, "3h12m");
-        check(190_800_000, "2d05h");
-    }
 
     #[test]
     fn long_and_rude_names_fit() {

@@ -9,16 +9,18 @@
 //! | `event` | all | what happened: `expired`, `warning`, `held`, `signalled`, `braked`, ... |
 //! | `lane`, `timer` | timers | which timer |
 //! | `pid`, `command` | workers | the process as the watchdog sees it; absent where unproved |
-//! | `thread`, `tid`, `job`, `rank` | timers | what the worker said of itself at its attach |
+//! | `thread`, `tid`, `job`, `rank`, `world_size`, `host` | timers | what the worker said of itself at its attach |
 //! | `scope`, `kind` | timers | what was timed; `guard`, `keyed` or `heartbeat` |
 //! | `deadline_ns`, `allowance_ms` | timers | when it was due, stalls credited; how long it had |
 //! | `late_ms` | `expired` | from the deadline to the signal, or to the report |
 //! | `signal` | `expired`, `signalled` | the last signal sent, 0 for none |
 //! | `outcome` | `expired` | `reaped`, `exited`, `reported`, `braked`, `unkillable`, `failed`, `unattestable` |
+//! | `path`, `error` | `error_file` | the worker's error file; why it could not be written |
 //! | `hold` | `held` | `traced`, `frozen`, `stopped`, or `other_user`: not the one who attached |
 //! | `wait_channel` | `expired` | of an unkillable worker: the kernel function it sleeps in |
 
 use std::fmt;
+use std::path::PathBuf;
 
 use hangwatch_core::lane::TimerKind;
 use hangwatch_core::reap::Hold;
@@ -76,6 +78,16 @@ pub enum What {
         worker: WorkerFacts,
         /// Which.
         signal: u8,
+    },
+    /// The error file that a worker's environment names was written before its signal, so that
+    /// `torchrun` names the worker that hung; or it could not be.
+    ErrorFile {
+        /// Whose.
+        worker: WorkerFacts,
+        /// Which.
+        path: PathBuf,
+        /// Why it was not written.
+        error: Option<String>,
     },
     /// A reap failed in a way it should not; the worker counts as reaped.
     ReapFailed {
@@ -255,6 +267,8 @@ macro_rules! timer_line {
             tid = timer.owner.tid,
             job = (!timer.owner.job.is_empty()).then_some(timer.owner.job.as_str()),
             rank = timer.owner.rank,
+            world_size = timer.owner.world_size,
+            host = (!timer.owner.host.is_empty()).then_some(timer.owner.host.as_str()),
             scope = timer.scope,
             kind = kind_name(timer.kind),
             deadline_ns = timer.deadline_ns,
@@ -279,6 +293,14 @@ pub fn emit(event: &ServerEvent) {
         What::Signalled { worker, signal } => {
             let WorkerFacts { pid, command } = worker;
             tracing::info!(segment, event = "signalled", pid, %command, signal, "signalled");
+        }
+        What::ErrorFile { worker: WorkerFacts { pid, command }, path, error } => {
+            let path = path.display();
+            if let Some(error) = error {
+                tracing::warn!(segment, event = "error_file", pid, %command, %path, error, "no error file");
+            } else {
+                tracing::info!(segment, event = "error_file", pid, %command, %path, "error file written");
+            }
         }
         What::ReapFailed { worker, error } => {
             let WorkerFacts { pid, command } = worker;

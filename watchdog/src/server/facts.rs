@@ -1,5 +1,6 @@
 //! What is known of a worker, for the log and for the reap: taken once, when it is admitted.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use hangwatch::sys::identity::Process;
@@ -19,6 +20,8 @@ pub(super) struct Admitted {
     pub(super) users: Option<Users>,
     /// How it calls itself: filled in by the inspector, who may be late.
     pub(super) command: OnceLock<Command>,
+    /// Its error file, where its environment names one: filled in by the inspector, too.
+    pub(super) error_file: OnceLock<Option<PathBuf>>,
 }
 
 /// What a process calls itself.
@@ -52,6 +55,8 @@ pub struct LaneFacts {
     pub thread: String,
     /// The job.
     pub job: String,
+    /// The host, as its namespace names it.
+    pub host: String,
     /// The rank in the job.
     pub rank: Option<u64>,
     /// The number of ranks.
@@ -68,6 +73,7 @@ impl LaneFacts {
             tid: identity.tid,
             thread: lane.thread_name(),
             job: lane.job(),
+            host: lane.host(),
             rank: identity.rank.checked_sub(1),
             world_size: Some(identity.world_size).filter(|&size| size > 0),
             local_rank: identity.local_rank.checked_sub(1),

@@ -18,6 +18,7 @@ use hangwatch_core::reap::{Event, Evidence, Hands, Hold, Sent, Verdict};
 use hangwatch_core::time::Nanos;
 
 use super::clerk::Desk;
+use super::error_file::{self, Ordered};
 use super::facts::{Admitted, LaneFacts};
 use super::journal::{Journal, Note, TimerNote};
 use super::messages::Question;
@@ -51,6 +52,8 @@ struct Known {
     execd: bool,
     standing: Option<(Nanos, Option<Hold>)>,
     asked: Asked,
+    /// Its error file, and until when its signal waits for it.
+    error_file: Option<(Option<Ordered>, Nanos)>,
 }
 
 /// When something was asked.
@@ -93,6 +96,7 @@ struct Unlocked {
 pub(super) struct ProcessHands {
     segment: Segment,
     desk: Desk,
+    error_files: Option<error_file::ErrorFiles>,
     journal: Journal,
     own_process: OwnProcess,
     /// Whether anything is to be asked about what holds a worker up.
@@ -109,6 +113,7 @@ impl ProcessHands {
     pub(super) fn new(
         segment: Segment,
         desk: Desk,
+        error_files: Option<error_file::ErrorFiles>,
         journal: Journal,
         own_process: OwnProcess,
         holds_matter: bool,
@@ -117,6 +122,7 @@ impl ProcessHands {
             lanes: vec![None; segment.geometry().lanes as usize],
             segment,
             desk,
+            error_files,
             journal,
             own_process,
             holds_matter,
@@ -145,7 +151,13 @@ impl ProcessHands {
         let Some(worker) = worker else { return };
         if !self.known.contains_key(&worker.id) {
             self.journal.note(Note::Admitted(Arc::clone(&worker)));
-            let known = Known { worker, execd: false, standing: None, asked: Asked::default() };
+            let known = Known {
+                worker,
+                execd: false,
+                standing: None,
+                asked: Asked::default(),
+                error_file: None,
+            };
             self.known.insert(known.worker.id, known);
         }
     }
@@ -241,6 +253,26 @@ impl ProcessHands {
         Verdict::Wait(unlocked.asked.look_at(now))
     }
 
+    /// Whether the signal still has to wait for the worker's error file, which is ordered now if it was
+    /// not: who sees the worker die finds it there.
+    fn awaits_error_file(&mut self, now: Nanos, worker: WorkerId, timers: &[ExpiredTimer]) -> bool {
+        let Some(files) = &self.error_files else { return false };
+        let Some(known) = self.known.get(&worker) else { return false };
+        if known.error_file.is_none() {
+            let spared = known.worker.is_self() && self.own_process == OwnProcess::Spare;
+            let notes = timers.iter().map(|timer| self.timer_note(Some(worker), timer)).collect();
+            let ordered = if spared { None } else { files.order(&known.worker, notes) };
+            let until = now.plus(error_file::BUDGET_NS);
+            if let Some(known) = self.known.get_mut(&worker) {
+                known.error_file = Some((ordered, until));
+            }
+        }
+        match &self.known[&worker].error_file {
+            Some((Some(ordered), until)) => now < *until && !ordered.is_done(),
+            _ => false,
+        }
+    }
+
     /// Whether something holds the worker up that is not its own doing.
     fn hold_verdict(&mut self, now: Nanos, worker: WorkerId) -> Verdict {
         if !self.must_ask(worker) {
@@ -275,9 +307,13 @@ impl Hands for ProcessHands {
         }
     }
 
-    fn evidence(&mut self, _: Nanos, _: WorkerId, _: &[ExpiredTimer]) -> Evidence {
+    fn evidence(&mut self, now: Nanos, worker: WorkerId, timers: &[ExpiredTimer]) -> Evidence {
         crash::point("condemned");
-        Evidence::Ready
+        if self.awaits_error_file(now, worker, timers) {
+            Evidence::Pending(now.plus(SOON_NS))
+        } else {
+            Evidence::Ready
+        }
     }
 
     fn signal(&mut self, worker: WorkerId, signal: u8) -> Result<Sent, HandsError> {

@@ -17,13 +17,14 @@ use hangwatch_core::lane::OwnerWord;
 use hangwatch_core::time::Nanos;
 use rustix::process::Pid;
 
+use super::error_file;
 use super::facts::{Admitted, Command, LaneFacts};
 use super::messages::{Answer, Answers};
 
 /// What the inspector is asked.
 #[derive(Clone, Debug)]
 pub(super) enum Inspection {
-    /// What does it call itself?
+    /// What does it call itself, and which is its error file?
     Describe(Arc<Admitted>),
     /// Its lane has no lock: does this admitted worker still run the program it was admitted with?
     Worker { lane: u32, owner: OwnerWord, worker: Arc<Admitted> },
@@ -94,8 +95,10 @@ fn describe(worker: &Admitted) {
     let pid = worker.process.pid;
     let name = process::comm(pid).ok().flatten().unwrap_or_default();
     let arguments = process::cmdline(pid).ok().flatten().unwrap_or_default();
+    let error_file = error_file::named_by(pid);
     // Dead by now, what was read may be of another process.
     if !worker.process.pidfd.is_dead() {
         let _ = worker.command.set(Command { name, arguments });
+        let _ = worker.error_file.set(error_file);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Noting never waits: where there is no room, the note is lost and counted.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -41,6 +42,7 @@ pub(super) enum Note {
     Held { timer: TimerNote, hold: Hold },
     Signalled { worker: Arc<Admitted>, signal: u8 },
     ReapFailed { worker: Arc<Admitted>, error: String },
+    ErrorFile { worker: Arc<Admitted>, path: PathBuf, error: Option<String> },
     Braked { max_reaps: u32 },
     BrakeReleased,
     Quarantined { lane: u32, owner: Option<Arc<LaneFacts>> },
@@ -93,16 +95,21 @@ impl Journal {
 }
 
 impl Reader {
-    /// Makes events of the notes until nobody notes any more.
+    /// Makes events of the notes until the server's end is noted. (Threads that hang may hold on to
+    /// their journals for ever.)
     pub(super) fn run(self, segment: Segment, mut log: impl FnMut(ServerEvent)) {
         let segment_name = segment.name();
         let mut tell = |what| log(ServerEvent { segment: segment_name, what });
         while let Ok(note) = self.notes.recv() {
+            let is_last = matches!(note, Note::Ended(_));
             tell(what(segment, note));
             self.open.fetch_sub(1, Ordering::Relaxed);
             let events = self.lost.swap(0, Ordering::Relaxed);
             if events > 0 {
                 tell(What::Lost { events });
+            }
+            if is_last {
+                return;
             }
         }
     }
@@ -113,7 +120,7 @@ fn worker_facts(worker: &Admitted) -> WorkerFacts {
     WorkerFacts { pid: worker.pid(), command }
 }
 
-fn timer_facts(segment: Segment, note: &TimerNote) -> TimerFacts {
+pub(super) fn timer_facts(segment: Segment, note: &TimerNote) -> TimerFacts {
     let detail = note.timer.detail;
     let scope = segment.words().names().name(detail.scope);
     TimerFacts {
@@ -162,6 +169,9 @@ fn what(segment: Segment, note: Note) -> What {
         }
         Note::ReapFailed { worker, error } => {
             What::ReapFailed { worker: worker_facts(&worker), error }
+        }
+        Note::ErrorFile { worker, path, error } => {
+            What::ErrorFile { worker: worker_facts(&worker), path, error }
         }
         Note::Braked { max_reaps } => What::Braked { max_reaps },
         Note::BrakeReleased => What::BrakeReleased,

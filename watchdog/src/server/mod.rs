@@ -15,6 +15,7 @@
 //! * The clerk (`clerk`) asks the kernel who owns which lane and hears when a process dies.
 //! * The inspector (`inspector`) reads what a hung process can keep it waiting for, for ever.
 //! * The journal (`journal`, [`events`]) tells what happened.
+//! * The error files of torch (`error_file`) have a writer of their own.
 //!
 //! ```no_run
 //! use hangwatch::{CreateOptions, Segment};
@@ -36,6 +37,7 @@ mod clerk;
 mod control;
 mod doorbell;
 mod error;
+mod error_file;
 pub mod events;
 mod facts;
 mod hands;
@@ -47,7 +49,7 @@ mod messages;
 mod options;
 mod protect;
 mod serve;
-mod sigbus;
+pub(crate) mod sigbus;
 mod vigil;
 
 use std::sync::Arc;
@@ -68,7 +70,7 @@ pub use self::events::ServerEvent;
 pub use self::facts::{Command, LaneFacts};
 pub use self::health::{Health, Sickness, Vitals};
 pub use self::options::{
-    Ask, Holds, OnPanic, OwnProcess, Protection, ServerOptions, Standby, Treatment,
+    Ask, ErrorFiles, Holds, OnPanic, OwnProcess, Protection, ServerOptions, Standby, Treatment,
 };
 pub use self::vigil::Finding;
 

@@ -13,6 +13,8 @@ pub struct ServerOptions {
     pub holds: Holds,
     /// What is done about an overdue worker in the server's own process.
     pub own_process: OwnProcess,
+    /// Whether a worker that is reaped gets the error file that its environment names.
+    pub error_files: ErrorFiles,
     /// How the watchdog protects itself.
     pub protection: Protection,
     /// What a bug in the watchdog leads to.
@@ -71,6 +73,18 @@ pub enum OwnProcess {
     Spare,
     /// It is signalled like any other, and the watchdog with it.
     Signal,
+}
+
+/// What is done about the error files of torch: a worker that `torchrun` started is named one in
+/// `TORCHELASTIC_ERROR_FILE`, from which `torchrun` has the reason of its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ErrorFiles {
+    /// It is written before the signal, which waits for it for 50 ms at most. Only for workers of
+    /// the watchdog's own user, in directories of that user, and never over a file that is there.
+    #[default]
+    Write,
+    /// None is written.
+    Leave,
 }
 
 /// Protections, each of which the kernel may refuse; a refusal is reported once and is not fatal.

@@ -26,12 +26,13 @@ use super::calibrate::{Calibrator, Trust};
 use super::clerk::{Clerk, ClerkParts};
 use super::control::{Control, Ended};
 use super::doorbell::{Attention, Doorbell, LEAD_NS};
+use super::error_file::ErrorFiles;
 use super::events::Leaving;
 use super::hands::ProcessHands;
 use super::journal::{Journal, Note};
 use super::messages::{Answer, Answers, Question};
 use super::options::ServerOptions;
-use super::{inspector, protect, sigbus};
+use super::{error_file, inspector, options, protect, sigbus};
 
 /// Answers that wait for the tick at most; the clerk waits with the next.
 const ANSWERS: usize = 256;
@@ -111,7 +112,7 @@ pub(super) fn serve(parts: Parts) -> Ended {
     let (sender, answers) = sync_channel(ANSWERS);
     let answerer = Answers { sender, attention: attention.clone() };
     let staff = Staff { segment, options, control: &control, journal: &journal, answers: answerer };
-    let (desk, clerk) = match staff.hire() {
+    let (desk, error_files, clerk) = match staff.hire() {
         Ok(hired) => hired,
         Err(error) => {
             journal.note(Note::Admission(format!("no clerk could be had: {error}")));
@@ -133,6 +134,7 @@ pub(super) fn serve(parts: Parts) -> Ended {
     let hands = ProcessHands::new(
         segment,
         desk,
+        error_files,
         journal.clone(),
         options.own_process,
         options.holds.matter(),
@@ -180,7 +182,7 @@ struct Staff<'a> {
 }
 
 impl Staff<'_> {
-    fn hire(self) -> std::io::Result<(super::clerk::Desk, JoinHandle<()>)> {
+    fn hire(self) -> std::io::Result<(super::clerk::Desk, Option<ErrorFiles>, JoinHandle<()>)> {
         let Staff { segment, options, control, journal, answers } = self;
         let (inspections, to_inspect) = sync_channel(INSPECTIONS);
         let inspector_answers = answers.clone();
@@ -189,6 +191,18 @@ impl Staff<'_> {
             inspector::run(segment, &to_inspect, &inspector_answers);
         })?;
         let attention = answers.attention.clone();
+        let error_files = match options.error_files {
+            options::ErrorFiles::Leave => None,
+            options::ErrorFiles::Write => {
+                let (files, writer) = error_file::error_files();
+                let to_note = journal.clone();
+                // Never joined: it may be stuck with a disk that hangs.
+                spawn("hangwatch-error", control, journal, &attention, move || {
+                    writer.run(segment, &to_note);
+                })?;
+                Some(files)
+            }
+        };
         let (clerk, desk) = Clerk::new(ClerkParts {
             segment,
             control: Arc::clone(control),
@@ -204,7 +218,7 @@ impl Staff<'_> {
             let _ = priority.map(host::run_realtime);
             clerk.run();
         })?;
-        Ok((desk, clerk))
+        Ok((desk, error_files, clerk))
     }
 }
 

@@ -42,26 +42,31 @@ impl Range {
 }
 
 /// Guards one segment's mapping for as long as it lives. Several may guard the same.
-pub(super) struct Guard(Option<&'static Range>);
+pub(crate) struct Guard(Option<&'static Range>);
 
 impl Guard {
     /// Guards `segment`'s mapping.
     pub(super) fn new(segment: Segment) -> io::Result<Guard> {
+        let (start, bytes) = (segment.words().address(), segment.words().layout().bytes());
+        Guard::over(start..start + bytes)
+    }
+
+    /// Guards the mapping at these addresses, which outlives the guard.
+    pub(crate) fn over(addresses: std::ops::Range<usize>) -> io::Result<Guard> {
         let _install = INSTALL.lock().unwrap_or_else(PoisonError::into_inner);
         install()?;
-        let words = segment.words();
         let Some(range) = RANGES.iter().find(|range| range.len.load(Ordering::Acquire) == 0) else {
             return Ok(Guard(None));
         };
-        range.start.store(words.address(), Ordering::Relaxed);
+        range.start.store(addresses.start, Ordering::Relaxed);
         range.hit.store(false, Ordering::Relaxed);
         // Release: pairs with the Acquire in `contains`.
-        range.len.store(words.layout().bytes(), Ordering::Release);
+        range.len.store(addresses.len(), Ordering::Release);
         Ok(Guard(Some(range)))
     }
 
     /// Whether a page of the segment was found missing.
-    pub(super) fn was_hit(&self) -> bool {
+    pub(crate) fn was_hit(&self) -> bool {
         self.0.is_some_and(|range| range.hit.load(Ordering::Acquire))
     }
 }

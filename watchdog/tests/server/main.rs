@@ -1,6 +1,7 @@
 //! The server against real processes: workers that hang, exec, close, stop and die, and watchdogs
 //! that are killed. Every child is this test binary again, in a role of [`stage`].
 
+mod error_files;
 mod figures;
 mod stage;
 

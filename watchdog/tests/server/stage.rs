@@ -1,6 +1,7 @@
 //! The stage: a segment, a server on it, and actors: processes that do as they are told.
 #![expect(unsafe_code, reason = "signal dispositions and ptrace, for actors")]
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -93,6 +94,11 @@ impl Stage {
         self.actor("worker")
     }
 
+    /// A worker that has attached, with this in its environment.
+    pub(crate) fn worker_with(&self, variable: &str, value: impl AsRef<OsStr>) -> Actor {
+        Actor::with("worker", self.segment.name(), [(variable, value)])
+    }
+
     /// A server in a process of its own that serves.
     pub(crate) fn server(&self) -> Actor {
         self.actor("server")
@@ -141,8 +147,17 @@ pub(crate) struct Actor {
 
 impl Actor {
     pub(crate) fn new(role: &str, segment: &str) -> Actor {
+        Actor::with(role, segment, [("", ""); 0])
+    }
+
+    fn with<V: AsRef<OsStr>>(
+        role: &str,
+        segment: &str,
+        environment: impl IntoIterator<Item = (impl AsRef<OsStr>, V)>,
+    ) -> Actor {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "--nocapture", "stage::an_actor"])
+            .envs(environment)
             .env(ROLE, role)
             .env(SEGMENT, segment)
             .stdin(Stdio::piped())

@@ -109,7 +109,19 @@ impl Found {
     /// # Errors
     /// [`OpenError`], most likely that permission is denied.
     pub fn open(self) -> Result<SegmentFile, OpenError> {
-        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        self.open_for(OFlags::RDWR)
+    }
+
+    /// As [`Found::open`], for reading only. Its locks can be asked about, and none taken.
+    ///
+    /// # Errors
+    /// As [`Found::open`].
+    pub fn open_read_only(self) -> Result<SegmentFile, OpenError> {
+        self.open_for(OFlags::RDONLY)
+    }
+
+    fn open_for(self, access: OFlags) -> Result<SegmentFile, OpenError> {
+        let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK;
         match rustix::fs::open(reopen_path(&self.handle), flags, Mode::empty()) {
             Ok(fd) => Ok(SegmentFile { fd, id: self.id, len: self.len }),
             Err(errno) => Err(open_error("open", self.path, errno)),

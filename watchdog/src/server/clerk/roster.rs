@@ -41,7 +41,8 @@ impl Roster {
         self.last += 1;
         let id = WorkerId(self.last);
         self.by_identity.insert(process.identity, id);
-        let worker = Arc::new(Admitted { id, process, image, users, command: OnceLock::new() });
+        let (command, error_file) = (OnceLock::new(), OnceLock::new());
+        let worker = Arc::new(Admitted { id, process, image, users, command, error_file });
         self.by_id.insert(id, Arc::clone(&worker));
         worker
     }

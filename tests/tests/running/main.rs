@@ -1,0 +1,31 @@
+//! Running it: what an operator does with a watchdog, by the binary and its files.
+//!
+//! * `deadlines`: learned from what was seen, published, changed while it runs
+
+mod deadlines;
+
+use std::process::{Command, Output};
+
+use hangwatch_tests::program;
+
+/// Runs a command of the binary to its end.
+fn hangwatch(words: &[&str]) -> Output {
+    Command::new(program("stage-watchdog"))
+        .args(words)
+        .env_remove("HANGWATCH_SEGMENT")
+        .output()
+        .unwrap()
+}
+
+/// What it wrote, where it succeeded.
+fn said(words: &[&str]) -> String {
+    let output = hangwatch(words);
+    assert!(output.status.success(), "{words:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What it complained of, and its exit code.
+fn complaint(words: &[&str]) -> (Option<i32>, String) {
+    let output = hangwatch(words);
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}

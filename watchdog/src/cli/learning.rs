@@ -1,0 +1,105 @@
+#![expect(clippy::doc_markdown, reason = "these docs are the help text, which knows no Markdown")]
+//! The options of `hangwatch scopes`, `learn` and `shadow`: deadlines one need not guess.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::ENVIRONMENT;
+
+const FORMULA: &str = "\
+The suggested deadline:
+  factor x (longest acquire seen + resolution of the clock), at least 1s,
+  rounded up to a number that is pleasant to read. It is never less than what
+  was seen. The factor depends on how many acquires have ended, which is the
+  confidence: below 100 poor, 10 x; below 1,000 fair, 5 x; below 10,000 good,
+  3 x; else high, 2 x.
+  Of n acquires that are alike, the chance that the next one takes longer than
+  all of them is 1 in n + 1. What is condemned, or still runs, is not seen to
+  its end, and does not count.";
+
+/// The options of `hangwatch scopes`.
+#[derive(Debug, Args)]
+#[command(after_long_help = format!("\
+{FORMULA}
+
+A quantile marked with ? has fewer than ten acquires beyond it: it says little.
+
+{ENVIRONMENT}
+
+Examples:
+  hangwatch scopes
+  hangwatch scopes --segment train --json"))]
+pub struct Scopes {
+    /// The segment's name, else HANGWATCH_SEGMENT's; absent, every one this user may read
+    #[arg(long, value_name = "NAME")]
+    pub segment: Option<String>,
+
+    /// Write JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The options of `hangwatch shadow`.
+#[derive(Debug, Args)]
+#[command(after_long_help = format!("\
+{ENVIRONMENT}
+
+Example:
+  hangwatch run --segment train --notify-only --deadlines deadlines.toml
+  hangwatch shadow --segment train                 a day later"))]
+pub struct Shadow {
+    /// The segment's name, else HANGWATCH_SEGMENT's; absent, every one this user may read
+    #[arg(long, value_name = "NAME")]
+    pub segment: Option<String>,
+
+    /// Write JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The options of `hangwatch learn`.
+#[derive(Debug, Args)]
+#[command(after_long_help = format!("\
+{FORMULA}
+
+{ENVIRONMENT}
+
+Examples:
+  hangwatch learn --segment train                  to look at
+  hangwatch learn --segment train -o deadlines.toml
+  hangwatch learn --segment train -o deadlines.toml --merge
+  hangwatch run --segment train --notify-only --deadlines deadlines.toml"))]
+pub struct Learn {
+    /// The segment's name, else HANGWATCH_SEGMENT's; absent, the only one this user may read
+    #[arg(long, value_name = "NAME")]
+    pub segment: Option<String>,
+
+    /// Where to write to; absent, or -, standard output
+    ///
+    /// A file that is there already is refused, unless --merge or --replace says what
+    /// becomes of it. It is written whole or not at all.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+
+    /// Change the file that is there: raise what is too low, keep the rest
+    ///
+    /// Scopes that are not in the segment, and comments, stay. A deadline that could
+    /// be lower stays, and that is said.
+    #[arg(long, requires = "output", conflicts_with = "replace")]
+    pub merge: bool,
+
+    /// With --merge: lower the deadlines, too, that are higher than they need be
+    #[arg(long, requires = "merge")]
+    pub lower: bool,
+
+    /// Write the file anew, whatever is there
+    #[arg(long, requires = "output")]
+    pub replace: bool,
+
+    /// Leave out scopes of which fewer acquires have ended
+    ///
+    /// They are named on standard error.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub min_acquires: u64,
+}

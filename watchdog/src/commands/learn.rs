@@ -1,0 +1,118 @@
+//! `hangwatch learn`: the deadlines that the statistics suggest, into a file.
+
+use std::path::Path;
+use std::time::Duration;
+
+use hangwatch::{Observation, ScopeView, Segment};
+use hangwatch_core::scope::OTHER_NAME;
+
+use super::scopes::{advice, remarks};
+use super::status::{brief, observed};
+use super::{Failure, complain, print};
+use crate::cli::learning::Learn;
+use crate::deadlines::edit::{Change, Draft, Lesson, Lowering};
+use crate::deadlines::time_text;
+use crate::exit::Exit;
+
+#[derive(Debug, thiserror::Error)]
+enum LearnError {
+    #[error("{0} is there already: --merge raises its deadlines, --replace writes it anew")]
+    Exists(String),
+    #[error("cannot write {path}: {source}; the file is as it was")]
+    Write { path: String, source: std::io::Error },
+    #[error("there is no segment that you may read; `hangwatch run --segment NAME` makes one")]
+    NoSegment,
+    #[error("there are several segments ({0}): name one, with --segment")]
+    Several(String),
+}
+
+pub(super) fn perform(options: &Learn) -> Result<Exit, Failure> {
+    let seen = the_segment(options.segment.as_deref())?;
+    let file = options.output.as_deref().filter(|path| *path != Path::new("-"));
+    let mut draft = match file {
+        Some(path) if path.exists() && options.merge => Draft::read(path)?,
+        Some(path) if path.exists() && !options.replace => {
+            return Err(LearnError::Exists(path.display().to_string()).into());
+        }
+        _ => Draft::new(),
+    };
+    let lowering = if options.lower { Lowering::Lowered } else { Lowering::Kept };
+    let learned = learn(&seen, options.min_acquires, &mut draft, lowering);
+    let Some(path) = file else {
+        print(&draft.text())?;
+        return Ok(Exit::Ok);
+    };
+    draft
+        .save(path)
+        .map_err(|source| LearnError::Write { path: path.display().to_string(), source })?;
+    print(&format!("{}: {learned} deadlines learned\n", path.display()))?;
+    Ok(Exit::Ok)
+}
+
+/// The one that is named, else the only one there is.
+fn the_segment(name: Option<&str>) -> Result<Observation, Failure> {
+    if let Some(name) = name {
+        return Ok(Segment::observe(name)?);
+    }
+    let (mut seen, _) = observed(None)?;
+    let names: Vec<&str> = seen.iter().map(|seen| seen.segment.as_str()).collect();
+    match names.len() {
+        0 => Err(LearnError::NoSegment.into()),
+        1 => Ok(seen.remove(0)),
+        _ => Err(LearnError::Several(names.join(", ")).into()),
+    }
+}
+
+/// Takes every scope into the draft, and says on standard error what one should know. How many were
+/// taken in.
+fn learn(seen: &Observation, min_acquires: u64, draft: &mut Draft, lowering: Lowering) -> usize {
+    let mut learned = 0;
+    for scope in seen.scopes.iter().filter(|scope| scope.counts.acquired > 0) {
+        let name = scope.name.escape_debug().to_string();
+        match lesson(scope, min_acquires) {
+            Ok(lesson) => {
+                learned += 1;
+                if let Some(text) = told(&draft.take_in(&lesson, lowering)) {
+                    complain(&format_args!("{name}: {text}"));
+                }
+                remarks(scope)
+                    .iter()
+                    .for_each(|remark| complain(&format_args!("{name}: {remark}")));
+            }
+            Err(why) => complain(&format_args!("{name}: left out: {why}")),
+        }
+    }
+    learned
+}
+
+fn lesson(scope: &ScopeView, min_acquires: u64) -> Result<Lesson, String> {
+    let advice = advice(scope);
+    if scope.name == OTHER_NAME {
+        return Err("it is many scopes for which there was no room".to_owned());
+    }
+    let Some(deadline_ns) = advice.deadline_ns.filter(|_| advice.samples >= min_acquires) else {
+        let samples = advice.samples;
+        return Err(format!("{samples} acquires have ended (--min-acquires {min_acquires})"));
+    };
+    Ok(Lesson {
+        scope: scope.name.clone(),
+        deadline: Duration::from_nanos(deadline_ns),
+        confidence: advice.confidence.name(),
+        acquires: advice.samples,
+        longest: brief(Duration::from_nanos(advice.longest_ns)),
+    })
+}
+
+fn told(change: &Change) -> Option<String> {
+    let text = |time: &Duration| time_text(*time);
+    match change {
+        Change::Added { .. } | Change::Same => None,
+        Change::Raised { from, to } => Some(format!("raised from {} to {}", text(from), text(to))),
+        Change::Lowered { from, to } => {
+            Some(format!("lowered from {} to {}", text(from), text(to)))
+        }
+        Change::Kept { at, could } => {
+            Some(format!("kept at {}; {} would do (--lower)", text(at), text(could)))
+        }
+    }
+}

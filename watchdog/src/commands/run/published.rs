@@ -1,0 +1,57 @@
+//! The deadlines file of a running watchdog: published once it serves, and again when told to.
+
+use std::path::{Path, PathBuf};
+
+use crate::commands::OneLine;
+use crate::deadlines::{Deadlines, DeadlinesError};
+use crate::server::{Server, State};
+
+/// A deadlines file, and whether the segment has what was read of it.
+pub(super) struct Published {
+    path: PathBuf,
+    waiting: Option<Deadlines>,
+}
+
+impl Published {
+    /// Reads the file.
+    pub(super) fn read(path: &Path) -> Result<Published, DeadlinesError> {
+        Ok(Published { path: path.to_owned(), waiting: Some(Deadlines::read(path)?) })
+    }
+
+    /// Publishes what waits, if the server serves: a standby must not speak for its predecessor.
+    pub(super) fn publish(&mut self, server: &Server) {
+        if server.health().state != State::Serving {
+            return;
+        }
+        let Some(deadlines) = self.waiting.take() else { return };
+        let segment = server.segment();
+        let published = deadlines.publish(segment);
+        let (name, file) = (segment.name(), self.path.display());
+        let (scopes, default_ms) =
+            (published.scopes, deadlines.default.map(|time| time.as_millis()));
+        tracing::info!(segment = name, event = "deadlines", %file, scopes, default_ms, "deadlines");
+        if !published.without_room.is_empty() {
+            tracing::error!(
+                segment = name,
+                event = "deadlines_lost",
+                scopes = published.without_room.join(", "),
+                "the segment has no room for these scopes of the deadlines file"
+            );
+        }
+    }
+
+    /// Reads the file anew and publishes it. What is wrong with it is said, and what was published
+    /// before stays.
+    pub(super) fn reread(&mut self, server: &Server) {
+        match Deadlines::read(&self.path) {
+            Ok(deadlines) => {
+                self.waiting = Some(deadlines);
+                self.publish(server);
+            }
+            Err(error) => {
+                let (segment, error) = (server.segment().name(), OneLine(&error).to_string());
+                tracing::error!(segment, event = "deadlines_refused", error, "the old ones stay");
+            }
+        }
+    }
+}

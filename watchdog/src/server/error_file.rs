@@ -1,0 +1,218 @@
+//! torch's error files: for a worker of `torchrun` that is reaped, what it can no longer write
+//! itself.
+//!
+//! `torchrun` names each worker a file in `TORCHELASTIC_ERROR_FILE`, reads it when the worker has
+//! failed, and calls the earliest of its failures the root cause. A worker that dies by SIGKILL
+//! writes none, and its peers, whose collectives break for it, are blamed. So the watchdog writes it,
+//! between the condemnation and the signal, on a thread of its own: the signal waits for it for
+//! [`BUDGET_NS`] at most. `place` finds the file's place safely and writes it.
+//!
+//! The format is that of torch's `ErrorHandler`, read by its `ProcessFailure` (torch 1.9 and later).
+
+mod place;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hangwatch::Segment;
+use hangwatch::sys::clock;
+use hangwatch::sys::process;
+use rustix::process::Pid;
+use serde_json::{Value, json};
+
+use super::events::TimerFacts;
+use super::facts::Admitted;
+use super::journal::{Journal, Note, TimerNote, timer_facts};
+
+/// How torchrun tells a worker which file is its.
+const VARIABLE: &str = "TORCHELASTIC_ERROR_FILE";
+/// How long a signal waits for the error file, ns: a disk that hangs must not save a hung worker.
+pub(super) const BUDGET_NS: u64 = 50_000_000;
+/// Orders that wait at most; a worker whose order finds no room is reaped without its file.
+const ORDERS: usize = 1024;
+
+/// The error file that the process's environment names, as it was at its exec.
+///
+/// May wait for a lock that a hung process holds over its memory.
+pub(super) fn named_by(pid: Pid) -> Option<PathBuf> {
+    let path = process::environment_variable(pid, VARIABLE).ok().flatten()?;
+    Some(PathBuf::from(path)).filter(|path| !path.as_os_str().is_empty())
+}
+
+/// One file to be written.
+struct Order {
+    worker: Arc<Admitted>,
+    path: PathBuf,
+    timers: Vec<TimerNote>,
+    done: Arc<AtomicBool>,
+}
+
+/// Where files are ordered.
+pub(super) struct ErrorFiles {
+    orders: SyncSender<Order>,
+}
+
+/// The other end.
+pub(super) struct Writer {
+    orders: Receiver<Order>,
+}
+
+/// An order that was taken.
+#[derive(Clone)]
+pub(super) struct Ordered {
+    done: Arc<AtomicBool>,
+}
+
+impl Ordered {
+    /// Whether it was written, or could not be.
+    pub(super) fn is_done(&self) -> bool {
+        // Acquire: pairs with the Release in `run`, so that the file is there for whoever hears of
+        // the worker's death.
+        self.done.load(Ordering::Acquire)
+    }
+}
+
+/// The two ends.
+pub(super) fn error_files() -> (ErrorFiles, Writer) {
+    let (sender, orders) = sync_channel(ORDERS);
+    (ErrorFiles { orders: sender }, Writer { orders })
+}
+
+impl ErrorFiles {
+    /// Orders the error file of a worker whose timers are condemned. `None` where its environment
+    /// names none, or there is no room.
+    pub(super) fn order(&self, worker: &Arc<Admitted>, timers: Vec<TimerNote>) -> Option<Ordered> {
+        let path = worker.error_file.get()?.clone()?;
+        let done = Arc::new(AtomicBool::new(false));
+        let ordered = Ordered { done: Arc::clone(&done) };
+        let order = Order { worker: Arc::clone(worker), path, timers, done };
+        self.orders.try_send(order).ok().map(|()| ordered)
+    }
+}
+
+impl Writer {
+    /// Writes until nobody orders any more.
+    pub(super) fn run(self, segment: Segment, journal: &Journal) {
+        while let Ok(Order { worker, path, timers, done }) = self.orders.recv() {
+            let timers: Vec<_> = timers.iter().map(|note| timer_facts(segment, note)).collect();
+            let Some(first) = timers.first() else { continue };
+            let text = report(first, &timers, Instants::now()).to_string();
+            let error =
+                place::write(&worker.process, &path, &text).err().map(|error| error.to_string());
+            journal.note(Note::ErrorFile { worker, path, error });
+            // Release: pairs with the Acquire in `is_done`.
+            done.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// The same instant on both clocks.
+#[derive(Clone, Copy)]
+struct Instants {
+    monotonic_ns: u64,
+    wall: SystemTime,
+}
+
+impl Instants {
+    fn now() -> Instants {
+        Instants { monotonic_ns: clock::monotonic_ns(), wall: SystemTime::now() }
+    }
+
+    fn wall_at(self, monotonic_ns: u64) -> SystemTime {
+        self.wall - Duration::from_nanos(self.monotonic_ns.saturating_sub(monotonic_ns))
+    }
+}
+
+/// What the file says.
+///
+/// Its time is when the scope that hung began: before any peer can have failed for it. torch
+/// compares whole seconds and takes the lowest rank of a tie, so it is at least one second ago.
+fn report(first: &TimerFacts, timers: &[TimerFacts], now: Instants) -> Value {
+    let began = now.wall_at(first.acquired_at_ns).min(now.wall - Duration::from_secs(1));
+    let timestamp = began.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let summary = summary(first);
+    let lines = timers.iter().map(|timer| format!("\n  {}", timer_line(timer, now)));
+    let story = format!("{summary}{}", lines.collect::<String>());
+    let extra = json!({ "py_callstack": story, "timestamp": timestamp.to_string() });
+    json!({ "message": { "message": summary, "extraInfo": extra } })
+}
+
+/// The one line that is the reason for all this.
+fn summary(timer: &TimerFacts) -> String {
+    let pid = timer.worker.as_ref().map_or(timer.owner.claimed_pid, |worker| worker.pid);
+    let who = match timer.owner.rank {
+        Some(rank) => format!("rank {rank} (pid {pid})"),
+        None => format!("pid {pid}"),
+    };
+    format!("hangwatch: {who} hung in \"{}\" and was removed", timer.scope)
+}
+
+fn timer_line(timer: &TimerFacts, now: Instants) -> String {
+    let to_ms = |ns: u64| humantime::format_duration(Duration::from_millis(ns / 1_000_000));
+    let began = humantime::format_rfc3339_seconds(now.wall_at(timer.acquired_at_ns));
+    let thread = match timer.owner.thread.as_str() {
+        "" => String::new(),
+        name => format!(", in thread {name}"),
+    };
+    let (scope, allowed) = (&timer.scope, to_ms(timer.allowance_ns()));
+    format!("\"{scope}\" began at {began}{thread}, and had {allowed}")
+}
+
+#[cfg(test)]
+mod tests {
+    use hangwatch_core::lane::TimerKind;
+
+    use super::super::events::WorkerFacts;
+    use super::super::facts::LaneFacts;
+    use super::*;
+
+    const NOW: Instants = Instants { monotonic_ns: 100_000_000_000, wall: SystemTime::UNIX_EPOCH };
+
+    fn timer(scope: &str, began_ns: u64, deadline_ns: u64) -> TimerFacts {
+        let owner = LaneFacts { rank: Some(3), thread: "python".into(), ..LaneFacts::default() };
+        TimerFacts {
+            lane: 0,
+            timer: 0,
+            worker: Some(WorkerFacts { pid: 4711, ..WorkerFacts::default() }),
+            owner,
+            scope: scope.to_owned(),
+            kind: TimerKind::Guard,
+            acquired_at_ns: began_ns,
+            deadline_ns,
+        }
+    }
+
+    fn at(seconds: u64) -> Instants {
+        Instants { wall: UNIX_EPOCH + Duration::from_secs(seconds), ..NOW }
+    }
+
+    #[test]
+    fn a_report_names_the_rank_and_every_scope() {
+        let timers = [
+            timer("load", 90_000_000_000, 92_000_000_000),
+            timer("epoch", 50_000_000_000, 91_000_000_000),
+        ];
+        let report = report(&timers[0], &timers, at(1_000_000));
+        let message = &report["message"];
+        assert_eq!(
+            message["message"],
+            "hangwatch: rank 3 (pid 4711) hung in \"load\" and was removed"
+        );
+        let story = message["extraInfo"]["py_callstack"].as_str().unwrap();
+        let expected = "hangwatch: rank 3 (pid 4711) hung in \"load\" and was removed\n  \
+            \"load\" began at 1970-01-12T13:46:30Z, in thread python, and had 2s\n  \
+            \"epoch\" began at 1970-01-12T13:45:50Z, in thread python, and had 41s";
+        assert_eq!(story, expected);
+        assert_eq!(message["extraInfo"]["timestamp"], "999990");
+    }
+
+    #[test]
+    fn a_short_hang_is_the_first_failure_all_the_same() {
+        let hung = timer("load", 99_700_000_000, 99_900_000_000);
+        let report = report(&hung, &[], at(1_000_000));
+        assert_eq!(report["message"]["extraInfo"]["timestamp"], "999999");
+    }
+}

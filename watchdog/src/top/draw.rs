@@ -1,0 +1,201 @@
+//! The frame: header, list, detail pane, footer, help. Pure: a model and an area give a picture.
+
+use ratatui::Frame;
+use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::text::{Line, Span};
+use ratatui::widgets::{Block, Clear, Paragraph, TableState, Wrap};
+
+use super::model::{Focus, Model, Motion, Pane, Place, Seen, Watchdog};
+use super::row::Urgency;
+use super::text::{Keep, short_duration};
+use super::theme::{SELECTED, TITLE, Theme};
+use super::{detail, help, table};
+
+/// The least a terminal must have.
+pub(super) const LEAST: (u16, u16) = (36, 6);
+/// From so many rows on, the detail pane stands beneath the list, else in its place.
+const ROWS_FOR_BOTH: u16 = 34;
+
+/// What a drawing leaves for the next one: how far the list is scrolled.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    pub(super) list: TableState,
+}
+
+/// Draws the model. Puts the model's scroll back into what there is to scroll.
+pub(super) fn draw(frame: &mut Frame<'_>, model: &mut Model, memory: &mut Memory, theme: Theme) {
+    let area = frame.area();
+    if area.width < LEAST.0 || area.height < LEAST.1 {
+        return draw_too_small(frame, area);
+    }
+    let rows = [Constraint::Length(2), Constraint::Min(1), Constraint::Length(1)];
+    let [top, body, bottom] = Layout::vertical(rows).areas(area);
+    frame.render_widget(Paragraph::new(header(model, theme, area.width.into())), top);
+    match &model.place {
+        Place::Waiting(why) => {
+            let text = theme.text(why, usize::MAX, Keep::Start);
+            frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), body);
+        }
+        Place::Choosing(choices) => {
+            table::draw_choices(frame, body, choices, model.chosen, theme);
+        }
+        Place::Watching(_) => draw_watched(frame, body, model, memory, theme),
+    }
+    frame.render_widget(Paragraph::new(footer(model, theme)), bottom);
+    if model.focus == Focus::Help {
+        draw_help(frame, area, theme);
+    }
+}
+
+fn draw_too_small(frame: &mut Frame<'_>, area: Rect) {
+    let text = format!(
+        "The terminal is too small: {} x {} at least, it has {} x {}. q quits.",
+        LEAST.0, LEAST.1, area.width, area.height
+    );
+    frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), area);
+}
+
+fn draw_watched(
+    frame: &mut Frame<'_>,
+    body: Rect,
+    model: &mut Model,
+    memory: &mut Memory,
+    theme: Theme,
+) {
+    let (list, pane) = match model.pane {
+        Pane::Closed => (Some(body), None),
+        Pane::Open if frame.area().height < ROWS_FOR_BOTH => (None, Some(body)),
+        Pane::Open => {
+            let shares = [Constraint::Percentage(40), Constraint::Percentage(60)];
+            let [list, pane] = Layout::vertical(shares).areas(body);
+            (Some(list), Some(pane))
+        }
+    };
+    if let Some(area) = list {
+        table::draw(frame, area, model, &mut memory.list, theme);
+    }
+    if let Some(area) = pane {
+        let lines = detail::lines(model, area.width.saturating_sub(2).into(), theme);
+        let title = detail::title(model, area.width.saturating_sub(4).into(), theme);
+        let focus = if model.focus == Focus::Detail { TITLE } else { theme.faint() };
+        let block = Block::bordered().title(title).border_style(focus);
+        let block = match theme.charset {
+            super::text::Charset::Unicode => block,
+            super::text::Charset::Ascii => block.border_set(ASCII_BORDER),
+        };
+        let most = lines.len().saturating_sub(block.inner(area).height.into());
+        model.scroll = model.scroll.min(u16::try_from(most).unwrap_or(u16::MAX));
+        frame.render_widget(Paragraph::new(lines).block(block).scroll((model.scroll, 0)), area);
+    }
+}
+
+const ASCII_BORDER: ratatui::symbols::border::Set<'_> = ratatui::symbols::border::Set {
+    top_left: "+",
+    top_right: "+",
+    bottom_left: "+",
+    bottom_right: "+",
+    vertical_left: "|",
+    vertical_right: "|",
+    horizontal_top: "-",
+    horizontal_bottom: "-",
+};
+
+/// Two lines: whose segment and how its watchdog is; how many wait, and what is shown of them.
+fn header(model: &Model, theme: Theme, columns: usize) -> Vec<Line<'static>> {
+    let Some(seen) = model.seen() else {
+        return vec![Line::styled("hangwatch top", TITLE), Line::default()];
+    };
+    let (watchdog, style) = watchdog(&seen.watchdog, theme);
+    // The watchdog's state is news, the segment's name known: the name gives way.
+    let room = columns.saturating_sub("hangwatch  ".len() + watchdog.len() + 2);
+    let first = vec![
+        Span::styled("hangwatch ", theme.faint()),
+        Span::styled(theme.text(&seen.segment, room, Keep::End), TITLE),
+        Span::raw("  "),
+        Span::styled(watchdog, style),
+    ];
+    vec![Line::from(first), Line::from(state(model, seen, theme))]
+}
+
+fn watchdog(watchdog: &Watchdog, theme: Theme) -> (String, ratatui::style::Style) {
+    match watchdog {
+        Watchdog::None => ("no watchdog: nobody reaps".to_owned(), theme.alarm()),
+        Watchdog::Unseen => ("watchdog not to be seen from here".to_owned(), theme.warning()),
+        Watchdog::Serving(pid) => (format!("watchdog {pid}"), theme.good()),
+        Watchdog::Stuck(pid, ns) => {
+            (format!("watchdog {pid} has not ticked for {}", short_duration(*ns)), theme.alarm())
+        }
+        Watchdog::Braked(pid) => (format!("watchdog {pid}, brake holds"), theme.alarm()),
+    }
+}
+
+fn state(model: &Model, seen: &Seen, theme: Theme) -> Vec<Span<'static>> {
+    let mut spans = Vec::new();
+    if model.motion == Motion::Paused {
+        spans.push(Span::styled("PAUSED  ", theme.warning().patch(TITLE)));
+    }
+    let overdue = seen.rows.iter().filter(|row| row.urgency() == Urgency::Overdue).count();
+    if overdue > 0 {
+        spans.push(Span::styled(format!("{overdue} overdue  "), theme.alarm()));
+    }
+    spans.push(Span::raw(format!("{} of {} lanes", seen.rows.len(), seen.lane_count)));
+    let shown = model.rows().len();
+    if shown != seen.rows.len() {
+        spans.push(Span::styled(format!(", {shown} shown"), theme.warning()));
+    }
+    spans.push(Span::styled(format!("  by {}", model.sort.name()), theme.faint()));
+    if model.direction == super::row::Direction::Reversed {
+        spans.push(Span::styled(" reversed", theme.faint()));
+    }
+    let told = seen.counters.iter().filter(|(name, count)| {
+        *count > 0 && ["reaped", "reported", "unkillable", "failed"].contains(name)
+    });
+    for (name, count) in told {
+        spans.push(Span::raw(format!("  {name} {count}")));
+    }
+    spans
+}
+
+fn footer(model: &Model, theme: Theme) -> Line<'static> {
+    if model.focus == Focus::Filter {
+        return Line::from(vec![
+            Span::styled("filter: ", TITLE),
+            Span::raw(theme.text(&model.filter, 60, Keep::End)),
+            Span::styled(" ", SELECTED),
+            Span::styled("  enter keeps, esc clears", theme.faint()),
+        ]);
+    }
+    let hints = match (&model.place, model.pane) {
+        (Place::Choosing(_), _) => "enter watch  q quit  ? help",
+        (Place::Waiting(_), _) => "q quit  ? help  S segments",
+        (_, Pane::Open) => "esc back  < > lane  up down scroll  p pause  q quit  ? help",
+        _ => "q quit  ? help  enter detail  / filter  s sort  r reverse  i idle  p pause",
+    };
+    let mut spans = Vec::new();
+    if !model.filter.is_empty() {
+        let filter = theme.text(&model.filter, 20, Keep::End);
+        spans.push(Span::styled(format!("filter {filter:?}  "), theme.warning()));
+    }
+    spans.push(Span::styled(hints, theme.faint()));
+    Line::from(spans)
+}
+
+fn draw_help(frame: &mut Frame<'_>, area: Rect, theme: Theme) {
+    let lines = help::lines(area.height.saturating_sub(2).into());
+    let height = u16::try_from(lines.len()).unwrap_or(u16::MAX).saturating_add(2);
+    let width = help::COLUMNS + 4;
+    let within = area.centered(
+        Constraint::Length(width.min(area.width)),
+        Constraint::Length(height.min(area.height)),
+    );
+    frame.render_widget(Clear, within);
+    let block = Block::bordered().title(" help: any key goes back ").border_style(TITLE);
+    let block = match theme.charset {
+        super::text::Charset::Unicode => block,
+        super::text::Charset::Ascii => block.border_set(ASCII_BORDER),
+    };
+    frame.render_widget(Paragraph::new(lines).block(block), within);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,182 @@
+//! `hangwatch top`: the live view of a segment, which it only reads.
+//!
+//! ```text
+//!   segment --> source --> model --> draw --> terminal
+//!                            ^                   |
+//!                            +------- keys ------+
+//! ```
+//!
+//! * `source` finds the segment, through a read-only [`hangwatch::Observer`], and takes the pictures.
+//! * `model` is what is shown and how; `row` one lane of it.
+//! * `draw` makes a frame of it, with `table`, `detail`, `help`, `theme` and `text`.
+//! * `terminal` takes the terminal and gives it back.
+
+mod detail;
+mod draw;
+mod help;
+mod model;
+mod row;
+#[cfg(test)]
+mod sample;
+mod source;
+mod table;
+mod terminal;
+mod text;
+mod theme;
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use ratatui::crossterm::event::{self, Event, KeyEventKind};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::Signal;
+
+use self::draw::Memory;
+use self::model::{Asked, Model, Motion, Place};
+use self::source::Source;
+use self::terminal::{Screen, TerminalError};
+use self::theme::Theme;
+use crate::exit::Exit;
+use crate::relay::Relay;
+
+/// What ends the view, stops it, or changes the terminal under it.
+const SIGNALS: [Signal; 7] = [
+    Signal::TERM,
+    Signal::INT,
+    Signal::HUP,
+    Signal::QUIT,
+    Signal::TSTP,
+    Signal::CONT,
+    Signal::WINCH,
+];
+
+/// Why the view cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TopError {
+    /// There is no terminal for it.
+    #[error(transparent)]
+    Terminal(#[from] TerminalError),
+    /// The terminal, or a signal, cannot be read.
+    #[error("the terminal is gone: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Shows the segment, or whichever there are, until told to end.
+pub(crate) fn run(segment: Option<String>, interval: Duration) -> Result<Exit, TopError> {
+    let theme = Theme::of_environment(|name| std::env::var(name).ok());
+    let screen = Screen::take()?;
+    let relay = Relay::install_only(&SIGNALS)?;
+    let (source, model, memory) = (Source::new(segment), Model::new(), Memory::default());
+    View { screen, relay, source, model, memory, theme, interval }.run()
+}
+
+struct View {
+    screen: Screen,
+    relay: Relay,
+    source: Source,
+    model: Model,
+    memory: Memory,
+    theme: Theme,
+    interval: Duration,
+}
+
+impl View {
+    fn run(mut self) -> Result<Exit, TopError> {
+        let mut look_at = Instant::now();
+        loop {
+            let now = Instant::now();
+            if now >= look_at {
+                self.look();
+                look_at = now + self.interval;
+            }
+            let (model, memory, theme) = (&mut self.model, &mut self.memory, self.theme);
+            self.screen.draw(|frame| draw::draw(frame, model, memory, theme))?;
+            self.wait_until(look_at)?;
+            if let Some(exit) = self.take_signals()? {
+                return Ok(exit);
+            }
+            if let Some(exit) = self.take_keys()? {
+                return Ok(exit);
+            }
+        }
+    }
+
+    fn look(&mut self) {
+        if self.model.motion == Motion::Live || !matches!(self.model.place, Place::Watching(_)) {
+            let place = self.source.look(self.model.wanted_detail());
+            self.model.show(place);
+            // A segment that was just found has the details of a lane to show, too.
+        } else if let Some(lane) = self.model.wanted_detail()
+            && let Place::Watching(seen) = &mut self.model.place
+            && seen.detail.as_ref().is_none_or(|detail| detail.lane != lane)
+        {
+            // The picture stands still, but may be looked into.
+            seen.detail = self.source.detail(lane, &seen.rows);
+        }
+    }
+
+    /// Waits for a key, a signal, or the time of the next look.
+    fn wait_until(&self, look_at: Instant) -> io::Result<()> {
+        let timeout = look_at.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(timeout).map_err(io::Error::other)?;
+        let stdin = io::stdin();
+        let mut polled = [
+            PollFd::from_borrowed_fd(stdin.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.relay.as_fd(), PollFlags::IN),
+        ];
+        match poll(&mut polled, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let hung_up = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+        if polled[0].revents().intersects(hung_up) {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it hung up"));
+        }
+        Ok(())
+    }
+
+    fn take_signals(&mut self) -> Result<Option<Exit>, TopError> {
+        while let Some(caught) = self.relay.next()? {
+            match caught.signal {
+                Signal::WINCH => {} // the next frame is of the new size
+                Signal::TSTP => self.screen.suspend()?,
+                Signal::CONT => self.screen.resume()?,
+                other => return Ok(Some(Exit::Signal(other.as_raw().unsigned_abs() as u8))),
+            }
+        }
+        Ok(None)
+    }
+
+    fn take_keys(&mut self) -> Result<Option<Exit>, TopError> {
+        while event::poll(Duration::ZERO)? {
+            let Event::Key(key) = event::read()? else { continue };
+            if key.kind == KeyEventKind::Release {
+                continue;
+            }
+            match self.model.press(key) {
+                Asked::Nothing => {}
+                Asked::Quit => return Ok(Some(Exit::Ok)),
+                Asked::Suspend => self.screen.suspend()?,
+                Asked::Redraw => self.screen.clear()?,
+                Asked::Look => self.look(),
+                Asked::Watch(name) => {
+                    self.source.watch(name);
+                    self.look_anew();
+                }
+                Asked::Choose => {
+                    self.source.choose();
+                    self.look_anew();
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Looks at another segment: what was seen of the last one says nothing of it.
+    fn look_anew(&mut self) {
+        self.model.place = Place::Waiting(String::new());
+        self.model.selected = None;
+        self.look();
+    }
+}

@@ -1,0 +1,32 @@
+//! Quantities as people read them.
+
+use std::time::Duration;
+
+/// A duration in at most seven characters: `950us`, `12.3s`, `4m05s`, `3h12m`, `2d05h`.
+pub(crate) fn brief(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0 if duration.as_millis() == 0 => format!("{}us", duration.as_micros()),
+        0 => format!("{}ms", duration.as_millis()),
+        1..60 => format!("{:.1}s", duration.as_secs_f64()),
+        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_brief() {
+        let check = |ms: u64, text: &str| assert_eq!(brief(Duration::from_millis(ms)), text);
+        check(0, "0us");
+        check(12, "12ms");
+        check(12_340, "12.3s");
+        check(245_000, "4m05s");
+        check(11_520_000, "3h12m");
+        check(190_800_000, "2d05h");
+    }
+}
