@@ -333,7 +333,7 @@ impl Scope {
             None => self.others_allowance_ns(here)?,
         };
         let subject = self.subject.allowed_by(AllowedBy::Scope);
-        let armed = thread::arm(here, worker.lane_options(), subject, allowance_ns)?;
+        let armed = thread::arm(here, worker.lane_options(), subject, allowance_ns, None)?;
         Ok(Guard::new(worker.options, armed))
     }
 
