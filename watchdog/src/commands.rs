@@ -7,8 +7,10 @@ use crate::cli::Command;
 use crate::exit::Exit;
 
 mod demo;
+mod doctor;
 mod exec;
 mod learn;
+mod manual;
 mod rm;
 mod run;
 mod scopes;
@@ -31,6 +33,9 @@ pub fn perform(command: Command) -> Exit {
         Command::Learn(options) => learn::perform(&options),
         Command::Shadow(options) => shadow::perform(&options),
         Command::Top(options) => top::perform(options),
+        Command::Doctor(options) => doctor::perform(&options),
+        Command::Completions(options) => manual::completions(&options),
+        Command::Man(options) => manual::man(&options),
         Command::Exec(options) => exec::perform(&options),
         Command::Rm(options) => rm::perform(&options),
         Command::ReleaseBrake(options) => segments::release_brake(&options),

@@ -37,6 +37,7 @@ const DRIVEN: [Package; 5] = [
         name: "python3-prometheus-client",
         answers: &[DEBIANS_PYTHON, "-c", "import prometheus_client.openmetrics.parser"],
     },
+    Package { name: "systemd", answers: &["systemd-analyze", "--version"] },
     Package { name: "tmux", answers: &["tmux", "-V"] },
     Package { name: "valgrind", answers: &["valgrind", "--version"] },
 ];
