@@ -6,7 +6,7 @@ use hangwatch::{
     AcquireError, AttachError, Condemned, CreateOptions, Geometry, Guard, Heartbeat, Nanos,
     Released, Scope, Segment, Worker, WorkerOptions,
 };
-use hangwatch_core::lane::Identity;
+use hangwatch_core::lane::{Identity, LaneNames};
 use hangwatch_core::timer::TimerState;
 
 const LONG: Duration = Duration::from_mins(1);
@@ -309,7 +309,11 @@ fn a_process_learns_what_of_its_own_was_condemned() {
     // One that is another process's by its start, under the same pid.
     let lane = segment.words().lane(0);
     let own = lane.identity();
-    lane.attach(lane.owner(), Identity { start_ticks: own.start_ticks + 1, ..own }, "", "");
+    lane.attach(
+        lane.owner(),
+        Identity { start_ticks: own.start_ticks + 1, ..own },
+        LaneNames::default(),
+    );
     assert_eq!(condemned(), []);
 }
 
