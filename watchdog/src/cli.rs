@@ -20,11 +20,13 @@ use crate::server::{self, Ask, Protection};
 use learning::{Learn, Scopes, Shadow};
 use value::ReapSignal;
 
+pub mod further;
 pub mod learning;
 pub mod operator;
 pub mod suspects;
 pub mod value;
 
+pub use further::{Further, Hook};
 pub use operator::Top;
 pub use suspects::{Cascade, CascadePolicy};
 
@@ -274,6 +276,14 @@ pub struct Run {
     /// Who is reaped first.
     #[command(flatten)]
     pub cascade: Cascade,
+
+    /// What a reap takes along.
+    #[command(flatten)]
+    pub further: Further,
+
+    /// What is run for each expiry.
+    #[command(flatten)]
+    pub hook: Hook,
 
     /// What holds a worker up.
     #[command(flatten)]

@@ -20,6 +20,7 @@ use crate::child::{Child, Event, Until};
 use crate::cli::value::ReapSignal;
 use crate::cli::{Listen, Reap, Run};
 use crate::exit::Exit;
+use crate::hook::Hooks;
 use crate::inherit::Inheritance;
 use crate::listen::{Bound, ListenError, Listening, Subject, Tally};
 use crate::logging;
@@ -67,6 +68,7 @@ fn server_options(options: &Run) -> ServerOptions {
             frozen: options.holds.frozen.into(),
         },
         error_files: if options.no_error_files { ErrorFiles::Leave } else { ErrorFiles::Write },
+        reach: options.further.reach.into(),
         protection: options.protection(),
         on_panic: OnPanic::Exit(Exit::Panicked.code()),
         ..ServerOptions::default()
@@ -191,14 +193,19 @@ impl Voice {
         segment: Segment,
         options: &Run,
     ) -> Result<(Server, Option<Listening>), Failure> {
+        let hooks = hooks(options)?;
         let Voice(Some(bound)) = self else {
-            let server = Server::start(segment, server_options(options), |event| emit(&event))?;
+            let server = Server::start(segment, server_options(options), move |event| {
+                hooks.iter().for_each(|hooks| hooks.hear(&event));
+                emit(&event);
+            })?;
             return Ok((server, None));
         };
         let tally = Arc::<Tally>::default();
         let counted = Arc::clone(&tally);
         let server = Server::start(segment, server_options(options), move |event| {
             counted.note(&event);
+            hooks.iter().for_each(|hooks| hooks.hear(&event));
             emit(&event);
         })?;
         let host = options.listen.host.clone().unwrap_or_else(host::name);
@@ -207,6 +214,13 @@ impl Voice {
         tracing::info!(segment, event = "listening", %address, "listening");
         Ok((server, Some(listening)))
     }
+}
+
+/// What is run for each expiry, before the watchdog has taken anything for itself that a command would
+/// inherit.
+fn hooks(options: &Run) -> Result<Option<Hooks>, Failure> {
+    let start = |hook| Hooks::start(hook, Inheritance::of_this_process());
+    Ok(options.hook.options().map(start).transpose()?)
 }
 
 /// Removes a segment this process made, at whatever end.
