@@ -16,6 +16,7 @@
 //! * `protection`: panics, refused protections, warnings
 //! * `races`: releases against expiry
 //! * `recycled_pids`: another process has a dead worker's pid
+//! * `service_manager`: what systemd hears of a watchdog
 //! * `stalls`: time that stood still
 //! * `storm`: every worker expires at once
 //! * `strangers`: other users' workers, and files that are no segment
@@ -40,6 +41,7 @@ mod promises;
 mod protection;
 mod races;
 mod recycled_pids;
+mod service_manager;
 mod stalls;
 mod storm;
 mod strangers;
