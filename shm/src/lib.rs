@@ -34,6 +34,7 @@
 //!   segment may arm timers in its own name, and a worker of a segment whose file someone truncates
 //!   gets SIGBUS.
 
+mod condemned;
 mod error;
 mod guard;
 mod heartbeat;
@@ -43,6 +44,7 @@ mod lane;
 mod observe;
 mod observer;
 mod pause;
+mod recent;
 mod returned;
 mod segment;
 mod stale;
@@ -53,6 +55,7 @@ mod worker;
 #[doc(hidden)]
 pub mod sys;
 
+pub use condemned::Condemned;
 pub use error::{AcquireError, AttachError, CreateError, OpenError};
 pub use guard::Guard;
 pub use hangwatch_core::calibration::ClockKind;
@@ -62,12 +65,19 @@ pub use hangwatch_core::time::{MAX_ALLOWANCE, Nanos};
 pub use hangwatch_core::timer::Released;
 pub use heartbeat::Heartbeat;
 pub use labels::Labels;
-pub use observe::{LaneView, Observation, RecordView, ScopeView, TimerView, WatchdogView};
+pub use observe::{LaneView, Observation, ScopeView, TimerView, WatchdogView};
 pub use observer::Observer;
 pub use pause::Pause;
+pub use recent::RecordView;
 pub use segment::{CreateOptions, Lifetime, SEGMENT_VARIABLE, Segment};
 pub use stale::StaleError;
 pub use worker::{Scope, Signal, Worker, WorkerOptions};
 
 #[doc(hidden)]
 pub use segment::{MAKER_LOCK_BYTE, WATCHDOG_LOCK_BYTE, lane_lock_byte};
+
+/// The time, `CLOCK_MONOTONIC`: what [`Scope::expires_at`] and [`Guard::release_at`] take.
+#[inline]
+pub fn now() -> Nanos {
+    Nanos(sys::clock::monotonic_ns())
+}

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use hangwatch::{
-    AcquireError, AttachError, CreateOptions, Geometry, Guard, Heartbeat, Nanos, Released, Scope,
-    Segment, Worker, WorkerOptions,
+    AcquireError, AttachError, Condemned, CreateOptions, Geometry, Guard, Heartbeat, Nanos,
+    Released, Scope, Segment, Worker, WorkerOptions,
 };
+use hangwatch_core::lane::{Identity, LaneNames};
 use hangwatch_core::timer::TimerState;
 
 const LONG: Duration = Duration::from_mins(1);
@@ -285,6 +286,38 @@ fn a_key_whose_timer_was_cleared_gives_it_back_when_it_is_acquired_anew() {
 }
 
 #[test]
+fn a_process_learns_what_of_its_own_was_condemned() {
+    let named = Named::small("condemned");
+    let worker = Worker::attach(named.0.as_str()).unwrap();
+    let segment = Segment::open(&named.0).unwrap();
+    // Other tests of this process have other segments.
+    let condemned = || -> Vec<Condemned> {
+        let mut found = Segment::condemned().unwrap();
+        found.retain(|condemned| condemned.segment == named.0);
+        found
+    };
+    let outer = worker.expires("outer", LONG).unwrap();
+    let inner = worker.expires("inner", Duration::from_nanos(1)).unwrap();
+    assert_eq!(condemned(), []);
+    let timer = segment.words().lane(0).timer(1).unwrap();
+    assert!(timer.condemn(timer.load()));
+    let [found] = &condemned()[..] else { panic!("{:?}", condemned()) };
+    assert_eq!((found.scope.as_str(), found.lane, found.timer), ("inner", 0, 1));
+    assert!(found.late > Duration::ZERO && found.allowance < Duration::from_millis(1));
+    assert_eq!(condemned()[0].acquired_at, found.acquired_at, "it tells the acquire from others");
+    assert_eq!([inner.release(), outer.release()], [Released::TooLate, Released::InTime]);
+    // One that is another process's by its start, under the same pid.
+    let lane = segment.words().lane(0);
+    let own = lane.identity();
+    lane.attach(
+        lane.owner(),
+        Identity { start_ticks: own.start_ticks + 1, ..own },
+        LaneNames::default(),
+    );
+    assert_eq!(condemned(), []);
+}
+
+#[test]
 fn an_acquire_without_a_time_has_its_scopes_at_that_moment() {
     let named = Named::small("learned");
     let words = Segment::open(&named.0).unwrap().words();
@@ -369,4 +402,20 @@ fn the_flight_record_tells_what_a_thread_did_last() {
     assert_eq!(lane, 0);
     assert_eq!(elsewhere, ["Acquire loop", "Release loop", "Release outer"]);
     assert_eq!(did(4), [""; 0], "there is no such lane");
+}
+
+#[test]
+fn the_time_a_caller_gives_is_the_time_that_is_kept() {
+    let named = Named::small("at");
+    let scope = Worker::attach(named.0.as_str()).unwrap().scope("event").unwrap();
+    let now = hangwatch::now();
+    let guard = scope.expires_at(now, LONG).unwrap();
+    let armed = &Segment::observe(&named.0).unwrap().lanes[0].timers[0];
+    assert!(armed.allowance >= LONG, "never early");
+    assert!(armed.allowance < LONG + Duration::from_millis(100), "{:?}", armed.allowance);
+    assert_eq!(guard.release_at(Nanos(now.0 + 3_000_000_000)), Released::InTime);
+    let counts = named.counts("event");
+    assert_eq!((counts.acquired, counts.released()), (1, 1));
+    let three = Duration::from_secs(3).as_nanos() as u64;
+    assert_eq!(counts.max_ns, three, "what it took by the caller's times");
 }

@@ -7,6 +7,8 @@
 //! * `held`: workers stopped, traced, frozen
 //! * `hostile`: memory that lies
 //! * `listener`: what the listener tells of a watchdog that is not well
+//! * `hook`: the command that hears of each expiry
+//! * `kin`: the processes that are removed with a worker
 //! * `load`: many processes at once
 //! * `main_job`: the main job end to end, through the binary
 //! * `namespaces`: workers in other PID namespaces
@@ -14,6 +16,7 @@
 //! * `protection`: panics, refused protections, warnings
 //! * `races`: releases against expiry
 //! * `recycled_pids`: another process has a dead worker's pid
+//! * `service_manager`: what systemd hears of a watchdog
 //! * `stalls`: time that stood still
 //! * `storm`: every worker expires at once
 //! * `strangers`: other users' workers, and files that are no segment
@@ -27,7 +30,9 @@ mod cascade;
 mod clocks;
 mod files;
 mod held;
+mod hook;
 mod hostile;
+mod kin;
 mod listener;
 mod load;
 mod main_job;
@@ -36,6 +41,7 @@ mod promises;
 mod protection;
 mod races;
 mod recycled_pids;
+mod service_manager;
 mod stalls;
 mod storm;
 mod strangers;

@@ -20,9 +20,11 @@ use crate::child::{Child, Event, Until};
 use crate::cli::value::ReapSignal;
 use crate::cli::{Listen, Reap, Run};
 use crate::exit::Exit;
+use crate::hook::Hooks;
 use crate::inherit::Inheritance;
 use crate::listen::{Bound, ListenError, Listening, Subject, Tally};
 use crate::logging;
+use crate::notify::{self, Notifier};
 use crate::relay::{PASSED_ON, Relay};
 use crate::server::events::emit;
 use crate::server::{Ended, ErrorFiles, Holds, OnPanic, Server, ServerOptions, Standby, State};
@@ -72,6 +74,7 @@ fn server_options(options: &Run) -> ServerOptions {
         },
         evidence,
         error_files: if options.no_error_files { ErrorFiles::Leave } else { ErrorFiles::Write },
+        reach: options.further.reach.into(),
         protection: options.protection(),
         on_panic: OnPanic::Exit(Exit::Panicked.code()),
         ..ServerOptions::default()
@@ -94,7 +97,7 @@ fn alone(options: &Run, mut deadlines: Option<Published>) -> Result<Exit, Failur
     let relay = Relay::install_only(&[Signal::TERM, Signal::INT, Signal::HUP])?;
     let voice = Voice::bind(options)?;
     let (segment, origin) = segments::make_or_adopt(&name, wanted(options))?;
-    let (server, _voice) = match voice.start(segment, options) {
+    let (server, voice) = match voice.start(segment, options) {
         Ok(started) => started,
         Err(error) => {
             if origin == Origin::Made {
@@ -115,6 +118,10 @@ fn alone(options: &Run, mut deadlines: Option<Published>) -> Result<Exit, Failur
             if caught.signal != Signal::HUP {
                 server.stop();
                 return Ok(Exit::Ok);
+            }
+            if let Some(notifier) = &voice.notifier {
+                notifier.reloading();
+                notifier.reloaded();
             }
             server.release_brake();
             if let Some(deadlines) = &mut deadlines {
@@ -152,6 +159,10 @@ fn around(options: &Run, deadlines: Option<Published>) -> Result<Exit, Failure> 
     }
     let mut command = process::Command::new(&options.command[0]);
     command.args(&options.command[1..]).env(SEGMENT_VARIABLE, name);
+    // The manager is told of the watchdog, by the watchdog.
+    for variable in notify::VARIABLES {
+        command.env_remove(variable);
+    }
     inheritance.leave_to(&mut command);
     let mut child = match Child::start(&mut command) {
         Ok(child) => child,
@@ -179,7 +190,7 @@ fn around(options: &Run, deadlines: Option<Published>) -> Result<Exit, Failure> 
     }
 }
 
-/// How a server is heard of: its log, and its listener where one is asked for.
+/// How a server is heard of: its log, the service manager, and a listener where one is asked for.
 struct Voice(Option<Bound>);
 
 impl Voice {
@@ -191,27 +202,43 @@ impl Voice {
     }
 
     /// Starts the server, and tells of it from the first event on.
-    fn start(
-        self,
-        segment: Segment,
-        options: &Run,
-    ) -> Result<(Server, Option<Listening>), Failure> {
+    fn start(self, segment: Segment, options: &Run) -> Result<(Server, Heard), Failure> {
+        let hooks = hooks(options)?;
         let Voice(Some(bound)) = self else {
-            let server = Server::start(segment, server_options(options), |event| emit(&event))?;
-            return Ok((server, None));
+            let server = Server::start(segment, server_options(options), move |event| {
+                hooks.iter().for_each(|hooks| hooks.hear(&event));
+                emit(&event);
+            })?;
+            let notifier = Notifier::start(server.vitals())?;
+            return Ok((server, Heard { _listening: None, notifier }));
         };
         let tally = Arc::<Tally>::default();
         let counted = Arc::clone(&tally);
         let server = Server::start(segment, server_options(options), move |event| {
             counted.note(&event);
+            hooks.iter().for_each(|hooks| hooks.hear(&event));
             emit(&event);
         })?;
         let host = options.listen.host.clone().unwrap_or_else(host::name);
         let listening = bound.serve(Subject { vitals: server.vitals(), tally, host })?;
         let (segment, address) = (segment.name(), listening.address());
         tracing::info!(segment, event = "listening", %address, "listening");
-        Ok((server, Some(listening)))
+        let notifier = Notifier::start(server.vitals())?;
+        Ok((server, Heard { _listening: Some(listening), notifier }))
     }
+}
+
+/// What is run for each expiry, before the watchdog has taken anything for itself that a command would
+/// inherit.
+fn hooks(options: &Run) -> Result<Option<Hooks>, Failure> {
+    let start = |hook| Hooks::start(hook, Inheritance::of_this_process());
+    Ok(options.hook.options().map(start).transpose()?)
+}
+
+/// What tells of a server while it runs.
+struct Heard {
+    _listening: Option<Listening>,
+    notifier: Option<Notifier>,
 }
 
 /// Removes a segment this process made, at whatever end.

@@ -21,6 +21,7 @@ use super::events::{Expiry, ExpiryOutcome, Leaving, ServerEvent, TimerFacts, Wha
 use super::facts::{Admitted, LaneFacts};
 use super::vigil::Finding;
 use crate::incident::schema::Incident;
+use crate::kin::Removed;
 
 /// Notes kept at most until the log has taken them.
 const NOTES: usize = 4096;
@@ -76,6 +77,7 @@ pub(super) enum Note {
     Cascade(CascadeNote),
     Suspect(SuspectEndNote),
     Signalled { worker: Arc<Admitted>, signal: u8 },
+    Kin { worker: Arc<Admitted>, removed: Removed },
     ReapFailed { worker: Arc<Admitted>, error: String },
     ErrorFile { worker: Arc<Admitted>, path: PathBuf, error: Option<String> },
     Braked { max_reaps: u32 },
@@ -243,6 +245,7 @@ fn what(segment: Segment, note: Note) -> What {
         Note::Signalled { worker, signal } => {
             What::Signalled { worker: worker_facts(&worker), signal }
         }
+        Note::Kin { worker, removed } => What::Kin { worker: worker_facts(&worker), removed },
         Note::ReapFailed { worker, error } => {
             What::ReapFailed { worker: worker_facts(&worker), error }
         }

@@ -56,6 +56,7 @@ mod hands;
 mod health;
 mod inspector;
 mod journal;
+mod kin;
 mod lock;
 mod messages;
 mod options;

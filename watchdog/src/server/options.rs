@@ -3,6 +3,7 @@
 use hangwatch_core::policy::Policy;
 
 use crate::evidence::options::EvidenceOptions;
+use crate::kin::Reach;
 
 /// How a server serves a segment.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +20,8 @@ pub struct ServerOptions {
     pub evidence: EvidenceOptions,
     /// Whether a worker that is reaped gets the error file that its environment names.
     pub error_files: ErrorFiles,
+    /// Who is reaped with a worker.
+    pub reach: Reach,
     /// How the watchdog protects itself.
     pub protection: Protection,
     /// What a bug in the watchdog leads to.

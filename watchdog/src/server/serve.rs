@@ -29,6 +29,7 @@ use super::error_file::ErrorFiles;
 use super::events::Leaving;
 use super::hands::{HandsParts, ProcessHands};
 use super::journal::{Journal, Note};
+use super::kin::{self, KinDesk};
 use super::messages::{Answer, Answers, Question};
 use super::options::ServerOptions;
 use super::seating::Seating;
@@ -37,6 +38,7 @@ use super::witness::{Stand, Witness, WitnessParts};
 use super::{error_file, inspector, options, protect, sigbus};
 use crate::evidence::options::Level;
 use crate::incident::store::Store;
+use crate::kin::Reach;
 use crate::listen::CONNECTIONS;
 
 /// Answers that wait for the tick at most; the clerk waits with the next.
@@ -47,6 +49,8 @@ const INSPECTIONS: usize = 1024;
 pub(super) const STACK_BYTES: usize = 512 << 10;
 /// Descriptors beside the workers' pidfds; the listener's connections take none from them.
 const SPARE_DESCRIPTORS: u64 = 128 + CONNECTIONS as u64;
+/// Descriptors for the processes that are removed with workers.
+const KIN_DESCRIPTORS: u64 = 4096;
 
 /// How long a server that is told to stop waits for workers it has just killed, ns.
 const LAST_REAPS_NS: u64 = 250_000_000;
@@ -109,7 +113,8 @@ struct Tick {
 pub(super) fn serve(parts: Parts) -> Ended {
     let Parts { segment, options, control, journal, attention, commands, hired } = parts;
     protect::protect(options.protection, &journal);
-    let wanted = u64::from(segment.geometry().lanes) + SPARE_DESCRIPTORS;
+    let for_kin = if options.reach == Reach::Process { 0 } else { KIN_DESCRIPTORS };
+    let wanted = u64::from(segment.geometry().lanes) + SPARE_DESCRIPTORS + for_kin;
     if let Err(error) = host::raise_descriptor_limit(wanted) {
         journal.note(Note::Admission(error.to_string()));
     }
@@ -125,7 +130,7 @@ pub(super) fn serve(parts: Parts) -> Ended {
     let policy = options.policy;
     let (own_process, holds_matter) = (options.own_process, options.holds.matter());
     let staff = Staff { segment, options, control: &control, journal: &journal, answers: answerer };
-    let Hired { desk, error_files, clerk, stand, witness } = match staff.hire() {
+    let Hired { desk, helpers, clerk, stand, witness } = match staff.hire() {
         Ok(hired) => hired,
         Err(error) => {
             journal.note(Note::Admission(format!("no clerk could be had: {error}")));
@@ -149,7 +154,7 @@ pub(super) fn serve(parts: Parts) -> Ended {
     let hands = ProcessHands::new(
         segment,
         desk,
-        HandsParts { error_files, witness: stand, own_process, holds_matter },
+        HandsParts { helpers, witness: stand, own_process, holds_matter },
         journal.clone(),
     );
     let dog = Watchdog::new(
@@ -189,6 +194,9 @@ pub(super) fn serve(parts: Parts) -> Ended {
     ended
 }
 
+/// Whom the tick has things done by that are not the clerk's.
+type Helpers = (Option<ErrorFiles>, Option<KinDesk>);
+
 /// Starts the other threads.
 struct Staff<'a> {
     segment: Segment,
@@ -201,7 +209,7 @@ struct Staff<'a> {
 /// The other threads, and how to talk to them.
 struct Hired {
     desk: super::clerk::Desk,
-    error_files: Option<ErrorFiles>,
+    helpers: Helpers,
     clerk: JoinHandle<()>,
     stand: Option<Stand>,
     witness: Option<JoinHandle<()>>,
@@ -240,9 +248,25 @@ impl Staff<'_> {
             seating: seating.clone(),
             tracers: tracers.clone(),
         })?;
-        let clerk = spawn("hangwatch-clerk", control, journal, &attention, move || clerk.run())?;
+        // Its answers stand between a deadline and the signal: it runs as the tick does. What the
+        // kernel refuses it refused the tick too, which has noted it.
+        let priority = options.protection.realtime_priority;
+        let clerk = spawn("hangwatch-clerk", control, journal, &attention, move || {
+            let _ = priority.map(host::run_realtime);
+            clerk.run();
+        })?;
+        let kin = match options.reach {
+            Reach::Process => None,
+            reach => {
+                let (desk, undertaker) = kin::kin(segment, reach, journal.clone());
+                // Never joined: it may be stuck with a /proc that hangs.
+                spawn("hangwatch-kin", control, journal, &attention, move || undertaker.run())?;
+                Some(desk)
+            }
+        };
+        let helpers = (error_files, kin);
         if options.evidence.level == Level::Off {
-            return Ok(Hired { desk, error_files, clerk, stand: None, witness: None });
+            return Ok(Hired { desk, helpers, clerk, stand: None, witness: None });
         }
         let archive = options.evidence.keep.as_ref().map(|keep| {
             let archive = Archive::new(journal.clone());
@@ -263,7 +287,7 @@ impl Staff<'_> {
         })?;
         let witness =
             spawn("hangwatch-witness", control, journal, &attention, move || witness.run())?;
-        Ok(Hired { desk, error_files, clerk, stand: Some(stand), witness: Some(witness) })
+        Ok(Hired { desk, helpers, clerk, stand: Some(stand), witness: Some(witness) })
     }
 }
 
@@ -352,6 +376,7 @@ impl Tick {
             for worker in dead {
                 self.left(worker, Leaving::Died);
             }
+            let is_any_left = is_any_left || self.dog.reaper.hands_mut().is_removing_kin();
             if !is_any_left || clock::monotonic_ns() > until.0 {
                 return;
             }
