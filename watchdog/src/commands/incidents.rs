@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use serde::Serialize;
+use textwrap::Options;
 
 use super::status::shortened;
 use super::{Failure, print};
@@ -72,7 +73,7 @@ fn is_wanted(entry: &Entry, segment: Option<&str>, since: Option<SystemTime>) ->
 
 /// The widths of the columns before the last; with two spaces between them, 80 columns hold a suspect
 /// of 8.
-const WIDTHS: [usize; 5] = [19, 10, 18, 7, 12];
+const WIDTHS: [usize; 5] = [19, 10, 17, 7, 9];
 
 /// The incidents as a table of at most 80 columns, of two lines each: the name, by which it can be
 /// shown, has one for itself.
@@ -84,10 +85,14 @@ fn table(entries: &[Entry], more: usize) -> String {
             Ok(summary) => text += &listed(summary),
             Err(error) => {
                 let when = entry.when().map_or_else(String::new, story::date_time_of);
-                let _ = writeln!(text, "{when:<19}  {error}");
+                let _ = writeln!(text, "{when:<19}  (unreadable)");
             }
         }
         let _ = writeln!(text, "    {}", plain(&entry.id));
+        if let Err(error) = &entry.summary {
+            let lines = Options::new(80).initial_indent("    ").subsequent_indent("    ");
+            let _ = writeln!(text, "{}", textwrap::fill(&error.to_string(), lines));
+        }
     }
     if more > 0 {
         let _ = writeln!(text, "and {}", count(more, "older one"));
