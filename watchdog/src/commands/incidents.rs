@@ -83,7 +83,7 @@ fn table(entries: &[Entry], more: usize) -> String {
     for entry in entries {
         match &entry.summary {
             Ok(summary) => text += &listed(summary),
-            Err(error) => {
+            Err(_) => {
                 let when = entry.when().map_or_else(String::new, story::date_time_of);
                 let _ = writeln!(text, "{when:<19}  (unreadable)");
             }
