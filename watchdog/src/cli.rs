@@ -17,9 +17,11 @@ use rustix::process::Signal;
 use crate::listen::{Address, Audience};
 use crate::logging::Format;
 use crate::server::{self, Ask, Protection};
+use fleet::Fleet;
 use learning::{Learn, Scopes, Shadow};
 use value::ReapSignal;
 
+pub mod fleet;
 pub mod learning;
 pub mod operator;
 pub mod value;
@@ -134,6 +136,11 @@ pub enum Command {
     /// segment: the watchdog need not run, and nobody is slowed. It waits for a
     /// segment that is not there yet. ? shows its keys.
     Top(Top),
+    /// Show the workers of many hosts in one table, the oldest first
+    ///
+    /// Asks watchdogs that run with --listen for their states, all at once. Marks the
+    /// odd one out of a job whose other ranks wait in one scope.
+    Fleet(Fleet),
     /// Give a command a deadline, and remove it with its descendants when it passes
     ///
     /// The command may be anything; it need not know hangwatch. If it ends in time,

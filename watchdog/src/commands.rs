@@ -8,6 +8,7 @@ use crate::exit::Exit;
 
 mod demo;
 mod exec;
+mod fleet;
 mod learn;
 mod rm;
 mod run;
@@ -30,6 +31,7 @@ pub fn perform(command: Command) -> Exit {
         Command::Scopes(options) => scopes::perform(&options),
         Command::Learn(options) => learn::perform(&options),
         Command::Shadow(options) => shadow::perform(&options),
+        Command::Fleet(options) => fleet::perform(&options),
         Command::Top(options) => top::perform(options),
         Command::Exec(options) => exec::perform(&options),
         Command::Rm(options) => rm::perform(&options),

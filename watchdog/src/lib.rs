@@ -4,7 +4,7 @@
 //! for, [`server`] watches a segment, [`deadlines`] is the file that says how long scopes may take;
 //! [`exec`] removes a command with its descendants, [`child`] and [`relay`] run one and pass signals on,
 //! [`incident`] is what is kept of an expiry, [`listen`] tells of a server over HTTP, [`state`] is a
-//! segment as JSON, `top` the live view, [`logging`] and [`exit`] are what the outside sees.
+//! segment as JSON, [`fleet`] those of many hosts, `top` the live view, [`logging`] and [`exit`] are what the outside sees.
 
 pub mod child;
 pub mod cli;
@@ -12,6 +12,7 @@ pub mod commands;
 pub mod deadlines;
 pub mod exec;
 pub mod exit;
+pub mod fleet;
 pub mod incident;
 pub mod listen;
 pub mod logging;
