@@ -9,15 +9,14 @@ mod watchdog;
 
 use crate::allowance::{ScopeAllowance, checked_ns};
 use crate::atomic::{AtomicU64, Ordering};
+use crate::cascade::CASCADE_WORDS;
 use crate::lane::{Lane, LaneHeader};
 use crate::layout::{ALLOWANCE_WORDS, FRONT_WORDS, Geometry, Layout, PAGE_WORDS};
 use crate::scope::{ScopeId, ScopeNames};
 use crate::stats::{STATS_WORDS, StatsWords};
 
-pub use fixed::{Fixed, FormatError};
+pub use fixed::{DIES_WITH_MAKER, FIXED_WORDS, Fixed, FormatError};
 pub use watchdog::{BRAKE_RELEASE_ASKED, BRAKED, Counter, WatchdogWords};
-
-use fixed::FIXED_WORDS;
 
 const NEXT_WAKE: usize = 16;
 const LANES_USED: usize = 17;
@@ -31,7 +30,8 @@ pub(crate) const STALLS: usize = 48;
 const COUNTERS: usize = 112;
 pub(crate) const FOLD_STATE: usize = 144;
 pub(crate) const FOLD_LOG: usize = 145;
-const _: () = assert!(FOLD_LOG + STATS_WORDS <= PAGE_WORDS);
+pub(crate) const CASCADES: usize = 448;
+const _: () = assert!(FOLD_LOG + STATS_WORDS <= CASCADES && CASCADES + CASCADE_WORDS <= PAGE_WORDS);
 
 /// A segment: checked words. Cheap to copy.
 #[derive(Clone, Copy)]

@@ -45,6 +45,7 @@ mod observer;
 mod pause;
 mod returned;
 mod segment;
+mod stale;
 mod thread;
 mod timing;
 mod worker;
@@ -64,8 +65,9 @@ pub use labels::Labels;
 pub use observe::{LaneView, Observation, RecordView, ScopeView, TimerView, WatchdogView};
 pub use observer::Observer;
 pub use pause::Pause;
-pub use segment::{CreateOptions, SEGMENT_VARIABLE, Segment};
+pub use segment::{CreateOptions, Lifetime, SEGMENT_VARIABLE, Segment};
+pub use stale::StaleError;
 pub use worker::{Scope, Signal, Worker, WorkerOptions};
 
 #[doc(hidden)]
-pub use segment::{WATCHDOG_LOCK_BYTE, lane_lock_byte};
+pub use segment::{MAKER_LOCK_BYTE, WATCHDOG_LOCK_BYTE, lane_lock_byte};

@@ -11,13 +11,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hangwatch_core::layout::Geometry;
-use hangwatch_core::segment::{DOORBELL_AT_WORD, Fixed, Segment as Words};
+use hangwatch_core::segment::{DIES_WITH_MAKER, DOORBELL_AT_WORD, Fixed, Segment as Words};
 use hangwatch_core::time::{Nanos, duration_ns};
 
 use crate::error::{CreateError, OpenError};
 use crate::keyed::Keyed;
 use crate::lane::{LaneOptions, LaneOwner};
 use crate::returned::Returned;
+use crate::stale::{self, StaleError};
 use crate::sys::file::{self, FileId, SegmentFile};
 use crate::sys::fork::Canary;
 use crate::sys::lock::{self, Holder};
@@ -32,6 +33,10 @@ const LOCK_RANGE: u64 = 1 << 40;
 
 /// The byte whose lock the serving watchdog holds.
 pub const WATCHDOG_LOCK_BYTE: u64 = LOCK_RANGE - 1;
+
+/// The byte whose lock the maker of a segment holds that dies with it ([`Lifetime::Makers`]), from
+/// before the segment has a name.
+pub const MAKER_LOCK_BYTE: u64 = LOCK_RANGE - 2;
 
 /// The byte whose lock the owner of `lane` holds.
 pub fn lane_lock_byte(lane: u32) -> u64 {
@@ -64,6 +69,19 @@ pub struct CreateOptions {
     pub mode: u32,
     /// The group of its file, where not this process's own.
     pub gid: Option<u32>,
+    /// How long it is to be there.
+    pub lifetime: Lifetime,
+}
+
+/// How long a segment is to be there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lifetime {
+    /// Until somebody removes it: watchdogs and workers come and go.
+    #[default]
+    Kept,
+    /// It is its maker's alone. Whoever finds it when its maker is dead and nobody uses it may remove
+    /// it: see [`Segment::remove_if_stale`].
+    Makers,
 }
 
 impl Default for CreateOptions {
@@ -74,6 +92,7 @@ impl Default for CreateOptions {
             max_interval: Duration::from_millis(100),
             mode: 0o600,
             gid: None,
+            lifetime: Lifetime::Kept,
         }
     }
 }
@@ -118,7 +137,10 @@ impl Segment {
         let host = |source| CreateError::Host { name: named(), source };
         let fixed = Fixed {
             geometry: options.geometry,
-            compatible_features: 0,
+            compatible_features: match options.lifetime {
+                Lifetime::Kept => 0,
+                Lifetime::Makers => DIES_WITH_MAKER,
+            },
             incompatible_features: 0,
             boot_id: host::boot_id().map_err(host)?,
             time_namespace: host::time_namespace().map_err(host)?,
@@ -128,11 +150,19 @@ impl Segment {
         };
         let registry = registry(name)?;
         let mut segments = lock(&registry.segments);
-        let file = file::create(name, layout.bytes() as u64, options.mode, options.gid, |words| {
-            Words::format(words, fixed).expect("the geometry was checked");
-        })
-        .map_err(|source| CreateError::File { name: named(), source })?;
-        Ok(register(&mut segments, name, file, registry.canary)?)
+        let file =
+            file::create(name, layout.bytes() as u64, options.mode, options.gid, |file, words| {
+                Words::format(words, fixed).expect("the geometry was checked");
+                match options.lifetime {
+                    Lifetime::Kept => Ok(()),
+                    // Nobody else has the file yet, so it is free.
+                    Lifetime::Makers => lock::try_lock(file, MAKER_LOCK_BYTE).map(drop),
+                }
+            })
+            .map_err(|source| CreateError::File { name: named(), source })?;
+        // It has its name by now, and nobody would know of it.
+        let registered = register(&mut segments, name, file, registry.canary);
+        Ok(registered.inspect_err(|_| drop(Segment::remove(name)))?)
     }
 
     /// Opens a segment someone made; the same one again for the same name.
@@ -173,6 +203,19 @@ impl Segment {
         file::remove(name)
     }
 
+    /// Removes a segment that died with its maker: made as [`Lifetime::Makers`] by a process that is
+    /// dead, and used by nobody. Whether it was such a one; any other is left as it is.
+    ///
+    /// # Errors
+    /// [`StaleError`]: where that cannot be found out, or it is not ours to remove.
+    pub fn remove_if_stale(name: &str) -> Result<bool, StaleError> {
+        let of_this_process = |id| match registry(name) {
+            Ok(registry) => lock(&registry.segments).iter().any(|shared| shared.file.id() == id),
+            Err(_) => true,
+        };
+        stale::remove(name, of_this_process)
+    }
+
     /// The names of all segments of this host.
     ///
     /// # Errors
@@ -202,6 +245,14 @@ impl Segment {
     /// Where the kernel cannot be asked.
     pub fn watchdog(&self) -> Result<Holder, lock::LockError> {
         lock::holder(self.shared.file.as_fd(), WATCHDOG_LOCK_BYTE)
+    }
+
+    /// Who made it, where it is its maker's alone and that lives.
+    ///
+    /// # Errors
+    /// Where the kernel cannot be asked.
+    pub fn maker(&self) -> Result<Holder, lock::LockError> {
+        lock::holder(self.shared.file.as_fd(), MAKER_LOCK_BYTE)
     }
 
     /// Whether the watchdog is this very process, by its own word.

@@ -220,7 +220,8 @@ impl Child {
         }
     }
 
-    fn pass_on(&self, caught: Caught) {
+    /// Sends the command what reached this process, unless it has had it already.
+    pub(crate) fn pass_on(&self, caught: Caught) {
         if caught.signal == Signal::CHILD || self.has_it_from_the_terminal(caught) {
             return;
         }

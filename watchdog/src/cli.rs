@@ -24,9 +24,11 @@ use value::ReapSignal;
 pub mod fleet;
 pub mod learning;
 pub mod operator;
+pub mod suspects;
 pub mod value;
 
-pub use operator::Top;
+pub use operator::{Completions, Doctor, Manual, Top};
+pub use suspects::{Cascade, CascadePolicy};
 
 /// The environment variable that names the segment.
 pub const SEGMENT_VARIABLE: &str = "HANGWATCH_SEGMENT";
@@ -34,6 +36,7 @@ pub const SEGMENT_VARIABLE: &str = "HANGWATCH_SEGMENT";
 const EXIT_CODES: &str = "\
 Exit codes:
   0        done; or the command ended with 0
+  1        doctor: something that hangwatch needs is missing
   2        the command line is wrong
   123      a bug in hangwatch made the watchdog panic
   124      exec: the deadline passed and the command was removed
@@ -157,12 +160,24 @@ pub enum Command {
     /// --max-reaps of them in a minute before the brake holds anew. A worker that
     /// has released its timer meanwhile, or armed it anew, is left alone.
     ReleaseBrake(ReleaseBrake),
+    /// Say what works on this host, what does not, and what to change
+    ///
+    /// Examines the kernel, /dev/shm, the clock, this user's rights and limits, and
+    /// the container it is run in. Run it as the watchdog is to be run.
+    Doctor(Doctor),
+    /// Write a completion script for a shell
+    Completions(Completions),
+    /// Write the man pages
+    Man(Manual),
     /// One worker of the demo.
     #[command(hide = true)]
     DemoWorker(DemoWorker),
     /// Remove a segment that nobody uses
     ///
     /// Refused while a watchdog serves the segment or a worker is attached to it.
+    /// With --stale: every segment that run, exec or demo made for itself and could
+    /// not remove because it was killed. The next run, exec or demo without a
+    /// --segment does so, too.
     Rm(Rm),
 }
 
@@ -272,6 +287,10 @@ pub struct Run {
     #[arg(long, value_name = "FRACTION", value_parser = value::fraction,
           allow_hyphen_values = true)]
     pub warn_at: Option<f64>,
+
+    /// Who is reaped first.
+    #[command(flatten)]
+    pub cascade: Cascade,
 
     /// What holds a worker up.
     #[command(flatten)]
@@ -390,12 +409,17 @@ Exit codes:
   2    the command line is wrong
   125  there is no such segment, it is in use, or it is another user's
 
-Example:
-  hangwatch rm train")]
+Examples:
+  hangwatch rm train
+  hangwatch rm --stale")]
 pub struct Rm {
     /// The segment's name
-    #[arg(value_name = "NAME")]
-    pub segment: String,
+    #[arg(value_name = "NAME", required_unless_present = "stale")]
+    pub segment: Option<String>,
+
+    /// Remove every segment that died with its maker, and that nobody uses
+    #[arg(long, conflicts_with = "segment")]
+    pub stale: bool,
 }
 
 /// The options of `hangwatch release-brake`.
@@ -545,7 +569,7 @@ pub struct Reap {
 
 impl Reap {
     /// A grace that nothing but KILL, or no signal at all, would come before.
-    fn grace_is_in_vain(&self) -> bool {
+    pub(crate) fn grace_is_in_vain(&self) -> bool {
         let blunt = [ReapSignal::Signal(Signal::KILL), ReapSignal::NotifyOnly];
         !self.grace.is_zero() && blunt.contains(&self.signal)
     }
@@ -583,6 +607,13 @@ impl Cli {
         W: Into<OsString> + Clone,
     {
         let mut cli = Self::try_parse_from(words)?;
+        if let Command::Run(run) = &cli.command
+            && run.cascade.asked().is_none()
+        {
+            let why = "--cascade-policy hold needs to know for how long: add --cascade, such as \
+                       --cascade 5s";
+            return Err(Self::error_of("run", ErrorKind::MissingRequiredArgument, why));
+        }
         let named = match &mut cli.command {
             Command::Run(run) if run.command.is_empty() => &mut run.segment,
             Command::Status(Status { segment, .. })
@@ -603,6 +634,12 @@ impl Cli {
                 let why = "--grace delays the KILL after a gentler signal: name one, such as \
                            --signal TERM";
                 Err(Self::error_of("exec", ErrorKind::ArgumentConflict, why))
+            }
+            Command::Run(run)
+                if run.reap.signal == ReapSignal::NotifyOnly && !run.reap.grace.is_zero() =>
+            {
+                let why = "--grace delays the KILL after a signal, and --signal none sends none";
+                Err(Self::error_of("run", ErrorKind::ArgumentConflict, why))
             }
             Command::Run(_) if !is_named => Err(Self::unnamed("run")),
             Command::ReleaseBrake(_) if !is_named => Err(Self::unnamed("release-brake")),

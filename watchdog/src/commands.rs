@@ -7,9 +7,11 @@ use crate::cli::Command;
 use crate::exit::Exit;
 
 mod demo;
+mod doctor;
 mod exec;
 mod fleet;
 mod learn;
+mod manual;
 mod rm;
 mod run;
 mod scopes;
@@ -33,6 +35,9 @@ pub fn perform(command: Command) -> Exit {
         Command::Shadow(options) => shadow::perform(&options),
         Command::Fleet(options) => fleet::perform(&options),
         Command::Top(options) => top::perform(options),
+        Command::Doctor(options) => doctor::perform(&options),
+        Command::Completions(options) => manual::completions(&options),
+        Command::Man(options) => manual::man(&options),
         Command::Exec(options) => exec::perform(&options),
         Command::Rm(options) => rm::perform(&options),
         Command::ReleaseBrake(options) => segments::release_brake(&options),

@@ -182,3 +182,137 @@ fn a_status_of_all_is_silent_about_what_is_not_ours() {
     watchdog.kill().unwrap();
     watchdog.wait().unwrap();
 }
+
+#[test]
+fn a_command_has_the_limits_that_hangwatch_was_given() {
+    let script = "ulimit -Sn 200 && ulimit -Hn 300 && exec \"$0\" \"$@\"";
+    let asks = "ulimit -Sn; ulimit -Hn; cat /proc/self/oom_score_adj";
+    for words in [&["run"][..], &["exec", "--deadline", "1m"]] {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script, env!("CARGO_BIN_EXE_hangwatch")]).args(words);
+        let output = command.args(["--", "/bin/sh", "-c", asks]).output().unwrap();
+        let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(said, format!("200\n300\n{own}"), "{words:?}");
+    }
+}
+
+/// Ends what a test has started, whatever becomes of the test.
+struct Reaped(std::process::Child);
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Reaped {
+    fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.0), signal).unwrap();
+    }
+
+    fn code(&mut self) -> Option<i32> {
+        let mut code = None;
+        wait_until("it ends", || {
+            code = self.0.try_wait().unwrap().map(|status| status.code());
+            code.is_some()
+        });
+        code.unwrap()
+    }
+}
+
+/// `exec` whose deadline has passed, with an hour of grace, over a script that says so in `$DIR/term`.
+fn in_grace(dir: &Path, script: &str) -> Reaped {
+    let said = r#"trap ': > "$DIR/term"' TERM;"#;
+    let words = ["exec", "--deadline", "100ms", "--signal", "TERM", "--grace", "1h", "--"];
+    let mut command = hangwatch(&words);
+    command.args(["/bin/sh", "-c", &format!("{said} {script}")]).env("DIR", dir);
+    let exec = Reaped(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    wait_until("the deadline has passed", || dir.join("term").exists());
+    exec
+}
+
+#[test]
+fn a_signal_during_the_grace_reaches_the_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = r#"trap ': > "$DIR/usr1"; exit 7' USR1; while :; do sleep 0.05; done"#;
+    let mut exec = in_grace(dir.path(), script);
+    exec.signal(rustix::process::Signal::USR1);
+    assert_eq!(exec.code(), Some(124));
+    assert!(dir.path().join("usr1").exists());
+}
+
+#[test]
+fn a_signal_ends_the_grace_of_what_a_command_has_left() {
+    let dir = tempfile::tempdir().unwrap();
+    // Deaf, and with a child that is deaf as well: only the parent ends by itself.
+    let script = r#"(trap '' TERM INT; echo $$ > "$DIR/child"; sleep 1000) &
+                    while ! test -e "$DIR/term"; do sleep 0.05; done"#;
+    let mut exec = in_grace(dir.path(), script);
+    let pid = exec.0.id();
+    wait_until("the command has ended and was reaped", || {
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        // What is left is adopted.
+        children.split_ascii_whitespace().all(|child| {
+            fs::read_to_string(format!("/proc/{child}/cmdline"))
+                .is_ok_and(|it| !it.contains("term"))
+        })
+    });
+    exec.signal(rustix::process::Signal::TERM);
+    assert_eq!(exec.code(), Some(124));
+}
+
+#[test]
+fn what_a_killed_command_left_behind_is_removed_and_nothing_that_is_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = |words: &[&str]| {
+        let said = dir.path().join("name");
+        let _ = fs::remove_file(&said);
+        let script = r#"echo $$ $HANGWATCH_SEGMENT > "$DIR/part"; mv "$DIR/part" "$DIR/name"
+                        exec sleep 1000"#;
+        let mut command = hangwatch(words);
+        command.args(["--", "/bin/sh", "-c", script]).env("DIR", dir.path()).stderr(Stdio::null());
+        let child = Reaped(command.spawn().unwrap());
+        wait_until("it runs", || said.exists());
+        let text = fs::read_to_string(&said).unwrap();
+        let (pid, name) = text.trim().split_once(' ').unwrap();
+        (child, Orphan(pid.parse().unwrap()), format!("/dev/shm/hangwatch.{name}"))
+    };
+    let exists = |file: &String| Path::new(file).exists();
+    let (mut killed, _orphan, left) = start(&["exec", "--deadline", "1h"]);
+    let (_living, _command, kept) = start(&["run"]);
+    // One that is there to stay, and serves nobody at the moment.
+    let name = Name::new("to-stay");
+    let mut watchdog = Reaped(hangwatch(&["run", "--segment", &name.0]).spawn().unwrap());
+    wait_until("it serves", || name.exists());
+    watchdog.0.kill().unwrap();
+    watchdog.0.wait().unwrap();
+    check(&["rm", "--stale"], 0);
+    assert!(
+        exists(&left) && exists(&kept) && name.exists(),
+        "their makers live, or want them kept"
+    );
+    killed.0.kill().unwrap();
+    killed.0.wait().unwrap();
+    assert!(exists(&left));
+    check(&["exec", "--deadline", "1m", "--", "true"], 0);
+    assert!(!exists(&left), "the next one has removed it");
+    let (mut killed, _orphan, left) = start(&["run"]);
+    killed.0.kill().unwrap();
+    killed.0.wait().unwrap();
+    let output = check(&["rm", "--stale"], 0);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains(left.strip_prefix("/dev/shm/hangwatch.").unwrap()), "{said}");
+    assert!(!exists(&left) && exists(&kept) && name.exists());
+}
+
+/// A process that outlived who started it.
+struct Orphan(i32);
+
+impl Drop for Orphan {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_raw(self.0).unwrap();
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+}

@@ -3,8 +3,13 @@
 use crate::layout::{Geometry, GeometryError, LAYOUT_VERSION, MAGIC};
 use crate::time::Nanos;
 
-pub(super) const FIXED_WORDS: usize = 16;
+/// The words of the fixed part.
+pub const FIXED_WORDS: usize = 16;
 pub(super) const CHECKSUM: usize = 15;
+
+/// A compatible feature: the segment is its maker's alone, and may be removed when that is dead and
+/// nobody uses it.
+pub const DIES_WITH_MAKER: u64 = 1;
 
 /// The fixed part of a segment's header, copied to private memory and checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +95,11 @@ impl Fixed {
         words
     }
 
-    pub(super) fn from_words(words: [u64; FIXED_WORDS]) -> Result<Fixed, FormatError> {
+    /// The fixed part in these words, the first of a segment.
+    ///
+    /// # Errors
+    /// [`FormatError`] says what is wrong with them.
+    pub fn from_words(words: [u64; FIXED_WORDS]) -> Result<Fixed, FormatError> {
         if words[0] != MAGIC {
             return Err(FormatError::NotASegment);
         }

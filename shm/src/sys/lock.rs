@@ -68,7 +68,11 @@ pub enum Holder {
 /// # Errors
 /// [`LockError`].
 pub fn try_lock(fd: impl AsFd, byte: u64) -> Result<bool, LockError> {
-    let mut lock = write_lock(byte)?;
+    set_lock(fd, write_lock(byte)?)
+}
+
+fn set_lock(fd: impl AsFd, mut lock: libc::flock) -> Result<bool, LockError> {
+    let byte = lock.l_start.cast_unsigned();
     match fcntl(fd, libc::F_SETLK, &mut lock) {
         Ok(()) => Ok(true),
         Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
@@ -76,6 +80,15 @@ pub fn try_lock(fd: impl AsFd, byte: u64) -> Result<bool, LockError> {
         }
         Err(source) => Err(LockError::Io { what: "F_SETLK", byte, source }),
     }
+}
+
+/// Takes the write lock on `byte` and all bytes after it, if nobody has any of them.
+///
+/// # Errors
+/// [`LockError`].
+pub fn try_lock_from(fd: impl AsFd, byte: u64) -> Result<bool, LockError> {
+    // A length of zero reaches to the end of all offsets.
+    set_lock(fd, libc::flock { l_len: 0, ..write_lock(byte)? })
 }
 
 /// Takes the write lock on `byte`, waiting for its holder to give it back or
@@ -185,9 +198,13 @@ mod tests {
         assert_eq!(holder_from(&file, 2).unwrap(), Holder::Process(child.pid()));
         assert_eq!(holder_from(&file, 4).unwrap(), Holder::Free);
         assert!(try_lock(&file, 4).unwrap(), "the next byte is another lock");
+        assert!(!try_lock_from(&file, 2).unwrap(), "one of them is held");
+        assert!(try_lock_from(&file, 4).unwrap());
         child.kill();
         assert_eq!(holder(&file, 3).unwrap(), Holder::Free);
-        assert!(try_lock(&file, 3).unwrap());
+        assert!(try_lock_from(&file, 3).unwrap());
+        let refused = fork(|| i32::from(try_lock(&file, 1 << 50).unwrap())).exit_status();
+        assert_eq!(refused, 0);
     }
 
     #[test]

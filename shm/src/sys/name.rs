@@ -32,6 +32,12 @@ pub enum NameError {
         /// The name.
         name: String,
     },
+    /// It would be taken for an option.
+    #[error("the segment's name {name:?} starts with a dash; start it with a letter or a digit")]
+    LeadingDash {
+        /// The name.
+        name: String,
+    },
     /// A character that a file name or a shell may stumble over.
     #[error("the segment's name {name:?} has {bad:?}; use letters, digits, '.', '_' and '-' only")]
     BadCharacter {
@@ -46,7 +52,7 @@ pub enum NameError {
 ///
 /// # Errors
 /// [`NameError`] unless `name` is 1 to 200 bytes of `[A-Za-z0-9._-]`, the first
-/// not a dot.
+/// neither a dot nor a dash.
 pub fn file_name(name: &str) -> Result<String, NameError> {
     if name.is_empty() {
         return Err(NameError::Empty);
@@ -56,6 +62,9 @@ pub fn file_name(name: &str) -> Result<String, NameError> {
     }
     if name.starts_with('.') {
         return Err(NameError::LeadingDot { name: name.to_owned() });
+    }
+    if name.starts_with('-') {
+        return Err(NameError::LeadingDash { name: name.to_owned() });
     }
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     match name.chars().find(|&c| !good(c)) {
@@ -77,7 +86,7 @@ mod tests {
     #[test]
     fn a_good_name_becomes_a_file_name_and_back() {
         let longest = "a".repeat(MAX_NAME_BYTES);
-        for name in ["train", "A.b_c-9", "-x", "0", longest.as_str()] {
+        for name in ["train", "A.b_c-9", "_x-", "0", longest.as_str()] {
             let file = file_name(name).unwrap();
             assert_eq!(file, format!("hangwatch.{name}"));
             assert_eq!(segment_name(OsStr::new(&file)), Some(name));
@@ -91,6 +100,7 @@ mod tests {
         for name in [".", "..", ".hidden"] {
             assert_eq!(file_name(name), Err(NameError::LeadingDot { name: name.into() }));
         }
+        assert_eq!(file_name("-x"), Err(NameError::LeadingDash { name: "-x".into() }));
         for (name, bad) in [("a/b", '/'), ("a b", ' '), ("a\0", '\0'), ("é", 'é'), ("a\n", '\n')]
         {
             assert_eq!(file_name(name), Err(NameError::BadCharacter { name: name.into(), bad }));
@@ -99,7 +109,9 @@ mod tests {
 
     #[test]
     fn other_files_stand_for_no_segment() {
-        for file in ["sem.x", "hangwatch.", "hangwatch..x", "hangwatch.a b", "xhangwatch.a"] {
+        for file in
+            ["sem.x", "hangwatch.", "hangwatch..x", "hangwatch.-x", "hangwatch.a b", "xhangwatch.a"]
+        {
             assert_eq!(segment_name(OsStr::new(file)), None, "{file}");
         }
     }

@@ -8,12 +8,16 @@ use hangwatch::sys::clock::monotonic_ns;
 use hangwatch_core::segment::Counter;
 use hangwatch_tests::{Stage, Watchdog, is_root, program};
 
+/// A user that nobody else is.
+const LIMITED: u32 = 4_101;
+
 /// A watchdog that fails at `point`, by `means`, and a standby.
 fn check_failure(point: &str, means: &str, code: Option<i32>) {
     let stage = Stage::new("failing");
     let environment = [("HANGWATCH_CRASH_AT", point), ("HANGWATCH_CRASH_BY", means)];
     let mut first = Watchdog::start(stage.name(), &[], &environment);
-    let mut standby = stage.watchdog(&["--standby"]);
+    // On a busy machine the first may be gone before it waits.
+    let mut standby = Watchdog::start_only(stage.name(), &["--standby"], &[]);
     let (mut hung, mut fine) = (stage.actor(), stage.actor());
     fine.tell("expires fine 3600000");
     hung.tell("expires hung 50");
@@ -70,6 +74,44 @@ fn protections_that_are_refused_are_said_once_and_are_not_fatal() {
         });
         assert_eq!(said.count(), 1, "{refused}: {:#?}", watchdog.events());
     }
+}
+
+/// However many threads and processes a user may have: the command runs and is watched, or it does not
+/// run.
+#[test]
+fn no_command_runs_unwatched_for_want_of_a_thread() {
+    if !is_root("to run as another user") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    std::os::unix::fs::chown(directory.path(), Some(LIMITED), None).unwrap();
+    let binary = directory.path().join("hangwatch");
+    std::fs::copy(program("stage-watchdog"), &binary).unwrap();
+    let (mut ran, mut refused) = (0, 0);
+    for threads in 1..12 {
+        let mark = directory.path().join(format!("ran-{threads}"));
+        let mut command = Command::new("prlimit");
+        command
+            .arg(format!("--nproc={threads}"))
+            .arg(&binary)
+            .args(["run", "--lanes", "4", "--log", "json", "--unprotected", "--"])
+            .args(["sh", "-c", ": > \"$0\""])
+            .arg(&mark)
+            .uid(LIMITED)
+            .gid(LIMITED);
+        let mut watchdog = Watchdog::spawn(command);
+        let (status, said) = watchdog.last_words();
+        let serves = watchdog.events().iter().any(|event| event["event"] == "serving");
+        if mark.exists() {
+            assert!(serves && status.success(), "{threads}: {status}, {said}");
+            ran += 1;
+        } else {
+            assert_eq!(status.code(), Some(125), "{threads}: {said}");
+            assert!(said.contains("limit"), "{threads}: {said}");
+            refused += 1;
+        }
+    }
+    assert!(ran > 0 && refused > 3, "{ran} ran, {refused} did not");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 use clap::error::ErrorKind;
+use hangwatch_core::policy::Cascade;
 use rustix::process::Signal;
 
 use super::value::ReapSignal;
@@ -44,6 +45,24 @@ fn run_has_the_documented_defaults() {
     assert_eq!(run.reap.grace, Duration::ZERO);
     assert_eq!(run.log.format, Format::Text);
     assert!(!run.standby);
+}
+
+#[test]
+fn a_cascade_is_held_reported_or_off() {
+    let check = |line: &str, asked: Cascade| {
+        assert_eq!(run(&format!("run --segment s {line}")).cascade.asked(), Some(asked), "{line}");
+    };
+    let hold = Cascade::Hold { hold_ns: 5_000_000_000 };
+    check("", Cascade::Off);
+    check("--cascade 5s", hold);
+    check("--cascade 5s --cascade-policy hold", hold);
+    check("--cascade 5s --cascade-policy report", Cascade::Report);
+    check("--cascade-policy report", Cascade::Report);
+    check("--cascade 5s --cascade-policy off", Cascade::Off);
+    for line in ["run --segment s --cascade-policy hold", "run --cascade-policy hold -- true"] {
+        let error = read(line).expect_err(line);
+        assert!(error.to_string().contains("for how long"), "{error}");
+    }
 }
 
 #[test]
@@ -130,6 +149,8 @@ fn what_is_wrong_is_refused_and_says_why() {
     check("exec --deadline soon -- true", "not a duration");
     check("exec --deadline 5s --grace 10s -- true", "--signal TERM");
     check("exec --deadline 5s --grace 10s --signal none -- true", "--signal TERM");
+    check("run --segment s --grace 10s --signal none", "sends none");
+    check("rm --stale s", "cannot be used with");
     check("exec -- true", "--deadline");
     check("exec --deadline 5s", "CMD");
     check("exec --deadline 5s --scope= -- true", "--scope");

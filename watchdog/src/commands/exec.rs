@@ -18,6 +18,7 @@ use crate::cli::Exec;
 use crate::cli::value::ReapSignal;
 use crate::exec::tree::{SpawnError, Tree};
 use crate::exit::Exit;
+use crate::inherit::Inheritance;
 use crate::logging;
 use crate::relay::{PASSED_ON, Relay};
 use crate::server::events::{What, emit};
@@ -33,17 +34,19 @@ pub(super) fn perform(options: &Exec) -> Result<Exit, Failure> {
     // Nobody asked for a watchdog's log: only what went wrong.
     logging::init(options.log.format, tracing::Level::WARN)?;
     let relay = Relay::install(&PASSED_ON)?;
+    // Before a watchdog of its own raises any limit.
+    let inheritance = Inheritance::of_this_process();
     match &options.segment {
         Some(name) => {
             let segment = Segment::open(name)?;
-            under(options, &relay, segment)
+            under(options, &relay, segment, &inheritance)
         }
-        None => alone(options, &relay),
+        None => alone(options, &relay, &inheritance),
     }
 }
 
 /// With a segment and a watchdog of its own.
-fn alone(options: &Exec, relay: &Relay) -> Result<Exit, Failure> {
+fn alone(options: &Exec, relay: &Relay, inheritance: &Inheritance) -> Result<Exit, Failure> {
     let wanted = Wanted { lanes: Some(OWN_LANES), ..Wanted::default() };
     let segment = segments::make_own("exec", wanted)?;
     let _removed = Removed { name: segment.name(), origin: Origin::Made };
@@ -62,17 +65,23 @@ fn alone(options: &Exec, relay: &Relay) -> Result<Exit, Failure> {
         }
     };
     let server = Server::start(segment, how, log)?;
-    let done = under(options, relay, segment);
+    let done = under(options, relay, segment, inheritance);
     server.stop();
     done
 }
 
 /// In a segment that somebody serves, or nobody: the deadline holds all the same.
-fn under(options: &Exec, relay: &Relay, segment: Segment) -> Result<Exit, Failure> {
+fn under(
+    options: &Exec,
+    relay: &Relay,
+    segment: Segment,
+    inheritance: &Inheritance,
+) -> Result<Exit, Failure> {
     let scope = scope_of(options);
     let worker = WorkerOptions::new().signal(TimerSignal::NotifyOnly).attach_to(segment)?;
     let mut command = process::Command::new(&options.command[0]);
     command.args(&options.command[1..]).env(SEGMENT_VARIABLE, segment.name());
+    inheritance.leave_to(&mut command);
     let begun = Instant::now();
     let guard = worker.expires(&scope, options.deadline)?;
     let mut tree = match Tree::spawn(&mut command) {
@@ -132,7 +141,7 @@ fn deadline_passed(
     };
     let grace =
         if signal == Signal::KILL { Duration::ZERO } else { options.reap.grace.max(LEAST_GRACE) };
-    let removal = tree.kill_all(signal, grace)?;
+    let removal = tree.kill_all_relaying(signal, grace, relay)?;
     let outcome = if removal.survivors.is_empty() { "reaped" } else { "unkillable" };
     tracing::error!(
         segment = segment.name(),

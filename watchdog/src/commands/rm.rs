@@ -1,10 +1,10 @@
-//! `hangwatch rm`: removes a segment that nobody uses.
+//! `hangwatch rm`: removes a segment that nobody uses, or all that died with their makers.
 
 use hangwatch::sys::file;
-use hangwatch::{OpenError, Segment};
+use hangwatch::{OpenError, Segment, StaleError};
 
-use super::Failure;
 use super::segments;
+use super::{Failure, complain, print};
 use crate::cli::Rm;
 use crate::exit::Exit;
 
@@ -16,11 +16,40 @@ struct InUse {
 }
 
 pub(super) fn perform(options: &Rm) -> Result<Exit, Failure> {
-    let name = &options.segment;
+    match &options.segment {
+        Some(name) => remove(name),
+        None => remove_stale(),
+    }
+}
+
+/// Removes every segment that died with its maker.
+fn remove_stale() -> Result<Exit, Failure> {
+    let (mut exit, mut removed) = (Exit::Ok, 0);
+    for name in Segment::list()? {
+        match Segment::remove_if_stale(&name) {
+            Ok(true) => {
+                removed += 1;
+                print(&format!("removed {name:?}: its maker was killed\n"))?;
+            }
+            Ok(false) => {}
+            Err(StaleError::File { source, .. }) if segments::is_not_for_us(&source) => {}
+            Err(error) => {
+                complain(&error);
+                exit = Exit::Failed;
+            }
+        }
+    }
+    if removed == 0 && exit == Exit::Ok {
+        print("there is no segment of yours whose maker was killed\n")?;
+    }
+    Ok(exit)
+}
+
+fn remove(name: &str) -> Result<Exit, Failure> {
     match Segment::open(name) {
         Ok(segment) => {
             if let Some(user) = segments::user(segment)? {
-                return Err(InUse { segment: name.clone(), user }.into());
+                return Err(InUse { segment: name.to_owned(), user }.into());
             }
         }
         // What this program cannot use is in the way, unless another program does: one of another
@@ -32,7 +61,7 @@ pub(super) fn perform(options: &Rm) -> Result<Exit, Failure> {
             | OpenError::File { source: file::OpenError::BadSize { .. }, .. },
         ) => {
             if let Some(user) = segments::user_of_unusable(name)? {
-                return Err(InUse { segment: name.clone(), user }.into());
+                return Err(InUse { segment: name.to_owned(), user }.into());
             }
         }
         // Said by the removal, which does not advise to start a watchdog.

@@ -2,7 +2,6 @@
 
 mod published;
 
-use std::fs;
 use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,8 +20,10 @@ use crate::child::{Child, Event, Until};
 use crate::cli::value::ReapSignal;
 use crate::cli::{Listen, Reap, Run};
 use crate::exit::Exit;
+use crate::inherit::Inheritance;
 use crate::listen::{Bound, ListenError, Listening, Subject, Tally};
 use crate::logging;
+use crate::notify::{self, Notifier};
 use crate::relay::{PASSED_ON, Relay};
 use crate::server::events::emit;
 use crate::server::{Ended, ErrorFiles, Holds, OnPanic, Server, ServerOptions, Standby, State};
@@ -34,6 +35,12 @@ const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) fn perform(options: &Run) -> Result<Exit, Failure> {
     logging::init(options.log.format, tracing::Level::INFO)?;
+    if options.reap.grace_is_in_vain() {
+        tracing::warn!(
+            "--grace delays the KILL after a gentler signal, and --signal KILL sends none: only \
+             workers whose timers ask for a signal of their own get it"
+        );
+    }
     // Before a segment is made: what is wrong with the file is said at once.
     let deadlines = options.deadlines.as_deref().map(Published::read).transpose()?;
     if options.command.is_empty() { alone(options, deadlines) } else { around(options, deadlines) }
@@ -49,9 +56,11 @@ pub(super) fn policy(reap: &Reap, signal: ReapSignal) -> Policy {
 }
 
 fn server_options(options: &Run) -> ServerOptions {
+    let cascade = options.cascade.asked().unwrap_or_default();
     let policy = policy(&options.reap, options.reap_signal());
+    let (max_reaps, warn_at) = (options.max_reaps, options.warn_at);
     ServerOptions {
-        policy: Policy { max_reaps: options.max_reaps, warn_at: options.warn_at, ..policy },
+        policy: Policy { max_reaps, warn_at, cascade, ..policy },
         standby: if options.standby { Standby::Wait } else { Standby::No },
         holds: Holds {
             stopped: options.holds.stopped.into(),
@@ -81,7 +90,7 @@ fn alone(options: &Run, mut deadlines: Option<Published>) -> Result<Exit, Failur
     let relay = Relay::install_only(&[Signal::TERM, Signal::INT, Signal::HUP])?;
     let voice = Voice::bind(options)?;
     let (segment, origin) = segments::make_or_adopt(&name, wanted(options))?;
-    let (server, _voice) = match voice.start(segment, options) {
+    let (server, voice) = match voice.start(segment, options) {
         Ok(started) => started,
         Err(error) => {
             if origin == Origin::Made {
@@ -102,6 +111,10 @@ fn alone(options: &Run, mut deadlines: Option<Published>) -> Result<Exit, Failur
             if caught.signal != Signal::HUP {
                 server.stop();
                 return Ok(Exit::Ok);
+            }
+            if let Some(notifier) = &voice.notifier {
+                notifier.reloading();
+                notifier.reloaded();
             }
             server.release_brake();
             if let Some(deadlines) = &mut deadlines {
@@ -132,13 +145,18 @@ fn around(options: &Run, deadlines: Option<Published>) -> Result<Exit, Failure> 
     };
     let name = segment.name();
     let _cleared = Removed { name, origin };
-    let oom_score = fs::read_to_string("/proc/self/oom_score_adj");
+    let inheritance = Inheritance::of_this_process();
     let (server, _voice) = voice.start(segment, options)?;
     if let Some(mut deadlines) = deadlines {
         deadlines.publish(&server); // before anybody could ask for them
     }
     let mut command = process::Command::new(&options.command[0]);
     command.args(&options.command[1..]).env(SEGMENT_VARIABLE, name);
+    // The manager is told of the watchdog, by the watchdog.
+    for variable in notify::VARIABLES {
+        command.env_remove(variable);
+    }
+    inheritance.leave_to(&mut command);
     let mut child = match Child::start(&mut command) {
         Ok(child) => child,
         Err(error) => {
@@ -147,11 +165,6 @@ fn around(options: &Run, deadlines: Option<Published>) -> Result<Exit, Failure> 
             return Ok(error.exit());
         }
     };
-    if let Ok(oom_score) = oom_score {
-        // The command inherits what the watchdog lowered for itself. What the kernel refuses here
-        // only leaves the command better protected than it was.
-        let _ = fs::write(format!("/proc/{}/oom_score_adj", child.pid()), oom_score.trim());
-    }
     let mut serving = true;
     loop {
         let until = Until { instant: Some(Instant::now() + LOOK), wake: None };
@@ -170,7 +183,7 @@ fn around(options: &Run, deadlines: Option<Published>) -> Result<Exit, Failure> 
     }
 }
 
-/// How a server is heard of: its log, and its listener where one is asked for.
+/// How a server is heard of: its log, the service manager, and a listener where one is asked for.
 struct Voice(Option<Bound>);
 
 impl Voice {
@@ -182,14 +195,11 @@ impl Voice {
     }
 
     /// Starts the server, and tells of it from the first event on.
-    fn start(
-        self,
-        segment: Segment,
-        options: &Run,
-    ) -> Result<(Server, Option<Listening>), Failure> {
+    fn start(self, segment: Segment, options: &Run) -> Result<(Server, Heard), Failure> {
         let Voice(Some(bound)) = self else {
             let server = Server::start(segment, server_options(options), |event| emit(&event))?;
-            return Ok((server, None));
+            let notifier = Notifier::start(server.vitals())?;
+            return Ok((server, Heard { _listening: None, notifier }));
         };
         let tally = Arc::<Tally>::default();
         let counted = Arc::clone(&tally);
@@ -201,8 +211,15 @@ impl Voice {
         let listening = bound.serve(Subject { vitals: server.vitals(), tally, host })?;
         let (segment, address) = (segment.name(), listening.address());
         tracing::info!(segment, event = "listening", %address, "listening");
-        Ok((server, Some(listening)))
+        let notifier = Notifier::start(server.vitals())?;
+        Ok((server, Heard { _listening: Some(listening), notifier }))
     }
+}
+
+/// What tells of a server while it runs.
+struct Heard {
+    _listening: Option<Listening>,
+    notifier: Option<Notifier>,
 }
 
 /// Removes a segment this process made, at whatever end.

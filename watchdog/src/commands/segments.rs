@@ -5,7 +5,7 @@ use std::time::Duration;
 use hangwatch::sys::file;
 use hangwatch::sys::lock::{self, Holder};
 use hangwatch::{
-    CreateError, CreateOptions, Geometry, Segment, WATCHDOG_LOCK_BYTE, lane_lock_byte,
+    CreateError, CreateOptions, Geometry, Lifetime, MAKER_LOCK_BYTE, Segment, lane_lock_byte,
 };
 use hangwatch_core::atomic::Ordering;
 use hangwatch_core::segment::{BRAKE_RELEASE_ASKED, BRAKED};
@@ -48,20 +48,35 @@ const OWN_NAMES: u32 = 1000;
 /// Makes a segment for this process alone, called after `kind` and the pid. A name that is taken is
 /// passed over: another PID namespace has the same pids, and whoever was killed left its segment.
 pub(super) fn make_own(kind: &str, wanted: Wanted) -> Result<Segment, Failure> {
+    remove_stale_of_ours();
     let pid = std::process::id();
     for number in 1..OWN_NAMES {
         let more = if number > 1 { format!("-{number}") } else { String::new() };
-        match make(&format!("{kind}-{pid}{more}"), wanted) {
+        match make(&format!("{kind}-{pid}{more}"), wanted, Lifetime::Makers) {
             Err(error) if is_taken(&error) => {}
             made => return Ok(made?),
         }
     }
-    Ok(make(&format!("{kind}-{pid}-{OWN_NAMES}"), wanted)?)
+    Ok(make(&format!("{kind}-{pid}-{OWN_NAMES}"), wanted, Lifetime::Makers)?)
+}
+
+/// The kinds of segments that commands make for themselves.
+const KINDS: [&str; 3] = ["run-", "exec-", "demo-"];
+
+/// Removes what commands that were killed have left behind. Whatever cannot be is somebody else's, or
+/// for `hangwatch rm --stale` to complain of.
+fn remove_stale_of_ours() {
+    let names = Segment::list().unwrap_or_default().into_iter();
+    for name in names.filter(|name| KINDS.iter().any(|kind| name.starts_with(kind))) {
+        if Segment::remove_if_stale(&name).is_ok_and(|removed| removed) {
+            tracing::info!(segment = name, event = "removed", "its maker was killed");
+        }
+    }
 }
 
 /// Makes the segment, or opens the one that is there if it is as wanted.
 pub(super) fn make_or_adopt(name: &str, wanted: Wanted) -> Result<(Segment, Origin), Failure> {
-    match make(name, wanted) {
+    match make(name, wanted, Lifetime::Kept) {
         Ok(segment) => Ok((segment, Origin::Made)),
         Err(error) if is_taken(&error) => {
             let segment = Segment::open(name)?;
@@ -76,7 +91,7 @@ fn is_taken(error: &CreateError) -> bool {
     matches!(error, CreateError::File { source: file::CreateError::AlreadyExists { .. }, .. })
 }
 
-fn make(name: &str, wanted: Wanted) -> Result<Segment, CreateError> {
+fn make(name: &str, wanted: Wanted, lifetime: Lifetime) -> Result<Segment, CreateError> {
     let defaults = CreateOptions::default();
     let geometry = Geometry {
         lanes: wanted.lanes.unwrap_or(defaults.geometry.lanes),
@@ -88,6 +103,7 @@ fn make(name: &str, wanted: Wanted) -> Result<Segment, CreateError> {
         max_interval: wanted.max_interval.unwrap_or(defaults.max_interval),
         mode: if wanted.group.is_some() { 0o660 } else { defaults.mode },
         gid: wanted.group,
+        lifetime,
     };
     Segment::create(name, options)
 }
@@ -111,6 +127,9 @@ pub(super) fn user(segment: Segment) -> Result<Option<String>, Failure> {
     if let Some(watchdog) = who("its watchdog", segment.watchdog()?) {
         return Ok(Some(watchdog));
     }
+    if let Some(maker) = who("its maker", segment.maker()?) {
+        return Ok(Some(maker));
+    }
     for lane in 0..segment.words().lanes_used() {
         let holder = lock::holder(segment.file(), lane_lock_byte(lane))?;
         if let Some(worker) = who("a worker", holder) {
@@ -123,7 +142,16 @@ pub(super) fn user(segment: Segment) -> Result<Option<String>, Failure> {
 /// Who uses a segment that this program cannot open; every version has its locks at the same bytes.
 pub(super) fn user_of_unusable(name: &str) -> Result<Option<String>, Failure> {
     let file = file::examine(name)?.open()?;
-    Ok(who("a watchdog or worker", lock::holder_from(&file, WATCHDOG_LOCK_BYTE)?))
+    Ok(who("a watchdog or worker", lock::holder_from(&file, MAKER_LOCK_BYTE)?))
+}
+
+/// Another user's, or gone since it was listed.
+pub(super) fn is_not_for_us(error: &file::OpenError) -> bool {
+    use file::OpenError as File;
+    matches!(
+        error,
+        File::NotFound { .. } | File::PermissionDenied { .. } | File::ForeignOwner { .. }
+    )
 }
 
 fn who(role: &str, holder: Holder) -> Option<String> {

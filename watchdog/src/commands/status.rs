@@ -8,7 +8,7 @@ use hangwatch::sys::name::SEGMENT_DIR;
 use hangwatch::{Observation, OpenError, Segment, TimerView};
 use hangwatch_core::timer::TimerState;
 
-use super::{Failure, complain, print};
+use super::{Failure, complain, print, segments};
 use crate::cli::Status;
 use crate::exit::Exit;
 use crate::state::{SegmentState, command_of};
@@ -59,12 +59,7 @@ pub(super) fn observed(segment: Option<&str>) -> Result<(Vec<Observation>, Exit)
 
 /// Another user's, or gone since it was listed.
 fn is_not_for_us(error: &OpenError) -> bool {
-    use hangwatch::sys::file::OpenError as File;
-    let OpenError::File { source, .. } = error else { return false };
-    matches!(
-        source,
-        File::NotFound { .. } | File::PermissionDenied { .. } | File::ForeignOwner { .. }
-    )
+    matches!(error, OpenError::File { source, .. } if segments::is_not_for_us(source))
 }
 
 /// One segment as a table of at most 80 columns.

@@ -8,6 +8,7 @@ use rustix::io::Errno;
 use rustix::process::PidfdFlags;
 
 use super::lineage::Stat;
+use crate::relay::Relay;
 
 /// Waits between two looks at the tree: until a process of it ends, and a little longer
 /// each time, for the deaths that this process cannot see.
@@ -25,10 +26,12 @@ impl Pause {
         Self { next: Self::FIRST }
     }
 
-    /// Waits at most until `end` (`None` is never), and returns whether that is still ahead.
+    /// Waits at most until `end` (`None` is never), and returns whether that is still ahead. A signal
+    /// that the relay catches ends the wait, too.
     pub(super) fn until_change(
         &mut self,
         members: &[Stat],
+        relay: Option<&Relay>,
         end: Option<Instant>,
     ) -> io::Result<bool> {
         let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
@@ -42,6 +45,7 @@ impl Pause {
             .collect();
         let mut polled: Vec<_> =
             pidfds.iter().map(|pidfd| PollFd::new(pidfd, PollFlags::IN)).collect();
+        polled.extend(relay.map(|relay| PollFd::new(relay, PollFlags::IN)));
         let timeout = Timespec::try_from(left.min(self.next)).map_err(io::Error::other)?;
         self.next = (self.next * 2).min(Self::LONGEST);
         match rustix::event::poll(&mut polled, Some(&timeout)) {

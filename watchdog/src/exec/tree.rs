@@ -162,14 +162,44 @@ impl Tree {
     /// `/proc` cannot be read or no descriptor can be had; then at least the command itself was
     /// killed. Processes that cannot be removed are no error, but the result's survivors.
     pub fn kill_all(&mut self, signal: Signal, grace: Duration) -> io::Result<Removal> {
-        self.reserve.clear();
-        self.ask_and_kill(signal, grace).inspect_err(|_| drop(self.root.signal(Signal::KILL)))
+        self.remove(signal, grace, None)
     }
 
-    fn ask_and_kill(&mut self, signal: Signal, grace: Duration) -> io::Result<Removal> {
+    /// As [`Tree::kill_all`]; during the grace, signals are passed on to the command. Where the command
+    /// itself has ended by then, one that would end it ends the grace instead.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tree::kill_all`].
+    pub fn kill_all_relaying(
+        &mut self,
+        signal: Signal,
+        grace: Duration,
+        relay: &Relay,
+    ) -> io::Result<Removal> {
+        self.remove(signal, grace, Some(relay))
+    }
+
+    fn remove(
+        &mut self,
+        signal: Signal,
+        grace: Duration,
+        relay: Option<&Relay>,
+    ) -> io::Result<Removal> {
+        self.reserve.clear();
+        let removed = self.ask_and_kill(signal, grace, relay);
+        removed.inspect_err(|_| drop(self.root.signal(Signal::KILL)))
+    }
+
+    fn ask_and_kill(
+        &mut self,
+        signal: Signal,
+        grace: Duration,
+        relay: Option<&Relay>,
+    ) -> io::Result<Removal> {
         let mut signalled = HashSet::new();
         if signal != Signal::KILL {
-            self.ask(signal, grace, &mut signalled)?;
+            self.ask(signal, grace, relay, &mut signalled)?;
         }
         let refused = self.kill(&mut signalled)?;
         let survivors = self.survivors(&refused)?;
@@ -180,6 +210,7 @@ impl Tree {
         &mut self,
         signal: Signal,
         grace: Duration,
+        relay: Option<&Relay>,
         signalled: &mut HashSet<Identity>,
     ) -> io::Result<()> {
         let mut asked = HashSet::new();
@@ -194,10 +225,32 @@ impl Tree {
                     self.send(member, Signal::CONT)?;
                 }
             }
-            if members.is_empty() || !pause.until_change(&members, end)? {
+            if members.is_empty() || !pause.until_change(&members, relay, end)? {
+                return Ok(());
+            }
+            if let Some(relay) = relay
+                && self.pass_on_in_grace(relay)? == Grace::Over
+            {
                 return Ok(());
             }
         }
+    }
+
+    /// Passes on what has arrived.
+    fn pass_on_in_grace(&mut self, relay: &Relay) -> io::Result<Grace> {
+        while let Some(caught) = relay.next()? {
+            let ends = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
+            if self.status.is_none() {
+                // Dead, it would take the signal with it.
+                self.status = self.root.try_wait()?;
+            }
+            if self.status.is_none() {
+                self.root.pass_on(caught);
+            } else if ends.contains(&caught.signal) {
+                return Ok(Grace::Over);
+            }
+        }
+        Ok(Grace::GoesOn)
     }
 
     /// Returns those that the kernel did not let us signal.
@@ -215,7 +268,7 @@ impl Tree {
                 }
             }
             let none_left = members.is_empty() && self.reap_dead()?.is_empty();
-            if none_left || !pause.until_change(&members, Some(end))? {
+            if none_left || !pause.until_change(&members, None, Some(end))? {
                 return Ok(refused);
             }
         }
@@ -329,6 +382,13 @@ impl Tree {
         };
         Ok(self.members()?.into_iter().map(survivor).collect())
     }
+}
+
+/// Whether the tree has time left to end by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Grace {
+    GoesOn,
+    Over,
 }
 
 /// What became of a signal.

@@ -129,10 +129,14 @@ fn sleep_until(at: Nanos) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
 
     fn doorbell() -> Doorbell {
-        let word: &'static AtomicU32 = Box::leak(Box::default());
+        static WORDS: [AtomicU32; 8] = [const { AtomicU32::new(0) }; 8];
+        static USED: AtomicUsize = AtomicUsize::new(0);
+        let word = &WORDS[USED.fetch_add(1, Ordering::Relaxed)];
         Doorbell::new(Attention::new(word), 100_000_000)
     }
 

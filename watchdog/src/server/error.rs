@@ -35,9 +35,10 @@ pub enum ServeError {
         /// Why not.
         source: CanaryError,
     },
-    /// A thread could not be started.
+    /// A thread could not be started, or had no descriptors to begin with.
     #[error(
-        "cannot serve segment {segment:?}: no thread could be started: {source}; raise the limit of processes (ulimit -u)"
+        "cannot serve segment {segment:?}: a thread of the watchdog could not be started: {source}; \
+         raise the limits of processes (ulimit -u) and of open files (ulimit -n)"
     )]
     Thread {
         /// The segment.

@@ -33,6 +33,7 @@
 //! for; and where its own process is paused, suspended or starved it acts late, and says so.
 
 mod calibrate;
+pub mod cascade;
 mod clerk;
 mod control;
 mod doorbell;
@@ -115,7 +116,7 @@ impl Server {
     /// With [`Standby::Wait`] it returns at once, and serves from when the watchdog before it ends.
     ///
     /// # Errors
-    /// [`ServeError`]; nothing has been changed then.
+    /// [`ServeError`]; nothing is served then, and nothing was signalled.
     pub fn start(
         segment: Segment,
         options: ServerOptions,
@@ -134,6 +135,7 @@ impl Server {
         let attention = Attention::new(segment.doorbell());
         attention.call(); // the first pass of the loop looks at everything
         let (commands, to_do) = sync_channel(COMMANDS);
+        let (hired, is_hired) = sync_channel(1);
         let (journal, reader) = journal::journal();
         let failed = |source| ServeError::Thread { segment: name, source };
         let log = spawn("hangwatch-log", move || reader.run(segment, log)).map_err(failed)?;
@@ -144,10 +146,21 @@ impl Server {
             journal,
             attention: attention.clone(),
             commands: to_do,
+            hired,
         };
+        let is_standby = lock.is_none();
         let tick = spawn("hangwatch-tick", move || live(parts, lock)).map_err(failed)?;
         let (tick, log) = (Some(tick), Some(log));
-        Ok(Server { segment, control, attention, commands, canary, tick, log })
+        let server = Server { segment, control, attention, commands, canary, tick, log };
+        if is_standby {
+            return Ok(server);
+        }
+        // Whoever starts a command next relies on being watched. (Where the tick has panicked there is
+        // no answer, and the server's state tells.)
+        match is_hired.recv() {
+            Ok(Err(source)) => Err(failed(source)), // the drop waits for the threads' end
+            Ok(Ok(())) | Err(_) => Ok(server),
+        }
     }
 
     /// The segment it serves.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -63,6 +63,8 @@ pub(super) struct Parts {
     pub(super) journal: Journal,
     pub(super) attention: Attention,
     pub(super) commands: Receiver<Command>,
+    /// Told whether all threads are there; whoever started a standby does not listen.
+    pub(super) hired: SyncSender<std::io::Result<()>>,
 }
 
 struct SystemClock;
@@ -96,7 +98,7 @@ struct Tick {
 
 /// Serves the segment until told to stop, or until it cannot be served. The caller holds the lock.
 pub(super) fn serve(parts: Parts) -> Ended {
-    let Parts { segment, options, control, journal, attention, commands } = parts;
+    let Parts { segment, options, control, journal, attention, commands, hired } = parts;
     protect::protect(options.protection, &journal);
     let wanted = u64::from(segment.geometry().lanes) + SPARE_DESCRIPTORS;
     if let Err(error) = host::raise_descriptor_limit(wanted) {
@@ -113,12 +115,14 @@ pub(super) fn serve(parts: Parts) -> Ended {
     let answerer = Answers { sender, attention: attention.clone() };
     let staff = Staff { segment, options, control: &control, journal: &journal, answers: answerer };
     let (desk, error_files, clerk) = match staff.hire() {
-        Ok(hired) => hired,
+        Ok(staff) => staff,
         Err(error) => {
             journal.note(Note::Admission(format!("no clerk could be had: {error}")));
+            let _ = hired.send(Err(error));
             return Ended::Failed;
         }
     };
+    let _ = hired.send(Ok(()));
 
     let words = segment.words();
     crash::cover_core();

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::process::{Gid, Resource, getrlimit};
 
 use super::super::host::page_size;
+use super::super::lock::LockError;
 use super::super::mapping::{MapError, Prefault};
 use super::super::name::{NameError, SEGMENT_DIR, file_name};
 use super::{MAX_SEGMENT_BYTES, SegmentFile, file_id, is_good_length, reopen_path};
@@ -79,6 +80,14 @@ pub enum CreateError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The kernel refused its maker's lock.
+    #[error("cannot make {path}: {source}")]
+    Lock {
+        /// The segment's file.
+        path: PathBuf,
+        /// Why.
+        source: LockError,
+    },
     /// It could not be mapped to be initialised.
     #[error("cannot make {path}: {source}")]
     Map {
@@ -104,7 +113,7 @@ pub enum CreateError {
 }
 
 /// Makes the segment `name` in `/dev/shm`: `len` bytes, preallocated, zeroed,
-/// then whatever `init` writes, and only then visible under its name.
+/// then whatever `init` writes and locks, and only then visible under its name.
 ///
 /// `mode` is set as given (the umask does not apply); `gid` is the group that
 /// may be allowed by it.
@@ -116,7 +125,7 @@ pub fn create(
     len: u64,
     mode: u32,
     gid: Option<u32>,
-    init: impl FnOnce(&[AtomicU64]),
+    init: impl FnOnce(&SegmentFile, &[AtomicU64]) -> Result<(), LockError>,
 ) -> Result<SegmentFile, CreateError> {
     create_in(Path::new(SEGMENT_DIR), name, len, mode, gid, init)
 }
@@ -131,7 +140,7 @@ pub fn create_in(
     len: u64,
     mode: u32,
     gid: Option<u32>,
-    init: impl FnOnce(&[AtomicU64]),
+    init: impl FnOnce(&SegmentFile, &[AtomicU64]) -> Result<(), LockError>,
 ) -> Result<SegmentFile, CreateError> {
     let path = dir.join(file_name(name)?);
     let page = page_size();
@@ -165,7 +174,8 @@ pub fn create_in(
     let mapping = file
         .map(Prefault::OnUse)
         .map_err(|source| CreateError::Map { path: path.clone(), source })?;
-    init(mapping.words());
+    init(&file, mapping.words())
+        .map_err(|source| CreateError::Lock { path: path.clone(), source })?;
     drop(mapping);
     // Linking by way of /proc needs no privilege, as AT_EMPTY_PATH would.
     rustix::fs::linkat(CWD, reopen_path(&file.fd), CWD, &path, AtFlags::SYMLINK_FOLLOW).map_err(

@@ -13,15 +13,16 @@ fn tmpfs() -> tempfile::TempDir {
 }
 
 fn make(dir: &Path, name: &str) -> Result<SegmentFile, CreateError> {
-    create_in(dir, name, page_size(), 0o600, None, |_| {})
+    create_in(dir, name, page_size(), 0o600, None, |_, _| Ok(()))
 }
 
 #[test]
 fn a_made_segment_is_whole_preallocated_and_opens_as_itself() {
     let dir = tmpfs();
     let len = 3 * page_size();
-    let made = create_in(dir.path(), "a", len, 0o640, None, |words| {
+    let made = create_in(dir.path(), "a", len, 0o640, None, |_, words| {
         words[0].store(11, Relaxed);
+        Ok(())
     })
     .unwrap();
     let metadata = std::fs::metadata(dir.path().join("hangwatch.a")).unwrap();
@@ -38,8 +39,9 @@ fn a_made_segment_is_whole_preallocated_and_opens_as_itself() {
 #[test]
 fn the_name_appears_only_after_init() {
     let dir = tmpfs();
-    create_in(dir.path(), "a", page_size(), 0o600, None, |_| {
+    create_in(dir.path(), "a", page_size(), 0o600, None, |_, _| {
         assert_eq!(list_in(dir.path()).unwrap(), Vec::<String>::new());
+        Ok(())
     })
     .unwrap();
     assert_eq!(list_in(dir.path()).unwrap(), ["a"]);
@@ -62,13 +64,13 @@ fn bad_names_lengths_groups_and_directories_are_refused() {
     let dir = tmpfs();
     assert!(matches!(make(dir.path(), "a/b"), Err(CreateError::Name(_))));
     for len in [0, 1, page_size() + 1, MAX_SEGMENT_BYTES + page_size()] {
-        let error = create_in(dir.path(), "a", len, 0o600, None, |_| {}).unwrap_err();
+        let error = create_in(dir.path(), "a", len, 0o600, None, |_, _| Ok(())).unwrap_err();
         assert!(matches!(error, CreateError::Length { .. }), "{error}");
     }
     let error = make(&dir.path().join("none"), "a").unwrap_err();
     assert!(matches!(error, CreateError::Io { .. }), "{error}");
     let denied = as_user(dir.path(), || {
-        let made = create_in(dir.path(), "a", page_size(), 0o660, Some(0), |_| {});
+        let made = create_in(dir.path(), "a", page_size(), 0o660, Some(0), |_, _| Ok(()));
         matches!(made, Err(CreateError::Group { gid: 0, .. }))
     });
     assert!(denied);
@@ -84,13 +86,13 @@ fn a_full_file_system_is_reported_with_what_is_needed_and_free() {
             eprintln!("skipped: cannot mount a small tmpfs here: {reason}");
             return 77;
         }
-        let made = create_in(dir.path(), "a", 64 * page, 0o600, None, |_| {});
+        let made = create_in(dir.path(), "a", 64 * page, 0o600, None, |_, _| Ok(()));
         let Err(CreateError::NoSpace { needed, free, .. }) = made else { return 1 };
         if needed != 64 * page || free > 16 * page || free == 0 {
             return 2;
         }
         // What failed took nothing with it: a smaller one still fits.
-        let small = create_in(dir.path(), "a", 8 * page, 0o600, None, |_| {});
+        let small = create_in(dir.path(), "a", 8 * page, 0o600, None, |_, _| Ok(()));
         if small.is_ok() { 0 } else { 3 }
     });
     let status = child.exit_status();
@@ -128,7 +130,8 @@ fn another_users_segment_is_refused_unless_a_group_of_ours_is_allowed() {
     }
     let dir = tmpfs();
     let give = |name: &str, uid, gid, mode| {
-        let file = create_in(dir.path(), name, page_size(), mode, Some(gid), |_| {}).unwrap();
+        let file =
+            create_in(dir.path(), name, page_size(), mode, Some(gid), |_, _| Ok(())).unwrap();
         rustix::fs::fchown(&file, Some(rustix::process::Uid::from_raw(uid)), None).unwrap();
     };
     give("foreign", 4001, 4001, 0o666);

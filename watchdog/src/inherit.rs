@@ -1,0 +1,52 @@
+//! What a command would inherit from the watchdog that starts it, and must not: the raised limit of open
+//! files (programs that use `select(2)`, or close every descriptor there may be, suffer from a high
+//! one), and the lowered OOM score.
+#![expect(unsafe_code, reason = "what is done between fork and exec")]
+
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+const OOM_SCORE: &str = "/proc/self/oom_score_adj";
+
+/// What this process had before it became a watchdog.
+#[derive(Clone, Debug)]
+pub(crate) struct Inheritance {
+    open_files: Rlimit,
+    /// `None` where it cannot be read.
+    oom_score: Option<Vec<u8>>,
+}
+
+impl Inheritance {
+    /// As this process is now.
+    pub(crate) fn of_this_process() -> Inheritance {
+        let oom_score = fs::read(OOM_SCORE).ok();
+        Inheritance { open_files: getrlimit(Resource::Nofile), oom_score }
+    }
+
+    /// Has the command begin with it.
+    pub(crate) fn leave_to(&self, command: &mut Command) {
+        let Inheritance { open_files, oom_score } = self.clone();
+        let take = move || {
+            setrlimit(Resource::Nofile, open_files)?;
+            if let Some(score) = &oom_score {
+                // Refused, it leaves the command better protected than it was.
+                let _ = write_oom_score(score);
+            }
+            Ok(())
+        };
+        // SAFETY: between fork and exec it makes system calls only; it neither allocates nor locks.
+        unsafe { command.pre_exec(take) };
+    }
+}
+
+fn write_oom_score(score: &[u8]) -> io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(c"/proc/self/oom_score_adj", flags, Mode::empty())?;
+    rustix::io::write(&file, score)?;
+    Ok(())
+}
