@@ -22,6 +22,11 @@ use learning::{Learn, Scopes, Shadow};
 use value::ReapSignal;
 
 pub mod fleet;
+use incidents::{Incidents, Report, Show, Trace};
+use learning::{Learn, Scopes, Shadow};
+use value::ReapSignal;
+
+pub mod incidents;
 pub mod learning;
 pub mod operator;
 pub mod suspects;
@@ -72,7 +77,8 @@ Examples:
   hangwatch run -- torchrun train.py             guard a job's workers
   hangwatch exec --deadline 30s -- make test     a deadline for any command
   hangwatch status                               who waits where, how long
-  hangwatch top                                  the same, live";
+  hangwatch top                                  the same, live
+  hangwatch show                                 why the last one hung";
 
 /// A deadline for every step of every worker.
 #[derive(Debug, Parser)]
@@ -172,6 +178,26 @@ pub enum Command {
     /// One worker of the demo.
     #[command(hide = true)]
     DemoWorker(DemoWorker),
+    /// List what is kept of expiries: when, who, in which scope, how it ended
+    ///
+    /// The newest first. One that cannot be read is a line that says why.
+    Incidents(Incidents),
+    /// Tell the story of one incident: who hung, where, since when, and the stacks
+    ///
+    /// The thread that hangs comes first with its stacks; what is long is folded.
+    Show(Show),
+    /// Write one incident as a page for the browser
+    ///
+    /// One file that needs nothing else: a timeline of what all workers did around the
+    /// hang, the suspect, the stacks, and all that was captured. Nothing in it is
+    /// loaded from anywhere.
+    Report(Report),
+    /// Write what workers did last as a trace that Perfetto opens
+    ///
+    /// The flight records of all lanes, of an incident or of a segment as it is now
+    /// (which is only read), in the Chrome trace event format: open it at
+    /// ui.perfetto.dev or chrome://tracing. A track a thread, a slice a scope.
+    Trace(Trace),
     /// Remove a segment that nobody uses
     ///
     /// Refused while a watchdog serves the segment or a worker is attached to it.
@@ -616,6 +642,7 @@ impl Cli {
         }
         let named = match &mut cli.command {
             Command::Run(run) if run.command.is_empty() => &mut run.segment,
+            Command::Trace(trace) if trace.id.is_none() => &mut trace.segment,
             Command::Status(Status { segment, .. })
             | Command::Scopes(Scopes { segment, .. })
             | Command::Learn(Learn { segment, .. })
@@ -642,6 +669,11 @@ impl Cli {
                 Err(Self::error_of("run", ErrorKind::ArgumentConflict, why))
             }
             Command::Run(_) if !is_named => Err(Self::unnamed("run")),
+            Command::Trace(_) if !is_named => Err(Self::error_of(
+                "trace",
+                ErrorKind::MissingRequiredArgument,
+                "name an incident, or a segment with --segment or HANGWATCH_SEGMENT",
+            )),
             Command::ReleaseBrake(_) if !is_named => Err(Self::unnamed("release-brake")),
             _ => Ok(cli),
         }

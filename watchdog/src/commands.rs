@@ -10,15 +10,19 @@ mod demo;
 mod doctor;
 mod exec;
 mod fleet;
+mod incidents;
 mod learn;
 mod manual;
+mod report;
 mod rm;
 mod run;
 mod scopes;
 mod segments;
 mod shadow;
+mod show;
 mod status;
 mod top;
+mod trace;
 
 /// What ends a command before it is done: any error, printed as one line with its causes.
 type Failure = Box<dyn std::error::Error>;
@@ -39,6 +43,10 @@ pub fn perform(command: Command) -> Exit {
         Command::Completions(options) => manual::completions(&options),
         Command::Man(options) => manual::man(&options),
         Command::Exec(options) => exec::perform(&options),
+        Command::Incidents(options) => incidents::perform(&options),
+        Command::Show(options) => show::perform(&options),
+        Command::Report(options) => report::perform(&options),
+        Command::Trace(options) => trace::perform(&options),
         Command::Rm(options) => rm::perform(&options),
         Command::ReleaseBrake(options) => segments::release_brake(&options),
     };

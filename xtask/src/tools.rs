@@ -30,7 +30,8 @@ struct Package {
 
 /// What [`Tool::Driven`] stands for. Tests that need one of them skip where it is missing, unless
 /// `HANGWATCH_TEST_TOOLS` says `required`.
-const DRIVEN: [Package; 5] = [
+const DRIVEN: [Package; 6] = [
+    Package { name: "chromium", answers: &["chromium", "--version"] },
     Package { name: "mandoc", answers: &["sh", "-c", "command -v mandoc"] },
     Package { name: "prometheus", answers: &["promtool", "--version"] },
     Package {
