@@ -18,14 +18,11 @@ use crate::listen::{Address, Audience};
 use crate::logging::Format;
 use crate::server::{self, Ask, Protection};
 use fleet::Fleet;
-use learning::{Learn, Scopes, Shadow};
-use value::ReapSignal;
-
-pub mod fleet;
 use incidents::{Incidents, Report, Show, Trace};
 use learning::{Learn, Scopes, Shadow};
 use value::ReapSignal;
 
+pub mod fleet;
 pub mod incidents;
 pub mod learning;
 pub mod operator;
