@@ -103,7 +103,7 @@ fn serve(mut stream: TcpStream, manner: &Manner) {
 
 fn flood(stream: &mut TcpStream) -> std::io::Result<()> {
     stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
-    let chunk = [b'['; 65_536];
+    let chunk = [b'['; 8_192];
     loop {
         stream.write_all(&chunk)?;
     }

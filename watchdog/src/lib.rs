@@ -15,9 +15,14 @@ pub mod deadlines;
 mod doctor;
 pub mod exec;
 pub mod exit;
+<<<<<<< HEAD
 pub mod fleet;
+=======
+pub mod hook;
+>>>>>>> main
 pub mod incident;
 mod inherit;
+pub mod kin;
 pub mod listen;
 pub mod logging;
 pub mod notify;
