@@ -22,11 +22,8 @@ use incidents::{Incidents, Report, Show, Trace};
 use learning::{Learn, Scopes, Shadow};
 use value::ReapSignal;
 
-<<<<<<< HEAD
 pub mod fleet;
-=======
 pub mod further;
->>>>>>> main
 pub mod incidents;
 pub mod learning;
 pub mod operator;

@@ -15,11 +15,8 @@ pub mod deadlines;
 mod doctor;
 pub mod exec;
 pub mod exit;
-<<<<<<< HEAD
 pub mod fleet;
-=======
 pub mod hook;
->>>>>>> main
 pub mod incident;
 mod inherit;
 pub mod kin;
