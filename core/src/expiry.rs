@@ -7,6 +7,7 @@
 //! It asks no kernel. What it wants to know goes into [`Expiry::take_requests`]; the answers come
 //! back through [`Expiry::admit`] and [`Expiry::worker_gone`].
 
+mod members;
 mod seat;
 
 use alloc::collections::BTreeMap;
@@ -24,6 +25,7 @@ use crate::tick::{Expired, Table};
 use crate::time::{Nanos, Units};
 use crate::timer::{Timer, TimerState, TimerWord};
 
+pub use members::Place;
 pub use seat::{Admission, ExpiredTimer, Request, WorkerId};
 use seat::{Phase, Seat};
 

@@ -93,6 +93,19 @@ impl<'a> LaneHeader<'a> {
     }
 }
 
+/// A job's name as it stands in a lane: a claim. Workers that name no job are of one job, the segment's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct JobLabel([u64; JOB_WORDS]);
+
+impl JobLabel {
+    /// FNV-1a over its words: what a job is recognised by where there is no room for its name.
+    pub fn hash(&self) -> u64 {
+        self.0.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, word| {
+            (hash ^ word).wrapping_mul(0x0100_0000_01b3)
+        })
+    }
+}
+
 /// One lane of a segment.
 #[derive(Clone, Copy)]
 pub struct Lane<'a> {
@@ -209,6 +222,12 @@ impl<'a> Lane<'a> {
     /// The owner's job, up to 128 bytes; what is no UTF-8 is replaced.
     pub fn job(self) -> alloc::string::String {
         read_text(&self.labels[JOB..JOB + JOB_WORDS])
+    }
+
+    /// The owner's job, to compare it with others'.
+    pub fn job_label(self) -> JobLabel {
+        let words = &self.labels[JOB..JOB + JOB_WORDS];
+        JobLabel(core::array::from_fn(|index| words[index].load(Ordering::Relaxed)))
     }
 
     /// The owner's host, up to 64 bytes; what is no UTF-8 is replaced.

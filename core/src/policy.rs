@@ -27,6 +27,23 @@ pub struct Policy {
     pub unkillable_retry_ns: u64,
     /// The fraction of a timer's allowance at which it is warned of, once; none where absent.
     pub warn_at: Option<f64>,
+    /// Whether a suspect is reaped before those that wait for it.
+    pub cascade: Cascade,
+}
+
+/// What is done where several workers of a job run out of time in one scope and one is not in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Cascade {
+    /// Nothing: each is reaped at its deadline.
+    #[default]
+    Off,
+    /// Each is reaped at its deadline; who is suspected is told.
+    Report,
+    /// The suspect is reaped first. The others are held back meanwhile.
+    Hold {
+        /// How long after its deadline a worker is held back at most, ns.
+        hold_ns: u64,
+    },
 }
 
 impl Default for Policy {
@@ -39,6 +56,7 @@ impl Default for Policy {
             unkillable_after_ns: 2_000_000_000,
             unkillable_retry_ns: 10_000_000_000,
             warn_at: None,
+            cascade: Cascade::Off,
         }
     }
 }

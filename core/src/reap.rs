@@ -9,23 +9,28 @@
 //! [`Reaping`] decides first whether a worker may be signalled at all ([`Verdict`], brake, notify
 //! only), condemns its timers (a release that comes first wins), then drives one machine a worker.
 //! Nothing here waits: a step that must is asked again on a later tick.
+//!
+//! Where one worker holds up the others of its job, it may be reaped before them, and they are held
+//! back meanwhile: see `suspects`, and [`cascade`](crate::cascade) for the rule.
 
 mod hands;
+mod suspects;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use crate::atomic::{Ordering, add_single_writer};
 use crate::crash;
-use crate::expiry::{ExpiredTimer, WorkerId};
+use crate::expiry::{ExpiredTimer, Expiry, WorkerId};
 use crate::lane::{NotedHold, TimerSignal};
 use crate::policy::{Brake, Policy, SIGKILL};
 use crate::segment::{BRAKE_RELEASE_ASKED, BRAKED, Counter, Segment};
-use crate::tick::{Reap, Reaper};
+use crate::tick::{Expired, Reap, Reaper};
 use crate::time::Nanos;
 use crate::timer::{Timer, TimerState};
 
-pub use hands::{Event, Evidence, Hands, Hold, Outcome, Sent, Verdict};
+pub use hands::{Course, Event, Evidence, Hands, Hold, Outcome, Sent, Spared, Usual, Verdict};
+use suspects::{Suspects, Suspicion};
 
 /// Where a worker's reap stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +61,32 @@ struct Machine {
     state: State,
     signal: u8,
     signalled_at: Option<Nanos>,
+    /// The expired ones.
     timers: Vec<ExpiredTimer>,
+    /// Why it is reaped before any timer of its expired.
+    suspicion: Option<Suspicion>,
+    /// When it is to be looked at again.
+    again_at: Nanos,
+}
+
+impl Machine {
+    fn new(signal: u8, timers: Vec<ExpiredTimer>, suspicion: Option<Suspicion>) -> Machine {
+        let (state, signalled_at) = (State::Condemned, None);
+        Machine { state, signal, signalled_at, timers, suspicion, again_at: Nanos(0) }
+    }
+
+    /// The timers that were condemned.
+    fn condemned(&self) -> &[ExpiredTimer] {
+        match &self.suspicion {
+            Some(suspicion) if self.timers.is_empty() => suspicion.timer.as_slice(),
+            _ => &self.timers,
+        }
+    }
+
+    /// Whether no timer brings it back to the reaper.
+    fn has_no_timer(&self) -> bool {
+        self.condemned().is_empty()
+    }
 }
 
 /// A worker that was overdue and could not run.
@@ -75,6 +105,7 @@ pub struct Reaping<'a, H> {
     brake: Brake,
     machines: BTreeMap<WorkerId, Machine>,
     held: BTreeMap<WorkerId, Held>,
+    suspects: Suspects,
     hands: H,
 }
 
@@ -86,7 +117,8 @@ impl<'a, H: Hands> Reaping<'a, H> {
         if segment.watchdog().braked().load(Ordering::Relaxed) == BRAKED {
             brake.engage(); // a predecessor's, until an operator releases it
         }
-        Reaping { segment, policy, brake, machines, held, hands }
+        let suspects = Suspects::default();
+        Reaping { segment, policy, brake, machines, held, suspects, hands }
     }
 
     /// The hands.
@@ -102,6 +134,7 @@ impl<'a, H: Hands> Reaping<'a, H> {
     /// A worker's process is dead: if its reap is under way, that ends now, whatever it waits for.
     pub fn worker_died(&mut self, worker: WorkerId) {
         self.held.remove(&worker);
+        self.suspects.forget(worker);
         if let Some(machine) = self.machines.remove(&worker) {
             let signalled = machine.signalled_at.is_some();
             let outcome = if signalled { Outcome::Reaped } else { Outcome::Exited };
@@ -308,18 +341,15 @@ impl<'a, H: Hands> Reaping<'a, H> {
         if self.brake.is_engaged() && left.iter().all(spared) {
             return None; // told of already; judged again when the brake is released
         }
+        if let Some(again_at) = self.suspects.again_at(worker) {
+            return Some(Err(again_at));
+        }
         if let Err(again_at) = self.may_signal(now, worker, &left) {
             return Some(Err(again_at));
         }
         let resumed = left.iter().any(|timer| timer.word.state() == Some(TimerState::Condemned));
-        let was_braked = self.brake.is_engaged();
         // A condemned timer is final: the brake only holds back what is not condemned yet.
-        if !resumed && !self.brake.allows(now, self.policy.max_reaps) {
-            if !was_braked {
-                self.segment.watchdog().braked().store(BRAKED, Ordering::Relaxed);
-                let max_reaps = self.policy.max_reaps.unwrap_or_default();
-                self.hands.note(Event::Braked { max_reaps });
-            }
+        if !resumed && self.does_brake(now) {
             for timer in &left {
                 self.spare(now, worker, timer);
             }
@@ -328,7 +358,20 @@ impl<'a, H: Hands> Reaping<'a, H> {
         left = self.condemn(left);
         let first = left.first()?;
         let signal = self.policy.signal_for(first.detail.signal).unwrap_or(SIGKILL);
-        Some(Ok(Machine { state: State::Condemned, signal, signalled_at: None, timers: left }))
+        let suspicion = self.take_over_suspicion(now, &mut left);
+        Some(Ok(Machine::new(signal, left, suspicion)))
+    }
+
+    /// Whether the brake forbids one more reap. The first that it does engages it.
+    fn does_brake(&mut self, now: Nanos) -> bool {
+        let was_braked = self.brake.is_engaged();
+        let brakes = !self.brake.allows(now, self.policy.max_reaps);
+        if brakes && !was_braked {
+            self.segment.watchdog().braked().store(BRAKED, Ordering::Relaxed);
+            let max_reaps = self.policy.max_reaps.unwrap_or_default();
+            self.hands.note(Event::Braked { max_reaps });
+        }
+        brakes
     }
 
     /// Moves one machine as far as it goes without waiting.
@@ -342,7 +385,7 @@ impl<'a, H: Hands> Reaping<'a, H> {
             match machine.state {
                 State::Condemned => machine.state = State::Evidence,
                 State::Evidence => {
-                    match self.hands.evidence(now, worker, &machine.timers) {
+                    match self.hands.evidence(now, worker, machine.condemned()) {
                         Evidence::Ready => {}
                         Evidence::Pending(again_at) => return Ok(Reap::Kept { again_at }),
                     }
@@ -415,6 +458,10 @@ impl<'a, H: Hands> Reaping<'a, H> {
 
     fn tell(&mut self, worker: WorkerId, machine: &Machine, outcome: Outcome) {
         let signal = if machine.signalled_at.is_some() { machine.signal } else { 0 };
+        if let Some(Suspicion { lane, scope, timer }) = &machine.suspicion {
+            let (lane, scope, timer) = (*lane, *scope, timer.as_ref());
+            self.hands.note(Event::Suspect { worker, lane, scope, timer, signal, outcome });
+        }
         for timer in &machine.timers {
             let late_ns = machine.signalled_at.map_or(0, |at| at.since(timer.deadline));
             self.hands.note(Event::Expiry { worker, timer, signal, late_ns, outcome });
@@ -430,8 +477,17 @@ impl<'a, H: Hands> Reaping<'a, H> {
     }
 }
 
-impl<H: Hands> Reaper<WorkerId, ExpiredTimer> for Reaping<'_, H> {
+impl<H: Hands> Reaper<Expiry<'_>> for Reaping<'_, H> {
     type Error = H::Error;
+
+    fn weigh(
+        &mut self,
+        now: Nanos,
+        table: &Expiry<'_>,
+        expired: &mut Vec<Expired<WorkerId, ExpiredTimer>>,
+    ) {
+        self.look_for_suspects(now, table, expired);
+    }
 
     fn reap(
         &mut self,
@@ -458,9 +514,10 @@ impl<H: Hands> Reaper<WorkerId, ExpiredTimer> for Reaping<'_, H> {
         };
         match self.step(now, worker, &mut machine) {
             Ok(Reap::Reaped) => Ok(Reap::Reaped),
-            Ok(kept) => {
+            Ok(Reap::Kept { again_at }) => {
+                machine.again_at = again_at;
                 self.machines.insert(worker, machine);
-                Ok(kept)
+                Ok(Reap::Kept { again_at })
             }
             Err(error) => {
                 self.count(Counter::Failed);
@@ -496,5 +553,11 @@ impl<H: Hands> Reaper<WorkerId, ExpiredTimer> for Reaping<'_, H> {
             }
         }
         ended
+    }
+
+    /// No timer brings those back that have none.
+    fn next_step(&self) -> Nanos {
+        let without_timers = self.machines.values().filter(|machine| machine.has_no_timer());
+        without_timers.map(|machine| machine.again_at).min().unwrap_or(Nanos::NEVER)
     }
 }

@@ -9,6 +9,7 @@ mod watchdog;
 
 use crate::allowance::{ScopeAllowance, checked_ns};
 use crate::atomic::{AtomicU64, Ordering};
+use crate::cascade::CASCADE_WORDS;
 use crate::lane::{Lane, LaneHeader};
 use crate::layout::{ALLOWANCE_WORDS, FRONT_WORDS, Geometry, Layout, PAGE_WORDS};
 use crate::scope::{ScopeId, ScopeNames};
@@ -29,7 +30,8 @@ pub(crate) const STALLS: usize = 48;
 const COUNTERS: usize = 112;
 pub(crate) const FOLD_STATE: usize = 144;
 pub(crate) const FOLD_LOG: usize = 145;
-const _: () = assert!(FOLD_LOG + STATS_WORDS <= PAGE_WORDS);
+pub(crate) const CASCADES: usize = 448;
+const _: () = assert!(FOLD_LOG + STATS_WORDS <= CASCADES && CASCADES + CASCADE_WORDS <= PAGE_WORDS);
 
 /// A segment: checked words. Cheap to copy.
 #[derive(Clone, Copy)]

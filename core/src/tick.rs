@@ -6,7 +6,8 @@
 //! were reaped are cleared. A reap that reports failure keeps its timers for the next tick. A reap
 //! that fails in a way it should not counts as reaped, and does not stop the others.
 //!
-//! Around it, hangwatch's own: what is already due is expired before anything is drained, the sleep
+//! Around it, hangwatch's own: before the first is reaped, the reaper looks at all that have expired
+//! and may name others to be reaped with them; what is already due is expired before anything is drained, the sleep
 //! ends at the next deadline if that is earlier than the interval, lateness is credited before
 //! anything is expired by it, and the timer words themselves are swept.
 
@@ -80,20 +81,33 @@ pub enum Reap {
 }
 
 /// What removes workers.
-pub trait Reaper<W, T> {
+pub trait Reaper<T: Table> {
     /// A failure it should not have.
     type Error: Debug;
+    /// Looks at all that have expired before the first of them is reaped. Who is to be reaped beside
+    /// them, without an expired timer, is added.
+    fn weigh(&mut self, _now: Nanos, _table: &T, _expired: &mut Vec<Expired<T::Worker, T::Timer>>) {
+    }
     /// Reaps `worker`, whose `timers` have expired.
     ///
     /// # Errors
     /// Where it fails in a way it should not: the worker then counts as reaped.
-    fn reap(&mut self, now: Nanos, worker: W, timers: &[T]) -> Result<Reap, Self::Error>;
+    fn reap(
+        &mut self,
+        now: Nanos,
+        worker: T::Worker,
+        timers: &[T::Timer],
+    ) -> Result<Reap, Self::Error>;
     /// Takes note of such a failure.
-    fn reap_failed(&mut self, worker: W, error: Self::Error);
+    fn reap_failed(&mut self, worker: T::Worker, error: Self::Error);
     /// Goes on with reaps that are under way, whether or not the table tells of their timers again:
     /// the workers whose reap came to its end, each named once.
-    fn go_on(&mut self, _now: Nanos) -> Vec<W> {
+    fn go_on(&mut self, _now: Nanos) -> Vec<T::Worker> {
         Vec::new()
+    }
+    /// When it wants to go on, whatever expires.
+    fn next_step(&self) -> Nanos {
+        Nanos::NEVER
     }
 }
 
@@ -131,7 +145,7 @@ where
     C: Clock,
     Q: Queue,
     T: Table<News = Q::News>,
-    R: Reaper<T::Worker, T::Timer>,
+    R: Reaper<T>,
 {
     /// A watchdog that has not ticked yet.
     pub fn new(clock: C, queue: Q, table: T, reaper: R, max_interval_ns: u64) -> Self {
@@ -143,13 +157,13 @@ where
     pub fn tick(&mut self) -> Ticked {
         let mut ticked = Ticked::default();
         let now = self.look(&mut ticked);
-        if self.table.next_deadline() <= now {
+        if self.next_deadline() <= now {
             self.expire(now, &mut ticked);
         }
 
         let size = self.queue.size();
         let most = NonZeroUsize::new(size).unwrap_or(NonZeroUsize::MIN);
-        let until = self.table.next_deadline().min(now.plus(self.max_interval_ns));
+        let until = self.next_deadline().min(now.plus(self.max_interval_ns));
         // Already due means due now, not then: a retry that waits since the year dot is no stall.
         self.expected = Some(until.max(now));
         let table = &mut self.table;
@@ -161,6 +175,10 @@ where
         let reaped = self.reaper.go_on(now);
         self.clear(reaped, &mut ticked);
         ticked
+    }
+
+    fn next_deadline(&self) -> Nanos {
+        self.table.next_deadline().min(self.reaper.next_step())
     }
 
     /// Reads the clock, and credits the lateness before anyone acts on the time read.
@@ -177,7 +195,9 @@ where
 
     fn expire(&mut self, now: Nanos, ticked: &mut Ticked) {
         let mut reaped = Vec::new();
-        for expired in self.table.expired(now) {
+        let mut all = self.table.expired(now);
+        self.reaper.weigh(now, &self.table, &mut all);
+        for expired in all {
             ticked.expired += 1;
             match self.reaper.reap(now, expired.worker, &expired.timers) {
                 Ok(Reap::Reaped) => reaped.push(expired.worker),
@@ -267,8 +287,13 @@ mod tests {
     }
 
     struct DoubleReaper(Calls);
-    impl Reaper<u32, &'static str> for DoubleReaper {
+    impl Reaper<Doubles> for DoubleReaper {
         type Error = &'static str;
+        fn weigh(&mut self, _: Nanos, _: &Doubles, expired: &mut Vec<Expired<u32, &'static str>>) {
+            if expired.iter().any(|expired| expired.worker == 5) {
+                expired.insert(0, Expired { worker: 9, timers: vec![] });
+            }
+        }
         fn reap(&mut self, now: Nanos, worker: u32, timers: &[&str]) -> Result<Reap, &'static str> {
             self.0.borrow_mut().push(format!("reap {worker} {timers:?}"));
             match worker {
@@ -321,6 +346,15 @@ mod tests {
         calls.borrow_mut().clear();
         watchdog.tick();
         assert!(calls.borrow().contains(&"reap 3 [\"t\"]".to_owned()), "tried again");
+    }
+
+    #[test]
+    fn who_is_added_when_all_are_weighed_is_reaped_among_them() {
+        let (calls, mut watchdog) = watchdog(0, Nanos::NEVER, &[10, 20], &[5, 2]);
+        watchdog.tick();
+        let mut calls = calls.borrow().clone();
+        calls.retain(|call| call.starts_with("reap"));
+        assert_eq!(calls, ["reap 9 []", "reap 5 [\"t\"]", "reap 2 [\"t\"]"]);
     }
 
     #[test]

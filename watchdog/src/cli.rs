@@ -17,14 +17,18 @@ use rustix::process::Signal;
 use crate::listen::{Address, Audience};
 use crate::logging::Format;
 use crate::server::{self, Ask, Protection};
+use incidents::{Incidents, Report, Show, Trace};
 use learning::{Learn, Scopes, Shadow};
 use value::ReapSignal;
 
+pub mod incidents;
 pub mod learning;
 pub mod operator;
+pub mod suspects;
 pub mod value;
 
-pub use operator::Top;
+pub use operator::{Completions, Doctor, Manual, Top};
+pub use suspects::{Cascade, CascadePolicy};
 
 /// The environment variable that names the segment.
 pub const SEGMENT_VARIABLE: &str = "HANGWATCH_SEGMENT";
@@ -32,6 +36,7 @@ pub const SEGMENT_VARIABLE: &str = "HANGWATCH_SEGMENT";
 const EXIT_CODES: &str = "\
 Exit codes:
   0        done; or the command ended with 0
+  1        doctor: something that hangwatch needs is missing
   2        the command line is wrong
   123      a bug in hangwatch made the watchdog panic
   124      exec: the deadline passed and the command was removed
@@ -67,7 +72,8 @@ Examples:
   hangwatch run -- torchrun train.py             guard a job's workers
   hangwatch exec --deadline 30s -- make test     a deadline for any command
   hangwatch status                               who waits where, how long
-  hangwatch top                                  the same, live";
+  hangwatch top                                  the same, live
+  hangwatch show                                 why the last one hung";
 
 /// A deadline for every step of every worker.
 #[derive(Debug, Parser)]
@@ -150,9 +156,38 @@ pub enum Command {
     /// --max-reaps of them in a minute before the brake holds anew. A worker that
     /// has released its timer meanwhile, or armed it anew, is left alone.
     ReleaseBrake(ReleaseBrake),
+    /// Say what works on this host, what does not, and what to change
+    ///
+    /// Examines the kernel, /dev/shm, the clock, this user's rights and limits, and
+    /// the container it is run in. Run it as the watchdog is to be run.
+    Doctor(Doctor),
+    /// Write a completion script for a shell
+    Completions(Completions),
+    /// Write the man pages
+    Man(Manual),
     /// One worker of the demo.
     #[command(hide = true)]
     DemoWorker(DemoWorker),
+    /// List what is kept of expiries: when, who, in which scope, how it ended
+    ///
+    /// The newest first. One that cannot be read is a line that says why.
+    Incidents(Incidents),
+    /// Tell the story of one incident: who hung, where, since when, and the stacks
+    ///
+    /// The thread that hangs comes first with its stacks; what is long is folded.
+    Show(Show),
+    /// Write one incident as a page for the browser
+    ///
+    /// One file that needs nothing else: a timeline of what all workers did around the
+    /// hang, the suspect, the stacks, and all that was captured. Nothing in it is
+    /// loaded from anywhere.
+    Report(Report),
+    /// Write what workers did last as a trace that Perfetto opens
+    ///
+    /// The flight records of all lanes, of an incident or of a segment as it is now
+    /// (which is only read), in the Chrome trace event format: open it at
+    /// ui.perfetto.dev or chrome://tracing. A track a thread, a slice a scope.
+    Trace(Trace),
     /// Remove a segment that nobody uses
     ///
     /// Refused while a watchdog serves the segment or a worker is attached to it.
@@ -268,6 +303,10 @@ pub struct Run {
     #[arg(long, value_name = "FRACTION", value_parser = value::fraction,
           allow_hyphen_values = true)]
     pub warn_at: Option<f64>,
+
+    /// Who is reaped first.
+    #[command(flatten)]
+    pub cascade: Cascade,
 
     /// What holds a worker up.
     #[command(flatten)]
@@ -588,8 +627,16 @@ impl Cli {
             ErrorKind::InvalidUtf8 => Self::not_utf8(&words).unwrap_or(error),
             _ => error,
         })?;
+        if let Command::Run(run) = &cli.command
+            && run.cascade.asked().is_none()
+        {
+            let why = "--cascade-policy hold needs to know for how long: add --cascade, such as \
+                       --cascade 5s";
+            return Err(Self::error_of("run", ErrorKind::MissingRequiredArgument, why));
+        }
         let named = match &mut cli.command {
             Command::Run(run) if run.command.is_empty() => &mut run.segment,
+            Command::Trace(trace) if trace.id.is_none() => &mut trace.segment,
             Command::Status(Status { segment, .. })
             | Command::Scopes(Scopes { segment, .. })
             | Command::Learn(Learn { segment, .. })
@@ -616,6 +663,11 @@ impl Cli {
                 Err(Self::error_of("run", ErrorKind::ArgumentConflict, why))
             }
             Command::Run(_) if !is_named => Err(Self::unnamed("run")),
+            Command::Trace(_) if !is_named => Err(Self::error_of(
+                "trace",
+                ErrorKind::MissingRequiredArgument,
+                "name an incident, or a segment with --segment or HANGWATCH_SEGMENT",
+            )),
             Command::ReleaseBrake(_) if !is_named => Err(Self::unnamed("release-brake")),
             _ => Ok(cli),
         }

@@ -7,15 +7,21 @@ use crate::cli::Command;
 use crate::exit::Exit;
 
 mod demo;
+mod doctor;
 mod exec;
+mod incidents;
 mod learn;
+mod manual;
+mod report;
 mod rm;
 mod run;
 mod scopes;
 mod segments;
 mod shadow;
+mod show;
 mod status;
 mod top;
+mod trace;
 
 /// What ends a command before it is done: any error, printed as one line with its causes.
 type Failure = Box<dyn std::error::Error>;
@@ -31,7 +37,14 @@ pub fn perform(command: Command) -> Exit {
         Command::Learn(options) => learn::perform(&options),
         Command::Shadow(options) => shadow::perform(&options),
         Command::Top(options) => top::perform(options),
+        Command::Doctor(options) => doctor::perform(&options),
+        Command::Completions(options) => manual::completions(&options),
+        Command::Man(options) => manual::man(&options),
         Command::Exec(options) => exec::perform(&options),
+        Command::Incidents(options) => incidents::perform(&options),
+        Command::Show(options) => show::perform(&options),
+        Command::Report(options) => report::perform(&options),
+        Command::Trace(options) => trace::perform(&options),
         Command::Rm(options) => rm::perform(&options),
         Command::ReleaseBrake(options) => segments::release_brake(&options),
     };

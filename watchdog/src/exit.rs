@@ -3,6 +3,7 @@
 //! | code | meaning |
 //! | --- | --- |
 //! | 0 | done; or the command ended with 0 |
+//! | 1 | `doctor`: something that hangwatch needs is missing |
 //! | 1 to 122 | the command's own code, passed through |
 //! | 2 | the command line is wrong (also a command's own 2) |
 //! | 123 | a bug in hangwatch: a thread of the watchdog panicked |
@@ -24,6 +25,8 @@ use std::process::{ExitCode, ExitStatus, Termination};
 pub enum Exit {
     /// Done: code 0.
     Ok,
+    /// Something that hangwatch needs is missing: code 1, of `doctor` only.
+    Unfit,
     /// The command line is wrong: code 2, as clap has it.
     Usage,
     /// A thread of the watchdog panicked: code 123, so that a supervisor or standby takes over.
@@ -47,6 +50,7 @@ impl Exit {
     pub fn code(self) -> u8 {
         match self {
             Self::Ok => 0,
+            Self::Unfit => 1,
             Self::Usage => 2,
             Self::Panicked => 123,
             Self::DeadlinePassed => 124,

@@ -3,21 +3,29 @@
 //! The modules from the outside in: [`cli`] reads the command line, [`commands`] does what it asks
 //! for, [`server`] watches a segment, [`deadlines`] is the file that says how long scopes may take;
 //! [`exec`] removes a command with its descendants, [`child`] and [`relay`] run one and pass signals on,
-//! [`incident`] is what is kept of an expiry, [`listen`] tells of a server over HTTP, [`state`] is a
-//! segment as JSON, `top` the live view, [`logging`] and [`exit`] are what the outside sees.
+//! [`incident`] is what is kept of an expiry, [`show`], [`report`] and [`trace`] are what is made of one
+//! for people, [`listen`] tells of a server over HTTP, [`state`] is a segment as JSON, `top` the live
+//! view, `doctor` says what works here, [`notify`] tells the service manager, [`logging`] and [`exit`]
+//! are what the outside sees.
 
 pub mod child;
 pub mod cli;
 pub mod commands;
 pub mod deadlines;
+mod doctor;
 pub mod exec;
 pub mod exit;
 pub mod incident;
 mod inherit;
 pub mod listen;
 pub mod logging;
+pub mod notify;
 pub mod relay;
+pub mod report;
 pub mod server;
+pub mod show;
 pub mod state;
+pub mod text;
 mod top;
+pub mod trace;
 mod units;

@@ -1,5 +1,8 @@
 //! The log: events on standard error, as text for people or JSON for machines.
 //!
+//! Where standard error is the journal's, text goes without the time, which the journal has, and with
+//! the priority in front, by which it can be asked for (sd-daemon(3)).
+//!
 //! [`init`] sets it up once. The log must never be what ends a watchdog: a reader that has
 //! gone, a full disk behind it or a closed descriptor lose lines, and nothing else.
 
@@ -7,7 +10,7 @@ use std::env;
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
-use tracing::{Level, Subscriber};
+use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::registry::LookupSpan;
@@ -59,47 +62,66 @@ pub fn init(format: Format, otherwise: Level) -> Result<(), InitError> {
     let filter = filter(otherwise, |variable| env::var(variable).ok())?;
     let is_set = |variable| env::var_os(variable).is_some_and(|value| !value.is_empty());
     let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
-    let colour = if io::stderr().is_terminal() && !is_set("NO_COLOR") && !dumb {
-        Colour::Ansi
+    let dress = if is_journal(env::var("JOURNAL_STREAM").ok().as_deref()) {
+        Dress::Journal
+    } else if io::stderr().is_terminal() && !is_set("NO_COLOR") && !dumb {
+        Dress::Ansi
     } else {
-        Colour::None
+        Dress::Plain
     };
-    tracing::subscriber::set_global_default(subscriber(format, colour, filter, || {
+    tracing::subscriber::set_global_default(subscriber(format, dress, filter, || {
         Lossy(io::stderr())
     }))
     .map_err(|_| InitError::Again)
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Colour {
-    Ansi,
-    None,
+/// Whether standard error is the stream that the service manager says it has given to the journal:
+/// its device and inode, for it may have been redirected since.
+fn is_journal(stream: Option<&str>) -> bool {
+    let Ok(stat) = rustix::fs::fstat(rustix::stdio::stderr()) else { return false };
+    stream == Some(&format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
-fn subscriber<W>(
+/// What text looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dress {
+    /// With the time, in colours.
+    Ansi,
+    /// With the time.
+    Plain,
+    /// With the priority, for the journal.
+    Journal,
+}
+
+fn subscriber<W, Out>(
     format: Format,
-    colour: Colour,
+    dress: Dress,
     filter: EnvFilter,
     writer: W,
 ) -> Box<dyn Subscriber + Send + Sync>
 where
-    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+    W: Fn() -> Out + Send + Sync + 'static,
+    Out: Write,
 {
     // A failed write would be reported with eprintln!, which panics where the write to
     // standard error was what failed.
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .log_internal_errors(false)
-        .with_ansi(colour == Colour::Ansi)
-        .with_writer(writer);
+        .with_ansi(dress == Dress::Ansi);
     match format {
-        Format::Text => boxed(builder.with_target(false).compact().finish()),
+        Format::Text if dress == Dress::Journal => {
+            let text = builder.with_target(false).compact().without_time();
+            boxed(text.with_writer(ByPriority(writer)).finish())
+        }
+        Format::Text => boxed(builder.with_target(false).compact().with_writer(writer).finish()),
         Format::Json => boxed(
             builder
                 .json()
                 .flatten_event(true)
                 .with_current_span(false)
                 .with_span_list(false)
+                .with_writer(writer)
                 .finish(),
         ),
     }
@@ -122,6 +144,44 @@ fn filter(otherwise: Level, get: impl Fn(&str) -> Option<String>) -> Result<EnvF
         Some((variable, value)) => EnvFilter::builder()
             .parse(&value)
             .map_err(|source| InitError::Filter { variable, value, source }),
+    }
+}
+
+/// Writes each line with its priority in front, as the journal takes it.
+struct ByPriority<W>(W);
+
+impl<'a, W: Fn() -> Out, Out: Write> MakeWriter<'a> for ByPriority<W> {
+    type Writer = Prefixed<Out>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        Prefixed { prefix: "<6>", writer: (self.0)() }
+    }
+
+    fn make_writer_for(&'a self, event: &Metadata<'_>) -> Self::Writer {
+        let prefix = match *event.level() {
+            Level::ERROR => "<3>",
+            Level::WARN => "<4>",
+            Level::INFO => "<6>",
+            Level::DEBUG | Level::TRACE => "<7>",
+        };
+        Prefixed { prefix, writer: (self.0)() }
+    }
+}
+
+/// Puts something before what is written, in the same write: lines of several threads stay whole.
+struct Prefixed<W> {
+    prefix: &'static str,
+    writer: W,
+}
+
+impl<W: Write> Write for Prefixed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.writer.write_all(&[self.prefix.as_bytes(), bytes].concat())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
     }
 }
 
@@ -148,7 +208,7 @@ mod tests {
     use tracing::Level;
     use tracing_subscriber::EnvFilter;
 
-    use super::{Colour, Format, InitError, Lossy, filter, subscriber};
+    use super::{Dress, Format, InitError, Lossy, filter, is_journal, subscriber};
 
     #[derive(Clone, Default)]
     struct Page(Arc<Mutex<Vec<u8>>>);
@@ -163,10 +223,10 @@ mod tests {
         }
     }
 
-    fn logged(format: Format, colour: Colour) -> String {
+    fn logged(format: Format, dress: Dress) -> String {
         let page = Page::default();
         let writer = page.clone();
-        let log = subscriber(format, colour, EnvFilter::new("info"), move || writer.clone());
+        let log = subscriber(format, dress, EnvFilter::new("info"), move || writer.clone());
         tracing::subscriber::with_default(log, || {
             tracing::debug!("left out");
             tracing::info!(pid = 7, scope = "forward", "reaped");
@@ -176,16 +236,32 @@ mod tests {
 
     #[test]
     fn text_is_a_line_an_event() {
-        let text = logged(Format::Text, Colour::None);
+        let text = logged(Format::Text, Dress::Plain);
         assert_eq!(text.lines().count(), 1, "{text}");
         assert!(text.contains("INFO reaped pid=7 scope=\"forward\""), "{text}");
         assert!(!text.contains('\x1b'), "{text}");
-        assert!(logged(Format::Text, Colour::Ansi).contains('\x1b'));
+        assert!(logged(Format::Text, Dress::Ansi).contains('\x1b'));
+    }
+
+    #[test]
+    fn the_journal_gets_the_priority_and_no_time() {
+        let text = logged(Format::Text, Dress::Journal);
+        assert_eq!(text, "<6> INFO reaped pid=7 scope=\"forward\"\n");
+    }
+
+    #[test]
+    fn the_journal_is_known_by_its_stream() {
+        use rustix::fs::fstat;
+        let stat = fstat(rustix::stdio::stderr()).unwrap();
+        assert!(is_journal(Some(&format!("{}:{}", stat.st_dev, stat.st_ino))));
+        for other in [None, Some(""), Some("1:2"), Some("x")] {
+            assert!(!is_journal(other), "{other:?}");
+        }
     }
 
     #[test]
     fn json_is_an_object_a_line_with_the_time_in_utc() {
-        let text = logged(Format::Json, Colour::None);
+        let text = logged(Format::Json, Dress::Plain);
         assert_eq!(text.lines().count(), 1, "{text}");
         let event: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(event["message"], "reaped");
@@ -223,7 +299,7 @@ mod tests {
             let (read, write) = io::pipe().unwrap();
             drop(read);
             let writer = move || Lossy(write.try_clone().unwrap());
-            let log = subscriber(format, Colour::None, EnvFilter::new("info"), writer);
+            let log = subscriber(format, Dress::Plain, EnvFilter::new("info"), writer);
             tracing::subscriber::with_default(log, || tracing::info!("into the void"));
         }
     }

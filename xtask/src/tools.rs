@@ -30,13 +30,15 @@ struct Package {
 
 /// What [`Tool::Driven`] stands for. Tests that need one of them skip where it is missing, unless
 /// `HANGWATCH_TEST_TOOLS` says `required`.
-const DRIVEN: [Package; 4] = [
+const DRIVEN: [Package; 6] = [
+    Package { name: "chromium", answers: &["chromium", "--version"] },
     Package { name: "mandoc", answers: &["sh", "-c", "command -v mandoc"] },
     Package { name: "prometheus", answers: &["promtool", "--version"] },
     Package {
         name: "python3-prometheus-client",
         answers: &[DEBIANS_PYTHON, "-c", "import prometheus_client.openmetrics.parser"],
     },
+    Package { name: "systemd", answers: &["systemd-analyze", "--version"] },
     Package { name: "tmux", answers: &["tmux", "-V"] },
 ];
 

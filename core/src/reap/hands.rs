@@ -1,6 +1,8 @@
 //! What a reap does to the world, and what it tells of it: [`Hands`] and [`Event`].
 
+use crate::cascade::{Member, Scene};
 use crate::expiry::{ExpiredTimer, WorkerId};
+use crate::scope::ScopeId;
 use crate::time::Nanos;
 
 /// Whether a worker may be signalled now.
@@ -51,6 +53,10 @@ pub trait Hands {
     type Error: core::fmt::Debug;
     /// Whether the worker that owns `lane` may be signalled.
     fn verdict(&mut self, now: Nanos, worker: WorkerId, lane: u32) -> Verdict;
+    /// Whether the worker is never signalled, whatever it does: the watchdog's own process.
+    fn is_spared(&self, _worker: WorkerId) -> bool {
+        false
+    }
     /// Captures evidence; called until it is ready. The default has none to capture.
     fn evidence(&mut self, _now: Nanos, _worker: WorkerId, _timers: &[ExpiredTimer]) -> Evidence {
         Evidence::Ready
@@ -83,6 +89,59 @@ pub enum Outcome {
     Failed,
 }
 
+/// What is done about an overdue worker after a look at the others of its job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    /// It is held back: the suspect comes first. No longer than until then.
+    HeldBack {
+        /// Its deadline and the time of the cascade.
+        until: Nanos,
+    },
+    /// It is held back, and the suspect is reaped now.
+    SuspectFirst {
+        /// Its deadline and the time of the cascade.
+        until: Nanos,
+    },
+    /// It is reaped as usual, and the suspect only told of: so the policy is.
+    Told,
+    /// It is reaped as usual.
+    Usual(Usual),
+}
+
+/// Why a worker is reaped as usual although suspects are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usual {
+    /// Nobody else of its job is in the scope.
+    Alone,
+    /// Everybody of its job is.
+    NobodyOutside,
+    /// More than one of its job is not.
+    SeveralOutside,
+    /// The one who is not cannot be proved by the kernel.
+    Unproved,
+    /// It has had the time of the cascade.
+    HeldLongEnough,
+    /// There is a suspect, which may not be reaped.
+    Spared(Spared),
+}
+
+/// Why a suspect is not reaped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spared {
+    /// It is the watchdog's own process.
+    OwnProcess,
+    /// Its timers ask for reports only.
+    ReportsOnly,
+    /// It was in the scope with the others, and has left it.
+    HasLeft,
+    /// Its flight record has been overwritten since: it is at work.
+    AtWork,
+    /// It could not run.
+    Held(Hold),
+    /// The brake holds.
+    Braked,
+}
+
 /// One thing a reap has to tell.
 #[derive(Debug)]
 pub enum Event<'e, E> {
@@ -107,6 +166,35 @@ pub enum Event<'e, E> {
         timer: &'e ExpiredTimer,
         /// Why.
         hold: Hold,
+    },
+    /// What was decided about an overdue worker with a look at the others of its job. Told when it
+    /// changes.
+    Cascade {
+        /// The overdue worker.
+        worker: WorkerId,
+        /// Its timer, in whose scope the others were looked at.
+        timer: &'e ExpiredTimer,
+        /// What was seen.
+        scene: Scene,
+        /// Who is not in the scope, where that is one the kernel vouches for.
+        suspect: Option<Member>,
+        /// What was decided.
+        course: Course,
+    },
+    /// The reap of a suspect came to its end (or to a point that must be known: unkillable).
+    Suspect {
+        /// The suspect.
+        worker: WorkerId,
+        /// A lane of its.
+        lane: u32,
+        /// The scope in which the others waited.
+        scope: ScopeId,
+        /// Its own timer that was condemned for it, where it had one armed.
+        timer: Option<&'e ExpiredTimer>,
+        /// The last signal sent, 0 for none.
+        signal: u8,
+        /// How it ended.
+        outcome: Outcome,
     },
     /// The brake engaged.
     Braked {

@@ -7,7 +7,7 @@ use hangwatch_core::atomic::{AtomicU64, Ordering};
 use hangwatch_core::expiry::{Admission, WorkerId};
 use hangwatch_core::lane::{LaneState, OwnerWord, TimerSignal};
 use hangwatch_core::layout::Geometry;
-use hangwatch_core::policy::Policy;
+use hangwatch_core::policy::{Cascade, Policy};
 use hangwatch_core::reap::{Hold, Verdict};
 use hangwatch_core::record::{Operation, Place, Stamp};
 use hangwatch_core::ring::{Read, RingReader};
@@ -175,6 +175,11 @@ pub(crate) fn tick(bytes: &[u8]) {
         grace_ns: u64::from(bytes.byte()) * 10 * MS,
         max_reaps: Some(u32::from(bytes.byte())).filter(|most| *most < 8),
         warn_at: bytes.byte().is_multiple_of(2).then_some(0.5),
+        cascade: match bytes.byte() % 3 {
+            0 => Cascade::Off,
+            1 => Cascade::Report,
+            _ => Cascade::Hold { hold_ns: u64::from(bytes.byte()) * 10 * MS },
+        },
         ..Policy::default()
     };
     let words = words();

@@ -7,6 +7,10 @@ mod world;
 mod admission;
 /// A new watchdog takes over what a dead one left.
 mod adoption;
+/// Suspects reaped before those that wait for them.
+mod cascade;
+/// The same with random workers, against a model of the rule.
+mod cascade_model;
 /// Random words in a segment, and under the whole watchdog; the fuzz targets use it too.
 mod chaos;
 /// Lanes that lie are quarantined, the others served.

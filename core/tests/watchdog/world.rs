@@ -13,7 +13,7 @@ use hangwatch_core::lane::{
 use hangwatch_core::layout::Geometry;
 use hangwatch_core::news::{Rings, Sleep};
 use hangwatch_core::policy::{Policy, SIGKILL};
-use hangwatch_core::reap::{Event, Hands, Hold, Outcome, Reaping, Sent, Verdict};
+use hangwatch_core::reap::{Course, Event, Hands, Hold, Outcome, Reaping, Sent, Verdict};
 use hangwatch_core::record::{Operation, Place, Record};
 use hangwatch_core::ring::RingWriter;
 use hangwatch_core::scope::ScopeId;
@@ -62,6 +62,8 @@ pub(crate) enum Told {
     Held { worker: u64, hold: Hold },
     Braked,
     Failed { worker: u64 },
+    Cascade { worker: u64, suspect: Option<u64>, course: Course },
+    Suspect { worker: u64, signal: u8, outcome: Outcome },
 }
 
 /// A signal as the kernel delivered it.
@@ -189,6 +191,14 @@ impl Hands for FakeHands<'_> {
             }
             Event::Braked { .. } => kernel.told.push(Told::Braked),
             Event::Failed { worker, .. } => kernel.told.push(Told::Failed { worker: worker.0 }),
+            Event::Cascade { worker, suspect, course, .. } => {
+                let suspect = suspect.and_then(|suspect| suspect.worker).map(|suspect| suspect.0);
+                let worker = worker.0;
+                kernel.told.push(Told::Cascade { worker, suspect, course });
+            }
+            Event::Suspect { worker, signal, outcome, .. } => {
+                kernel.told.push(Told::Suspect { worker: worker.0, signal, outcome });
+            }
             Event::Signalled { .. } => return,
         }
         let hook = kernel.on_told.take();
@@ -244,6 +254,11 @@ impl<'a> World<'a> {
 
     /// A new worker process in a lane of its own, admitted as soon as the kernel is asked.
     pub(crate) fn worker(&self, pid: u64) -> Worker<'a> {
+        self.worker_of_job(pid, "job")
+    }
+
+    /// As [`World::worker`], of this job.
+    pub(crate) fn worker_of_job(&self, pid: u64, job: &str) -> Worker<'a> {
         let process = Process {
             alive: true,
             survives: BTreeSet::new(),
@@ -252,17 +267,23 @@ impl<'a> World<'a> {
             admission: Admission::Worker(WorkerId(pid)),
         };
         self.kernel.borrow_mut().processes.insert(pid, process);
-        self.thread(pid)
+        self.thread_of_job(pid, job)
     }
 
     /// Another lane of the process `pid`.
     pub(crate) fn thread(&self, pid: u64) -> Worker<'a> {
+        self.thread_of_job(pid, "job")
+    }
+
+    /// Another lane of the process `pid`, which names this job.
+    pub(crate) fn thread_of_job(&self, pid: u64, job: &str) -> Worker<'a> {
         let geometry = self.segment.geometry();
         for index in 0..geometry.lanes {
             self.segment.note_lane_used(index);
             let lane = self.segment.lane(index);
             let Some(claimed) = lane.claim(u32::try_from(pid).unwrap()) else { continue };
-            let owner = lane.attach(claimed, Identity::default(), LaneNames::default());
+            let names = LaneNames { job, ..LaneNames::default() };
+            let owner = lane.attach(claimed, Identity::default(), names);
             self.kernel.borrow_mut().locks.insert(index, pid);
             let ring = RingWriter::resume(lane.ring(), lane.head());
             let segment = self.segment;
@@ -405,16 +426,24 @@ impl<'a> Worker<'a> {
     /// Tells of a timer in this lane's ring.
     pub(crate) fn tell(&mut self, operation: Operation, place: Place, lane: u32, timer: u16) {
         let (at, deadline) = (self.now(), Nanos(0));
-        let (scope, signal) = (SCOPE.0, 0);
+        let words = self.segment.lane(self.lane);
+        let word = words.timer(timer.into()).map(Timer::load).filter(|_| lane == self.lane);
+        let detail = word.and_then(|word| words.read_detail(timer.into(), word));
+        let scope = detail.map_or(SCOPE.0, |detail| detail.scope.0);
+        let signal = 0;
         self.ring.push(&Record { operation, place, lane, timer, scope, signal, at, deadline });
     }
 
     /// Arms a timer and is stopped before it tells.
     pub(crate) fn arm_silently(&mut self, timer: u16, ns: u64, signal: TimerSignal) -> TimerWord {
+        self.arm_in(SCOPE, timer, ns, signal)
+    }
+
+    fn arm_in(&mut self, scope: ScopeId, timer: u16, ns: u64, signal: TimerSignal) -> TimerWord {
         let (lane, now) = (self.segment.lane(self.lane), self.now());
         let detail = TimerDetail {
             acquired_at: now,
-            scope: SCOPE,
+            scope,
             signal,
             kind: TimerKind::Guard,
             allowed_by: AllowedBy::Acquire,
@@ -427,6 +456,24 @@ impl<'a> Worker<'a> {
     /// Arms a timer that wants `signal`; returns its deadline.
     pub(crate) fn acquire_with(&mut self, timer: u16, ns: u64, signal: TimerSignal) -> Nanos {
         let word = self.arm_silently(timer, ns, signal);
+        self.tell(Operation::Acquire, Place::Own, self.lane, timer);
+        word.deadline().begins()
+    }
+
+    /// Arms a timer in a scope; returns its deadline.
+    pub(crate) fn enter(&mut self, scope: ScopeId, timer: u16, ns: u64) -> Nanos {
+        self.enter_with(scope, timer, ns, TimerSignal::Default)
+    }
+
+    /// As [`Worker::enter`], with a timer that wants `signal`.
+    pub(crate) fn enter_with(
+        &mut self,
+        scope: ScopeId,
+        timer: u16,
+        ns: u64,
+        signal: TimerSignal,
+    ) -> Nanos {
+        let word = self.arm_in(scope, timer, ns, signal);
         self.tell(Operation::Acquire, Place::Own, self.lane, timer);
         word.deadline().begins()
     }

@@ -1,6 +1,7 @@
 //! Faults, injected into real processes: nothing lost, nobody wrongly killed.
 //!
 //! * `abuse`: workers that do what they please with the segment, and themselves
+//! * `cascade`: the one the others wait for, reaped before them
 //! * `clocks`: the wall clock stepped, the counter's calibration wrong
 //! * `files`: the segment's file full, cut short, removed
 //! * `held`: workers stopped, traced, frozen
@@ -13,6 +14,7 @@
 //! * `protection`: panics, refused protections, warnings
 //! * `races`: releases against expiry
 //! * `recycled_pids`: another process has a dead worker's pid
+//! * `service_manager`: what systemd hears of a watchdog
 //! * `stalls`: time that stood still
 //! * `storm`: every worker expires at once
 //! * `strangers`: other users' workers, and files that are no segment
@@ -22,6 +24,7 @@
 //! * `worker_kills`: workers killed anywhere
 
 mod abuse;
+mod cascade;
 mod clocks;
 mod files;
 mod held;
@@ -34,6 +37,7 @@ mod promises;
 mod protection;
 mod races;
 mod recycled_pids;
+mod service_manager;
 mod stalls;
 mod storm;
 mod strangers;

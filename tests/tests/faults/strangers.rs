@@ -12,14 +12,14 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 /// Users and groups that no system account has.
 const OWNER: u32 = 4001;
-const STRANGER: u32 = 4002;
-const GROUP: u32 = 4003;
+pub(super) const STRANGER: u32 = 4002;
+pub(super) const GROUP: u32 = 4003;
 
 /// The programs of the stage, where any user may run them.
-struct Programs(tempfile::TempDir);
+pub(super) struct Programs(tempfile::TempDir);
 
 impl Programs {
-    fn new() -> Programs {
+    pub(super) fn new() -> Programs {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         for name in ["stage-worker", "stage-watchdog"] {
@@ -37,7 +37,7 @@ impl Programs {
     }
 
     /// What a worker of this user and group hears when it attaches.
-    fn attach(&self, segment: &str, user: u32, group: u32) -> (Actor, String) {
+    pub(super) fn attach(&self, segment: &str, user: u32, group: u32) -> (Actor, String) {
         let mut actor = Actor::spawn(segment, self.run_as("stage-worker", user, group));
         actor.order("attach");
         let answer = actor.answer().expect("it is alive");

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 use clap::error::ErrorKind;
+use hangwatch_core::policy::Cascade;
 use rustix::process::Signal;
 
 use super::value::ReapSignal;
@@ -44,6 +45,24 @@ fn run_has_the_documented_defaults() {
     assert_eq!(run.reap.grace, Duration::ZERO);
     assert_eq!(run.log.format, Format::Text);
     assert!(!run.standby);
+}
+
+#[test]
+fn a_cascade_is_held_reported_or_off() {
+    let check = |line: &str, asked: Cascade| {
+        assert_eq!(run(&format!("run --segment s {line}")).cascade.asked(), Some(asked), "{line}");
+    };
+    let hold = Cascade::Hold { hold_ns: 5_000_000_000 };
+    check("", Cascade::Off);
+    check("--cascade 5s", hold);
+    check("--cascade 5s --cascade-policy hold", hold);
+    check("--cascade 5s --cascade-policy report", Cascade::Report);
+    check("--cascade-policy report", Cascade::Report);
+    check("--cascade 5s --cascade-policy off", Cascade::Off);
+    for line in ["run --segment s --cascade-policy hold", "run --cascade-policy hold -- true"] {
+        let error = read(line).expect_err(line);
+        assert!(error.to_string().contains("for how long"), "{error}");
+    }
 }
 
 #[test]
@@ -179,4 +198,31 @@ fn every_help_fits_80_columns() {
     for line in helps.iter().flat_map(|help| help.lines()) {
         assert!(line.chars().count() <= 80, "{} columns: {line}", line.chars().count());
     }
+}
+
+#[test]
+fn a_trace_is_of_an_incident_or_of_a_segment() {
+    let read = |line: &str, variable: Option<&str>| {
+        let words = std::iter::once("hangwatch").chain(line.split_ascii_whitespace());
+        match Cli::try_read_from(words, variable.map(str::to_owned)).map(|cli| cli.command) {
+            Ok(Command::Trace(trace)) => Ok((trace.id, trace.segment)),
+            Err(error) => Err(error.kind()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(read("trace last -o t", Some("outer")), Ok((some("last"), None)));
+    assert_eq!(read("trace -o t", Some("outer")), Ok((None, some("outer"))));
+    assert_eq!(read("trace --segment own -o t", Some("outer")), Ok((None, some("own"))));
+    assert_eq!(read("trace -o t", None), Err(ErrorKind::MissingRequiredArgument));
+    assert_eq!(read("trace last --segment s -o t", None), Err(ErrorKind::ArgumentConflict));
+    assert_eq!(read("trace last", None), Err(ErrorKind::MissingRequiredArgument));
+}
+
+#[test]
+fn incidents_are_shown_from_the_last_on() {
+    assert!(matches!(read("show"), Ok(Command::Show(show)) if show.id == "last" && !show.all));
+    assert!(matches!(read("report -o r"), Ok(Command::Report(report)) if report.id == "last"));
+    assert!(read("incidents --since yesterday").is_err());
+    assert!(read("incidents --limit 0").is_err());
 }

@@ -23,6 +23,7 @@ use crate::exit::Exit;
 use crate::inherit::Inheritance;
 use crate::listen::{Bound, ListenError, Listening, Subject, Tally};
 use crate::logging;
+use crate::notify::{self, Notifier};
 use crate::relay::{PASSED_ON, Relay};
 use crate::server::events::emit;
 use crate::server::{Ended, ErrorFiles, Holds, OnPanic, Server, ServerOptions, Standby, State};
@@ -55,9 +56,11 @@ pub(super) fn policy(reap: &Reap, signal: ReapSignal) -> Policy {
 }
 
 fn server_options(options: &Run) -> ServerOptions {
+    let cascade = options.cascade.asked().unwrap_or_default();
     let policy = policy(&options.reap, options.reap_signal());
+    let (max_reaps, warn_at) = (options.max_reaps, options.warn_at);
     ServerOptions {
-        policy: Policy { max_reaps: options.max_reaps, warn_at: options.warn_at, ..policy },
+        policy: Policy { max_reaps, warn_at, cascade, ..policy },
         standby: if options.standby { Standby::Wait } else { Standby::No },
         holds: Holds {
             stopped: options.holds.stopped.into(),
@@ -87,7 +90,7 @@ fn alone(options: &Run, mut deadlines: Option<Published>) -> Result<Exit, Failur
     let relay = Relay::install_only(&[Signal::TERM, Signal::INT, Signal::HUP])?;
     let voice = Voice::bind(options)?;
     let (segment, origin) = segments::make_or_adopt(&name, wanted(options))?;
-    let (server, _voice) = match voice.start(segment, options) {
+    let (server, voice) = match voice.start(segment, options) {
         Ok(started) => started,
         Err(error) => {
             if origin == Origin::Made {
@@ -108,6 +111,10 @@ fn alone(options: &Run, mut deadlines: Option<Published>) -> Result<Exit, Failur
             if caught.signal != Signal::HUP {
                 server.stop();
                 return Ok(Exit::Ok);
+            }
+            if let Some(notifier) = &voice.notifier {
+                notifier.reloading();
+                notifier.reloaded();
             }
             server.release_brake();
             if let Some(deadlines) = &mut deadlines {
@@ -145,6 +152,10 @@ fn around(options: &Run, deadlines: Option<Published>) -> Result<Exit, Failure> 
     }
     let mut command = process::Command::new(&options.command[0]);
     command.args(&options.command[1..]).env(SEGMENT_VARIABLE, name);
+    // The manager is told of the watchdog, by the watchdog.
+    for variable in notify::VARIABLES {
+        command.env_remove(variable);
+    }
     inheritance.leave_to(&mut command);
     let mut child = match Child::start(&mut command) {
         Ok(child) => child,
@@ -172,7 +183,7 @@ fn around(options: &Run, deadlines: Option<Published>) -> Result<Exit, Failure> 
     }
 }
 
-/// How a server is heard of: its log, and its listener where one is asked for.
+/// How a server is heard of: its log, the service manager, and a listener where one is asked for.
 struct Voice(Option<Bound>);
 
 impl Voice {
@@ -184,14 +195,11 @@ impl Voice {
     }
 
     /// Starts the server, and tells of it from the first event on.
-    fn start(
-        self,
-        segment: Segment,
-        options: &Run,
-    ) -> Result<(Server, Option<Listening>), Failure> {
+    fn start(self, segment: Segment, options: &Run) -> Result<(Server, Heard), Failure> {
         let Voice(Some(bound)) = self else {
             let server = Server::start(segment, server_options(options), |event| emit(&event))?;
-            return Ok((server, None));
+            let notifier = Notifier::start(server.vitals())?;
+            return Ok((server, Heard { _listening: None, notifier }));
         };
         let tally = Arc::<Tally>::default();
         let counted = Arc::clone(&tally);
@@ -203,8 +211,15 @@ impl Voice {
         let listening = bound.serve(Subject { vitals: server.vitals(), tally, host })?;
         let (segment, address) = (segment.name(), listening.address());
         tracing::info!(segment, event = "listening", %address, "listening");
-        Ok((server, Some(listening)))
+        let notifier = Notifier::start(server.vitals())?;
+        Ok((server, Heard { _listening: Some(listening), notifier }))
     }
+}
+
+/// What tells of a server while it runs.
+struct Heard {
+    _listening: Option<Listening>,
+    notifier: Option<Notifier>,
 }
 
 /// Removes a segment this process made, at whatever end.

@@ -2,7 +2,8 @@
 //!
 //! Every point in time is a [`Moment`]: UTC for people, `CLOCK_MONOTONIC` for arithmetic. Every
 //! duration ends in its unit. What could not be had is absent, and [`Evidence::missing`] says why.
-//! Fields may be added within a version; a reader ignores what it does not know. What a worker says of
+//! Fields may be added within a version: a reader ignores those it does not know, and takes those that
+//! are not there for empty. What a worker says of
 //! itself (names, labels, arguments) is a claim and may hold any character: whoever prints it escapes
 //! it.
 
@@ -13,6 +14,7 @@ pub const VERSION: u32 = 1;
 
 /// One incident: a worker whose deadline passed, and what became of it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Incident {
     /// [`VERSION`].
     pub version: u32,
@@ -42,6 +44,7 @@ pub struct Incident {
 
 /// A point in time on both clocks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Moment {
     /// RFC 3339 in UTC, with nanoseconds. For people: the wall clock may step.
     pub utc: String,
@@ -51,6 +54,7 @@ pub struct Moment {
 
 /// A worker process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Worker {
     /// Its pid as the watchdog sees it; absent where the kernel does not vouch for it.
     pub pid: Option<u32>,
@@ -70,6 +74,7 @@ pub struct Worker {
 
 /// A timer at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Timer {
     /// Its lane.
     pub lane: u32,
@@ -93,6 +98,7 @@ pub struct Timer {
 
 /// One thing the watchdog decided about the worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Decision {
     /// When.
     pub at: Moment,
@@ -104,6 +110,7 @@ pub struct Decision {
 
 /// How the reap ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Ending {
     /// When.
     pub at: Moment,
@@ -119,6 +126,7 @@ pub struct Ending {
 
 /// What was seen of the worker before its first signal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Evidence {
     /// What was asked for: `off`, `scopes` or `full`.
     pub level: String,
@@ -126,6 +134,8 @@ pub struct Evidence {
     pub budget_ns: u64,
     /// How long it took, ns.
     pub taken_ns: u64,
+    /// How long the worker's threads were stopped for their stacks, ns; absent where they were not.
+    pub stopped_ns: Option<u64>,
     /// What is not there although it was asked for.
     pub missing: Vec<Missing>,
     /// The worker's lanes, that of the first condemned timer first.
@@ -134,10 +144,13 @@ pub struct Evidence {
     pub process: Option<Process>,
     /// Its threads, the one of the first condemned timer first.
     pub threads: Vec<Thread>,
+    /// Threads beyond those listed.
+    pub threads_left_out: u64,
 }
 
 /// A piece of evidence that could not be had.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Missing {
     /// What: `python`, `native`, `kernel_stack`, `threads`, `process`, `incident`, ...
     pub what: String,
@@ -147,6 +160,7 @@ pub struct Missing {
 
 /// A lane: what one thread timed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Lane {
     /// Its index.
     pub lane: u32,
@@ -164,6 +178,7 @@ pub struct Lane {
 
 /// One record of a flight record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Record {
     /// When.
     pub at_ns: u64,
@@ -181,6 +196,7 @@ pub struct Record {
 
 /// What the kernel says about a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Process {
     /// Its executable.
     pub executable: Option<String>,
@@ -216,6 +232,7 @@ pub struct Process {
 
 /// An open file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct File {
     /// The descriptor.
     pub descriptor: u32,
@@ -225,6 +242,7 @@ pub struct File {
 
 /// A child process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Child {
     /// Its pid.
     pub pid: u32,
@@ -236,9 +254,12 @@ pub struct Child {
 
 /// A thread.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Thread {
     /// Its id as the watchdog sees it.
     pub tid: u32,
+    /// Its id in its own PID namespace, by which [`Lane::tid`] names it.
+    pub inner_tid: Option<u32>,
     /// Its name.
     pub name: String,
     /// The kernel's letter for its state: `R`, `S`, `D`, `T`, `t`, `Z`, ...
@@ -259,6 +280,7 @@ pub struct Thread {
 
 /// One frame of a stack.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Frame {
     /// The function; its address where it has no name.
     pub function: String,
@@ -272,6 +294,7 @@ pub struct Frame {
 
 /// Another worker of the segment, at the moment of the incident.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Peer {
     /// Who.
     pub worker: Worker,
@@ -283,6 +306,7 @@ pub struct Peer {
 
 /// Who most likely holds the others up.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Suspect {
     /// Its pid as the watchdog sees it.
     pub pid: Option<u32>,
@@ -297,6 +321,12 @@ pub struct Suspect {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_without_the_newest_fields_is_read() {
+        let incident: Incident = serde_json::from_str(r#"{"version": 1, "later": []}"#).unwrap();
+        assert_eq!(incident, Incident { version: 1, ..Incident::default() });
+    }
 
     #[test]
     fn an_incident_is_the_same_after_a_trip_through_json() {

@@ -85,6 +85,8 @@ impl ErrorFiles {
     /// Orders the error file of a worker whose timers are condemned. `None` where its environment
     /// names none, or there is no room.
     pub(super) fn order(&self, worker: &Arc<Admitted>, timers: Vec<TimerNote>) -> Option<Ordered> {
+        // Without a timer there is nothing to report: a suspect that had none armed.
+        timers.first()?;
         let path = worker.error_file.get()?.clone()?;
         let done = Arc::new(AtomicBool::new(false));
         let ordered = Ordered { done: Arc::clone(&done) };

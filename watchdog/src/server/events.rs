@@ -14,7 +14,10 @@
 //! | `deadline_ns`, `allowance_ms` | timers | when it was due, stalls credited; how long it had |
 //! | `late_ms` | `expired` | from the deadline to the signal, or to the report |
 //! | `signal` | `expired`, `signalled` | the last signal sent, 0 for none |
-//! | `outcome` | `expired` | `reaped`, `exited`, `reported`, `braked`, `unkillable`, `failed`, `unattestable` |
+//! | `decision` | `cascade` | `suspect_first`, `held_back`, `suspect_told` or `as_usual`; the message says why |
+//! | `suspect_pid`, `suspect_rank` | `cascade` | the one who is not where the others wait |
+//! | `inside`, `overdue`, `outside` | `cascade` | how many workers of the job are in the scope, have run out of time there, are not there |
+//! | `outcome` | `expired`, `suspect` | `reaped`, `exited`, `reported`, `braked`, `unkillable`, `failed`, `unattestable` |
 //! | `path`, `error` | `error_file` | the worker's error file; why it could not be written |
 //! | `hold` | `held` | `traced`, `frozen`, `stopped`, or `other_user`: not the one who attached |
 //! | `wait_channel` | `expired` | of an unkillable worker: the kernel function it sleeps in |
@@ -25,6 +28,7 @@ use std::path::PathBuf;
 use hangwatch_core::lane::TimerKind;
 use hangwatch_core::reap::Hold;
 
+use super::cascade::{Cascade, SuspectEnd};
 use super::control::Ended;
 use super::facts::{Command, LaneFacts};
 use super::vigil::Finding;
@@ -72,6 +76,10 @@ pub enum What {
         /// Why.
         hold: Hold,
     },
+    /// What was decided about an overdue worker with a look at the others of its job.
+    Cascade(Box<Cascade>),
+    /// The reap of a suspect ended.
+    Suspect(Box<SuspectEnd>),
     /// A signal was sent.
     Signalled {
         /// To whom.
@@ -290,6 +298,8 @@ pub fn emit(event: &ServerEvent) {
             let hold = hold_name(*hold);
             timer_line!(warn, "held", segment, timer, hold, "overdue, but held up: not signalled");
         }
+        What::Cascade(cascade) => cascade.emit(segment),
+        What::Suspect(end) => end.emit(segment),
         What::Signalled { worker, signal } => {
             let WorkerFacts { pid, command } = worker;
             tracing::info!(segment, event = "signalled", pid, %command, signal, "signalled");

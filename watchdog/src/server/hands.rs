@@ -20,7 +20,7 @@ use hangwatch_core::time::Nanos;
 use super::clerk::Desk;
 use super::error_file::{self, Ordered};
 use super::facts::{Admitted, LaneFacts};
-use super::journal::{Journal, Note, TimerNote};
+use super::journal::{CascadeNote, Journal, Note, SuspectEndNote, SuspectNote, TimerNote};
 use super::messages::Question;
 use super::options::OwnProcess;
 
@@ -222,6 +222,11 @@ impl ProcessHands {
         }
     }
 
+    fn suspect_note(&self, worker: WorkerId, lane: u32) -> Option<SuspectNote> {
+        let worker = Arc::clone(&self.known.get(&worker)?.worker);
+        Some(SuspectNote { worker, owner: self.facts_of(lane) })
+    }
+
     /// Whether the lane's lock stands, or the worker is known to be the program it was all the same.
     fn lock_verdict(&mut self, now: Nanos, worker: WorkerId, lane: u32) -> Verdict {
         let Some(known) = self.known.get(&worker) else {
@@ -307,6 +312,11 @@ impl Hands for ProcessHands {
         }
     }
 
+    fn is_spared(&self, worker: WorkerId) -> bool {
+        let known = self.known.get(&worker);
+        self.own_process == OwnProcess::Spare && known.is_some_and(|known| known.worker.is_self())
+    }
+
     fn evidence(&mut self, now: Nanos, worker: WorkerId, timers: &[ExpiredTimer]) -> Evidence {
         crash::point("condemned");
         if self.awaits_error_file(now, worker, timers) {
@@ -351,6 +361,20 @@ impl Hands for ProcessHands {
             }
             Event::Held { worker, timer, hold } => {
                 Some(Note::Held { timer: self.timer_note(Some(worker), timer), hold })
+            }
+            Event::Cascade { worker, timer, scene, suspect, course } => {
+                let timer = self.timer_note(Some(worker), timer);
+                let suspect = suspect.and_then(|one| self.suspect_note(one.worker?, one.lane));
+                Some(Note::Cascade(CascadeNote { timer, scene, suspect, course }))
+            }
+            Event::Suspect { worker, lane, scope, timer, signal, outcome } => {
+                if outcome == hangwatch_core::reap::Outcome::Reaped {
+                    self.reaped += 1;
+                }
+                let timer = timer.map(|timer| self.timer_note(Some(worker), timer));
+                self.suspect_note(worker, lane).map(|suspect| {
+                    Note::Suspect(SuspectEndNote { suspect, scope, timer, signal, outcome })
+                })
             }
             Event::Braked { max_reaps } => Some(Note::Braked { max_reaps }),
             Event::Signalled { worker, signal } => {

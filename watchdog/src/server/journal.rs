@@ -9,9 +9,12 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use hangwatch::Segment;
 use hangwatch::sys::process::wchan;
+use hangwatch_core::cascade::Scene;
 use hangwatch_core::expiry::ExpiredTimer;
-use hangwatch_core::reap::{Hold, Outcome};
+use hangwatch_core::reap::{Course, Hold, Outcome};
+use hangwatch_core::scope::ScopeId;
 
+use super::cascade::{Cascade, Suspect, SuspectEnd};
 use super::control::Ended;
 use super::events::{Expiry, ExpiryOutcome, Leaving, ServerEvent, TimerFacts, What, WorkerFacts};
 use super::facts::{Admitted, LaneFacts};
@@ -28,6 +31,32 @@ pub(super) struct TimerNote {
     pub(super) owner: Option<Arc<LaneFacts>>,
 }
 
+/// A worker that holds others up, as it is noted.
+#[derive(Clone, Debug)]
+pub(super) struct SuspectNote {
+    pub(super) worker: Arc<Admitted>,
+    pub(super) owner: Option<Arc<LaneFacts>>,
+}
+
+/// What was decided about an overdue worker, as it is noted.
+#[derive(Clone, Debug)]
+pub(super) struct CascadeNote {
+    pub(super) timer: TimerNote,
+    pub(super) scene: Scene,
+    pub(super) suspect: Option<SuspectNote>,
+    pub(super) course: Course,
+}
+
+/// The end of a suspect's reap, as it is noted.
+#[derive(Clone, Debug)]
+pub(super) struct SuspectEndNote {
+    pub(super) suspect: SuspectNote,
+    pub(super) scope: ScopeId,
+    pub(super) timer: Option<TimerNote>,
+    pub(super) signal: u8,
+    pub(super) outcome: Outcome,
+}
+
 /// What is noted.
 #[derive(Clone, Debug)]
 pub(super) enum Note {
@@ -40,6 +69,8 @@ pub(super) enum Note {
     Unattestable { timer: TimerNote, late_ns: u64 },
     Warning(TimerNote),
     Held { timer: TimerNote, hold: Hold },
+    Cascade(CascadeNote),
+    Suspect(SuspectEndNote),
     Signalled { worker: Arc<Admitted>, signal: u8 },
     ReapFailed { worker: Arc<Admitted>, error: String },
     ErrorFile { worker: Arc<Admitted>, path: PathBuf, error: Option<String> },
@@ -122,17 +153,53 @@ fn worker_facts(worker: &Admitted) -> WorkerFacts {
 
 pub(super) fn timer_facts(segment: Segment, note: &TimerNote) -> TimerFacts {
     let detail = note.timer.detail;
-    let scope = segment.words().names().name(detail.scope);
     TimerFacts {
         lane: note.timer.lane,
         timer: note.timer.timer,
         worker: note.worker.as_deref().map(worker_facts),
         owner: note.owner.as_deref().cloned().unwrap_or_default(),
-        scope: scope.map_or_else(|| "(unknown)".to_owned(), |name| name.as_str().to_owned()),
+        scope: scope_name(segment, detail.scope),
         kind: detail.kind,
         acquired_at_ns: detail.acquired_at.0,
         deadline_ns: note.timer.deadline.0,
     }
+}
+
+fn scope_name(segment: Segment, scope: ScopeId) -> String {
+    let name = segment.words().names().name(scope);
+    name.map_or_else(|| "(unknown)".to_owned(), |name| name.as_str().to_owned())
+}
+
+fn suspect_facts(note: &SuspectNote) -> Suspect {
+    let owner = note.owner.as_deref().cloned().unwrap_or_default();
+    Suspect { worker: worker_facts(&note.worker), owner }
+}
+
+fn cascade(segment: Segment, note: &CascadeNote) -> Cascade {
+    Cascade {
+        timer: timer_facts(segment, &note.timer),
+        scope: scope_name(segment, note.scene.scope),
+        scene: note.scene,
+        suspect: note.suspect.as_ref().map(suspect_facts),
+        course: note.course,
+    }
+}
+
+fn suspect_end(segment: Segment, note: &SuspectEndNote) -> SuspectEnd {
+    SuspectEnd {
+        suspect: suspect_facts(&note.suspect),
+        scope: scope_name(segment, note.scope),
+        timer: note.timer.as_ref().map(|timer| timer_facts(segment, timer)),
+        signal: note.signal,
+        outcome: note.outcome,
+        wait_channel: wait_channel(&note.suspect.worker, note.outcome),
+    }
+}
+
+/// Where in the kernel an unkillable worker sleeps.
+fn wait_channel(worker: &Admitted, outcome: Outcome) -> Option<String> {
+    let is_unkillable = outcome == Outcome::Unkillable;
+    is_unkillable.then(|| wchan(worker.process.pid).ok().flatten()).flatten()
 }
 
 fn what(segment: Segment, note: Note) -> What {
@@ -144,9 +211,8 @@ fn what(segment: Segment, note: Note) -> What {
         Note::Admitted(worker) => What::Admitted(worker_facts(&worker)),
         Note::Left { worker, how } => What::Left { worker: worker_facts(&worker), how },
         Note::Expiry { timer, signal, late_ns, outcome } => {
-            let unkillable = timer.worker.as_ref().filter(|_| outcome == Outcome::Unkillable);
             let wait_channel =
-                unkillable.and_then(|worker| wchan(worker.process.pid).ok().flatten());
+                timer.worker.as_ref().and_then(|worker| wait_channel(worker, outcome));
             What::Expired(Box::new(Expiry {
                 timer: timer_facts(segment, &timer),
                 signal,
@@ -164,6 +230,8 @@ fn what(segment: Segment, note: Note) -> What {
         })),
         Note::Warning(note) => What::Warning(timer(&note)),
         Note::Held { timer: note, hold } => What::Held { timer: timer(&note), hold },
+        Note::Cascade(note) => What::Cascade(Box::new(cascade(segment, &note))),
+        Note::Suspect(note) => What::Suspect(Box::new(suspect_end(segment, &note))),
         Note::Signalled { worker, signal } => {
             What::Signalled { worker: worker_facts(&worker), signal }
         }

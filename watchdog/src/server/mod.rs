@@ -33,6 +33,7 @@
 //! for; and where its own process is paused, suspended or starved it acts late, and says so.
 
 mod calibrate;
+pub mod cascade;
 mod clerk;
 mod control;
 mod doorbell;

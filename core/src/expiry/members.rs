@@ -1,0 +1,118 @@
+//! Who is where: the workers of a job seen from a scope, and what one worker has open.
+
+use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
+use alloc::vec::Vec;
+
+use super::seat::Phase;
+use super::{ExpiredTimer, Expiry, WorkerId};
+use crate::cascade::{Member, Overdue, Stands};
+use crate::lane::{JobLabel, LaneState};
+use crate::scope::ScopeId;
+use crate::time::Nanos;
+use crate::timer::{Timer, TimerState};
+
+/// Where something is asked about: a scope, and the job whose workers it is asked of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The job.
+    pub job: JobLabel,
+    /// The scope.
+    pub scope: ScopeId,
+}
+
+impl Expiry<'_> {
+    /// For each place every attached worker of its job, seen from its scope. A worker is one process,
+    /// whatever lanes it has; a lane whose owner is not proved counts as one.
+    ///
+    /// One look at every lane, however many places.
+    pub fn members(&self, now: Nanos, places: &[Place]) -> Vec<Vec<Member>> {
+        let mut members = alloc::vec![Vec::new(); places.len()];
+        let mut known: BTreeMap<(usize, WorkerId), usize> = BTreeMap::new();
+        for lane in self.attached_lanes() {
+            let job = self.segment.lane(lane).job_label();
+            let (worker, owner) = (self.worker_of(lane), self.seats[lane as usize].owner);
+            for (index, place) in places.iter().enumerate().filter(|(_, place)| place.job == job) {
+                let stands = self.stands(now, lane, place.scope);
+                let found: &mut Vec<Member> = &mut members[index];
+                let of_lane = Member { worker, lane, owner, stands };
+                match worker.map(|worker| known.entry((index, worker))) {
+                    Some(Entry::Occupied(at)) => {
+                        let before = &mut found[*at.get()];
+                        before.stands = joined(before.stands, stands);
+                        continue;
+                    }
+                    Some(Entry::Vacant(at)) => _ = at.insert(found.len()),
+                    None => {}
+                }
+                found.push(of_lane);
+            }
+        }
+        members
+    }
+
+    /// The timers a worker has armed, in all its lanes.
+    pub fn armed_by(&self, worker: WorkerId) -> Vec<ExpiredTimer> {
+        let lanes = self.attached_lanes().filter(|lane| self.worker_of(*lane) == Some(worker));
+        let timers = lanes.flat_map(|lane| self.open_timers(lane));
+        timers.filter(|timer| timer.word.state() == Some(TimerState::Armed)).collect()
+    }
+
+    /// The lanes a worker has.
+    pub fn lanes_of(&self, worker: WorkerId) -> impl Iterator<Item = u32> {
+        self.attached_lanes().filter(move |lane| self.worker_of(*lane) == Some(worker))
+    }
+
+    fn attached_lanes(&self) -> impl Iterator<Item = u32> {
+        (0..self.segment.lanes_used()).filter(|lane| {
+            let seat = &self.seats[*lane as usize];
+            let is_attached = seat.owner.state() == Some(LaneState::Attached);
+            is_attached
+                && matches!(
+                    seat.phase,
+                    Phase::Asked(_) | Phase::Admitted(_) | Phase::Unattestable(_)
+                )
+        })
+    }
+
+    /// The timers of a lane that are not idle, as far as its owner leaves them alone meanwhile.
+    fn open_timers(&self, lane: u32) -> impl Iterator<Item = ExpiredTimer> {
+        let place = self.segment.lane(lane);
+        (0..place.high_water()).filter_map(move |index| {
+            let word = place.timer(index).map(Timer::load)?;
+            word.state().filter(|state| *state != TimerState::Idle)?;
+            let detail = place.read_detail(index, word)?;
+            let deadline = self.stalls.credited(detail.acquired_at, word.deadline().begins());
+            Some(ExpiredTimer { lane, timer: index as u16, word, detail, deadline })
+        })
+    }
+
+    fn stands(&self, now: Nanos, lane: u32, scope: ScopeId) -> Stands {
+        let here = self.open_timers(lane).filter(|timer| timer.detail.scope == scope);
+        here.map(|timer| {
+            let is_overdue = match timer.word.state() {
+                Some(TimerState::Armed) => timer.deadline <= now,
+                Some(TimerState::Paused) => false, // its time does not pass
+                _ => true,
+            };
+            let overdue = if is_overdue { Overdue::Yes } else { Overdue::No };
+            Stands::Inside { entered_at: timer.detail.acquired_at, overdue }
+        })
+        .fold(Stands::Outside, joined)
+    }
+}
+
+/// Where a process is of which two timers, or two threads, say this. It waits since the first of them
+/// entered.
+fn joined(one: Stands, other: Stands) -> Stands {
+    match (one, other) {
+        (
+            Stands::Inside { entered_at: at, overdue },
+            Stands::Inside { entered_at: also_at, overdue: also },
+        ) => {
+            let overdue = if overdue == Overdue::Yes { overdue } else { also };
+            Stands::Inside { entered_at: at.min(also_at), overdue }
+        }
+        (inside @ Stands::Inside { .. }, _) | (_, inside) => inside,
+    }
+}

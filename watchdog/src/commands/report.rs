@@ -1,0 +1,35 @@
+//! `hangwatch report`: one incident as a page for the browser; and how a file is written that somebody
+//! asked for.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::{Failure, print};
+use crate::cli::incidents::Report;
+use crate::exit::Exit;
+use crate::report;
+
+pub(super) fn perform(options: &Report) -> Result<Exit, Failure> {
+    let (id, incident) = options.place.incident(&options.id)?;
+    write(&options.output, &report::page(&id, &incident))?;
+    Ok(Exit::Ok)
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {}: {source}", path.display())]
+struct WriteError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Writes to `path`, or to standard output where it is `-`. A file that is new is its owner's alone.
+pub(super) fn write(path: &Path, text: &str) -> Result<(), Failure> {
+    if path == Path::new("-") {
+        return print(text);
+    }
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(|source| WriteError { path: path.to_owned(), source }.into())
+}

@@ -1,0 +1,381 @@
+//! The checks: what the facts mean for hangwatch. Pure: facts in, findings out.
+
+use super::facts::{Cgroup, Facts, Shm, Tried};
+
+/// What was found about one thing.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub(super) struct Finding {
+    /// What it is about.
+    pub(super) topic: &'static str,
+    pub(super) verdict: Verdict,
+    /// What there is, and what that means.
+    pub(super) found: String,
+    /// What to change; nothing where all is well.
+    pub(super) advice: Option<String>,
+}
+
+/// How good it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Verdict {
+    /// It works.
+    Works,
+    /// hangwatch goes without it, and something is lost.
+    Weaker,
+    /// hangwatch needs it.
+    Missing,
+}
+
+/// The oldest kernel that has everything needed.
+const OLDEST_KERNEL: (u32, u32) = (5, 10);
+/// From here on a pidfd has an inode of its own.
+const PIDFS_KERNEL: (u32, u32) = (6, 9);
+/// What a segment of the default size takes, bytes.
+const SEGMENT_BYTES: u64 = 8 << 20;
+/// What a lane of the default size takes, bytes.
+const LANE_BYTES: u64 = 30 << 10;
+/// Descriptors that a watchdog needs beside one a worker.
+const SPARE_DESCRIPTORS: u64 = 128;
+/// Lanes of a segment by default.
+const LANES: u64 = 256;
+
+/// All that can be said.
+pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
+    vec![
+        kernel(facts),
+        proc(facts),
+        pidfd(facts),
+        needed("futex", &facts.futex, "workers wake the watchdog through it"),
+        needed("fork canary", &facts.wipe_on_fork, "MADV_WIPEONFORK tells a forked child"),
+        shm(facts),
+        needed("O_TMPFILE", &facts.tmpfile, "a segment is made whole or not at all"),
+        memfd(facts),
+        clock(facts),
+        other_users(facts),
+        stacks(facts),
+        open_files(facts),
+        memory(facts),
+        oom_score(facts),
+        realtime(facts),
+        cgroup(facts),
+        pid_namespace(facts),
+        user_namespace(facts),
+        seccomp(facts),
+        container(facts),
+    ]
+}
+
+fn works(topic: &'static str, found: impl Into<String>) -> Finding {
+    Finding { topic, verdict: Verdict::Works, found: found.into(), advice: None }
+}
+
+fn weaker(topic: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Finding {
+    Finding { verdict: Verdict::Weaker, advice: Some(advice.into()), ..works(topic, found) }
+}
+
+fn missing(topic: &'static str, found: impl Into<String>, advice: impl Into<String>) -> Finding {
+    Finding { verdict: Verdict::Missing, ..weaker(topic, found, advice) }
+}
+
+/// Something every kernel that is new enough has, unless something forbids it.
+fn needed(topic: &'static str, tried: &Tried, what_for: &str) -> Finding {
+    match tried {
+        Ok(()) => works(topic, what_for),
+        Err(error) => missing(
+            topic,
+            format!("refused: {error}"),
+            "needs Linux 5.10, and a seccomp profile that allows it",
+        ),
+    }
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+fn kernel(facts: &Facts) -> Finding {
+    let found = format!("Linux {} on {}", facts.release, facts.machine);
+    match version(&facts.release) {
+        Some(version) if version < OLDEST_KERNEL => {
+            missing("kernel", found, "needs Linux 5.10 or newer")
+        }
+        _ => works("kernel", found),
+    }
+}
+
+fn proc(facts: &Facts) -> Finding {
+    if !facts.has_proc {
+        let advice = "mount it: mount -t proc proc /proc, or unshare with --mount-proc";
+        return missing("/proc", "is not this PID namespace's: no worker can be attested", advice);
+    }
+    match &facts.hidepid {
+        Some(how) if !facts.may_trace => weaker(
+            "/proc",
+            format!("hidepid={how}: the workers of other users cannot be attested"),
+            "grant CAP_SYS_PTRACE, or remount /proc with hidepid=0 or gid= of the watchdog's group",
+        ),
+        _ => works("/proc", "shows the processes of this PID namespace"),
+    }
+}
+
+fn pidfd(facts: &Facts) -> Finding {
+    match (&facts.pidfd, facts.has_pidfs) {
+        (Err(error), _) => missing(
+            "pidfd",
+            format!("refused: {error}; nobody can be signalled safely"),
+            "needs Linux 5.10, and a seccomp profile that allows pidfd_open",
+        ),
+        (Ok(()), true) => {
+            works("pidfd", "with inodes of their own: processes are told apart for ever")
+        }
+        (Ok(()), false) => {
+            let (major, minor) = PIDFS_KERNEL;
+            weaker(
+                "pidfd",
+                "without inodes of their own: across a watchdog's restart, processes are told apart by \
+                 their start time",
+                format!("Linux {major}.{minor} or newer has them"),
+            )
+        }
+    }
+}
+
+fn shm(facts: &Facts) -> Finding {
+    const TOPIC: &str = "/dev/shm";
+    let Some(shm) = facts.shm else {
+        return missing(
+            TOPIC,
+            "is not there",
+            "mount it: mount -t tmpfs -o mode=1777 tmpfs /dev/shm",
+        );
+    };
+    let Shm { is_tmpfs, total_bytes, free_bytes, mode, is_read_only, is_noexec } = shm;
+    let mib = |bytes: u64| bytes >> 20;
+    let noexec = if is_noexec { ", noexec (which does not matter)" } else { "" };
+    let found =
+        format!("{} of {} MiB free, mode {mode:o}{noexec}", mib(free_bytes), mib(total_bytes));
+    let remount = "mount -o remount,size=64m /dev/shm; in a container --shm-size=64m";
+    if is_read_only {
+        missing(TOPIC, "is read-only", "mount -o remount,rw /dev/shm")
+    } else if !is_tmpfs {
+        let advice = "mount it: mount -t tmpfs -o mode=1777 tmpfs /dev/shm";
+        weaker(TOPIC, format!("is no tmpfs: every record may go to a disk; {found}"), advice)
+    } else if free_bytes < SEGMENT_BYTES {
+        let lanes = free_bytes / LANE_BYTES;
+        let found =
+            format!("{found}: a segment of the default size takes {} MiB", mib(SEGMENT_BYTES));
+        missing(TOPIC, found, format!("free some, or {remount}; or run with --lanes {lanes}"))
+    } else if mode != 0o1777 {
+        let found =
+            format!("{found}: with 1777 every user may have segments, and remove only its own");
+        weaker(TOPIC, found, "chmod 1777 /dev/shm")
+    } else {
+        works(TOPIC, found)
+    }
+}
+
+fn memfd(facts: &Facts) -> Finding {
+    match &facts.memfd {
+        Ok(()) => works("memfd", "is allowed"),
+        Err(error) => weaker(
+            "memfd",
+            format!("refused: {error}; it is not needed yet"),
+            "a seccomp profile that allows memfd_create",
+        ),
+    }
+}
+
+fn clock(facts: &Facts) -> Finding {
+    let source = facts.clock_source.as_deref().unwrap_or("unknown");
+    if facts.counts_with_processor {
+        return works(
+            "clock",
+            format!("{source}: an acquire with its release costs little more than one clock read"),
+        );
+    }
+    let others = facts.clock_sources.as_deref().unwrap_or_default();
+    let advice = if others.split_whitespace().any(|other| other == "tsc") {
+        "the processor has a counter that the kernel does not use: boot with clocksource=tsc if it is \
+         stable; or let workers use the coarse clock"
+    } else {
+        "the machine, or its hypervisor, offers no counter: let workers use the coarse clock where 4 ms \
+         will do"
+    };
+    let found = format!(
+        "{source}: the processor's counter cannot be used; an acquire with its release takes two reads \
+         of the system clock, and costs about twice as much"
+    );
+    weaker("clock", found, advice)
+}
+
+fn other_users(facts: &Facts) -> Finding {
+    match (facts.may_trace, facts.may_kill) {
+        (true, true) => works("other users", "their workers can be attested and signalled"),
+        (trace, _) => weaker(
+            "other users",
+            if trace {
+                "their workers can be attested, not signalled"
+            } else {
+                "their workers cannot be attested, and are never signalled"
+            },
+            "this user's own workers need nothing; for others grant CAP_SYS_PTRACE and CAP_KILL (see \
+             packaging/systemd)",
+        ),
+    }
+}
+
+fn stacks(facts: &Facts) -> Finding {
+    const TOPIC: &str = "stacks";
+    let advice = "sysctl kernel.yama.ptrace_scope=0, or grant CAP_SYS_PTRACE (container: --cap-add \
+                  SYS_PTRACE)";
+    match (facts.ptrace_scope, facts.may_trace) {
+        (Some(3), _) => weaker(
+            TOPIC,
+            "kernel.yama.ptrace_scope is 3: no process may read another's stack, until a reboot",
+            "boot with kernel.yama.ptrace_scope at 1 or less; incidents go without stacks",
+        ),
+        (_, true) => works(TOPIC, "native and Python stacks of every worker may be read"),
+        (None | Some(0), false) => {
+            works(TOPIC, "native and Python stacks of this user's workers may be read")
+        }
+        (Some(1), false) => weaker(
+            TOPIC,
+            "kernel.yama.ptrace_scope is 1: only stacks of what `hangwatch run -- CMD` started may be \
+             read",
+            advice,
+        ),
+        (Some(scope), false) => weaker(
+            TOPIC,
+            format!(
+                "kernel.yama.ptrace_scope is {scope}: no stack may be read; incidents go without"
+            ),
+            advice,
+        ),
+    }
+}
+
+fn open_files(facts: &Facts) -> Finding {
+    const TOPIC: &str = "open files";
+    let Some(limit) = facts.open_files else { return works(TOPIC, "without a limit") };
+    let workers = limit.saturating_sub(SPARE_DESCRIPTORS);
+    let found = format!("{limit} at most: enough for {workers} workers");
+    if workers >= LANES {
+        works(TOPIC, found)
+    } else {
+        let advice = format!(
+            "a segment of the default size has {LANES} lanes: raise the hard limit (ulimit -Hn, \
+             LimitNOFILE=, --ulimit nofile)"
+        );
+        weaker(TOPIC, found, advice)
+    }
+}
+
+fn memory(facts: &Facts) -> Finding {
+    match &facts.lock_memory {
+        Ok(()) => works("memory lock", "the watchdog's memory cannot be swapped out"),
+        Err(error) => weaker(
+            "memory lock",
+            format!("refused: {error}; where memory is short, the watchdog may be late"),
+            "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=infinity) or grant CAP_IPC_LOCK",
+        ),
+    }
+}
+
+fn oom_score(facts: &Facts) -> Finding {
+    match &facts.lower_oom_score {
+        Ok(()) => works("OOM score", "the kernel takes others first where memory runs out"),
+        Err(error) => weaker(
+            "OOM score",
+            format!("cannot be lowered: {error}; where memory runs out, the watchdog may be taken"),
+            "grant CAP_SYS_RESOURCE, or have it lowered at the start (OOMScoreAdjust=-900)",
+        ),
+    }
+}
+
+fn realtime(facts: &Facts) -> Finding {
+    if facts.may_be_nice || facts.realtime_limit > 0 {
+        works("real time", "`run --realtime` is allowed")
+    } else {
+        weaker(
+            "real time",
+            "`run --realtime` would be refused: on a starved machine reaps come late",
+            "raise RLIMIT_RTPRIO (LimitRTPRIO=) or grant CAP_SYS_NICE; it is not used by default",
+        )
+    }
+}
+
+fn cgroup(facts: &Facts) -> Finding {
+    const TOPIC: &str = "cgroups";
+    match facts.cgroup {
+        Cgroup::V2 { has_freezer: true, has_kill: true } => {
+            works(TOPIC, "version 2: who is frozen is seen, and a group can be killed at once")
+        }
+        Cgroup::V2 { has_freezer, .. } => weaker(
+            TOPIC,
+            if has_freezer {
+                "version 2 without cgroup.kill: descendants are ended one by one"
+            } else {
+                "version 2, of which only the root is to be seen: who is frozen may not be told"
+            },
+            "Linux 5.14 or newer, and the host's /sys/fs/cgroup in the container",
+        ),
+        Cgroup::V1 => weaker(
+            TOPIC,
+            "version 1: who is frozen is seen, a group cannot be killed at once",
+            "boot with systemd.unified_cgroup_hierarchy=1",
+        ),
+        Cgroup::None => weaker(
+            TOPIC,
+            "none is mounted: a worker in a frozen group is reaped like any other",
+            "mount -t cgroup2 cgroup2 /sys/fs/cgroup",
+        ),
+    }
+}
+
+fn pid_namespace(facts: &Facts) -> Finding {
+    if facts.in_pid_namespace {
+        weaker(
+            "PID namespace",
+            "not the host's: only workers in this namespace, or below it, can be signalled",
+            "run it beside its workers (shareProcessNamespace: true, --pid=container:NAME or \
+             --pid=host); others are reported as unattestable",
+        )
+    } else {
+        works("PID namespace", "the host's: workers in every container are seen")
+    }
+}
+
+fn user_namespace(facts: &Facts) -> Finding {
+    if facts.in_user_namespace {
+        weaker(
+            "user namespace",
+            "not the host's: capabilities hold for the users mapped here only",
+            "nothing, if all workers run in it (rootless containers)",
+        )
+    } else {
+        works("user namespace", "the host's")
+    }
+}
+
+fn seccomp(facts: &Facts) -> Finding {
+    match facts.seccomp {
+        Some(2) => works("seccomp", "a filter is in force; what hangwatch needs was tried above"),
+        Some(0) => works("seccomp", "no filter"),
+        _ => works("seccomp", "not told; what hangwatch needs was tried above"),
+    }
+}
+
+fn container(facts: &Facts) -> Finding {
+    let service = if facts.in_service { ", as a service of systemd" } else { "" };
+    match facts.container {
+        Some(what) => works(
+            "container",
+            format!("{what}{service}; workers in other containers must share its /dev/shm"),
+        ),
+        None => works("container", format!("none{service}")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

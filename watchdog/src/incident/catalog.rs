@@ -1,0 +1,291 @@
+//! Reading incidents: [`list`] gives one row for each in a directory, [`find`] one of them by its name,
+//! [`Entry::read`] all there is of it.
+//!
+//! An incident that cannot be read is a row that says why. A file is read only where it belongs to
+//! whoever the directory belongs to, to root or to this user: in a directory that others may write to,
+//! anybody could put one.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::process::geteuid;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::schema::{Ending, Incident, Moment, Suspect, Timer, VERSION, Worker};
+use super::store::INCIDENT_FILE;
+
+/// The largest `incident.json` that is read.
+const SIZE_LIMIT_BYTES: u64 = 64 << 20;
+
+/// One directory in a directory of incidents.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its name, by which the incident is called.
+    pub id: String,
+    /// Where it is.
+    pub dir: PathBuf,
+    /// What a list says of it, or why it cannot.
+    pub summary: Result<Summary, ReadError>,
+    /// When it was, by its own word; else when its directory was last changed.
+    when: Option<SystemTime>,
+    owners: Owners,
+}
+
+/// What a list says of an incident; the fields are those of [`Incident`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+#[expect(missing_docs, reason = "they are documented in the schema")]
+pub struct Summary {
+    pub version: u32,
+    pub host: String,
+    pub segment: String,
+    pub at: Moment,
+    pub worker: Worker,
+    pub timers: Vec<Timer>,
+    pub ending: Option<Ending>,
+    pub suspect: Option<Suspect>,
+}
+
+/// Why an incident cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Its file is not there.
+    #[error("it has no {INCIDENT_FILE}: it is being written, or its writer was killed")]
+    Missing,
+    /// This user may not read it.
+    #[error("you may not read it; ask root, or whoever it belongs to")]
+    Denied,
+    /// It belongs to somebody who has no business there.
+    #[error(
+        "it belongs to uid {uid}, not to you, root or its directory's owner; it is not trusted"
+    )]
+    Foreign {
+        /// Who.
+        uid: u32,
+    },
+    /// It is a directory, a pipe, a link, ...
+    #[error("its {INCIDENT_FILE} is no plain file")]
+    NotAFile,
+    /// It is larger than any incident.
+    #[error("its {INCIDENT_FILE} has {bytes} bytes, more than any incident")]
+    TooLarge {
+        /// How large.
+        bytes: u64,
+    },
+    /// It ends too early.
+    #[error("its {INCIDENT_FILE} ends too early: its writer was killed, or the disk was full")]
+    Partial,
+    /// It is no JSON, or other JSON.
+    #[error("its {INCIDENT_FILE} is no incident: {source}")]
+    Garbled {
+        /// What the parser said.
+        source: serde_json::Error,
+    },
+    /// A newer hangwatch wrote it.
+    #[error(
+        "it is of version {version}, and this hangwatch reads up to {VERSION}; get a newer one"
+    )]
+    Newer {
+        /// Its version.
+        version: u32,
+    },
+    /// The file system failed.
+    #[error("it cannot be read: {source}")]
+    Failed {
+        /// How.
+        source: io::Error,
+    },
+}
+
+/// Why a directory of incidents cannot be listed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot list the incidents in {}: {source}; name another directory with --incidents", dir.display())]
+pub struct ListError {
+    dir: PathBuf,
+    source: io::Error,
+}
+
+/// Why there is no one incident by a name.
+#[derive(Debug, thiserror::Error)]
+pub enum FindError {
+    /// The directory cannot be listed.
+    #[error(transparent)]
+    List(#[from] ListError),
+    /// There is none at all.
+    #[error("there is no incident in {}", dir.display())]
+    Empty {
+        /// Where.
+        dir: PathBuf,
+    },
+    /// None is called so.
+    #[error("there is no incident {key:?} in {}; `hangwatch incidents` lists them", dir.display())]
+    None {
+        /// What was looked for.
+        key: String,
+        /// Where.
+        dir: PathBuf,
+    },
+    /// Several are.
+    #[error("{key:?} may be any of {among}; write more of its name")]
+    Several {
+        /// What was looked for.
+        key: String,
+        /// The newest of them.
+        among: String,
+    },
+}
+
+/// Every incident in `dir`, the newest first. A directory that is not there holds none.
+///
+/// # Errors
+///
+/// [`ListError`].
+pub fn list(dir: &Path) -> Result<Vec<Entry>, ListError> {
+    let failed = |source| ListError { dir: dir.to_owned(), source };
+    let owners = match fs::metadata(dir) {
+        Ok(metadata) => Owners::of(metadata.uid()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut entries = Vec::new();
+    for found in fs::read_dir(dir).map_err(failed)? {
+        let found = found.map_err(failed)?;
+        // A name with a dot before it is one that is being written. What is no directory is none.
+        let hidden = found.file_name().as_encoded_bytes().starts_with(b".");
+        if !hidden && found.file_type().is_ok_and(|kind| kind.is_dir()) {
+            entries.push(Entry::new(found.path(), owners));
+        }
+    }
+    entries.sort_by(|a, b| (b.when, &b.id).cmp(&(a.when, &a.id)));
+    Ok(entries)
+}
+
+/// The incident that `key` names: by its name, by a beginning that no other has, or as `last`. A key
+/// with a slash is the path of an incident's directory, or of its file.
+///
+/// # Errors
+///
+/// [`FindError`].
+pub fn find(dir: &Path, key: &str) -> Result<Entry, FindError> {
+    if key.contains('/') {
+        let path = Path::new(key);
+        let path = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
+        // Who names a file trusts it.
+        return Ok(Entry::new(path.to_owned(), Owners::Any));
+    }
+    let mut entries = list(dir)?;
+    if entries.is_empty() {
+        return Err(FindError::Empty { dir: dir.to_owned() });
+    }
+    if let Some(exact) = entries.iter().position(|entry| entry.id == key) {
+        return Ok(entries.swap_remove(exact));
+    }
+    if key == "last" {
+        return Ok(entries.swap_remove(0));
+    }
+    entries.retain(|entry| !key.is_empty() && entry.id.starts_with(key));
+    match entries.len() {
+        0 => Err(FindError::None { key: key.to_owned(), dir: dir.to_owned() }),
+        1 => Ok(entries.swap_remove(0)),
+        several => {
+            let mut among: Vec<&str> = entries.iter().take(3).map(|entry| &*entry.id).collect();
+            if several > among.len() {
+                among.push("others");
+            }
+            Err(FindError::Several { key: key.to_owned(), among: among.join(", ") })
+        }
+    }
+}
+
+impl Entry {
+    fn new(dir: PathBuf, owners: Owners) -> Entry {
+        let id = dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy().into_owned();
+        let summary: Result<Summary, ReadError> = read(&dir, owners);
+        let by_its_word =
+            summary.as_ref().ok().and_then(|s| humantime::parse_rfc3339(&s.at.utc).ok());
+        let when = by_its_word.or_else(|| fs::metadata(&dir).and_then(|m| m.modified()).ok());
+        Entry { id, dir, summary, when, owners }
+    }
+
+    /// When it was: by its own word where it can be read, else when its directory was last changed.
+    pub fn when(&self) -> Option<SystemTime> {
+        self.when
+    }
+
+    /// All there is of it.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`].
+    pub fn read(&self) -> Result<Incident, ReadError> {
+        read(&self.dir, self.owners)
+    }
+}
+
+/// Whose files are read.
+#[derive(Clone, Copy, Debug)]
+enum Owners {
+    Any,
+    /// The directory's owner, root and this user.
+    Among([u32; 3]),
+}
+
+impl Owners {
+    fn of(dir_uid: u32) -> Owners {
+        Owners::Among([dir_uid, 0, geteuid().as_raw()])
+    }
+}
+
+/// Reads the incident in `dir` as a `T`, once it is known to be one of a version that is understood.
+fn read<T: DeserializeOwned>(dir: &Path, owners: Owners) -> Result<T, ReadError> {
+    #[derive(Deserialize)]
+    struct Probe {
+        version: u32,
+    }
+    let text = text(&dir.join(INCIDENT_FILE), owners)?;
+    let garbled = |source: serde_json::Error| {
+        if source.is_eof() { ReadError::Partial } else { ReadError::Garbled { source } }
+    };
+    // The version first: what a newer one holds may not even have the shape.
+    match serde_json::from_slice(&text).map_err(garbled)? {
+        Probe { version } if version > VERSION => Err(ReadError::Newer { version }),
+        Probe { .. } => serde_json::from_slice(&text).map_err(garbled),
+    }
+}
+
+fn text(path: &Path, owners: Owners) -> Result<Vec<u8>, ReadError> {
+    // Neither through a link, nor waiting for whoever would open the other end of a pipe.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let file = file.map_err(|source| match source.kind() {
+        io::ErrorKind::NotFound => ReadError::Missing,
+        io::ErrorKind::PermissionDenied => ReadError::Denied,
+        _ if source.raw_os_error() == Some(libc::ELOOP) => ReadError::NotAFile,
+        _ => ReadError::Failed { source },
+    })?;
+    let failed = |source| ReadError::Failed { source };
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(ReadError::NotAFile);
+    }
+    if let Owners::Among(trusted) = owners
+        && !trusted.contains(&metadata.uid())
+    {
+        return Err(ReadError::Foreign { uid: metadata.uid() });
+    }
+    if metadata.len() > SIZE_LIMIT_BYTES {
+        return Err(ReadError::TooLarge { bytes: metadata.len() });
+    }
+    read_up_to(file, SIZE_LIMIT_BYTES).map_err(failed)
+}
+
+/// What there is of a file that may grow while it is read.
+fn read_up_to(file: File, most: u64) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    file.take(most).read_to_end(&mut text)?;
+    Ok(text)
+}

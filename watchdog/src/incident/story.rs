@@ -1,0 +1,289 @@
+//! The story of an incident, in sentences: who, in which scope, how long it had, how late, how it ended,
+//! and who the suspect is. What a terminal and the page show alike is said here once.
+//!
+//! Every name in it has gone through [`plain`]; a page still has to escape it.
+
+use std::fmt::Write as _;
+use std::time::SystemTime;
+
+use super::schema::{Ending, Incident, Moment, Suspect, Timer, Worker};
+use crate::text::{brief_ns, count, plain};
+
+/// What a worker is called: `rank 2`, else `pid 17`, else its name.
+pub fn who(worker: &Worker) -> String {
+    called(worker.rank, worker.pid).unwrap_or_else(|| match &*worker.name {
+        "" => "a worker out of sight".to_owned(),
+        name => format!("{:?} (out of sight)", plain(name)),
+    })
+}
+
+/// What a suspect is called, as [`who`].
+pub fn who_is_suspected(suspect: &Suspect) -> String {
+    called(suspect.rank, suspect.pid).unwrap_or_else(|| "a worker out of sight".to_owned())
+}
+
+fn called(rank: Option<u64>, pid: Option<u32>) -> Option<String> {
+    rank.map(|rank| format!("rank {rank}")).or_else(|| pid.map(|pid| format!("pid {pid}")))
+}
+
+/// How much of a name a sentence can bear.
+const NAME: usize = 64;
+
+/// A name in quotes, harmless. Of one that is too long the end, which tells more than its beginning.
+pub fn quoted(name: &str) -> String {
+    let name = plain(name);
+    let length = name.chars().count();
+    if length <= NAME {
+        return format!("\"{name}\"");
+    }
+    let end: String = name.chars().skip(length - NAME).collect();
+    format!("\"\u{2026}{end}\"")
+}
+
+/// Whether the suspect is this worker.
+pub fn is_suspect(suspect: Option<&Suspect>, worker: &Worker) -> bool {
+    suspect.is_some_and(|suspect| match (suspect.pid, worker.pid) {
+        (Some(a), Some(b)) => a == b,
+        _ => suspect.rank.is_some() && suspect.rank == worker.rank,
+    })
+}
+
+/// The scope of the incident: that of the earliest deadline that passed.
+pub fn scope(timers: &[Timer]) -> &str {
+    timers.first().map_or("(unknown scope)", |timer| &timer.scope)
+}
+
+/// The incident in one line.
+pub fn headline(incident: &Incident) -> String {
+    let who = sentence_case(&who(&incident.worker));
+    let scope = quoted(scope(&incident.timers));
+    match &incident.suspect {
+        Some(suspect) if is_suspect(Some(suspect), &incident.worker) => {
+            let waited = quoted(&suspect.scope);
+            if suspect.scope == self::scope(&incident.timers) {
+                format!("{who} hung in {scope} and held the others up")
+            } else {
+                format!("{who} hung in {scope}, while the others waited in {waited}")
+            }
+        }
+        Some(suspect) => {
+            format!("{who} ran out of time in {scope}, waiting for {}", who_is_suspected(suspect))
+        }
+        None => format!("{who} hung in {scope}"),
+    }
+}
+
+/// What happened, a paragraph each.
+pub fn paragraphs(incident: &Incident) -> Vec<String> {
+    let mut told = vec![introduction(incident)];
+    told.extend(deadlines(incident));
+    told.push(ending(incident));
+    told.extend(incident.suspect.as_ref().map(|suspect| {
+        let who = who_is_suspected(suspect);
+        format!("The suspect is {who}: {}", full_stop(&plain(&suspect.why)))
+    }));
+    told
+}
+
+fn introduction(incident: &Incident) -> String {
+    let worker = &incident.worker;
+    let mut is = String::new();
+    if let Some(rank) = worker.rank {
+        let of = worker.world_size.map_or_else(String::new, |size| format!(" of {size}"));
+        let job = if worker.job.is_empty() {
+            String::new()
+        } else {
+            format!(" of job {}", quoted(&worker.job))
+        };
+        is = format!("Rank {rank}{of}{job} is ");
+    }
+    let pid = worker.pid.map_or_else(
+        || "a process that the kernel does not vouch for".to_owned(),
+        |pid| format!("pid {pid}"),
+    );
+    let name =
+        if worker.name.is_empty() { String::new() } else { format!(" ({})", plain(&worker.name)) };
+    let where_it_is = match (&*incident.host, &*incident.segment) {
+        ("", segment) => format!("in segment {}", quoted(segment)),
+        (host, segment) => format!("on host {}, in segment {}", plain(host), quoted(segment)),
+    };
+    let subject = if is.is_empty() { sentence_case(&pid) } else { format!("{is}{pid}") };
+    let verb = if is.is_empty() { " is" } else { "," };
+    format!("{subject}{name}{verb} {where_it_is}.")
+}
+
+/// What it was given and what it took.
+fn deadlines(incident: &Incident) -> Option<String> {
+    let first = incident.timers.first()?;
+    let (scope, given) = (quoted(&first.scope), brief_ns(first.allowance_ns));
+    let since = clock_time(&first.acquired);
+    let inside = enclosing(incident, first);
+    let inside = if inside.is_empty() { String::new() } else { format!(" (inside {inside})") };
+    let mut text = match &*first.kind {
+        "heartbeat" => {
+            format!(
+                "Its heartbeat {scope}{inside} was last kicked at {since} UTC, and {given} were \
+                     the most it might be silent."
+            )
+        }
+        _ => format!("It entered {scope}{inside} at {since} UTC and had {given} for it."),
+    };
+    let more: Vec<String> = incident.timers[1..]
+        .iter()
+        .map(|timer| format!("{} ({})", quoted(&timer.scope), brief_ns(timer.allowance_ns)))
+        .collect();
+    if !more.is_empty() {
+        let deadlines = count(more.len(), "more deadline");
+        let _ = write!(text, " By then {deadlines} of it had passed: {}.", more.join(", "));
+    }
+    Some(text)
+}
+
+/// The scopes around a timer in its lane, the next one first.
+fn enclosing(incident: &Incident, timer: &Timer) -> String {
+    let lane = incident.evidence.lanes.iter().find(|lane| lane.lane == timer.lane);
+    let mut around: Vec<&Timer> = lane
+        .into_iter()
+        .flat_map(|lane| &lane.timers)
+        .filter(|other| other.timer != timer.timer)
+        .filter(|other| other.acquired.monotonic_ns < timer.acquired.monotonic_ns)
+        .collect();
+    around.sort_by_key(|timer| std::cmp::Reverse(timer.acquired.monotonic_ns));
+    let names: Vec<String> = around.iter().map(|timer| quoted(&timer.scope)).collect();
+    names.join(", in ")
+}
+
+fn ending(incident: &Incident) -> String {
+    let Some(ending) = &incident.ending else {
+        return "How it ended is not known: the reap was under way when this was written, or the \
+                watchdog ended before it."
+            .to_owned();
+    };
+    let late = brief_ns(ending.late_ns);
+    let signal = signal_name(ending);
+    let waits = match &ending.wait_channel {
+        Some(channel) => format!(", where it sleeps in {}", plain(channel)),
+        None => String::new(),
+    };
+    match &*ending.outcome {
+        "reaped" => format!("It was reaped with {signal}, {late} after its deadline."),
+        "exited" => format!("It ended by itself, {late} after its deadline, before a signal."),
+        "reported" => {
+            format!("It was reported {late} after its deadline; no signal was asked for.")
+        }
+        "braked" => format!(
+            "It was found {late} after its deadline and not signalled: the brake holds after too many \
+             reaps."
+        ),
+        "unkillable" => format!(
+            "{signal} was sent {late} after its deadline, and it does not end: it is in the kernel and \
+             cannot be interrupted{waits}."
+        ),
+        "failed" => format!("The reap failed; it was tried first {late} after its deadline."),
+        "unattestable" => format!(
+            "It was found {late} after its deadline and not signalled: the kernel does not say who it \
+             is (another PID namespace?)."
+        ),
+        other => format!("It ended as {}, {late} after its deadline.", quoted(other)),
+    }
+}
+
+/// The last signal of a reap: `SIGKILL`, `no signal`.
+pub fn signal_name(ending: &Ending) -> String {
+    match ending.signal {
+        0 => "no signal".to_owned(),
+        number => number_as_signal(number),
+    }
+}
+
+fn number_as_signal(number: u8) -> String {
+    use crate::cli::value;
+    let signal = rustix::process::Signal::from_named_raw(i32::from(number));
+    match signal.map(value::signal_name) {
+        Some(name) if name != "?" => format!("SIG{name}"),
+        _ => format!("signal {number}"),
+    }
+}
+
+/// How it ended, in one word; `pending` where it has not.
+pub fn outcome(ending: Option<&Ending>) -> &str {
+    ending.map_or("pending", |ending| &ending.outcome)
+}
+
+/// The point in time as `2026-11-23 15:44:13`; as it is written, where it is not understood.
+pub fn date_time(moment: &Moment) -> String {
+    match humantime::parse_rfc3339(&moment.utc) {
+        Ok(at) => date_time_of(at),
+        Err(_) => plain(&moment.utc).into_owned(),
+    }
+}
+
+/// As [`date_time`], of the system's own type.
+pub fn date_time_of(at: SystemTime) -> String {
+    humantime::format_rfc3339_seconds(at).to_string().replace('T', " ").replace('Z', "")
+}
+
+/// The time of day as `15:44:13.207`.
+pub fn clock_time(moment: &Moment) -> String {
+    match humantime::parse_rfc3339(&moment.utc) {
+        Ok(at) => {
+            let text = humantime::format_rfc3339_millis(at).to_string();
+            let time = text.split_once('T').map_or(&*text, |(_, time)| time);
+            time.trim_end_matches('Z').to_owned()
+        }
+        Err(_) => plain(&moment.utc).into_owned(),
+    }
+}
+
+/// From one point in time to another: `+1.5s`, `-20ms`.
+pub fn offset(at_ns: u64, from_ns: u64) -> String {
+    match at_ns.checked_sub(from_ns) {
+        Some(ns) => format!("+{}", brief_ns(ns)),
+        None => format!("-{}", brief_ns(from_ns - at_ns)),
+    }
+}
+
+/// What a decision is called: `held_back` reads `held back`.
+pub fn what_was_decided(what: &str) -> String {
+    plain(what).replace('_', " ")
+}
+
+fn full_stop(sentence: &str) -> String {
+    let ended = sentence.ends_with(['.', '!', '?']);
+    format!("{sentence}{}", if ended { "" } else { "." })
+}
+
+/// With a capital letter.
+pub fn sentence_case(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_that_is_not_understood_is_shown_as_it_is_written() {
+        let moment = |utc: &str| Moment { utc: utc.to_owned(), ..Moment::default() };
+        let good = moment("2026-11-23T15:44:13.207123456Z");
+        assert_eq!(date_time(&good), "2026-11-23 15:44:13");
+        assert_eq!(clock_time(&good), "15:44:13.207");
+        assert_eq!(date_time(&moment("yester\u{1b}day")), "yester\\u{1b}day");
+        assert_eq!((offset(7, 5), offset(5, 7)), ("+0us".to_owned(), "-0us".to_owned()));
+    }
+
+    #[test]
+    fn a_suspect_is_known_by_pid_and_else_by_rank() {
+        let suspect = |pid, rank| Suspect { pid, rank, ..Suspect::default() };
+        let worker = |pid, rank| Worker { pid, rank, ..Worker::default() };
+        let check = |suspect: Suspect, worker: Worker, is: bool| {
+            assert_eq!(is_suspect(Some(&suspect), &worker), is, "{suspect:?} {worker:?}");
+        };
+        check(suspect(Some(7), None), worker(Some(7), Some(1)), true);
+        check(suspect(Some(7), Some(1)), worker(Some(8), Some(1)), false);
+        check(suspect(None, Some(1)), worker(Some(8), Some(1)), true);
+        check(suspect(None, None), worker(None, None), false);
+        assert!(!is_suspect(None, &worker(Some(7), None)));
+    }
+}

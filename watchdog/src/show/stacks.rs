@@ -1,0 +1,124 @@
+//! The threads: the one that hangs with all its stacks, the others in a line each.
+
+use crate::incident::schema::{Evidence, Frame, Thread};
+use crate::incident::{story, words};
+use crate::text::{count, plain};
+
+use super::page::{Page, cut_from_the_left};
+
+/// How many of a stack's innermost and outermost frames are shown folded.
+const INNERMOST: usize = 12;
+const OUTERMOST: usize = 2;
+
+/// How wide the functions of a stack are before their places.
+const FUNCTION: usize = 32;
+
+pub(super) fn write(page: &mut Page, evidence: &Evidence) {
+    let Some((first, others)) = evidence.threads.split_first() else { return };
+    page.heading(&format!("Where it hangs: thread {}", called(first)));
+    stacks(page, first);
+    if others.is_empty() {
+        return;
+    }
+    page.heading("Its other threads");
+    for thread in others {
+        if page.folds() {
+            page.line(&format!("  {}", in_a_line(thread)));
+        } else {
+            page.line(&format!("  thread {}", called(thread)));
+            stacks(page, thread);
+        }
+    }
+    if page.folds() && others.iter().any(has_stacks) {
+        page.folded("their stacks");
+    }
+    if evidence.threads_left_out > 0 {
+        page.remark(&format!("{} more threads were not looked at", evidence.threads_left_out));
+    }
+}
+
+fn called(thread: &Thread) -> String {
+    format!("{} {}", thread.tid, story::quoted(&thread.name))
+}
+
+fn in_a_line(thread: &Thread) -> String {
+    let doing = words::doing(thread);
+    let place = words::telling_frame(thread).map_or_else(String::new, |frame| {
+        let file = words::place(frame);
+        // The end of a path tells more than its beginning.
+        let short = file.rsplit('/').next().unwrap_or_default();
+        let at = if short.is_empty() { String::new() } else { format!(" ({short})") };
+        format!(": {}{at}", plain(&frame.function))
+    });
+    format!("{}, {doing}{place}", called(thread))
+}
+
+fn has_stacks(thread: &Thread) -> bool {
+    thread.python.is_some() || thread.native.is_some() || !thread.kernel_stack.is_empty()
+}
+
+fn stacks(page: &mut Page, thread: &Thread) {
+    page.item("  ", &story::sentence_case(&format!("{}.", words::doing(thread))));
+    if let Some(call) = &thread.system_call {
+        page.item("  in ", &plain(call));
+    }
+    let native = thread.native.as_deref().filter(|frames| !frames.is_empty());
+    let python = thread.python.as_deref().filter(|frames| !frames.is_empty());
+    if let Some(frames) = python {
+        stack(page, "Python", frames, Hangs::Here);
+    }
+    if let Some(frames) = native {
+        let hangs = if python.is_some() { Hangs::Elsewhere } else { Hangs::Here };
+        stack(page, "Native", frames, hangs);
+    }
+    if !thread.kernel_stack.is_empty() {
+        let frame = |function: &String| Frame { function: function.clone(), ..Frame::default() };
+        let frames: Vec<Frame> = thread.kernel_stack.iter().map(frame).collect();
+        stack(page, "Kernel", &frames, Hangs::Elsewhere);
+    }
+}
+
+/// Whether the first frame of a stack is the one to look at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hangs {
+    Here,
+    Elsewhere,
+}
+
+fn stack(page: &mut Page, what: &str, frames: &[Frame], hangs: Hangs) {
+    page.line(&format!("  {what} stack, the innermost call first:"));
+    let folds = page.folds() && frames.len() > INNERMOST + OUTERMOST + 1;
+    for (index, frame) in frames.iter().enumerate() {
+        if folds && index == INNERMOST {
+            let left_out = frames.len() - INNERMOST - OUTERMOST;
+            page.folded(&count(left_out, "more call"));
+        }
+        if folds && (INNERMOST..frames.len() - OUTERMOST).contains(&index) {
+            continue;
+        }
+        let marked = index == 0 && hangs == Hangs::Here;
+        call(page, frame, if marked { '>' } else { ' ' });
+    }
+}
+
+/// A call, and where it is: on a line if both fit, else on two.
+fn call(page: &mut Page, frame: &Frame, mark: char) {
+    let function = plain(&frame.function);
+    let place = words::place(frame);
+    let wide = |text: &str| textwrap::core::display_width(text);
+    let head = format!("  {mark} ");
+    let mut lines = Vec::new();
+    if place.is_empty() {
+        lines.push(format!("{head}{function}"));
+    } else if wide(&function) <= FUNCTION && FUNCTION + wide(&place) + 5 <= page.columns() {
+        let gap = " ".repeat(FUNCTION - wide(&function));
+        lines.push(format!("{head}{function}{gap} {place}"));
+    } else {
+        lines.push(format!("{head}{function}"));
+        let room = page.columns().saturating_sub(8);
+        lines.push(format!("        {}", cut_from_the_left(&place, room)));
+    }
+    for line in lines {
+        if mark == '>' { page.alarming_line(&line) } else { page.line(&line) }
+    }
+}
