@@ -676,7 +676,8 @@ impl Cli {
     /// clap does not say which word it could not read.
     fn not_utf8(words: &[OsString]) -> Option<clap::Error> {
         let word = words.iter().find(|word| word.to_str().is_none())?;
-        let why = format!("{word:?} is not UTF-8, as options and names must be; a command may be");
+        let word = word.as_encoded_bytes().escape_ascii();
+        let why = format!("'{word}' is not UTF-8, as options and names must be; a command may be");
         Some(Self::command().error(ErrorKind::InvalidUtf8, why))
     }
 
