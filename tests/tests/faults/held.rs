@@ -134,10 +134,10 @@ type Made = Option<(Freezer, Option<Mount>)>;
 fn check_frozen(make: impl Fn() -> Made) {
     for (options, expected) in [(&[][..], "frozen"), (&["--frozen", "reap"], "signalled")] {
         // Before the watchdog is started, which sees the mounts of that moment.
-        let Some(made) = make() else { return };
+        let Some(own) = make() else { return };
         let stage = Stage::new("frozen");
         let mut watchdog = stage.watchdog(options);
-        let mut frozen = freeze_in_time(&stage, &mut watchdog, made);
+        let mut frozen = freeze_in_time(&stage, &mut watchdog, own);
         let Frozen { freezer, actor, .. } = &mut frozen;
         if expected == "frozen" {
             assert_eq!(first_said(&mut watchdog, actor), expected);
