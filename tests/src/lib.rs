@@ -9,6 +9,7 @@ pub mod freezer;
 pub mod fuse;
 pub mod hosts;
 pub mod load;
+pub mod mount;
 pub mod mutator;
 pub mod namespace;
 pub mod newcomer;
