@@ -10,6 +10,7 @@ mod demo;
 mod doctor;
 mod evidence_helper;
 mod exec;
+mod fleet;
 mod incidents;
 mod learn;
 mod manual;
@@ -38,6 +39,7 @@ pub fn perform(command: Command) -> Exit {
         Command::Scopes(options) => scopes::perform(&options),
         Command::Learn(options) => learn::perform(&options),
         Command::Shadow(options) => shadow::perform(&options),
+        Command::Fleet(options) => fleet::perform(&options),
         Command::Top(options) => top::perform(options),
         Command::Doctor(options) => doctor::perform(&options),
         Command::Completions(options) => manual::completions(&options),
