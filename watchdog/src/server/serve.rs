@@ -31,7 +31,7 @@ use super::events::Leaving;
 use super::hands::ProcessHands;
 use super::journal::{Journal, Note};
 use super::messages::{Answer, Answers, Question};
-use super::options::ServerOptions;
+use super::options::{Holds, ServerOptions};
 use super::{error_file, inspector, options, protect, sigbus};
 
 /// Answers that wait for the tick at most; the clerk waits with the next.
@@ -53,6 +53,7 @@ const LAST_REAPS_PAUSE: Duration = Duration::from_millis(1);
 pub(super) enum Command {
     ReleaseBrake,
     SetPolicy(Policy),
+    SetHolds(Holds),
 }
 
 /// What the tick thread is given.
@@ -213,7 +214,6 @@ impl Staff<'_> {
             journal: journal.clone(),
             answers,
             inspections,
-            holds: options.holds,
         })?;
         let clerk = spawn("hangwatch-clerk", control, journal, &attention, move || clerk.run())?;
         Ok((desk, error_files, clerk))
@@ -329,7 +329,14 @@ impl Tick {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::ReleaseBrake => self.release_brake(),
-                Command::SetPolicy(policy) => self.dog.reaper.set_policy(policy),
+                Command::SetPolicy(policy) => {
+                    self.dog.reaper.set_policy(policy);
+                    self.dog.table.set_policy(policy);
+                }
+                Command::SetHolds(holds) => {
+                    self.control.holds.set(holds);
+                    self.dog.reaper.hands_mut().set_holds(holds);
+                }
             }
         }
     }
