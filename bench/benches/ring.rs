@@ -1,13 +1,9 @@
 //! Draining the rings and applying what they say, per record, every check included.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use hangwatch_bench::pair::clock_read;
-use hangwatch_bench::stage::{Stage, default_lanes};
-use hangwatch_core::record::{Operation, Place};
+use hangwatch_bench::stage::{LiveProducer, Stage, default_lanes};
 
 fn ring(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("ring");
@@ -46,36 +42,6 @@ fn ring(criterion: &mut Criterion) {
 #[expect(clippy::cast_precision_loss, reason = "counts of some million")]
 fn scaled(took: Duration, count: u64, drained: u64) -> Duration {
     took.mul_f64(count as f64 / drained as f64)
-}
-
-/// Writes records to a lane on a thread of its own, at the pace of a worker that does nothing but
-/// acquire and release: a clock read before each.
-struct LiveProducer {
-    stop: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<()>>,
-}
-
-impl LiveProducer {
-    fn start(stage: &mut Stage) -> LiveProducer {
-        let (mut writer, stop) = (stage.take_writer(), Arc::new(AtomicBool::new(false)));
-        let told = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
-            while !told.load(Ordering::Relaxed) {
-                for timer in 0..64 {
-                    clock_read();
-                    writer.write(Operation::Acquire, Place::Own, timer, [1, 2, 1]);
-                }
-            }
-        });
-        LiveProducer { stop, thread: Some(thread) }
-    }
-}
-
-impl Drop for LiveProducer {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.take().map(std::thread::JoinHandle::join);
-    }
 }
 
 criterion_group!(benches, ring);

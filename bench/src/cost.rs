@@ -22,7 +22,7 @@ pub fn idle_server(lanes: u32, span: Duration) -> Result<f64, Box<dyn std::error
     let geometry = Geometry { lanes: lanes + 1, ..Geometry::default() };
     let segment = Segment::create(&name, CreateOptions { geometry, ..CreateOptions::default() })?;
     let server = Server::start(segment, ServerOptions::default(), |_| ())?;
-    let mut worker = Player::start(&["idle", &name, &lanes.to_string()])?;
+    let mut worker = Player::start(&["idle", &name, &lanes.to_string(), "1"])?;
     worker.ready();
     // The lanes are admitted first, one at a time.
     std::thread::sleep(Duration::from_secs(3));

@@ -1,8 +1,9 @@
 //! See the crate's description in Cargo.toml.
 //!
 //! The works are here, so that the criterion benches and the programs that print tables
-//! (`targets`, `latency`, `table_compare`) time the same thing.
+//! (`compare`, `table_compare`) time the same thing.
 
+pub mod compare;
 pub mod cost;
 pub mod latency;
 pub mod measure;

@@ -30,6 +30,11 @@ impl Bench {
         bench
     }
 
+    /// The segment.
+    pub fn segment(&self) -> Segment {
+        self.segment
+    }
+
     /// Publishes the counter's rate, as a watchdog does twice a second.
     ///
     /// # Panics

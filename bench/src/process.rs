@@ -1,10 +1,10 @@
 //! Worker processes of a bench: the bench's own program, started again with a role.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use hangwatch::{Worker, WorkerOptions};
+use hangwatch::{Guard, Worker, WorkerOptions};
 
 /// The first argument of a process that plays a role.
 const ROLE: &str = "--bench-role";
@@ -21,8 +21,11 @@ pub fn play_role() -> Result<(), Box<dyn std::error::Error>> {
             let worker = Worker::attach(segment)?;
             hang(worker, after_ns.parse()?)
         }
-        [ROLE, "idle", segment, lanes] => idle(segment, lanes.parse()?),
+        [ROLE, "idle", segment, lanes, timers] => idle(segment, lanes.parse()?, timers.parse()?),
         [ROLE, "wait"] => rest(),
+        [ROLE, "spin"] => loop {
+            std::hint::spin_loop();
+        },
         _ => Ok(()),
     }
 }
@@ -34,25 +37,28 @@ fn rest() -> ! {
     }
 }
 
-/// Attaches, is admitted, then begins a scope that does not end.
+/// Attaches, and when it is told to, begins a scope that does not end.
 fn hang(worker: Worker, after_ns: u64) -> ! {
     let scope = worker.scope("hang").expect("a name");
-    // The deadline of a lane that is not admitted yet is enforced when it is: not what is timed.
-    std::thread::sleep(Duration::from_millis(20));
+    println!("ready");
+    std::io::stdin().read_line(&mut String::new()).expect("it is told to go on");
     let guard = scope.expires(Duration::from_nanos(after_ns)).expect("a free timer");
     std::mem::forget(guard);
-    rest()
+    loop {
+        std::thread::park();
+    }
 }
 
-/// Takes `lanes` lanes, one a thread, each with a timer that is due in an hour.
-fn idle(segment: &str, lanes: usize) -> ! {
+/// Takes `lanes` lanes, one a thread, each with `timers` timers that are due in an hour.
+fn idle(segment: &str, lanes: usize, timers: usize) -> ! {
     let worker = WorkerOptions::new().attach(segment).expect("a lane");
     let scope = worker.scope("idle").expect("a name");
     let (attached, all) = std::sync::mpsc::channel();
     for _ in 0..lanes {
         let attached = attached.clone();
         let body = move || {
-            let _guard = scope.expires(Duration::from_hours(1)).expect("a free lane");
+            let arm = |_| scope.expires(Duration::from_hours(1)).expect("a free lane");
+            let _guards: Vec<Guard> = (0..timers).map(arm).collect();
             attached.send(()).expect("the main thread waits");
             loop {
                 std::thread::park();
@@ -76,6 +82,7 @@ impl Player {
         let child = Command::new(std::env::current_exe()?)
             .arg(ROLE)
             .args(role)
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
         Ok(Player(child))
@@ -90,6 +97,15 @@ impl Player {
         let stdout = self.0.stdout.as_mut().expect("it is piped");
         BufReader::new(stdout).read_line(&mut line).expect("it says something");
         assert_eq!(line, "ready\n");
+    }
+
+    /// Tells it to go on.
+    ///
+    /// # Panics
+    /// Where it is gone.
+    pub fn go(&mut self) {
+        let stdin = self.0.stdin.as_mut().expect("it is piped");
+        stdin.write_all(b"go\n").expect("it reads");
     }
 
     /// Its pid.

@@ -3,9 +3,12 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
+use std::hint::black_box;
 use std::num::NonZeroUsize;
+
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hangwatch::{CreateOptions, Geometry, Segment};
@@ -195,11 +198,23 @@ impl Stage {
         self.segment.words().counter(Counter::Drained).load(Ordering::Relaxed)
     }
 
+    /// What a record costs while a [`LiveProducer`] writes: the mean of some thousand.
+    pub fn ns_a_live_record(&mut self) -> f64 {
+        let (before, mut took) = (self.drained(), Duration::ZERO);
+        while self.drained() - before < 20_000 {
+            let start = Instant::now();
+            // Where there is nothing, the machine has the producer wait.
+            if self.drain_and_apply() > 0 {
+                took += start.elapsed();
+            }
+        }
+        #[expect(clippy::cast_precision_loss, reason = "some thousand")]
+        let drained = (self.drained() - before) as f64;
+        took.as_secs_f64() * 1e9 / drained
+    }
+
     /// The writer of lane 0, for a producer on another thread.
-    ///
-    /// # Panics
-    /// Where it was taken before.
-    pub fn take_writer(&mut self) -> RingWriter<'static> {
+    fn take_writer(&mut self) -> RingWriter<'static> {
         self.writers.drain(..1).next().expect("taken once")
     }
 
@@ -247,6 +262,40 @@ impl Stage {
         self.write_news(self.geometry().timers);
         self.drain_and_apply();
         took
+    }
+}
+
+/// Writes records to a lane on a thread of its own, at the pace of a worker that does nothing but
+/// acquire and release: a clock read before each.
+pub struct LiveProducer {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl LiveProducer {
+    /// Starts it on the first lane.
+    ///
+    /// # Panics
+    /// Where that lane's writer was taken before.
+    pub fn start(stage: &mut Stage) -> LiveProducer {
+        let (mut writer, stop) = (stage.take_writer(), Arc::new(AtomicBool::new(false)));
+        let told = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            while !told.load(Ordering::Relaxed) {
+                for timer in 0..64 {
+                    black_box(hangwatch::now());
+                    writer.write(Operation::Acquire, Place::Own, timer, [1, 2, 1]);
+                }
+            }
+        });
+        LiveProducer { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for LiveProducer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.take().map(std::thread::JoinHandle::join);
     }
 }
 

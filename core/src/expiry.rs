@@ -93,9 +93,17 @@ impl<'a> Expiry<'a> {
         }
     }
 
-    /// What is to be asked or told since the last call.
+    /// What is to be asked or told since the last call; who owns a lane is asked last, and first of
+    /// the lane whose next deadline is the nearest.
     pub fn take_requests(&mut self) -> Vec<Request> {
-        core::mem::take(&mut self.requests)
+        let mut requests = core::mem::take(&mut self.requests);
+        requests.sort_by_cached_key(|request| match request {
+            Request::Admit { lane, .. } => {
+                Some(self.ids(*lane).map(|id| self.minima.get(id)).min().unwrap_or(IDLE))
+            }
+            _ => None,
+        });
+        requests
     }
 
     /// The kernel's answer about a lane.

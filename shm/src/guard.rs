@@ -170,19 +170,39 @@ impl Guard {
 
     /// Ends the scope and says how: in time, after a report, or too late.
     pub fn release(self) -> Released {
-        let released = end(&self.armed, self.word(), self.options);
+        self.end(None)
+    }
+
+    /// Ends the scope as [`Guard::release`] does, without a reading of the clock: `now` is a time that
+    /// the caller has just read, by [`crate::now`].
+    ///
+    /// It is what statistics and flight record say; it decides nothing.
+    #[inline]
+    pub fn release_at(self, now: Nanos) -> Released {
+        self.end(Some(now))
+    }
+
+    #[inline]
+    fn end(self, at: Option<Nanos>) -> Released {
+        let released = end(&self.armed, self.word(), self.options, at);
         std::mem::forget(self);
         released
     }
 }
 
-/// Ends an acquire: changes the timer word, and takes it down in this thread's lane.
+/// Ends an acquire: changes the timer word, and takes it down in this thread's lane. `at` is the time
+/// where the caller knows it already.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
-pub(crate) fn end(armed: &Armed, expected: TimerWord, options: &'static LaneOptions) -> Released {
+pub(crate) fn end(
+    armed: &Armed,
+    expected: TimerWord,
+    options: &'static LaneOptions,
+    at: Option<Nanos>,
+) -> Released {
     match thread::lane_of(armed) {
-        Some(lane) => lane.release(armed, expected),
-        None => end_elsewhere(armed, expected, options),
+        Some(lane) => lane.release(armed, expected, at),
+        None => end_elsewhere(armed, expected, options, at),
     }
 }
 
@@ -190,12 +210,17 @@ pub(crate) fn end(armed: &Armed, expected: TimerWord, options: &'static LaneOpti
 /// of the parent of a fork. The news goes into any lane of the segment that can be had.
 #[cold]
 #[inline(never)]
-fn end_elsewhere(armed: &Armed, expected: TimerWord, options: &'static LaneOptions) -> Released {
+fn end_elsewhere(
+    armed: &Armed,
+    expected: TimerWord,
+    options: &'static LaneOptions,
+    at: Option<Nanos>,
+) -> Released {
     if armed.shared.canary.forked() {
         return Released::NotArmed;
     }
     if let Some(lane) = thread::lane_for(armed).or_else(|| thread::any_lane_for(armed, options)) {
-        return lane.release_any(armed, expected);
+        return lane.release_any(armed, expected, at);
     }
     armed.give_back();
     armed.timer().release(expected)
@@ -204,7 +229,7 @@ fn end_elsewhere(armed: &Armed, expected: TimerWord, options: &'static LaneOptio
 impl Drop for Guard {
     #[inline]
     fn drop(&mut self) {
-        end(&self.armed, self.word(), self.options);
+        end(&self.armed, self.word(), self.options, None);
     }
 }
 

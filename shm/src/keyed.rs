@@ -40,7 +40,7 @@ pub(crate) fn acquire(worker: Worker, name: &str, allowance: Duration) -> Result
         armed.give_back();
     }
     let subject = scope.subject().of_kind(TimerKind::Keyed);
-    let armed = thread::arm(here, worker.lane_options(), subject, allowance_ns)?;
+    let armed = thread::arm(here, worker.lane_options(), subject, allowance_ns, None)?;
     keyed.0.insert(name.to_owned(), armed);
     Ok(())
 }
@@ -50,7 +50,7 @@ pub(crate) fn release(worker: Worker, name: &str) -> Result<Released, AcquireErr
     let here = worker.shared().here().map_err(|error| Box::new(error.into()))?;
     let removed = lock(&here.keyed).0.remove(name);
     Ok(match removed {
-        Some((armed, word)) => guard::end(&armed, word, worker.options),
+        Some((armed, word)) => guard::end(&armed, word, worker.options, None),
         None => Released::NotArmed,
     })
 }

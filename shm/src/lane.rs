@@ -271,7 +271,8 @@ impl LaneOwner {
         self.idle.pop()
     }
 
-    /// Arms a timer that was taken, and says what word it left in it.
+    /// Arms a timer that was taken, and says what word it left in it. `at` is the time where the
+    /// caller knows it already.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     pub(crate) fn arm(
@@ -279,10 +280,11 @@ impl LaneOwner {
         index: u16,
         subject: Subject,
         allowance_ns: u64,
+        at: Option<Nanos>,
     ) -> (Armed, TimerWord) {
         let place = usize::from(index);
         let subject = subject.in_lane(self.index);
-        let now = self.now();
+        let now = at.unwrap_or_else(|| self.now());
         let deadline = self.timing.deadline(now, allowance_ns);
         if index >= self.high_water {
             self.high_water = index + 1;
@@ -317,13 +319,18 @@ impl LaneOwner {
     }
 
     /// Ends an acquire of this lane's timers, and takes down how it ended: its record, its
-    /// statistics, and the timer as idle.
+    /// statistics, and the timer as idle. `at` is the time where the caller knows it already.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
-    pub(crate) fn release(&mut self, armed: &Armed, expected: TimerWord) -> Released {
+    pub(crate) fn release(
+        &mut self,
+        armed: &Armed,
+        expected: TimerWord,
+        at: Option<Nanos>,
+    ) -> Released {
         // The clock and the statistics' place before the release: a locked instruction holds up
         // every load after it.
-        let now = self.now();
+        let now = at.unwrap_or_else(|| self.now());
         let stats = self.stats(armed.subject.scope());
         let took_ns = now.since(armed.acquired_at);
         let timer = Timer(&self.lane.timers()[usize::from(armed.index)]);
@@ -341,8 +348,13 @@ impl LaneOwner {
     }
 
     /// Ends an acquire of any lane of the segment, and takes down in this one how it ended.
-    pub(crate) fn release_any(&mut self, armed: &Armed, expected: TimerWord) -> Released {
-        let now = self.now();
+    pub(crate) fn release_any(
+        &mut self,
+        armed: &Armed,
+        expected: TimerWord,
+        at: Option<Nanos>,
+    ) -> Released {
+        let now = at.unwrap_or_else(|| self.now());
         if armed.subject.lane() != self.index {
             // Before the release: whoever finds all timers of a lane idle finds all given back, too.
             armed.give_back();

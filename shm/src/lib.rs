@@ -43,6 +43,7 @@ mod lane;
 mod observe;
 mod observer;
 mod pause;
+mod recent;
 mod returned;
 mod segment;
 mod stale;
@@ -62,12 +63,19 @@ pub use hangwatch_core::time::{MAX_ALLOWANCE, Nanos};
 pub use hangwatch_core::timer::Released;
 pub use heartbeat::Heartbeat;
 pub use labels::Labels;
-pub use observe::{LaneView, Observation, RecordView, ScopeView, TimerView, WatchdogView};
+pub use observe::{LaneView, Observation, ScopeView, TimerView, WatchdogView};
 pub use observer::Observer;
 pub use pause::Pause;
+pub use recent::RecordView;
 pub use segment::{CreateOptions, Lifetime, SEGMENT_VARIABLE, Segment};
 pub use stale::StaleError;
 pub use worker::{Scope, Signal, Worker, WorkerOptions};
 
 #[doc(hidden)]
 pub use segment::{MAKER_LOCK_BYTE, WATCHDOG_LOCK_BYTE, lane_lock_byte};
+
+/// The time, `CLOCK_MONOTONIC`: what [`Scope::expires_at`] and [`Guard::release_at`] take.
+#[inline]
+pub fn now() -> Nanos {
+    Nanos(sys::clock::monotonic_ns())
+}

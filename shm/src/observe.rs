@@ -9,9 +9,7 @@ use std::time::Duration;
 use hangwatch_core::allowance::{Clocks, Overruns};
 use hangwatch_core::atomic::{Ordering, fence};
 use hangwatch_core::calibration::ClockKind;
-use hangwatch_core::flight;
 use hangwatch_core::lane::{Lane, LaneState, TimerKind, TimerSignal};
-use hangwatch_core::record::{Operation, Record};
 use hangwatch_core::scope::ScopeId;
 use hangwatch_core::segment::{Counter, Segment as Words};
 use hangwatch_core::stats::{Counts, ScopeStats};
@@ -118,23 +116,6 @@ pub struct TimerView {
     pub left_ns: Option<i64>,
 }
 
-/// One record of a lane's ring. The owner's claims.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RecordView {
-    /// What happened.
-    pub operation: Operation,
-    /// When, by the owner's clock: see [`LaneView::clock`].
-    pub at: Nanos,
-    /// The timer it happened to, an index in `lane`.
-    pub timer: u16,
-    /// The lane of that timer: another one, where a guard was moved to this thread.
-    pub lane: u32,
-    /// The scope's name; of a pause, its reason.
-    pub scope: String,
-    /// The new deadline, of an acquire, an extension or a kick.
-    pub deadline: Option<Nanos>,
-}
-
 /// One scope's counts over all lanes that are and were.
 #[derive(Clone, Debug, Default)]
 pub struct ScopeView {
@@ -165,31 +146,6 @@ impl Segment {
         let scopes = scope_views(&words);
         Observation { scopes, ..glance(self.name(), &words, watchdog_holder(*self)) }
     }
-
-    /// The flight record of a lane: the newest records in its ring, up to `most`, the oldest first
-    /// and without a gap. Empty where there is no such lane, or nothing was recorded since its owner
-    /// attached.
-    ///
-    /// It may be read while the owner works, and after its death for as long as the lane has not been
-    /// given to another. Its releases by other threads stand in *their* lanes' rings.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// # let name = format!("doc-records-{}", std::process::id());
-    /// # hangwatch::Segment::create(&name, hangwatch::CreateOptions::default())?;
-    /// let worker = hangwatch::Worker::attach(name.as_str())?;
-    /// drop(worker.expires("forward", Duration::from_secs(30))?);
-    ///
-    /// let segment = hangwatch::Segment::open(&name)?;
-    /// let records = segment.recent_records(0, 10);
-    /// assert_eq!(records.len(), 2, "an acquire and its release");
-    /// assert!(records.iter().all(|record| record.scope == "forward"));
-    /// # hangwatch::Segment::remove(&name)?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn recent_records(&self, lane: u32, most: usize) -> Vec<RecordView> {
-        recent_records(&self.words(), lane, most)
-    }
 }
 
 /// A picture without the scopes' counts.
@@ -213,22 +169,6 @@ pub(crate) fn glance(name: &str, words: &Words<'_>, holder: Holder) -> Observati
             .map(|&(counter, name)| (name, words.counter(counter).load(Ordering::Relaxed)))
             .collect(),
     }
-}
-
-/// As [`Segment::recent_records`].
-pub(crate) fn recent_records(words: &Words<'_>, lane: u32, most: usize) -> Vec<RecordView> {
-    if lane >= words.geometry().lanes {
-        return Vec::new();
-    }
-    let view = |record: Record| RecordView {
-        operation: record.operation,
-        at: record.at,
-        timer: record.timer,
-        lane: record.lane,
-        scope: scope_name(words, ScopeId(record.scope)),
-        deadline: Some(record.deadline).filter(|deadline| *deadline != Nanos(0)),
-    };
-    flight::latest(words.lane(lane), most).into_iter().map(view).collect()
 }
 
 /// One lane's own counts, in the order in which its threads first used the scopes.
@@ -329,7 +269,7 @@ fn timer_view(
 }
 
 /// The name of a scope, or what there is of one.
-fn scope_name(words: &Words<'_>, scope: ScopeId) -> String {
+pub(crate) fn scope_name(words: &Words<'_>, scope: ScopeId) -> String {
     words
         .names()
         .name(scope)

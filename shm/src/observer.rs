@@ -11,7 +11,8 @@ use std::time::Duration;
 use hangwatch_core::segment::Segment as Words;
 
 use crate::error::OpenError;
-use crate::observe::{self, Observation, RecordView, ScopeView};
+use crate::observe::{self, Observation, ScopeView};
+use crate::recent::{self, RecordView};
 use crate::segment::{self, Segment, WATCHDOG_LOCK_BYTE};
 use crate::sys::file::{self, SegmentFile};
 use crate::sys::lock::{self, Holder};
@@ -127,7 +128,7 @@ impl Observer {
     /// # Errors
     /// As [`Observer::picture`].
     pub fn recent_records(&self, lane: u32, most: usize) -> Result<Vec<RecordView>, OpenError> {
-        Ok(observe::recent_records(&self.words()?, lane, most))
+        Ok(recent::recent_records(&self.words()?, lane, most))
     }
 
     /// One lane's own counts, of each scope its threads have used since the lane was last recycled.

@@ -12,6 +12,7 @@ use std::ptr::NonNull;
 
 use hangwatch_core::lane::Subject;
 use hangwatch_core::scope::ScopeId;
+use hangwatch_core::time::Nanos;
 use hangwatch_core::timer::TimerWord;
 
 use crate::error::AcquireError;
@@ -129,7 +130,8 @@ pub(crate) fn attach(shared: &'static Shared, options: &LaneOptions) -> Result<(
     })
 }
 
-/// Arms a timer in one of this thread's lanes, and says what word it left in it.
+/// Arms a timer in one of this thread's lanes, and says what word it left in it. `at` is the time
+/// where the caller knows it already.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
 pub(crate) fn arm(
@@ -137,13 +139,14 @@ pub(crate) fn arm(
     options: &'static LaneOptions,
     subject: Subject,
     allowance_ns: u64,
+    at: Option<Nanos>,
 ) -> Result<(Armed, TimerWord), AcquireError> {
     // One place makes what is returned: a second one, in the cold path, would put it in memory.
     loop {
         if let Some(lane) = current(shared.key())
             && let Some(idle) = lane.take_idle()
         {
-            return Ok(lane.arm(idle, subject, allowance_ns));
+            return Ok(lane.arm(idle, subject, allowance_ns, at));
         }
         make_current(shared, options)?;
     }

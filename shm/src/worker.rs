@@ -7,6 +7,7 @@ use hangwatch_core::atomic::Ordering;
 use hangwatch_core::calibration::ClockKind;
 use hangwatch_core::lane::{AllowedBy, Subject, TimerKind, TimerSignal};
 use hangwatch_core::scope::ScopeId;
+use hangwatch_core::time::Nanos;
 use hangwatch_core::timer::Released;
 
 use crate::error::{AcquireError, AttachError};
@@ -237,7 +238,7 @@ impl Worker {
     /// [`AcquireError`].
     pub fn heartbeat(&self, name: &str, allowance: Duration) -> Result<Heartbeat, AcquireError> {
         let scope = self.scope(name)?;
-        let guard = scope.arm(TimerKind::Heartbeat, allowance)?;
+        let guard = scope.arm(TimerKind::Heartbeat, allowance, None)?;
         Ok(Heartbeat::new(guard, allowance))
     }
 
@@ -288,7 +289,34 @@ impl Scope {
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     pub fn expires(&self, allowance: Duration) -> Result<Guard, AcquireError> {
-        self.arm(TimerKind::Guard, allowance)
+        self.arm(TimerKind::Guard, allowance, None)
+    }
+
+    /// Begins the scope as [`Scope::expires`] does, without a reading of the clock: `now` is a time that
+    /// the caller has just read, by [`crate::now`]. For loops that read it anyway.
+    ///
+    /// The deadline is `now + allowance`: a `now` of long ago may have passed it already, and this very
+    /// process is reaped for it.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # let worker = hangwatch::Worker::attach(None)?;
+    /// let (scope, mut now) = (worker.scope("event")?, hangwatch::now());
+    /// for _event in 0..1000 {
+    ///     let guard = scope.expires_at(now, Duration::from_secs(5))?;
+    ///     // ... the event is handled ...
+    ///     now = hangwatch::now(); // one reading for this end and the next beginning
+    ///     guard.release_at(now);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`AcquireError`].
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
+    pub fn expires_at(&self, now: Nanos, allowance: Duration) -> Result<Guard, AcquireError> {
+        self.arm(TimerKind::Guard, allowance, Some(now))
     }
 
     /// Begins the scope; it must end within the allowance that the watchdog's deadlines file gives it
@@ -305,7 +333,7 @@ impl Scope {
             None => self.others_allowance_ns(here)?,
         };
         let subject = self.subject.allowed_by(AllowedBy::Scope);
-        let armed = thread::arm(here, worker.lane_options(), subject, allowance_ns)?;
+        let armed = thread::arm(here, worker.lane_options(), subject, allowance_ns, None)?;
         Ok(Guard::new(worker.options, armed))
     }
 
@@ -321,10 +349,15 @@ impl Scope {
 
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
-    fn arm(&self, kind: TimerKind, allowance: Duration) -> Result<Guard, AcquireError> {
+    fn arm(
+        &self,
+        kind: TimerKind,
+        allowance: Duration,
+        at: Option<Nanos>,
+    ) -> Result<Guard, AcquireError> {
         let (worker, allowance_ns) = (self.worker, allowance_ns(allowance)?);
         let subject = self.subject.of_kind(kind);
-        let armed = thread::arm(worker.shared(), worker.lane_options(), subject, allowance_ns)?;
+        let armed = thread::arm(worker.shared(), worker.lane_options(), subject, allowance_ns, at)?;
         Ok(Guard::new(worker.options, armed))
     }
 

@@ -370,3 +370,19 @@ fn the_flight_record_tells_what_a_thread_did_last() {
     assert_eq!(elsewhere, ["Acquire loop", "Release loop", "Release outer"]);
     assert_eq!(did(4), [""; 0], "there is no such lane");
 }
+
+#[test]
+fn the_time_a_caller_gives_is_the_time_that_is_kept() {
+    let named = Named::small("at");
+    let scope = Worker::attach(named.0.as_str()).unwrap().scope("event").unwrap();
+    let now = hangwatch::now();
+    let guard = scope.expires_at(now, LONG).unwrap();
+    let armed = &Segment::observe(&named.0).unwrap().lanes[0].timers[0];
+    assert!(armed.allowance >= LONG, "never early");
+    assert!(armed.allowance < LONG + Duration::from_millis(100), "{:?}", armed.allowance);
+    assert_eq!(guard.release_at(Nanos(now.0 + 3_000_000_000)), Released::InTime);
+    let counts = named.counts("event");
+    assert_eq!((counts.acquired, counts.released()), (1, 1));
+    let three = Duration::from_secs(3).as_nanos() as u64;
+    assert_eq!(counts.max_ns, three, "what it took by the caller's times");
+}

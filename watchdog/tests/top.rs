@@ -236,6 +236,35 @@ fn keys_sort_filter_open_the_details_and_quit() {
     pane.wait_for("ended with 0");
 }
 
+#[test]
+fn the_last_incident_of_a_worker_is_shown_beside_it() {
+    if tmux::is_missing() {
+        return;
+    }
+    let named = Named::made("past");
+    let dir = tempfile::tempdir().unwrap();
+    let incident = dir.path().join("20260101T000000Z");
+    fs::create_dir(&incident).unwrap();
+    let written = serde_json::json!({
+        "version": 1, "id": "x", "host": "h", "segment": named.0,
+        "at": { "utc": "2020-01-01T00:00:00Z", "monotonic_ns": 1 },
+        "worker": { "pid": std::process::id(), "name": "w", "command": [], "job": "" },
+        "timers": [], "decisions": [], "others": [],
+        "ending": { "at": { "utc": "", "monotonic_ns": 1 }, "outcome": "unkillable", "signal": 9,
+                    "late_ns": 1 },
+        "evidence": { "level": "off", "budget_ns": 0, "taken_ns": 0, "missing": [], "lanes": [],
+                      "threads": [] },
+    });
+    fs::write(incident.join("incident.json"), written.to_string()).unwrap();
+    let _busy = Busy::start(&named, "worker", &[("forward", LONG)]);
+    let binary = env!("CARGO_BIN_EXE_hangwatch");
+    let dir = dir.path().display();
+    let pane = Pane::start(&format!("{binary} top --segment {} --incidents {dir}; read", named.0));
+    pane.wait_for("INCIDENT");
+    pane.keys(&["Enter"]);
+    pane.wait_for("ago: unkillable");
+}
+
 /// Whether the terminal is as before the view: no alternate screen, a cursor, echo and signals on.
 fn is_given_back(pane: &Pane, said: &str) {
     let screen = pane.wait("the shell has the terminal", |screen| screen.contains("done\n"));

@@ -36,7 +36,7 @@ enum Task {
     Test(test::Options),
     /// Fuzz: random words as a segment, and under the whole watchdog
     Fuzz(fuzz::Options),
-    /// Run the criterion benches, or those of the Python package
+    /// Measure everything beside its peers; or the criterion benches, Python, instructions
     Bench(bench::Options),
     /// Build and install the Python package, and run its tests
     Python,

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::bench;
 use crate::runner::{self, say};
 use crate::step::Step;
 use crate::tools::Tool;
@@ -73,6 +74,7 @@ pub(crate) fn steps() -> Vec<Step> {
         .flags("RUSTFLAGS", "--cfg loom")
         .env_default("LOOM_MAX_PREEMPTIONS", "3")
         .own_target_dir("loom"),
+        bench::instructions(),
         // A task of its own, because what it does comes in steps, too.
         Step::cargo(
             "python",

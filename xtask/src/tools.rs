@@ -30,7 +30,7 @@ struct Package {
 
 /// What [`Tool::Driven`] stands for. Tests that need one of them skip where it is missing, unless
 /// `HANGWATCH_TEST_TOOLS` says `required`.
-const DRIVEN: [Package; 6] = [
+const DRIVEN: [Package; 7] = [
     Package { name: "chromium", answers: &["chromium", "--version"] },
     Package { name: "mandoc", answers: &["sh", "-c", "command -v mandoc"] },
     Package { name: "prometheus", answers: &["promtool", "--version"] },
@@ -40,6 +40,7 @@ const DRIVEN: [Package; 6] = [
     },
     Package { name: "systemd", answers: &["systemd-analyze", "--version"] },
     Package { name: "tmux", answers: &["tmux", "-V"] },
+    Package { name: "valgrind", answers: &["valgrind", "--version"] },
 ];
 
 /// Debian's interpreter: the only one that has Debian's torch.

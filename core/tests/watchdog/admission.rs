@@ -44,6 +44,27 @@ fn a_worker_proved_after_its_deadline_is_reaped_on_the_next_tick() {
 }
 
 #[test]
+fn who_owns_a_lane_is_asked_first_where_the_deadline_is_nearest() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let (mut late, mut soon, none) = (world.worker(10), world.worker(20), world.worker(30));
+    late.acquire(0, 9 * SECOND);
+    soon.acquire(0, SECOND);
+    world.watchdog.tick();
+    let asked: Vec<u32> = world
+        .watchdog
+        .table
+        .take_requests()
+        .iter()
+        .filter_map(|request| match request {
+            Request::Admit { lane, .. } => Some(*lane),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(asked, [soon.lane, late.lane, none.lane]);
+}
+
+#[test]
 fn an_unattestable_worker_is_reported_once_and_never_signalled() {
     let words = words();
     let mut world = World::new(&words, Policy::default());

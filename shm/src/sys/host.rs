@@ -113,6 +113,18 @@ pub fn set_timer_slack(slack_ns: NonZeroU64) -> io::Result<()> {
     Ok(rustix::thread::set_current_timer_slack(Some(slack_ns))?)
 }
 
+/// Runs the calling thread at a real-time priority (`SCHED_FIFO`, 1 to 99); what it forks does not.
+///
+/// # Errors
+/// EPERM without `CAP_SYS_NICE` beyond `RLIMIT_RTPRIO`.
+pub fn run_realtime(priority: u8) -> io::Result<()> {
+    let param = libc::sched_param { sched_priority: priority.into() };
+    let class = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: `param` is read only; 0 is the calling thread.
+    let rc = unsafe { libc::sched_setscheduler(0, class, &raw const param) };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// The host's name, as the kernel has it: a container's own, where it has one.
 pub fn name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()

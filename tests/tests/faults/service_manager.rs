@@ -1,6 +1,7 @@
 //! The service manager: what it hears of a watchdog, through a socket of the test's, as systemd's; and
 //! whether the unit it is given does what it says.
 
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::Duration;
@@ -81,6 +82,38 @@ fn the_manager_hears_no_more_of_a_watchdog_whose_tick_is_stuck() {
     assert!(heard < 200, "it never fell silent");
     assert!(watchdog.has_ended().is_none(), "its process is well otherwise");
     watchdog.kill();
+}
+
+#[test]
+fn a_command_is_not_given_what_is_the_watchdogs() {
+    let manager = Manager::new();
+    let path = manager.dir.path().join("notify");
+    let output = Command::new(program("stage-watchdog"))
+        .args(["run", "--unprotected", "--", "env"])
+        .envs([("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "60000000")])
+        .output()
+        .unwrap();
+    let environment = String::from_utf8(output.stdout).unwrap();
+    assert!(environment.contains("HANGWATCH_SEGMENT="), "{environment}");
+    assert!(!environment.contains("NOTIFY_SOCKET") && !environment.contains("WATCHDOG_USEC"));
+    manager.hear("STOPPING=1");
+}
+
+#[test]
+fn the_journal_is_given_priorities_and_no_times() {
+    use std::io::Read;
+    use std::os::unix::fs::MetadataExt;
+    let (mut journal, stderr) = std::io::pipe().unwrap();
+    let stat = std::fs::metadata(format!("/proc/self/fd/{}", stderr.as_raw_fd())).unwrap();
+    let mut command = Command::new(program("stage-watchdog"));
+    command.args(["run", "--unprotected", "--", "true"]).stderr(stderr);
+    command.env("JOURNAL_STREAM", format!("{}:{}", stat.dev(), stat.ino()));
+    assert!(command.status().unwrap().success());
+    drop(command);
+    let mut text = String::new();
+    journal.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("<6> INFO serving "), "{text}");
+    assert!(text.lines().all(|line| line.starts_with('<')), "{text}");
 }
 
 /// The unit as packaged.

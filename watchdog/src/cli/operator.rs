@@ -33,6 +33,12 @@ pub struct Top {
     #[arg(long, value_name = "DURATION", value_parser = value::refresh, default_value = "1s",
           allow_hyphen_values = true)]
     pub interval: Duration,
+
+    /// The directory of the incidents [default: as of run]
+    ///
+    /// The last one of each worker's rank, or of its process, is shown.
+    #[arg(long, value_name = "DIR")]
+    pub incidents: Option<PathBuf>,
 }
 
 /// The options of `hangwatch doctor`.

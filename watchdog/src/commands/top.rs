@@ -3,8 +3,10 @@
 use super::Failure;
 use crate::cli::Top;
 use crate::exit::Exit;
+use crate::incident::store::default_dir;
 use crate::top;
 
 pub(super) fn perform(options: Top) -> Result<Exit, Failure> {
-    Ok(top::run(options.segment, options.interval)?)
+    let incidents = options.incidents.or_else(|| default_dir().ok());
+    Ok(top::run(options.segment, options.interval, incidents)?)
 }

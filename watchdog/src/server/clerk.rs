@@ -4,12 +4,13 @@
 //! What may wait for a hung process's memory is the [`inspector`](super::inspector)'s.
 
 mod admission;
+mod inbox;
 mod roster;
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, atomic::Ordering};
 
 use hangwatch::sys::freezer::{Freezers, Frozen};
@@ -22,6 +23,7 @@ use hangwatch_core::reap::Hold;
 use hangwatch_core::time::Nanos;
 use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
 
+use self::inbox::Inbox;
 use self::roster::Roster;
 use super::control::Control;
 use super::facts::Admitted;
@@ -77,7 +79,7 @@ pub(super) struct Clerk {
     pub(super) journal: Journal,
     pub(super) answers: Answers,
     inspections: SyncSender<Inspection>,
-    questions: Receiver<Question>,
+    inbox: Inbox,
     wake_up: Arc<OwnedFd>,
     epoll: OwnedFd,
     roster: Roster,
@@ -102,7 +104,8 @@ impl Clerk {
     pub(super) fn new(parts: ClerkParts) -> io::Result<(Clerk, Desk)> {
         let ClerkParts { segment, control, journal, answers, inspections } = parts;
         let lanes = segment.geometry().lanes as usize;
-        let (sender, questions) = std::sync::mpsc::sync_channel(lanes * 2 + 64);
+        let room = lanes * 2 + 64;
+        let (sender, questions) = std::sync::mpsc::sync_channel(room);
         let wake_up = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &wake_up, epoll::EventData::new_u64(WAKE_UP), epoll::EventFlags::IN)?;
@@ -114,7 +117,7 @@ impl Clerk {
             journal,
             answers,
             inspections,
-            questions,
+            inbox: Inbox::new(questions, room),
             wake_up,
             epoll,
             roster: Roster::default(),
@@ -130,13 +133,13 @@ impl Clerk {
         let mut rounds = 0u32;
         let mut round_at = Nanos(clock::monotonic_ns()).plus(ROUND_NS);
         loop {
-            self.wait(round_at);
-            loop {
-                match self.questions.try_recv() {
-                    Ok(question) => self.answer(question),
-                    Err(TryRecvError::Empty) => break,
-                    Err(TryRecvError::Disconnected) => return,
-                }
+            // With questions left it only looks up: deaths are heard between any two answers.
+            self.wait(if self.inbox.is_empty() { round_at } else { Nanos(0) });
+            if self.inbox.collect().is_err() {
+                return;
+            }
+            if let Some(question) = self.inbox.next() {
+                self.answer(question);
             }
             if clock::monotonic_ns() >= round_at.0 {
                 round_at = Nanos(clock::monotonic_ns()).plus(ROUND_NS);
@@ -320,6 +323,8 @@ fn has_execd(worker: &Admitted) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::TryRecvError;
+
     use super::*;
 
     #[test]

@@ -11,7 +11,7 @@ use hangwatch_core::news::Sleep;
 use hangwatch_core::time::Nanos;
 
 /// How long before a deadline the tick wakes to prepare for it (see [`Doorbell::sleep`]), ns.
-pub(super) const LEAD_NS: u64 = 500_000;
+pub(super) const LEAD_NS: u64 = 2_000_000;
 
 /// Calls the tick, from any thread of this process.
 #[derive(Clone)]

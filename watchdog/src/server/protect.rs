@@ -38,18 +38,10 @@ pub(super) fn protect(protection: Protection, journal: &Journal) {
         refused("the OOM score is not lowered; it takes CAP_SYS_RESOURCE", error);
     }
     if let Some(priority) = protection.realtime_priority
-        && let Err(error) = run_realtime(priority)
+        && let Err(error) = host::run_realtime(priority)
     {
         refused("no real-time priority; raise RLIMIT_RTPRIO or grant CAP_SYS_NICE", error);
     }
-}
-
-fn run_realtime(priority: u8) -> io::Result<()> {
-    let param = libc::sched_param { sched_priority: priority.into() };
-    let class = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
-    // SAFETY: `param` is read only; 0 is the calling thread.
-    let rc = unsafe { libc::sched_setscheduler(0, class, &raw const param) };
-    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Leaves the process at once, running nothing that might hang.

@@ -215,7 +215,13 @@ impl Staff<'_> {
             answers,
             inspections,
         })?;
-        let clerk = spawn("hangwatch-clerk", control, journal, &attention, move || clerk.run())?;
+        // Its answers stand between a deadline and the signal: it runs as the tick does. What the
+        // kernel refuses it refused the tick too, which has noted it.
+        let priority = options.protection.realtime_priority;
+        let clerk = spawn("hangwatch-clerk", control, journal, &attention, move || {
+            let _ = priority.map(host::run_realtime);
+            clerk.run();
+        })?;
         Ok((desk, error_files, clerk))
     }
 }

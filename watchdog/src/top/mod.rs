@@ -6,7 +6,8 @@
 //!                            +------- keys ------+
 //! ```
 //!
-//! * `source` finds the segment, through a read-only [`hangwatch::Observer`], and takes the pictures.
+//! * `source` finds the segment, through a read-only [`hangwatch::Observer`], and takes the pictures;
+//!   `incidents` knows what has become of workers before.
 //! * `model` is what is shown and how; `row` one lane of it.
 //! * `draw` makes a frame of it, with `table`, `detail`, `help`, `theme` and `text`.
 //! * `terminal` takes the terminal and gives it back.
@@ -14,6 +15,7 @@
 mod detail;
 mod draw;
 mod help;
+mod incidents;
 mod model;
 mod row;
 #[cfg(test)]
@@ -26,13 +28,15 @@ mod theme;
 
 use std::io;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
 
 use ratatui::crossterm::event::{self, Event, KeyEventKind};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 
 use self::draw::Memory;
+use self::incidents::Incidents;
 use self::model::{Asked, Model, Motion, Place};
 use self::source::Source;
 use self::terminal::{Screen, TerminalError};
@@ -63,18 +67,26 @@ pub(crate) enum TopError {
 }
 
 /// Shows the segment, or whichever there are, until told to end.
-pub(crate) fn run(segment: Option<String>, interval: Duration) -> Result<Exit, TopError> {
+///
+/// `incidents` is the directory of those there were, where there is one.
+pub(crate) fn run(
+    segment: Option<String>,
+    interval: Duration,
+    incidents: Option<PathBuf>,
+) -> Result<Exit, TopError> {
     let theme = Theme::of_environment(|name| std::env::var(name).ok());
     let screen = Screen::take()?;
     let relay = Relay::install_only(&SIGNALS)?;
     let (source, model, memory) = (Source::new(segment), Model::new(), Memory::default());
-    View { screen, relay, source, model, memory, theme, interval }.run()
+    let incidents = Incidents::follow(incidents);
+    View { screen, relay, source, incidents, model, memory, theme, interval }.run()
 }
 
 struct View {
     screen: Screen,
     relay: Relay,
     source: Source,
+    incidents: Incidents,
     model: Model,
     memory: Memory,
     theme: Theme,
@@ -104,9 +116,14 @@ impl View {
 
     fn look(&mut self) {
         if self.model.motion == Motion::Live || !matches!(self.model.place, Place::Watching(_)) {
-            let place = self.source.look(self.model.wanted_detail());
+            let mut place = self.source.look(self.model.wanted_detail());
+            if let Place::Watching(seen) = &mut place {
+                let now = SystemTime::now(); // incidents are told by the wall clock
+                for row in &mut seen.rows {
+                    row.incident = self.incidents.of(&seen.segment, &row.lane, now);
+                }
+            }
             self.model.show(place);
-            // A segment that was just found has the details of a lane to show, too.
         } else if let Some(lane) = self.model.wanted_detail()
             && let Place::Watching(seen) = &mut self.model.place
             && seen.detail.as_ref().is_none_or(|detail| detail.lane != lane)
