@@ -1,12 +1,15 @@
-"""What one ``with`` costs: hangwatch beside threading.Lock and torch's elastic timers.
+"""What one ``with`` costs: hangwatch beside threading.Lock, torch's elastic timers and the
+sections and heartbeats of NVIDIA's resiliency extension.
 
     cargo xtask bench python
 
 One line a figure: the median of 99 short rounds, in nanoseconds of the thread's own CPU
-time for one turn of a loop; the first line is the loop alone. The rounds of all contenders
-alternate, so that what disturbs the machine disturbs all. torch's file timer raises once
-its pipe is full, so it has few turns a round; each of torch's timers has a server that
-reads.
+time for one turn of a loop; the first line is the loop alone; then how many times that of
+threading.Lock it is, the loop taken off both. The rounds of all contenders alternate, so
+that what disturbs the machine disturbs all. torch's file timer raises once its pipe is full,
+so it has few turns a round; each of torch's timers has a server that reads, and NVIDIA's
+client its monitor. What a worker waits for its server is no CPU time of its own: NVIDIA's
+client waits for each answer, and costs a worker several times what stands here.
 """
 
 from __future__ import annotations
@@ -83,6 +86,35 @@ def torch_contenders(folder: str) -> dict[str, Callable[[], float]]:
     }
 
 
+def nvidia_contenders(folder: str) -> dict[str, Callable[[], float]]:
+    """The sections and heartbeats of NVIDIA's resiliency extension, with its monitor."""
+    fault_tolerance = importlib.import_module("nvidia_resiliency_ext.fault_tolerance")
+    data = importlib.import_module("nvidia_resiliency_ext.fault_tolerance.data")
+    config = fault_tolerance.FaultToleranceConfig(
+        initial_rank_heartbeat_timeout=600.0,
+        rank_heartbeat_timeout=600.0,
+        rank_section_timeouts={"forward": 600.0},
+    )
+    socket = os.path.join(folder, "monitor.socket")
+    fault_tolerance.RankMonitorServer.run_in_subprocess(
+        cfg=config, ipc_socket_path=socket, is_restarter_logger=False,
+        mp_ctx=multiprocessing.get_context("fork"),
+    )  # fmt: skip
+    while not os.path.exists(socket):
+        time.sleep(0.01)
+    place = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    store = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(20_000 + os.getpid() % 10_000)}
+    os.environ.update(place | store, **{data.FT_RANK_MONITOR_IPC_SOCKET_ENV_VAR: socket})
+    importlib.import_module("torch.distributed").init_process_group("gloo")
+    client = fault_tolerance.RankMonitorClient()
+    client.init_workload_monitoring()
+    section = 'client.start_section("forward"); client.end_section("forward")'
+    return {
+        "NVIDIA's section": measured(section, 20, client=client),
+        "NVIDIA's heartbeat": measured("client.send_heartbeat()", 20, client=client),
+    }
+
+
 def main() -> None:
     logging.disable(logging.CRITICAL)
     if "HANGWATCH_SEGMENT" not in os.environ:
@@ -109,14 +141,20 @@ def main() -> None:
         ),
     }
     with tempfile.TemporaryDirectory() as folder:
-        contenders |= torch_contenders(folder)
+        contenders |= torch_contenders(folder) | nvidia_contenders(folder)
         figures: dict[str, list[float]] = {name: [] for name in contenders}
         for _ in range(ROUNDS):
             for name, measure in contenders.items():
                 figures[name].append(measure())
-    for name, rounds in figures.items():
-        print(f"{name:36} {statistics.median(rounds):9.0f} ns   best {min(rounds):9.0f}")
+    medians = {name: statistics.median(rounds) for name, rounds in figures.items()}
+    loop, lock = medians["an empty loop"], medians["threading.Lock"]
+    for name, median in medians.items():
+        ratio = (median - loop) / (lock - loop)
+        print(f"{name:36} {median:9.0f} ns  {ratio:8.1f} x   best {min(figures[name]):9.0f}")
     sys.stdout.flush()
+    for server in multiprocessing.active_children():
+        server.kill()
+        server.join()
     os._exit(0)  # torch's queue would wait for a reader
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal as signals
 from typing import Literal
 
-from hangwatch import _hangwatch
+from hangwatch import _hangwatch, _term
 
 
 def attach(
@@ -17,6 +18,7 @@ def attach(
     job: str | None = None,
     rank: int | None = None,
     require_watchdog: bool = False,
+    raise_on_term: bool = False,
 ) -> bool:
     """Attach this process to a segment, and say whether it is.
 
@@ -38,18 +40,37 @@ def attach(
             the launcher's environment says (torchrun, Slurm, Open MPI, ...).
         require_watchdog: refuse a segment that no watchdog serves. Otherwise
             deadlines hold from when one comes.
+        raise_on_term: turn the watchdog's SIGTERM into an Overdue exception in the
+            main thread, so that it can clean up before SIGKILL follows (the watchdog's
+            --grace, at least 0.1 s, says when). Deadlines are signalled with SIGTERM
+            then, unless *signal* says otherwise. A SIGTERM of anybody else does what it
+            did before. In an asyncio program it is raised in the task that is running;
+            while all of them wait, out of asyncio.run(), which cancels them. Main
+            threads that are in C code are not interrupted, as by any Python handler.
+            What sets a handler of SIGTERM later takes its place.
 
     Raises:
         NoSegmentError: there is no such segment.
         AttachError: it cannot be attached to; no watchdog serves it.
-        ArgumentError: a clock or signal that is none.
+        ArgumentError: a clock or signal that is none; raise_on_term elsewhere than in
+            the main thread.
 
     Example:
         >>> hangwatch.attach("train")
         True
         >>> hangwatch.attach(required=False)  # runs without a watchdog, too
         False
+        >>> hangwatch.attach(raise_on_term=True)
+        True
+        >>> try:
+        ...     with hangwatch.expires(30, "serve"):
+        ...         serve()
+        ... except hangwatch.Overdue as overdue:
+        ...     tell_the_client(overdue.scope)
     """
+    if raise_on_term:
+        _term.install()
+        signal = signals.SIGTERM if signal is None else signal
     attached = _hangwatch.attach(name, required, clock, signal, job, rank, require_watchdog)
     if attached is None:
         os.environ["HANGWATCH_OPTIONAL"] = "1"

@@ -66,6 +66,38 @@ class NotArmedError(AcquireError):
     """
 
 
+class Overdue(Error):
+    """The deadline of a scope has passed, and the watchdog has sent SIGTERM for it: raised in
+    the main thread after ``attach(raise_on_term=True)``.
+
+    What there is to clean up must be done within the watchdog's ``--grace``; SIGKILL
+    follows. No deadline can be saved any more: condemned is final.
+
+    Attributes:
+        scope: the scope that is overdue; of several, the one that is so the longest.
+        allowance: how long it had, in seconds.
+        thread: the name of the thread it is in, "" where it has none.
+
+    Example:
+        >>> try:
+        ...     with hangwatch.expires(30, "fetch"):
+        ...         queue.get()
+        ... except hangwatch.Overdue as overdue:
+        ...     print(overdue, overdue.scope)
+        "fetch" is overdue: it had 30 s fetch
+    """
+
+    def __init__(self, scope: str, allowance: float, thread: str = "") -> None:
+        super().__init__(scope, allowance, thread)
+        self.scope = scope
+        self.allowance = allowance
+        self.thread = thread
+
+    def __str__(self) -> str:
+        where = f" in thread {self.thread}" if self.thread else ""
+        return f'"{self.scope}"{where} is overdue: it had {self.allowance:g} s'
+
+
 class SegmentError(Error):
     """A segment could not be made or removed.
 
@@ -94,3 +126,7 @@ class TorchError(Error, ImportError):
         Traceback (most recent call last):
         hangwatch.TorchError: torch cannot be imported (No module named 'torch'): ...
     """
+
+
+for _error in [Error, *Error.__subclasses__(), NoSegmentError, NotArmedError]:
+    _error.__module__ = "hangwatch"  # as which they are known

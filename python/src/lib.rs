@@ -42,7 +42,7 @@ mod _hangwatch {
     #[pymodule_export]
     use crate::heartbeat::{Heartbeat, heartbeat};
     #[pymodule_export]
-    use crate::observe::observe;
+    use crate::observe::{condemned, observe};
     #[pymodule_export]
     use crate::pause::{Paused, paused};
     #[pymodule_export]

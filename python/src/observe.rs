@@ -2,7 +2,7 @@
 //! dataclasses of them.
 
 use hangwatch::sys::lock::Holder;
-use hangwatch::{ClockKind, LaneView, Observation, ScopeView, Segment, TimerView};
+use hangwatch::{ClockKind, Condemned, LaneView, Observation, ScopeView, Segment, TimerView};
 use hangwatch_core::lane::{LaneState, TimerKind, TimerSignal};
 use hangwatch_core::stats::{BUCKETS, bucket_begins_ns};
 use hangwatch_core::timer::TimerState;
@@ -20,6 +20,22 @@ pub(crate) fn observe(py: Python<'_>, name: Option<String>) -> PyResult<Bound<'_
         Segment::name_or_environment(name.as_deref()).map_err(|error| errors::open(py, &error))?;
     let seen = py.detach(|| Segment::observe(&name)).map_err(|error| errors::open(py, &error))?;
     observation(py, &seen)
+}
+
+/// The timers of this process that the watchdog has condemned, the longest overdue first.
+#[pyfunction]
+pub(crate) fn condemned(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
+    let found = py.detach(Segment::condemned).map_err(|error| errors::open(py, &error))?;
+    found.iter().map(|timer| condemned_timer(py, timer)).collect()
+}
+
+fn condemned_timer<'py>(py: Python<'py>, timer: &Condemned) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    dict.set_item("acquire", (&timer.segment, timer.lane, timer.timer, timer.acquired_at.0))?;
+    dict.set_item("scope", &timer.scope)?;
+    dict.set_item("thread", &timer.thread)?;
+    dict.set_item("allowance", timer.allowance.as_secs_f64())?;
+    Ok(dict)
 }
 
 fn seconds(ns: u64) -> f64 {

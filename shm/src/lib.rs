@@ -34,6 +34,7 @@
 //!   segment may arm timers in its own name, and a worker of a segment whose file someone truncates
 //!   gets SIGBUS.
 
+mod condemned;
 mod error;
 mod guard;
 mod heartbeat;
@@ -54,6 +55,7 @@ mod worker;
 #[doc(hidden)]
 pub mod sys;
 
+pub use condemned::Condemned;
 pub use error::{AcquireError, AttachError, CreateError, OpenError};
 pub use guard::Guard;
 pub use hangwatch_core::calibration::ClockKind;

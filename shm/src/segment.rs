@@ -181,6 +181,13 @@ impl Segment {
         register(&mut segments, name, file, registry.canary)
     }
 
+    /// The segments that this process has open.
+    pub(crate) fn opened() -> Result<Vec<Segment>, OpenError> {
+        let registry = registry("")?;
+        let segments = lock(&registry.segments);
+        Ok(segments.iter().map(|shared| Segment { shared }).collect())
+    }
+
     /// The name to use: the given one, or [`SEGMENT_VARIABLE`]'s.
     ///
     /// # Errors

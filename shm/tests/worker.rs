@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use hangwatch::{
-    AcquireError, AttachError, CreateOptions, Geometry, Guard, Heartbeat, Nanos, Released, Scope,
-    Segment, Worker, WorkerOptions,
+    AcquireError, AttachError, Condemned, CreateOptions, Geometry, Guard, Heartbeat, Nanos,
+    Released, Scope, Segment, Worker, WorkerOptions,
 };
+use hangwatch_core::lane::{Identity, LaneNames};
 use hangwatch_core::timer::TimerState;
 
 const LONG: Duration = Duration::from_mins(1);
@@ -282,6 +283,38 @@ fn a_key_whose_timer_was_cleared_gives_it_back_when_it_is_acquired_anew() {
     }
     worker.acquire("key", LONG).unwrap();
     assert_eq!(worker.release("key").unwrap(), Released::InTime);
+}
+
+#[test]
+fn a_process_learns_what_of_its_own_was_condemned() {
+    let named = Named::small("condemned");
+    let worker = Worker::attach(named.0.as_str()).unwrap();
+    let segment = Segment::open(&named.0).unwrap();
+    // Other tests of this process have other segments.
+    let condemned = || -> Vec<Condemned> {
+        let mut found = Segment::condemned().unwrap();
+        found.retain(|condemned| condemned.segment == named.0);
+        found
+    };
+    let outer = worker.expires("outer", LONG).unwrap();
+    let inner = worker.expires("inner", Duration::from_nanos(1)).unwrap();
+    assert_eq!(condemned(), []);
+    let timer = segment.words().lane(0).timer(1).unwrap();
+    assert!(timer.condemn(timer.load()));
+    let [found] = &condemned()[..] else { panic!("{:?}", condemned()) };
+    assert_eq!((found.scope.as_str(), found.lane, found.timer), ("inner", 0, 1));
+    assert!(found.late > Duration::ZERO && found.allowance < Duration::from_millis(1));
+    assert_eq!(condemned()[0].acquired_at, found.acquired_at, "it tells the acquire from others");
+    assert_eq!([inner.release(), outer.release()], [Released::TooLate, Released::InTime]);
+    // One that is another process's by its start, under the same pid.
+    let lane = segment.words().lane(0);
+    let own = lane.identity();
+    lane.attach(
+        lane.owner(),
+        Identity { start_ticks: own.start_ticks + 1, ..own },
+        LaneNames::default(),
+    );
+    assert_eq!(condemned(), []);
 }
 
 #[test]

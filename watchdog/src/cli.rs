@@ -23,12 +23,14 @@ use learning::{Learn, Scopes, Shadow};
 use value::ReapSignal;
 
 pub mod config;
+pub mod further;
 pub mod incidents;
 pub mod learning;
 pub mod operator;
 pub mod suspects;
 pub mod value;
 
+pub use further::{Further, Hook};
 pub use operator::{Completions, Doctor, Manual, Top};
 pub use suspects::{Cascade, CascadePolicy};
 
@@ -329,6 +331,14 @@ pub struct Run {
     /// Who is reaped first.
     #[command(flatten)]
     pub cascade: Cascade,
+
+    /// What a reap takes along.
+    #[command(flatten)]
+    pub further: Further,
+
+    /// What is run for each expiry.
+    #[command(flatten)]
+    pub hook: Hook,
 
     /// What holds a worker up.
     #[command(flatten)]

@@ -28,6 +28,11 @@ pub(crate) fn test() -> ExitCode {
 /// The package's benches.
 pub(crate) fn bench() -> ExitCode {
     let mut steps = installed();
+    // Its own wish for torch would bring another than Debian's, and gigabytes.
+    let peers = ["install", "--quiet", "--no-deps", "nvidia-resiliency-ext==0.4.1"];
+    let needed = ["defusedxml", "nvidia-ml-py", "packaging", "psutil", "pyyaml"];
+    let peers = [&peers[..], &needed[..]].concat();
+    steps.push(in_venv("peers", "NVIDIA's resiliency extension", "pip", &peers));
     let script = ["python/bench/cost.py"];
     steps.push(in_venv("cost", "what a `with` costs beside its peers", "python", &script));
     runner::run(&steps, None)

@@ -46,6 +46,22 @@ pub fn frozen(pid: Pid) -> io::Result<Frozen> {
     Ok(answer)
 }
 
+/// The directory of the process's cgroup of version 2. `None` if it is gone, or its cgroup is not to
+/// be seen from here, or is the root of the hierarchy, which is nobody's own.
+///
+/// # Errors
+/// Where `/proc` refuses.
+pub fn unified_directory(pid: Pid) -> io::Result<Option<PathBuf>> {
+    let Some(cgroups) = read(pid, "cgroup")? else { return Ok(None) };
+    let mounts = fs::read_to_string(MOUNTS)?;
+    let mut unified = cgroups.lines().filter_map(parse_membership);
+    let found = unified.find(|(hierarchy, _)| *hierarchy == Hierarchy::V2);
+    let found = found.filter(|(_, cgroup)| *cgroup != "/");
+    Ok(found.and_then(|(hierarchy, cgroup)| {
+        mounts.lines().find_map(|line| directory(line, hierarchy, cgroup))
+    }))
+}
+
 /// Asks about many processes, and remembers where the cgroups' files are: the list
 /// of mounts costs more than all the rest.
 #[derive(Debug, Default)]

@@ -22,6 +22,11 @@
 //! fork                       a forked child attaches, acquires, releases and exits: its result
 //! closefds                   closes every descriptor from 3 on
 //! reopen                     opens, reads and closes the segment's file
+//! loaders COUNT              children as a data loader has them, each with a child of its own: their
+//!                            pids, parents first
+//! daemon                     a process that nobody waits for, in the group of this one: its pid
+//! lead                       leads a process group of its own
+//! nested                     a worker below this one, attached, with the same segment: its pid
 //! spawn                      runs another program, and waits for it
 //! headless                   ends the first thread; another one obeys from then on
 //! sibling                    a child of its parent that shares its file table: its pid
@@ -38,7 +43,7 @@
 #![expect(unsafe_code, reason = "fork, exec, close_range and signal dispositions, for tests")]
 
 use std::collections::HashMap;
-use std::io::{Write, stdin, stdout};
+use std::io::{BufRead, BufReader, Write, stdin, stdout};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -220,6 +225,13 @@ impl Actor {
                 Ok(bytes.len().to_string())
             }
             ["look", path] => Ok(std::fs::metadata(path)?.len().to_string()),
+            ["loaders", count] => loaders(count.parse()?),
+            ["daemon"] => daemon(),
+            ["nested"] => nested(),
+            ["lead"] => {
+                rustix::process::setpgid(None, None)?;
+                Ok(String::new())
+            }
             ["spawn"] => Ok(Command::new("true").status()?.to_string()),
             ["sibling"] => Ok(sibling()?.to_string()),
             ["keep"] => {
@@ -312,6 +324,49 @@ fn churn(worker: Worker, random: &mut Random) -> Result<String, Failure> {
             }
         }
     }
+}
+
+/// Children that wait for ever, and a child of each.
+fn loaders(count: usize) -> Result<String, Failure> {
+    let mut pids = Vec::new();
+    for _ in 0..count {
+        let script = "sleep 600 & echo $!; exec sleep 600";
+        let mut child =
+            Command::new("sh").args(["-c", script]).stdout(std::process::Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut line)?;
+        pids.push(child.id().to_string());
+        pids.push(line.trim().to_owned());
+    }
+    Ok(pids.join(" "))
+}
+
+/// A process whose parent has ended.
+fn daemon() -> Result<String, Failure> {
+    let output = Command::new("sh")
+        .args(["-c", "sleep 600 >/dev/null 2>&1 & echo $!"])
+        .stderr(std::process::Stdio::null())
+        .output()?;
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+/// A worker that is this one's child, with a child of its own; it ends with its input.
+fn nested() -> Result<String, Failure> {
+    let mut child = Command::new(std::env::current_exe()?)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()?;
+    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+    let (mut stdin, stdout) = (stdin.ok_or("no input")?, stdout.ok_or("no output")?);
+    writeln!(stdin, "attach")?;
+    writeln!(stdin, "loaders 1")?;
+    let mut answers = BufReader::new(stdout).lines();
+    let mut answer =
+        || answers.next().ok_or("it is dead").map_err(Failure::from)?.map_err(Failure::from);
+    let (attached, loaders) = (answer()?, answer()?);
+    // Kept open: it lives as long as this process.
+    std::mem::forget((stdin, child));
+    Ok(format!("{} {}", attached.trim_start_matches("ok "), loaders.trim_start_matches("ok ")))
 }
 
 /// What a forked child sees: inert guards, lanes of its own.

@@ -7,6 +7,8 @@
 //! * `held`: workers stopped, traced, frozen
 //! * `hostile`: memory that lies
 //! * `listener`: what the listener tells of a watchdog that is not well
+//! * `hook`: the command that hears of each expiry
+//! * `kin`: the processes that are removed with a worker
 //! * `load`: many processes at once
 //! * `main_job`: the main job end to end, through the binary
 //! * `namespaces`: workers in other PID namespaces
@@ -29,7 +31,9 @@ mod cascade;
 mod clocks;
 mod files;
 mod held;
+mod hook;
 mod hostile;
+mod kin;
 mod listener;
 mod load;
 mod main_job;

@@ -23,6 +23,7 @@ use crate::cli::config::{self, Setting};
 use crate::cli::value::ReapSignal;
 use crate::cli::{Listen, Reap, Run};
 use crate::exit::Exit;
+use crate::hook::Hooks;
 use crate::inherit::Inheritance;
 use crate::listen::{Bound, ListenError, Listening, Subject, Tally};
 use crate::logging;
@@ -83,6 +84,7 @@ fn server_options(options: &Run) -> ServerOptions {
         standby: if options.standby { Standby::Wait } else { Standby::No },
         holds: holds(options),
         error_files: if options.no_error_files { ErrorFiles::Leave } else { ErrorFiles::Write },
+        reach: options.further.reach.into(),
         protection: options.protection(),
         on_panic: OnPanic::Exit(Exit::Panicked.code()),
         ..ServerOptions::default()
@@ -209,8 +211,12 @@ impl Voice {
 
     /// Starts the server, and tells of it from the first event on.
     fn start(self, segment: Segment, options: &Run) -> Result<(Server, Heard), Failure> {
+        let hooks = hooks(options)?;
         let Voice(Some(bound)) = self else {
-            let server = Server::start(segment, server_options(options), |event| emit(&event))?;
+            let server = Server::start(segment, server_options(options), move |event| {
+                hooks.iter().for_each(|hooks| hooks.hear(&event));
+                emit(&event);
+            })?;
             let notifier = Notifier::start(server.vitals())?;
             return Ok((server, Heard { _listening: None, notifier }));
         };
@@ -218,6 +224,7 @@ impl Voice {
         let counted = Arc::clone(&tally);
         let server = Server::start(segment, server_options(options), move |event| {
             counted.note(&event);
+            hooks.iter().for_each(|hooks| hooks.hear(&event));
             emit(&event);
         })?;
         let host = options.listen.host.clone().unwrap_or_else(host::name);
@@ -227,6 +234,13 @@ impl Voice {
         let notifier = Notifier::start(server.vitals())?;
         Ok((server, Heard { _listening: Some(listening), notifier }))
     }
+}
+
+/// What is run for each expiry, before the watchdog has taken anything for itself that a command would
+/// inherit.
+fn hooks(options: &Run) -> Result<Option<Hooks>, Failure> {
+    let start = |hook| Hooks::start(hook, Inheritance::of_this_process());
+    Ok(options.hook.options().map(start).transpose()?)
 }
 
 /// What tells of a server while it runs.

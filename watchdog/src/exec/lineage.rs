@@ -11,21 +11,26 @@ use std::path::Path;
 
 use rustix::process::Pid;
 
+/// The kernel knows no more processes than this: a bound against a /proc that lies.
+const PROCESSES_AT_MOST: usize = 4_194_304;
+
 /// What tells a process from any other that has had, or will have, the same pid, as long
 /// as pids do not come round within one clock tick (10 ms).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Identity {
-    pub(super) pid: Pid,
+pub(crate) struct Identity {
+    pub(crate) pid: Pid,
     /// Clock ticks after boot.
-    pub(super) start: u64,
+    pub(crate) start: u64,
 }
 
 /// What `/proc/PID/stat` says of a process.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Stat {
-    pub(super) identity: Identity,
+pub(crate) struct Stat {
+    pub(crate) identity: Identity,
     /// `None` if the parent lies outside our PID namespace, or is the kernel.
     parent: Option<Pid>,
+    /// The process group; `None` if its leader lies outside our PID namespace.
+    pub(crate) group: Option<Pid>,
     /// The state's letter, as in proc(5).
     pub(super) state: char,
     /// Threads, counting a first thread that has ended before the others.
@@ -34,7 +39,7 @@ pub(super) struct Stat {
 
 impl Stat {
     /// Reads it; `None` if there is no such process.
-    pub(super) fn read(pid: Pid) -> io::Result<Option<Self>> {
+    pub(crate) fn read(pid: Pid) -> io::Result<Option<Self>> {
         let Some(text) = read_proc(&format!("/proc/{pid}/stat"))? else { return Ok(None) };
         Self::parse(pid, &text).map(Some).ok_or_else(|| {
             io::Error::other(format!("/proc/{pid}/stat is not as proc(5) describes it"))
@@ -48,6 +53,7 @@ impl Stat {
         Some(Self {
             state: fields.first()?.chars().next()?,
             parent: Pid::from_raw(fields.get(1)?.parse().ok()?),
+            group: Pid::from_raw(fields.get(2)?.parse().ok()?),
             threads: fields.get(17)?.parse().ok()?,
             identity: Identity { pid, start: fields.get(19)?.parse().ok()? },
         })
@@ -55,7 +61,7 @@ impl Stat {
 
     /// Only its exit status is left. (A process whose first thread has ended looks like a
     /// zombie as well, but lives.)
-    pub(super) fn is_dead(&self) -> bool {
+    pub(crate) fn is_dead(&self) -> bool {
         matches!(self.state, 'Z' | 'X') && self.threads <= 1
     }
 }
@@ -72,11 +78,43 @@ pub(super) fn own_children() -> io::Result<Vec<Pid>> {
 /// May miss one whose parent ends meanwhile; it is one of [`own_children`] afterwards, or
 /// a descendant of one of these.
 pub(super) fn living_descendants(roots: &[Pid]) -> io::Result<Vec<Stat>> {
+    walk(&Children::new()?, roots.to_vec())
+}
+
+/// As [`living_descendants`], of one process, itself not among them; what descends from those for
+/// which `is_apart` holds is left out with them.
+pub(crate) fn living_below(root: Pid, is_apart: impl Fn(Pid) -> bool) -> io::Result<Vec<Stat>> {
     let children = Children::new()?;
     let mut found = Vec::new();
-    let mut open: Vec<Pid> = roots.to_vec();
-    // The kernel knows no more processes than this: a bound against a /proc that lies.
-    let mut budget = 4_194_304_u32;
+    let mut open = children.of(root)?;
+    while let Some(pid) = open.pop() {
+        if is_apart(pid) || found.len() >= PROCESSES_AT_MOST {
+            continue;
+        }
+        if let Some(stat) = Stat::read(pid)? {
+            open.extend(children.of(pid)?);
+            if !stat.is_dead() {
+                found.push(stat);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Every living process of a process group.
+pub(crate) fn members_of_group(group: Pid) -> io::Result<Vec<Stat>> {
+    let mut members = Vec::new();
+    for pid in numbers_in("/proc")? {
+        let stat = Stat::read(pid)?.filter(|stat| stat.group == Some(group) && !stat.is_dead());
+        members.extend(stat);
+    }
+    Ok(members)
+}
+
+fn walk(children: &Children, roots: Vec<Pid>) -> io::Result<Vec<Stat>> {
+    let mut found = Vec::new();
+    let mut open = roots;
+    let mut budget = PROCESSES_AT_MOST;
     while !open.is_empty() && budget > 0 {
         let mut next = Vec::new();
         for pid in open {
@@ -93,7 +131,12 @@ pub(super) fn living_descendants(roots: &[Pid]) -> io::Result<Vec<Stat>> {
 }
 
 /// The child of ours from which this process descends, or which it is; `None` if it does
-/// not descend from us.
+/// not descend from us. The answer is worth as much as that of [`is_below`].
+pub(super) fn branch(pid: Pid) -> io::Result<Option<Pid>> {
+    chain_up_to(pid, rustix::process::getpid()).map(|chain| chain.last().copied())
+}
+
+/// Whether a process descends from another.
 ///
 /// The answer is about the process behind a pidfd if the pidfd was opened before the
 /// call and a signal sent through it after the call finds the process: then it had its
@@ -101,28 +144,43 @@ pub(super) fn living_descendants(roots: &[Pid]) -> io::Result<Vec<Stat>> {
 /// process whose parent has the same pid in both readings had the same parent all the
 /// time between them (a new parent has been there longer than the old one has been gone),
 /// so whatever was read of that parent in between was really read of it; and so on up.
-pub(super) fn branch(pid: Pid) -> io::Result<Option<Pid>> {
-    let me = rustix::process::getpid();
+///
+/// The same holds of `root`: it must be known to be there still, after the call.
+pub(crate) fn is_below(pid: Pid, root: Pid) -> io::Result<bool> {
+    chain_up_to(pid, root).map(|chain| !chain.is_empty())
+}
+
+/// A process and those above it, up to a child of `root`; none if it does not descend from it.
+fn chain_up_to(pid: Pid, root: Pid) -> io::Result<Vec<Pid>> {
     let mut chain = vec![pid];
     loop {
         let child = chain[chain.len() - 1];
-        if child == me {
-            return Ok(None);
+        if child == root {
+            return Ok(Vec::new());
         }
         match parent(child)? {
-            Some(parent) if parent == me => break,
+            Some(parent) if parent == root => break,
             Some(parent) if !chain.contains(&parent) => chain.push(parent),
-            _ => return Ok(None),
+            _ => return Ok(Vec::new()),
         }
     }
-    let mut above = me;
+    let mut above = root;
     for &below in chain.iter().rev() {
         if parent(below)? != Some(above) {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         above = below;
     }
-    Ok(chain.last().copied())
+    Ok(chain)
+}
+
+/// This process and those above it.
+pub(crate) fn own_line() -> io::Result<Vec<Pid>> {
+    let mut line = vec![rustix::process::getpid()];
+    while let Some(above) = parent(line[line.len() - 1])?.filter(|above| !line.contains(above)) {
+        line.push(above);
+    }
+    Ok(line)
 }
 
 /// The function in the kernel that a process waits in, as far as it may be read.
@@ -133,7 +191,7 @@ pub(super) fn wait_channel(pid: Pid) -> Option<String> {
 }
 
 /// The command's name, at most 15 bytes of it.
-pub(super) fn command_name(pid: Pid) -> Option<String> {
+pub(crate) fn command_name(pid: Pid) -> Option<String> {
     let text = read_proc(&format!("/proc/{pid}/comm")).ok()??;
     Some(text.trim_end().to_owned())
 }

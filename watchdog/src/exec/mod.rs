@@ -3,7 +3,7 @@
 //! `lineage` finds descendants and proves that they are ours; `tree` starts a command and
 //! removes it with its descendants; `removal` says what that came to.
 
-mod lineage;
+pub(crate) mod lineage;
 mod pause;
 pub mod removal;
 pub mod tree;

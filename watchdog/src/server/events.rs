@@ -18,6 +18,8 @@
 //! | `suspect_pid`, `suspect_rank` | `cascade` | the one who is not where the others wait |
 //! | `inside`, `overdue`, `outside` | `cascade` | how many workers of the job are in the scope, have run out of time there, are not there |
 //! | `outcome` | `expired`, `suspect` | `reaped`, `exited`, `reported`, `braked`, `unkillable`, `failed`, `unattestable` |
+//! | `processes` | `kin` | how many processes were removed with a worker |
+//! | `spared`, `survivors`, `fallback` | `kin` | other workers among them, by pid; those that live; why `--reap` did not reach as far as it was to |
 //! | `path`, `error` | `error_file` | the worker's error file; why it could not be written |
 //! | `hold` | `held` | `traced`, `frozen`, `stopped`, or `other_user`: not the one who attached |
 //! | `wait_channel` | `expired` | of an unkillable worker: the kernel function it sleeps in |
@@ -32,6 +34,7 @@ use super::cascade::{Cascade, SuspectEnd};
 use super::control::Ended;
 use super::facts::{Command, LaneFacts};
 use super::vigil::Finding;
+use crate::kin::Removed;
 use crate::state::kind_name;
 
 /// Something that happened, complete: it may be kept, sent or printed at any later time.
@@ -96,6 +99,13 @@ pub enum What {
         path: PathBuf,
         /// Why it was not written.
         error: Option<String>,
+    },
+    /// What became of the processes that were to be removed with a worker.
+    Kin {
+        /// Whose.
+        worker: WorkerFacts,
+        /// What became of them.
+        removed: Removed,
     },
     /// A reap failed in a way it should not; the worker counts as reaped.
     ReapFailed {
@@ -312,6 +322,7 @@ pub fn emit(event: &ServerEvent) {
                 tracing::info!(segment, event = "error_file", pid, %command, %path, "error file written");
             }
         }
+        What::Kin { worker, removed } => emit_kin(segment, worker, removed),
         What::ReapFailed { worker, error } => {
             let WorkerFacts { pid, command } = worker;
             tracing::error!(segment, event = "reap_failed", pid, %command, error, "a reap failed");
@@ -332,6 +343,29 @@ fn emit_expiry(segment: &str, expiry: &Expiry) {
     let Expiry { timer, signal, outcome, wait_channel, .. } = expiry;
     let (outcome, wait_channel) = (outcome.name(), wait_channel.as_deref());
     timer_line!(warn, "expired", segment, timer, late_ms, signal, outcome, wait_channel, "expired");
+}
+
+fn emit_kin(segment: &str, worker: &WorkerFacts, removed: &Removed) {
+    let WorkerFacts { pid, command } = worker;
+    let Removed { signalled, spared, survivors, fallback } = removed;
+    let spared: Vec<String> = spared.iter().map(ToString::to_string).collect();
+    let listed = |items: &[String]| (!items.is_empty()).then(|| items.join(", "));
+    let (spared, survivors) = (listed(&spared), listed(survivors));
+    macro_rules! line {
+        ($level:ident, $text:literal) => {
+            tracing::$level!(
+                segment, event = "kin", pid, %command, processes = signalled, spared, survivors,
+                fallback, $text
+            )
+        };
+    }
+    if survivors.is_some() {
+        line!(error, "not all processes below a worker could be removed with it");
+    } else if fallback.is_some() {
+        line!(warn, "a worker's descendants were removed with it, and no others");
+    } else {
+        line!(info, "the processes of a worker were removed with it");
+    }
 }
 
 fn emit_about_itself(segment: &str, what: &What) {

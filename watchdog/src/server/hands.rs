@@ -14,6 +14,7 @@ use hangwatch::sys::{clock, crash, host};
 use hangwatch::{Segment, lane_lock_byte};
 use hangwatch_core::expiry::{ExpiredTimer, WorkerId};
 use hangwatch_core::lane::OwnerWord;
+use hangwatch_core::policy::SIGKILL;
 use hangwatch_core::reap::{Event, Evidence, Hands, Hold, Sent, Verdict};
 use hangwatch_core::time::Nanos;
 
@@ -21,6 +22,7 @@ use super::clerk::Desk;
 use super::error_file::{self, Ordered};
 use super::facts::{Admitted, LaneFacts};
 use super::journal::{CascadeNote, Journal, Note, SuspectEndNote, SuspectNote, TimerNote};
+use super::kin::{self, KinCase, KinDesk};
 use super::messages::Question;
 use super::options::{Holds, OwnProcess};
 
@@ -54,6 +56,8 @@ struct Known {
     asked: Asked,
     /// Its error file, and until when its signal waits for it.
     error_file: Option<(Option<Ordered>, Nanos)>,
+    /// Who is removed with it, since it is condemned, and until when a signal waits for the list.
+    kin: Option<(Option<Arc<KinCase>>, Nanos)>,
 }
 
 /// When something was asked.
@@ -97,6 +101,7 @@ pub(super) struct ProcessHands {
     segment: Segment,
     desk: Desk,
     error_files: Option<error_file::ErrorFiles>,
+    kin: Option<KinDesk>,
     journal: Journal,
     own_process: OwnProcess,
     /// Whether anything is to be asked about what holds a worker up.
@@ -113,7 +118,7 @@ impl ProcessHands {
     pub(super) fn new(
         segment: Segment,
         desk: Desk,
-        error_files: Option<error_file::ErrorFiles>,
+        (error_files, kin): (Option<error_file::ErrorFiles>, Option<KinDesk>),
         journal: Journal,
         own_process: OwnProcess,
         holds_matter: bool,
@@ -123,6 +128,7 @@ impl ProcessHands {
             segment,
             desk,
             error_files,
+            kin,
             journal,
             own_process,
             holds_matter,
@@ -157,6 +163,7 @@ impl ProcessHands {
                 standing: None,
                 asked: Asked::default(),
                 error_file: None,
+                kin: None,
             };
             self.known.insert(known.worker.id, known);
         }
@@ -194,7 +201,15 @@ impl ProcessHands {
 
     /// Forgets a worker that is gone.
     pub(super) fn forget(&mut self, worker: WorkerId) -> Option<Arc<Admitted>> {
-        self.known.remove(&worker).map(|known| known.worker)
+        let known = self.known.remove(&worker)?;
+        if let (Some(desk), Some((Some(case), _))) = (&self.kin, &known.kin) {
+            if known.execd {
+                case.leave();
+            } else {
+                desk.worker_died(case);
+            }
+        }
+        Some(known.worker)
     }
 
     /// Whether the clerk is asked about a worker before it is signalled.
@@ -285,6 +300,25 @@ impl ProcessHands {
         }
     }
 
+    /// Whether the list of those that are removed with a worker is to be waited for; it is ordered
+    /// first.
+    fn awaits_kin(&mut self, now: Nanos, worker: WorkerId) -> bool {
+        let (Some(desk), Some(known)) = (&self.kin, self.known.get_mut(&worker)) else {
+            return false;
+        };
+        if known.worker.is_self() {
+            return false; // what this process started is not a worker's to take along
+        }
+        let (case, until) =
+            known.kin.get_or_insert_with(|| (desk.open(&known.worker), now.plus(kin::BUDGET_NS)));
+        case.as_ref().is_some_and(|case| now < *until && !case.is_listed())
+    }
+
+    /// Whether anybody is being removed with a worker.
+    pub(super) fn is_removing_kin(&self) -> bool {
+        self.kin.as_ref().is_some_and(KinDesk::is_at_work)
+    }
+
     /// Whether something holds the worker up that is not its own doing.
     fn hold_verdict(&mut self, now: Nanos, worker: WorkerId) -> Verdict {
         if !self.must_ask(worker) {
@@ -326,7 +360,9 @@ impl Hands for ProcessHands {
 
     fn evidence(&mut self, now: Nanos, worker: WorkerId, timers: &[ExpiredTimer]) -> Evidence {
         crash::point("condemned");
-        if self.awaits_error_file(now, worker, timers) {
+        let (awaits_file, awaits_kin) =
+            (self.awaits_error_file(now, worker, timers), self.awaits_kin(now, worker));
+        if awaits_file || awaits_kin {
             Evidence::Pending(now.plus(SOON_NS))
         } else {
             Evidence::Ready
@@ -345,6 +381,12 @@ impl Hands for ProcessHands {
         crash::point("signal");
         let sent = known.worker.process.pidfd.signal_number(signal)?;
         crash::point("signalled");
+        if let (Some(desk), Some((Some(case), _))) = (&self.kin, &known.kin) {
+            match signal {
+                SIGKILL => desk.kill(case),
+                _ => case.signalled(),
+            }
+        }
         Ok(match sent {
             Signalled::Sent => Sent::At(Nanos(clock::monotonic_ns())),
             Signalled::Gone => Sent::Gone,

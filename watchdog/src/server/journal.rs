@@ -19,6 +19,7 @@ use super::control::Ended;
 use super::events::{Expiry, ExpiryOutcome, Leaving, ServerEvent, TimerFacts, What, WorkerFacts};
 use super::facts::{Admitted, LaneFacts};
 use super::vigil::Finding;
+use crate::kin::Removed;
 
 /// Notes kept at most until the log has taken them.
 const NOTES: usize = 4096;
@@ -72,6 +73,7 @@ pub(super) enum Note {
     Cascade(CascadeNote),
     Suspect(SuspectEndNote),
     Signalled { worker: Arc<Admitted>, signal: u8 },
+    Kin { worker: Arc<Admitted>, removed: Removed },
     ReapFailed { worker: Arc<Admitted>, error: String },
     ErrorFile { worker: Arc<Admitted>, path: PathBuf, error: Option<String> },
     Braked { max_reaps: u32 },
@@ -235,6 +237,7 @@ fn what(segment: Segment, note: Note) -> What {
         Note::Signalled { worker, signal } => {
             What::Signalled { worker: worker_facts(&worker), signal }
         }
+        Note::Kin { worker, removed } => What::Kin { worker: worker_facts(&worker), removed },
         Note::ReapFailed { worker, error } => {
             What::ReapFailed { worker: worker_facts(&worker), error }
         }

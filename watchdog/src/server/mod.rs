@@ -45,6 +45,7 @@ mod hands;
 mod health;
 mod inspector;
 mod journal;
+mod kin;
 mod lock;
 mod messages;
 mod options;

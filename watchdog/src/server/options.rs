@@ -2,6 +2,8 @@
 
 use hangwatch_core::policy::Policy;
 
+use crate::kin::Reach;
+
 /// How a server serves a segment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ServerOptions {
@@ -15,6 +17,8 @@ pub struct ServerOptions {
     pub own_process: OwnProcess,
     /// Whether a worker that is reaped gets the error file that its environment names.
     pub error_files: ErrorFiles,
+    /// Who is reaped with a worker.
+    pub reach: Reach,
     /// How the watchdog protects itself.
     pub protection: Protection,
     /// What a bug in the watchdog leads to.

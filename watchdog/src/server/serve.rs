@@ -30,9 +30,11 @@ use super::error_file::ErrorFiles;
 use super::events::Leaving;
 use super::hands::ProcessHands;
 use super::journal::{Journal, Note};
+use super::kin::{self, KinDesk};
 use super::messages::{Answer, Answers, Question};
 use super::options::{Holds, ServerOptions};
 use super::{error_file, inspector, options, protect, sigbus};
+use crate::kin::Reach;
 
 /// Answers that wait for the tick at most; the clerk waits with the next.
 const ANSWERS: usize = 256;
@@ -42,6 +44,8 @@ const INSPECTIONS: usize = 1024;
 pub(super) const STACK_BYTES: usize = 512 << 10;
 /// Descriptors beside the workers' pidfds; the listener's connections take none from them.
 const SPARE_DESCRIPTORS: u64 = 128 + CONNECTIONS as u64;
+/// Descriptors for the processes that are removed with workers.
+const KIN_DESCRIPTORS: u64 = 4096;
 
 /// How long a server that is told to stop waits for workers it has just killed, ns.
 const LAST_REAPS_NS: u64 = 250_000_000;
@@ -101,7 +105,8 @@ struct Tick {
 pub(super) fn serve(parts: Parts) -> Ended {
     let Parts { segment, options, control, journal, attention, commands, hired } = parts;
     protect::protect(options.protection, &journal);
-    let wanted = u64::from(segment.geometry().lanes) + SPARE_DESCRIPTORS;
+    let for_kin = if options.reach == Reach::Process { 0 } else { KIN_DESCRIPTORS };
+    let wanted = u64::from(segment.geometry().lanes) + SPARE_DESCRIPTORS + for_kin;
     if let Err(error) = host::raise_descriptor_limit(wanted) {
         journal.note(Note::Admission(error.to_string()));
     }
@@ -115,7 +120,7 @@ pub(super) fn serve(parts: Parts) -> Ended {
     let (sender, answers) = sync_channel(ANSWERS);
     let answerer = Answers { sender, attention: attention.clone() };
     let staff = Staff { segment, options, control: &control, journal: &journal, answers: answerer };
-    let (desk, error_files, clerk) = match staff.hire() {
+    let (desk, helpers, clerk) = match staff.hire() {
         Ok(staff) => staff,
         Err(error) => {
             journal.note(Note::Admission(format!("no clerk could be had: {error}")));
@@ -139,7 +144,7 @@ pub(super) fn serve(parts: Parts) -> Ended {
     let hands = ProcessHands::new(
         segment,
         desk,
-        error_files,
+        helpers,
         journal.clone(),
         options.own_process,
         options.holds.matter(),
@@ -177,6 +182,9 @@ pub(super) fn serve(parts: Parts) -> Ended {
     ended
 }
 
+/// Whom the tick has things done by that are not the clerk's.
+type Helpers = (Option<ErrorFiles>, Option<KinDesk>);
+
 /// Starts the other threads.
 struct Staff<'a> {
     segment: Segment,
@@ -187,7 +195,7 @@ struct Staff<'a> {
 }
 
 impl Staff<'_> {
-    fn hire(self) -> std::io::Result<(super::clerk::Desk, Option<ErrorFiles>, JoinHandle<()>)> {
+    fn hire(self) -> std::io::Result<(super::clerk::Desk, Helpers, JoinHandle<()>)> {
         let Staff { segment, options, control, journal, answers } = self;
         let (inspections, to_inspect) = sync_channel(INSPECTIONS);
         let inspector_answers = answers.clone();
@@ -222,7 +230,16 @@ impl Staff<'_> {
             let _ = priority.map(host::run_realtime);
             clerk.run();
         })?;
-        Ok((desk, error_files, clerk))
+        let kin = match options.reach {
+            Reach::Process => None,
+            reach => {
+                let (desk, undertaker) = kin::kin(segment, reach, journal.clone());
+                // Never joined: it may be stuck with a /proc that hangs.
+                spawn("hangwatch-kin", control, journal, &attention, move || undertaker.run())?;
+                Some(desk)
+            }
+        };
+        Ok((desk, (error_files, kin), clerk))
     }
 }
 
@@ -295,6 +312,7 @@ impl Tick {
             for worker in dead {
                 self.left(worker, Leaving::Died);
             }
+            let is_any_left = is_any_left || self.dog.reaper.hands_mut().is_removing_kin();
             if !is_any_left || clock::monotonic_ns() > until.0 {
                 return;
             }

@@ -1,0 +1,221 @@
+//! The processes that are removed with a worker: its tree, its group, its cgroup; and those that are not.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+
+use hangwatch_tests::{Actor, Stage, Watchdog, until};
+use rustix::process::{Pid, PidfdFlags, Signal};
+use serde_json::Value;
+
+const SIGKILL: i32 = 9;
+const SIGTERM: i32 = 15;
+
+/// A process by a handle of the test's own: a pid may be another's once it is dead.
+struct Handle {
+    pid: u32,
+    pidfd: std::os::fd::OwnedFd,
+}
+
+impl Handle {
+    fn is_alive(&self) -> bool {
+        let mut polled = [rustix::event::PollFd::new(&self.pidfd, rustix::event::PollFlags::IN)];
+        let now = rustix::event::Timespec::default();
+        rustix::event::poll(&mut polled, Some(&now)).unwrap() == 0
+    }
+
+    fn wait(&self) {
+        until(&format!("process {} ends", self.pid), || (!self.is_alive()).then_some(()));
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // Most are dead already.
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+}
+
+fn handles(pids: &str) -> Vec<Handle> {
+    let handle = |pid: &str| {
+        let pid: u32 = pid.parse().unwrap();
+        let raw = Pid::from_raw(pid.cast_signed()).unwrap();
+        Handle { pid, pidfd: rustix::process::pidfd_open(raw, PidfdFlags::empty()).unwrap() }
+    };
+    pids.split(' ').map(handle).collect()
+}
+
+fn is_kin(pid: u32) -> impl Fn(&Value) -> bool {
+    move |event| event["event"] == "kin" && event["pid"] == pid
+}
+
+/// Lets a worker hang, and says what became of its kin.
+fn hang(watchdog: &mut Watchdog, actor: &mut Actor) -> Value {
+    actor.tell("expires step 50");
+    let event = watchdog.event(is_kin(actor.pid()));
+    assert_eq!(actor.wait().signal(), Some(SIGKILL));
+    event
+}
+
+#[test]
+fn the_children_of_a_data_loader_go_with_their_worker() {
+    for reach in ["tree", "group", "cgroup"] {
+        let stage = Stage::new("tree");
+        let mut watchdog = stage.watchdog(&["--reap", reach]);
+        let mut actor = stage.actor();
+        let loaders = handles(&actor.tell("loaders 3"));
+        let event = hang(&mut watchdog, &mut actor);
+        loaders.iter().for_each(Handle::wait);
+        assert_eq!(event["processes"], 6, "{event}");
+        // Started by the test, it leads no group and has no cgroup of its own.
+        assert_eq!(event["fallback"].is_string(), reach != "tree", "{event}");
+    }
+}
+
+#[test]
+fn by_default_a_worker_takes_nobody_along() {
+    let stage = Stage::new("alone");
+    let mut watchdog = stage.watchdog(&[]);
+    let mut actor = stage.actor();
+    let loaders = handles(&actor.tell("loaders 1"));
+    actor.tell("expires step 50");
+    assert_eq!(watchdog.expiry_of(actor.pid())["outcome"], "reaped");
+    actor.wait();
+    assert!(loaders.iter().all(Handle::is_alive));
+}
+
+#[test]
+fn a_worker_below_a_worker_is_spared_with_its_own_children() {
+    let stage = Stage::new("nested");
+    let mut watchdog = stage.watchdog(&["--reap", "tree"]);
+    let mut actor = stage.actor();
+    let loaders = handles(&actor.tell("loaders 1"));
+    let nested = handles(&actor.tell("nested"));
+    // It ends when the one above it is dead; its children then stay.
+    let event = hang(&mut watchdog, &mut actor);
+    loaders.iter().for_each(Handle::wait);
+    assert_eq!(event["spared"], nested[0].pid.to_string(), "{event}");
+    assert_eq!(event["processes"], 2, "{event}");
+    assert!(nested[1..].iter().all(Handle::is_alive));
+}
+
+#[test]
+fn a_worker_that_ends_by_a_gentler_signal_takes_its_children_along() {
+    let stage = Stage::new("gentle");
+    let mut watchdog = stage.watchdog(&["--reap", "tree", "--signal", "TERM", "--grace", "10m"]);
+    let mut actor = stage.actor();
+    let loaders = handles(&actor.tell("loaders 2"));
+    actor.tell("expires step 50");
+    watchdog.event(is_kin(actor.pid()));
+    assert_eq!(actor.wait().signal(), Some(SIGTERM));
+    loaders.iter().for_each(Handle::wait);
+}
+
+#[test]
+fn a_worker_that_ends_by_itself_takes_nobody_along() {
+    let stage = Stage::new("by-itself");
+    let mut watchdog = stage.watchdog(&["--reap", "tree"]);
+    let mut actor = stage.actor();
+    let loaders = handles(&actor.tell("loaders 1"));
+    actor.tell("expires step 3600000");
+    actor.wait_or_kill();
+    watchdog.event(|event| event["event"] == "left");
+    assert!(watchdog.end().success());
+    assert!(loaders.iter().all(Handle::is_alive));
+}
+
+#[test]
+fn who_left_the_tree_but_not_the_group_goes_with_the_group() {
+    for (reach, goes) in [("tree", false), ("group", true)] {
+        let stage = Stage::new("group");
+        let mut watchdog = stage.watchdog(&["--reap", reach]);
+        let mut actor = stage.actor();
+        actor.tell("lead");
+        let daemon = handles(&actor.tell("daemon"));
+        let loaders = handles(&actor.tell("loaders 1"));
+        let event = hang(&mut watchdog, &mut actor);
+        loaders.iter().for_each(Handle::wait);
+        assert_eq!(event["processes"], if goes { 3 } else { 2 }, "{event}");
+        assert!(event["fallback"].is_null(), "{event}");
+        if goes {
+            daemon[0].wait();
+        } else {
+            assert!(daemon[0].is_alive());
+        }
+    }
+}
+
+/// A cgroup of version 2 of the test's own, emptied and removed at the end.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    /// `None`, and why, where none is to be had here.
+    fn new(test: &str) -> Option<Cgroup> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mount = mounts.lines().filter(|line| line.contains(" - cgroup2 ")).find_map(|line| {
+            let mut fields = line.split(' ').skip(3);
+            (fields.next()? == "/").then(|| fields.next())?
+        });
+        let Some(mount) = mount else {
+            println!("skipped: {test} needs the hierarchy of cgroups of version 2, mounted whole");
+            return None;
+        };
+        let dir = Path::new(mount).join(format!("hangwatch-{test}-{}", std::process::id()));
+        if let Err(error) = fs::create_dir(&dir) {
+            println!("skipped: {test} may not make {}: {error}", dir.display());
+            return None;
+        }
+        let cgroup = Cgroup(dir);
+        if !cgroup.0.join("cgroup.kill").exists() {
+            println!("skipped: {test} needs cgroup.kill (Linux 5.14)");
+            return None;
+        }
+        Some(cgroup)
+    }
+
+    fn take(&self, pid: u32) {
+        fs::write(self.0.join("cgroup.procs"), pid.to_string()).unwrap();
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        let _ = fs::write(self.0.join("cgroup.kill"), "1");
+        // The kernel takes its time to notice that it is empty.
+        for _ in 0..1000 {
+            if fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+}
+
+#[test]
+fn a_cgroup_of_its_own_ends_with_its_worker() {
+    let Some(cgroup) = Cgroup::new("own-cgroup") else { return };
+    let stage = Stage::new("cgroup");
+    let mut watchdog = stage.watchdog(&["--reap", "cgroup"]);
+    let mut actor = stage.actor();
+    cgroup.take(actor.pid());
+    let loaders = handles(&actor.tell("loaders 2"));
+    let event = hang(&mut watchdog, &mut actor);
+    loaders.iter().for_each(Handle::wait);
+    assert!(event["fallback"].is_null(), "{event}");
+}
+
+#[test]
+fn a_cgroup_with_somebody_else_in_it_is_left_alone() {
+    let Some(cgroup) = Cgroup::new("shared-cgroup") else { return };
+    let stage = Stage::new("shared");
+    let mut watchdog = stage.watchdog(&["--reap", "cgroup"]);
+    let (mut actor, mut other) = (stage.actor(), stage.actor());
+    cgroup.take(actor.pid());
+    cgroup.take(other.pid());
+    let loaders = handles(&actor.tell("loaders 2"));
+    let event = hang(&mut watchdog, &mut actor);
+    loaders.iter().for_each(Handle::wait);
+    assert!(event["fallback"].as_str().unwrap().contains("another worker is in"), "{event}");
+    assert!(other.is_alive());
+    other.end();
+}

@@ -1,0 +1,154 @@
+//! `--on-expire`: a command of the user's that hears of each expiry, with the incident as JSON on its
+//! standard input.
+//!
+//! [`Hooks::hear`] is told every event and never waits; a thread makes incidents of them (`story`) and
+//! has a command run for each (`running`), so many at once, each with a limit of time. Nothing that a
+//! command does or does not do can stop or delay a reap: reaps know nothing of it.
+
+mod running;
+mod story;
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crate::inherit::Inheritance;
+use crate::server::ServerEvent;
+use running::Call;
+use story::Stories;
+
+/// Commands that run at once at most; the others wait for their turn.
+pub const AT_ONCE: usize = 8;
+/// Incidents that wait for their turn at most; more are not told of, and the log says so.
+pub const WAITING: usize = 256;
+/// Events that wait to be heard at most.
+const EVENTS: usize = 4096;
+/// How often it is looked whether a command has ended and a story is complete.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// What is run.
+#[derive(Clone, Debug)]
+pub struct HookOptions {
+    /// The command, for `sh -c`.
+    pub command: OsString,
+    /// How long one may take; then it is killed with all that descends from it.
+    pub timeout: Duration,
+}
+
+/// Has a command run for each expiry.
+pub struct Hooks {
+    /// `None` once it is to end.
+    events: Option<SyncSender<ServerEvent>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Hooks {
+    /// Starts its thread.
+    ///
+    /// # Errors
+    /// Where no thread is to be had.
+    pub(crate) fn start(options: HookOptions, inheritance: Inheritance) -> io::Result<Hooks> {
+        let (sender, events) = sync_channel(EVENTS);
+        let room = Room { options: Arc::new(options), inheritance, running: Arc::default() };
+        let run = move || room.run(&events);
+        let thread = thread::Builder::new().name("hangwatch-hook".to_owned()).spawn(run)?;
+        Ok(Hooks { events: Some(sender), thread: Some(thread) })
+    }
+
+    /// Takes note of an event, or loses it where thousands wait.
+    pub fn hear(&self, event: &ServerEvent) {
+        if let Some(events) = self.events.as_ref().filter(|_| story::is_of_use(&event.what)) {
+            let _ = events.try_send(event.clone());
+        }
+    }
+}
+
+impl Drop for Hooks {
+    /// Waits until every command has run, which each may for its time and no longer.
+    fn drop(&mut self) {
+        self.events = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread's own things.
+struct Room {
+    options: Arc<HookOptions>,
+    inheritance: Inheritance,
+    running: Arc<AtomicUsize>,
+}
+
+impl Room {
+    fn run(self, events: &Receiver<ServerEvent>) {
+        let mut stories = Stories::default();
+        let mut waiting = VecDeque::new();
+        let mut is_open = true;
+        let mut give_up_at = None;
+        while is_open || !stories.are_told() || !waiting.is_empty() || self.is_any_running() {
+            let is_idle = stories.are_told() && waiting.is_empty();
+            let wait = if is_open && is_idle { Duration::from_hours(1) } else { LOOK };
+            match events.recv_timeout(wait) {
+                Ok(event) => stories.hear(&event),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    is_open = false;
+                    thread::sleep(LOOK);
+                    // Whoever has not had its turn when one could have run to its end has none.
+                    let until = *give_up_at.get_or_insert(Instant::now() + self.options.timeout);
+                    if Instant::now() > until {
+                        waiting.drain(..).for_each(|call: Call| call.is_lost(WAITING));
+                    }
+                }
+            }
+            while let Ok(event) = events.try_recv() {
+                stories.hear(&event);
+            }
+            for call in stories.complete(Instant::now()) {
+                if waiting.len() < WAITING {
+                    waiting.push_back(call);
+                } else {
+                    call.is_lost(WAITING);
+                }
+            }
+            while self.running.load(Ordering::Acquire) < AT_ONCE
+                && let Some(call) = waiting.pop_front()
+            {
+                self.start(call);
+            }
+        }
+    }
+
+    fn is_any_running(&self) -> bool {
+        self.running.load(Ordering::Acquire) > 0
+    }
+
+    fn start(&self, call: Call) {
+        let (options, inheritance) = (Arc::clone(&self.options), self.inheritance.clone());
+        let running = Arc::clone(&self.running);
+        running.fetch_add(1, Ordering::AcqRel);
+        let done = Done(Arc::clone(&running));
+        let started = thread::Builder::new().name("hangwatch-hook".to_owned()).spawn(move || {
+            let _done = done;
+            call.run(&options, &inheritance);
+        });
+        if let Err(error) = started {
+            tracing::error!(event = "hook", %error, "no thread could be had for the hook");
+        }
+    }
+}
+
+/// Counts a command as ended, however its thread ends.
+struct Done(Arc<AtomicUsize>);
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}

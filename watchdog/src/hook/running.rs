@@ -1,0 +1,248 @@
+//! One run of the hook: the incident goes in, what it says on standard error comes out, and at the end
+//! of its time it is killed with all that descends from it.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStderr, ChildStdin, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use hangwatch::sys::pidfd::Pidfd;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal};
+
+use super::HookOptions;
+use crate::exec::lineage;
+use crate::inherit::Inheritance;
+use crate::kin::{Apart, Kin, Reach};
+
+/// How much of its standard error is kept, bytes: its first lines. The rest is read and forgotten.
+const STDERR_BYTES: usize = 2048;
+/// How long its processes may take to die once they are killed.
+const DEATHS: Duration = Duration::from_secs(2);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// One incident to be told of.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) segment: &'static str,
+    /// The worker, as the watchdog sees it.
+    pub(super) pid: Option<u32>,
+    pub(super) scope: String,
+    pub(super) rank: Option<u64>,
+    pub(super) outcome: String,
+    /// The incident's name, where it is kept.
+    pub(super) incident: Option<String>,
+    /// The incident, as `incident.json` has it.
+    pub(super) json: Vec<u8>,
+}
+
+/// How a run ended.
+enum End {
+    Exited(ExitStatus),
+    TimedOut,
+}
+
+impl Call {
+    /// There was no room for it.
+    pub(super) fn is_lost(&self, waiting: usize) {
+        tracing::error!(
+            segment = self.segment,
+            event = "hook",
+            pid = self.pid,
+            scope = self.scope,
+            outcome = "lost",
+            "the hook is not run: {waiting} incidents wait for it already"
+        );
+    }
+
+    /// Runs the hook to its end, and logs how that was.
+    pub(super) fn run(&self, options: &HookOptions, inheritance: &Inheritance) {
+        let begun = Instant::now();
+        let mut child = match self.command(options, inheritance).spawn() {
+            Ok(child) => child,
+            Err(error) => {
+                tracing::error!(
+                    segment = self.segment, event = "hook", pid = self.pid, %error,
+                    "the hook could not be started"
+                );
+                return;
+            }
+        };
+        let ended = self.attend(&mut child, begun + options.timeout);
+        let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let (end, stderr) = match ended {
+            Ok(ended) => ended,
+            Err(error) => {
+                remove(&mut child);
+                tracing::error!(
+                    segment = self.segment, event = "hook", pid = self.pid, %error,
+                    "the hook could not be attended"
+                );
+                return;
+            }
+        };
+        let status = match end {
+            End::Exited(status) => match (status.code(), status.signal()) {
+                (Some(code), _) => format!("exited with {code}"),
+                (None, signal) => format!("died of signal {}", signal.unwrap_or_default()),
+            },
+            End::TimedOut => "timed out, killed".to_owned(),
+        };
+        let stderr = Some(stderr).filter(|stderr| !stderr.is_empty());
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    segment = self.segment,
+                    event = "hook",
+                    pid = self.pid,
+                    scope = self.scope,
+                    status,
+                    took_ms,
+                    stderr,
+                    "the hook was run"
+                )
+            };
+        }
+        match end {
+            End::Exited(status) if status.success() => line!(info),
+            _ => line!(warn),
+        }
+    }
+
+    fn command(&self, options: &HookOptions, inheritance: &Inheritance) -> Command {
+        let mut command = Command::new("/bin/sh");
+        // A group of its own: an interrupt at the terminal is not meant for it.
+        command.arg("-c").arg(&options.command).process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let set = |value: Option<String>| value.unwrap_or_default();
+        command.env("HANGWATCH_SEGMENT", self.segment);
+        command.env("HANGWATCH_PID", set(self.pid.map(|pid| pid.to_string())));
+        command.env("HANGWATCH_SCOPE", self.scope.replace('\0', "?"));
+        command.env("HANGWATCH_RANK", set(self.rank.map(|rank| rank.to_string())));
+        command.env("HANGWATCH_OUTCOME", &self.outcome);
+        command.env("HANGWATCH_INCIDENT", set(self.incident.clone()));
+        inheritance.leave_to(&mut command);
+        command
+    }
+
+    /// Feeds it and listens to it until it ends or its time is up; then it is gone.
+    fn attend(&self, child: &mut Child, until: Instant) -> std::io::Result<(End, String)> {
+        let pid = Pid::from_child(child);
+        // Not waited for yet, so that its pid is its own.
+        let pidfd = Pidfd::open(pid).map_err(std::io::Error::other)?;
+        let mut feed = Feed { stdin: child.stdin.take(), rest: &self.json };
+        let mut ear = Ear { stderr: child.stderr.take(), kept: Vec::new() };
+        let ends = [feed.stdin.as_ref().map(AsFd::as_fd), ear.stderr.as_ref().map(AsFd::as_fd)];
+        for end in ends.into_iter().flatten() {
+            rustix::io::ioctl_fionbio(end, true)?;
+        }
+        loop {
+            if let Some(status) = child.try_wait()? {
+                ear.listen();
+                return Ok((End::Exited(status), ear.text()));
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                remove(child);
+                ear.listen();
+                return Ok((End::TimedOut, ear.text()));
+            }
+            wait(&pidfd, &feed, &ear, left)?;
+            feed.feed();
+            ear.listen();
+        }
+    }
+}
+
+fn wait(pidfd: &Pidfd, feed: &Feed<'_>, ear: &Ear, left: Duration) -> std::io::Result<()> {
+    let mut polled = vec![PollFd::new(pidfd, PollFlags::IN)];
+    if let Some(stdin) = &feed.stdin {
+        polled.push(PollFd::new(stdin, PollFlags::OUT));
+    }
+    if let Some(stderr) = &ear.stderr {
+        polled.push(PollFd::new(stderr, PollFlags::IN));
+    }
+    let timeout = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 3600, tv_nsec: 0 });
+    match poll(&mut polled, Some(&timeout)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What goes in.
+struct Feed<'j> {
+    stdin: Option<ChildStdin>,
+    rest: &'j [u8],
+}
+
+impl Feed<'_> {
+    /// Writes as much as it takes now. One that does not read it, or no more, is no error.
+    fn feed(&mut self) {
+        let Some(stdin) = &mut self.stdin else { return };
+        while !self.rest.is_empty() {
+            match stdin.write(self.rest) {
+                Ok(count) => self.rest = &self.rest[count..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => break,
+            }
+        }
+        self.stdin = None;
+    }
+}
+
+/// What comes out.
+struct Ear {
+    stderr: Option<ChildStderr>,
+    kept: Vec<u8>,
+}
+
+impl Ear {
+    /// Reads what is there now, a bounded amount: who says more than can be heard is heard later.
+    fn listen(&mut self) {
+        let Some(stderr) = &mut self.stderr else { return };
+        let mut buffer = [0; 16 << 10];
+        for _ in 0..64 {
+            match stderr.read(&mut buffer) {
+                Ok(0) => return self.stderr = None,
+                Ok(count) => {
+                    let room = STDERR_BYTES.saturating_sub(self.kept.len());
+                    self.kept.extend_from_slice(&buffer[..count.min(room)]);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => return self.stderr = None,
+            }
+        }
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.kept).trim_end().to_owned()
+    }
+}
+
+/// Kills it with all that descends from it or is of its group, and waits for it.
+fn remove(child: &mut Child) {
+    let pid = Pid::from_child(child);
+    let Ok(pidfd) = Pidfd::open(pid) else {
+        let _ = child.kill();
+        let _ = child.wait();
+        return;
+    };
+    let mut apart = Apart::default();
+    apart.own_line.extend(lineage::own_line().unwrap_or_default());
+    let mut kin = Kin::new(pid, Reach::Group);
+    // Killed with a list that is not whole, it is killed all the same.
+    let _ = kin.list(&pidfd, &apart);
+    let _ = pidfd.signal(Signal::KILL);
+    let until = Instant::now() + DEATHS;
+    while (kin.kill(&pidfd, &apart) || !kin.are_dead()) && Instant::now() < until {
+        std::thread::sleep(LOOK);
+    }
+    // One that outlives SIGKILL is left to the kernel.
+    while matches!(child.try_wait(), Ok(None)) && Instant::now() < until {
+        std::thread::sleep(LOOK);
+    }
+}

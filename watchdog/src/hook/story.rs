@@ -1,0 +1,232 @@
+//! The incidents that the hook is told of, made of the server's events: what is known where nobody
+//! captures evidence.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant, SystemTime};
+
+use hangwatch::sys::clock;
+use hangwatch_core::time::Nanos;
+
+use super::running::Call;
+use crate::incident::schema::{Decision, Ending, Incident, Moment, Timer, VERSION, Worker};
+use crate::server::ServerEvent;
+use crate::server::cascade::{Cascade, Suspect, SuspectEnd};
+use crate::server::events::{Expiry, ExpiryOutcome, TimerFacts, What, WorkerFacts};
+use crate::server::{Command, LaneFacts};
+use crate::state::kind_name;
+
+/// How long after the last word about a worker its story is complete: each of its timers has an event
+/// of its own.
+const QUIET: Duration = Duration::from_millis(30);
+/// Workers that something was decided about, and that have not come to their end.
+const UNDECIDED_AT_MOST: usize = 1024;
+
+/// Whether an event is part of a story.
+pub(super) fn is_of_use(what: &What) -> bool {
+    matches!(what, What::Expired(_) | What::Suspect(_) | What::Cascade(_) | What::Signalled { .. })
+}
+
+/// The stories that are being told, each about one worker.
+#[derive(Debug, Default)]
+pub(super) struct Stories {
+    open: BTreeMap<Key, Story>,
+    decisions: BTreeMap<u32, Vec<Decision>>,
+}
+
+/// Whom a story is about: a process, or a lane whose owner nobody has proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Process(u32),
+    Lane(u32),
+}
+
+#[derive(Debug)]
+struct Story {
+    segment: &'static str,
+    incident: Incident,
+    last_word: Instant,
+}
+
+impl Stories {
+    /// Whether nothing is left to be told.
+    pub(super) fn are_told(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    pub(super) fn hear(&mut self, event: &ServerEvent) {
+        match &event.what {
+            What::Expired(expiry) => self.expired(event.segment, expiry),
+            What::Suspect(end) => self.suspect_ended(event.segment, end),
+            What::Cascade(cascade) => self.decided(cascade),
+            What::Signalled { worker, signal } => {
+                let why = format!("signal {signal} was sent");
+                self.decide(worker.pid, "signalled", why);
+            }
+            _ => {}
+        }
+    }
+
+    /// The calls for the stories that are complete by now.
+    pub(super) fn complete(&mut self, now: Instant) -> Vec<Call> {
+        let is_complete = |story: &Story| now.duration_since(story.last_word) >= QUIET;
+        let keys: Vec<Key> =
+            self.open.iter().filter(|(_, story)| is_complete(story)).map(|(key, _)| *key).collect();
+        keys.iter().filter_map(|key| self.open.remove(key)).map(call).collect()
+    }
+
+    fn decided(&mut self, cascade: &Cascade) {
+        if let Some(worker) = &cascade.timer.worker {
+            self.decide(worker.pid, cascade.name(), cascade.sentence());
+        }
+    }
+
+    fn decide(&mut self, pid: u32, what: &str, why: String) {
+        if self.decisions.len() >= UNDECIDED_AT_MOST {
+            self.decisions.clear(); // of workers that have released since
+        }
+        let at = now();
+        let decision = Decision { at, what: what.to_owned(), why };
+        self.decisions.entry(pid).or_default().push(decision);
+    }
+
+    fn expired(&mut self, segment: &'static str, expiry: &Expiry) {
+        let ending = Ending {
+            at: now(),
+            outcome: expiry.outcome.name().to_owned(),
+            signal: expiry.signal,
+            late_ns: expiry.late_ns,
+            wait_channel: expiry.wait_channel.clone(),
+        };
+        let timer = &expiry.timer;
+        let story = self.story(segment, timer.worker.as_ref(), &timer.owner, timer.lane);
+        story.incident.timers.push(timer_of(timer, state_of(expiry.outcome)));
+        // Of several timers, the first has the earliest deadline.
+        story.incident.ending.get_or_insert(ending);
+    }
+
+    fn suspect_ended(&mut self, segment: &'static str, end: &SuspectEnd) {
+        let Suspect { worker, owner } = &end.suspect;
+        self.decide(worker.pid, "reaped_first", end.sentence());
+        let lane = end.timer.as_ref().map_or(0, |timer| timer.lane);
+        let ending = Ending {
+            at: now(),
+            outcome: ExpiryOutcome::Reap(end.outcome).name().to_owned(),
+            signal: end.signal,
+            late_ns: 0,
+            wait_channel: end.wait_channel.clone(),
+        };
+        let story = self.story(segment, Some(worker), owner, lane);
+        story.incident.timers.extend(end.timer.as_ref().map(|timer| timer_of(timer, "condemned")));
+        story.incident.ending.get_or_insert(ending);
+        story.incident.suspect = Some(crate::incident::schema::Suspect {
+            pid: Some(worker.pid),
+            rank: owner.rank,
+            scope: end.scope.clone(),
+            why: end.sentence(),
+        });
+    }
+
+    fn story(
+        &mut self,
+        segment: &'static str,
+        worker: Option<&WorkerFacts>,
+        owner: &LaneFacts,
+        lane: u32,
+    ) -> &mut Story {
+        let pid = worker.map(|worker| worker.pid);
+        let decisions = pid.and_then(|pid| self.decisions.remove(&pid)).unwrap_or_default();
+        let story =
+            self.open.entry(pid.map_or(Key::Lane(lane), Key::Process)).or_insert_with(|| {
+                let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+                let worker = worker_of(worker, owner);
+                let at = now();
+                let (segment_name, version) = (segment.to_owned(), VERSION);
+                let incident = Incident {
+                    version,
+                    host,
+                    segment: segment_name,
+                    at,
+                    worker,
+                    ..Incident::default()
+                };
+                Story { segment, incident, last_word: Instant::now() }
+            });
+        story.incident.decisions.extend(decisions);
+        story.last_word = Instant::now();
+        story
+    }
+}
+
+fn call(story: Story) -> Call {
+    let Story { segment, incident, .. } = story;
+    let first = incident.timers.first();
+    let suspected_in = incident.suspect.as_ref().map(|suspect| suspect.scope.clone());
+    let scope = first.map(|timer| timer.scope.clone()).or(suspected_in).unwrap_or_default();
+    Call {
+        segment,
+        pid: incident.worker.pid,
+        scope,
+        rank: incident.worker.rank,
+        outcome: incident.ending.as_ref().map(|end| end.outcome.clone()).unwrap_or_default(),
+        incident: Some(incident.id.clone()).filter(|id| !id.is_empty()),
+        // Plain data always has a form in JSON.
+        json: serde_json::to_vec(&incident).unwrap_or_default(),
+    }
+}
+
+fn worker_of(worker: Option<&WorkerFacts>, owner: &LaneFacts) -> Worker {
+    let Command { name, .. } = worker.map(|worker| worker.command.clone()).unwrap_or_default();
+    Worker {
+        pid: worker.map(|worker| worker.pid),
+        name,
+        // Arguments may hold secrets: they are told by who redacts them.
+        command: Vec::new(),
+        job: owner.job.clone(),
+        rank: owner.rank,
+        world_size: owner.world_size,
+        local_rank: owner.local_rank,
+    }
+}
+
+fn state_of(outcome: ExpiryOutcome) -> &'static str {
+    use hangwatch_core::reap::Outcome;
+    match outcome {
+        ExpiryOutcome::Unattestable | ExpiryOutcome::Reap(Outcome::Reported | Outcome::Braked) => {
+            "reported"
+        }
+        ExpiryOutcome::Reap(_) => "condemned",
+    }
+}
+
+fn timer_of(timer: &TimerFacts, state: &str) -> Timer {
+    Timer {
+        lane: timer.lane,
+        timer: timer.timer,
+        scope: timer.scope.clone(),
+        kind: kind_name(timer.kind).to_owned(),
+        state: state.to_owned(),
+        acquired: moment(timer.acquired_at_ns),
+        deadline: Some(moment(timer.deadline_ns)),
+        age_ns: clock::monotonic_ns().saturating_sub(timer.acquired_at_ns),
+        allowance_ns: timer.allowance_ns(),
+    }
+}
+
+fn now() -> Moment {
+    moment(clock::monotonic_ns())
+}
+
+/// A time of the monotonic clock on both. The wall clock is for people: nothing is decided by it.
+fn moment(ns: u64) -> Moment {
+    let (wall, monotonic) = (SystemTime::now(), Nanos(clock::monotonic_ns()));
+    let at = Nanos(ns);
+    let moved = if at >= monotonic {
+        wall.checked_add(Duration::from_nanos(at.since(monotonic)))
+    } else {
+        wall.checked_sub(Duration::from_nanos(monotonic.since(at)))
+    };
+    // Beyond the year 9999, which no deadline of use is, RFC 3339 has no form.
+    let last = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
+    let utc = moved.unwrap_or(SystemTime::UNIX_EPOCH).min(last);
+    Moment { utc: humantime::format_rfc3339_nanos(utc).to_string(), monotonic_ns: ns }
+}
