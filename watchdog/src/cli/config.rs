@@ -235,6 +235,10 @@ fn contradictions(run: &Run) -> Result<(), Problems> {
         let what = "cascade-policy \"hold\" needs to know for how long: set cascade, such as 5s";
         problems.add(&at("cascade-policy"), what);
     }
+    if run.hook.on_expire.is_none() && at("on-expire-timeout") != Origin::Default {
+        let what = "on-expire-timeout is a hook's, and there is none: set on-expire (--on-expire)";
+        problems.add(&at("on-expire-timeout"), what);
+    }
     let listen = &run.listen;
     match &listen.listen {
         None if listen.listen_anywhere => {
@@ -293,7 +297,11 @@ impl Definition {
         if self.is_bare(name) && value != "true" {
             return Err("is not one of true, false".to_owned());
         }
-        try_word(&self.word(name, value)).map_err(|error| reason(&error))
+        match try_word(&self.word(name, value)) {
+            // By itself it is good; what it takes beside may come from elsewhere.
+            Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => Ok(()),
+            checked => checked.map_err(|error| reason(&error)),
+        }
     }
 
     /// Whether clap would not take both.
@@ -306,8 +314,11 @@ impl Definition {
 
     /// Variables that look like a setting's and are not.
     fn strange(&self, variables: &Variables) -> Vec<String> {
-        // Those of workers, tests and the log.
-        let others = ["CONFIG", "LOG", "JOB", "TORCH", "SEGMENT"];
+        // Those of workers, hooks, tests and the log.
+        let others = [
+            "CONFIG", "INCIDENT", "JOB", "LOG", "OUTCOME", "PID", "RANK", "SCOPE", "SEGMENT",
+            "TORCH",
+        ];
         let families = ["TEST_", "CRASH_", "TORCH_", "EXEC"];
         let is_known = |rest: &str| {
             others.contains(&rest)

@@ -9,13 +9,14 @@ use super::{Definition, Origin, Origins, REREAD, Setting, name_of, variable_of};
 /// The columns of a comment.
 const COLUMNS: usize = 78;
 /// What a setting without a default may be, where the page shows how it is written.
-const EXAMPLES: [(&str, &str); 10] = [
+const EXAMPLES: [(&str, &str); 11] = [
     ("segment", "train"),
     ("group", "train"),
     ("max-reaps", "3"),
     ("warn-at", "0.8"),
     ("cascade", "5s"),
     ("cascade-policy", "report"),
+    ("on-expire", "logger -t hangwatch hung: $HANGWATCH_SCOPE"),
     ("realtime", "10"),
     ("listen", "127.0.0.1:9469"),
     ("host", "node7"),

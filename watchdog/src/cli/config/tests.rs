@@ -182,8 +182,8 @@ fn the_page_of_every_setting_is_as_the_options_say() {
     assert!(settle("--segment s", &[], &page).is_ok());
     for line in page.lines().filter(|line| line.starts_with("# ") && line.contains(" = ")) {
         let line = line.trim_start_matches("# ");
-        // A group of that name need not be there, nor a file.
-        if !["group", "deadlines"].iter().any(|name| line.starts_with(name)) {
+        // A group of that name need not be there, nor a file, nor a hook.
+        if !["group", "deadlines", "on-expire-timeout"].iter().any(|name| line.starts_with(name)) {
             let alone = format!("{line}\n");
             let more = if line.starts_with("segment") { "" } else { "--segment s" };
             settle(more, &[], &alone).unwrap_or_else(|error| panic!("{line}: {error}"));
