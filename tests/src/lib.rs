@@ -8,6 +8,7 @@ mod actor;
 pub mod freezer;
 pub mod fuse;
 pub mod load;
+pub mod mount;
 pub mod mutator;
 pub mod namespace;
 pub mod newcomer;

@@ -688,7 +688,10 @@ impl Cli {
         W: Into<OsString> + Clone,
     {
         let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
-        let mut cli = Self::try_parse_from(&words)?;
+        let mut cli = Self::try_parse_from(&words).map_err(|error| match error.kind() {
+            ErrorKind::InvalidUtf8 => Self::not_utf8(&words).unwrap_or(error),
+            _ => error,
+        })?;
         let named = match &mut cli.command {
             Command::Run(run) => {
                 **run = config::settle(words, variables)?;
@@ -723,6 +726,14 @@ impl Cli {
             Command::ReleaseBrake(_) if !is_named => Err(Self::unnamed("release-brake")),
             _ => Ok(cli),
         }
+    }
+
+    /// clap does not say which word it could not read.
+    fn not_utf8(words: &[OsString]) -> Option<clap::Error> {
+        let word = words.iter().find(|word| word.to_str().is_none())?;
+        let word = word.as_encoded_bytes().escape_ascii();
+        let why = format!("'{word}' is not UTF-8, as options and names must be; a command may be");
+        Some(Self::command().error(ErrorKind::InvalidUtf8, why))
     }
 
     fn unnamed(subcommand: &str) -> clap::Error {
