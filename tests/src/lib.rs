@@ -7,6 +7,7 @@
 mod actor;
 pub mod freezer;
 pub mod fuse;
+pub mod hosts;
 pub mod load;
 pub mod mount;
 pub mod mutator;

@@ -18,11 +18,13 @@ use crate::listen::{Address, Audience};
 use crate::logging::Format;
 use crate::server::{self, Ask, Protection};
 use config::{Origins, Variables};
+use fleet::Fleet;
 use incidents::{Incidents, Report, Show, Trace};
 use learning::{Learn, Scopes, Shadow};
 use value::ReapSignal;
 
 pub mod config;
+pub mod fleet;
 pub mod further;
 pub mod incidents;
 pub mod learning;
@@ -159,6 +161,11 @@ pub enum Command {
     /// segment: the watchdog need not run, and nobody is slowed. It waits for a
     /// segment that is not there yet. ? shows its keys.
     Top(Top),
+    /// Show the workers of many hosts in one table, the oldest first
+    ///
+    /// Asks watchdogs that run with --listen for their states, all at once. Marks the
+    /// odd one out of a job whose other ranks wait in one scope.
+    Fleet(Fleet),
     /// Give a command a deadline, and remove it with its descendants when it passes
     ///
     /// The command may be anything; it need not know hangwatch. If it ends in time,
