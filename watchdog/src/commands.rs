@@ -34,7 +34,7 @@ pub fn perform(command: Command) -> Exit {
         Command::Demo(options) => demo::perform(&options),
         Command::DemoWorker(options) => demo::worker::perform(&options),
         Command::EvidenceHelper(options) => evidence_helper::perform(&options),
-        Command::Run(options) => run::perform(&options),
+        Command::Run(options) => run::perform(*options),
         Command::Status(options) => status::perform(&options),
         Command::Scopes(options) => scopes::perform(&options),
         Command::Learn(options) => learn::perform(&options),

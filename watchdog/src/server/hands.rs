@@ -25,7 +25,7 @@ use super::facts::{Admitted, LaneFacts};
 use super::journal::{CascadeNote, Journal, Note, SuspectEndNote, SuspectNote, TimerNote};
 use super::kin::{self, KinCase, KinDesk};
 use super::messages::Question;
-use super::options::OwnProcess;
+use super::options::{Holds, OwnProcess};
 use super::witness::{Stand, Task};
 use crate::evidence::options::Level;
 
@@ -210,6 +210,13 @@ impl ProcessHands {
             unlocked.same_program_at = Some(at);
             unlocked.asked = Asked::default();
         }
+    }
+
+    /// Changes what holds a worker up.
+    pub(super) fn set_holds(&mut self, holds: Holds) {
+        self.holds_matter = holds.matter();
+        // What was answered before was asked otherwise.
+        self.known.values_mut().for_each(|known| known.standing = None);
     }
 
     /// The worker runs another program: from here on it is as good as dead.

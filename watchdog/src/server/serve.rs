@@ -31,7 +31,7 @@ use super::hands::{HandsParts, ProcessHands};
 use super::journal::{Journal, Note};
 use super::kin::{self, KinDesk};
 use super::messages::{Answer, Answers, Question};
-use super::options::ServerOptions;
+use super::options::{Holds, ServerOptions};
 use super::seating::Seating;
 use super::tracers::Tracers;
 use super::witness::{Stand, Witness, WitnessParts};
@@ -64,6 +64,7 @@ const LAST_REAPS_PAUSE: Duration = Duration::from_millis(1);
 pub(super) enum Command {
     ReleaseBrake,
     SetPolicy(Policy),
+    SetHolds(Holds),
 }
 
 /// What the tick thread is given.
@@ -244,7 +245,6 @@ impl Staff<'_> {
             journal: journal.clone(),
             answers: answers.clone(),
             inspections,
-            holds: options.holds,
             seating: seating.clone(),
             tracers: tracers.clone(),
         })?;
@@ -449,7 +449,14 @@ impl Tick {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::ReleaseBrake => self.release_brake(),
-                Command::SetPolicy(policy) => self.dog.reaper.set_policy(policy),
+                Command::SetPolicy(policy) => {
+                    self.dog.reaper.set_policy(policy);
+                    self.dog.table.set_policy(policy);
+                }
+                Command::SetHolds(holds) => {
+                    self.control.holds.set(holds);
+                    self.dog.reaper.hands_mut().set_holds(holds);
+                }
             }
         }
     }
