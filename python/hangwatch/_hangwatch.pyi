@@ -86,7 +86,10 @@ class Paused:
     ) -> None: ...
 
 def expires(
-    seconds: float | timedelta, scope: str | None = None, *, signal: int | None = None
+    seconds: float | timedelta | str | None = None,
+    scope: str | None = None,
+    *,
+    signal: int | None = None,
 ) -> Expires: ...
 def heartbeat(
     seconds: float | timedelta, scope: str | None = None, *, signal: int | None = None

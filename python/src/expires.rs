@@ -26,15 +26,20 @@ enum Entered {
 ///     'forward'
 #[pyclass(module = "hangwatch")]
 pub(crate) struct Expires {
-    allowance: Duration,
+    /// `None`: the scope's, by the watchdog's deadlines file.
+    allowance: Option<Duration>,
     scope: Py<PyString>,
     signal: Signal,
     entered: Entered,
 }
 
-/// expires(seconds, scope=None, *, signal=None)
+/// expires(seconds=None, scope=None, *, signal=None)
 ///
 /// Give a block, a function or a coroutine a deadline.
+///
+/// Without a time, it has the one that the watchdog's deadlines file gives its scope
+/// at the moment it is entered (`hangwatch run --deadlines FILE`, which `hangwatch
+/// learn` writes): `hangwatch.expires("forward")`.
 ///
 /// A block that does not end within *seconds* is found by the watchdog, which
 /// reports it and removes this process. Nested and concurrent deadlines are all
@@ -42,7 +47,8 @@ pub(crate) struct Expires {
 ///
 /// Args:
 ///     seconds: how long it may take, in seconds (a number) or as a timedelta;
-///         more than 0, at most ten years.
+///         more than 0, at most ten years; left out, the scope's. A str in its place
+///         is the scope.
 ///     scope: the name it is reported under; file#line of the caller by default.
 ///     signal: sent at the deadline, 1 to 64; 0: it is reported only; None: the
 ///         one given to attach(), else the watchdog's.
@@ -51,24 +57,31 @@ pub(crate) struct Expires {
 ///     ArgumentError: a time, scope or signal that is none.
 ///     NoSegmentError, AttachError: on entering, where this process is not
 ///         attached and cannot be.
-///     AcquireError: on entering, where no timer is free.
+///     AcquireError: on entering, where no timer is free, or no time is given and
+///         none is known.
 ///
 /// Example:
 ///     >>> with hangwatch.expires(30, "forward") as deadline:
 ///     ...     loss = model(batch)
 ///     ...     deadline.extend(5)
+///     >>> with hangwatch.expires("forward"):    # as the deadlines file says
+///     ...     loss = model(batch)
 ///     >>> @hangwatch.expires(5)
 ///     ... async def fetch(url): ...
 #[pyfunction]
-#[pyo3(signature = (seconds, scope=None, *, signal=None))]
+#[pyo3(signature = (seconds=None, scope=None, *, signal=None))]
 pub(crate) fn expires<'py>(
     py: Python<'py>,
-    seconds: &Bound<'py, PyAny>,
+    seconds: Option<&Bound<'py, PyAny>>,
     scope: Option<&Bound<'py, PyAny>>,
     signal: Option<i64>,
 ) -> PyResult<Expires> {
+    let (seconds, scope) = match (seconds, scope) {
+        (Some(name), None) if name.is_instance_of::<PyString>() => (None, Some(name)),
+        given => given,
+    };
     Ok(Expires {
-        allowance: time::allowance(seconds)?,
+        allowance: seconds.map(time::allowance).transpose()?,
         scope: scope::given_or_caller(py, scope)?.unbind(),
         signal: time::signal(py, signal)?,
         entered: Entered::No,
@@ -108,10 +121,13 @@ impl Expires {
         }
         this.entered = match this.scope(py)? {
             None => Entered::NoOp,
-            Some(scope) => match scope.expires(this.allowance) {
-                Ok(guard) => Entered::Armed(guard),
-                Err(error) => return Err(errors::acquire(py, &error)),
-            },
+            Some(scope) => {
+                let armed = match this.allowance {
+                    Some(allowance) => scope.expires(allowance),
+                    None => scope.expires_as_learned(),
+                };
+                Entered::Armed(armed.map_err(|error| errors::acquire(py, &error))?)
+            }
         };
         drop(this);
         Ok(slf)
@@ -220,7 +236,8 @@ impl Expires {
             Some(left) => format!(", {left:.3} s left"),
             None => String::new(),
         };
-        Ok(format!("<hangwatch.expires({}, {scope}){state}>", self.allowance.as_secs_f64()))
+        let seconds = self.allowance.map(|time| format!("{}, ", time.as_secs_f64()));
+        Ok(format!("<hangwatch.expires({}{scope}){state}>", seconds.unwrap_or_default()))
     }
 }
 

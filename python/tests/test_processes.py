@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -196,6 +197,31 @@ def test_a_reported_only_deadline_kills_nobody(watchdog: Watchdog) -> None:
         assert deadline.release() == "reported"
     (expired,) = watchdog.events("expired")
     assert (expired["outcome"], expired["signal"]) == ("reported", 0)
+
+
+def test_a_deadline_without_a_time_is_the_files(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "deadlines.toml"
+    file.write_text('[scopes]\nforward = "10m"\nhangs = 0.1\n')
+    watchdog = Watchdog(name, tmp_path / "watchdog.log", "--deadlines", str(file))
+    try:
+        wait_for("the file is published", lambda: watchdog.events("deadlines"))
+        hangwatch.attach(name)
+        for deadline in hangwatch.expires("forward"), hangwatch.expires(scope="forward"):
+            with deadline:
+                assert deadline.remaining is not None and 599 < deadline.remaining <= 600.001
+        with pytest.raises(hangwatch.AcquireError, match='scope "unknown".*--deadlines'):
+            hangwatch.expires("unknown").__enter__()
+        with pytest.raises(TypeError):
+            hangwatch.expires("30", "forward")  # type: ignore[arg-type, unused-ignore]
+        code = """
+            import time, hangwatch
+            with hangwatch.expires("hangs"):
+                time.sleep(3600)
+        """
+        worker = subprocess.Popen(program(code))
+        assert worker.wait(PATIENCE) == -signal.SIGKILL
+    finally:
+        watchdog.end()
 
 
 def test_a_pause_outlasts_the_deadlines_around_it(watchdog: Watchdog) -> None:

@@ -103,10 +103,27 @@ impl Guard {
         Ok(())
     }
 
-    /// Lets a stopped timer run on.
-    pub(crate) fn resume(&self) -> Result<(), AcquireError> {
+    /// Lets a stopped timer run on, of an allowance that the pause is no part of.
+    pub(crate) fn resume(&self, allowance: Duration) -> Result<(), AcquireError> {
+        let allowance_ns = crate::lane::allowance_ns(allowance)?;
         let now = Nanos(clock::monotonic_ns());
-        self.change(Operation::Resume, |expected| self.armed.timer().resume(expected, now))
+        self.change(Operation::Resume, |expected| self.armed.timer().resume(expected, now))?;
+        let due = self.word().deadline().begins();
+        self.start_at(|_| Nanos(due.0.saturating_sub(allowance_ns)).min(now));
+        Ok(())
+    }
+
+    /// Moves the start of the timer's stretch, so that its allowance does not count what it rested.
+    /// Not where a stall was credited by the old start: that would be lost.
+    pub(crate) fn start_at(&self, start: impl FnOnce(Nanos) -> Nanos) {
+        let (words, word) = (&self.armed.shared.words, self.word());
+        let (lane, index) = (words.lane(self.armed.subject.lane()), self.armed.index.into());
+        let Some(detail) = lane.read_detail(index, word) else { return };
+        let (now, due) = (Nanos(clock::monotonic_ns()), word.deadline().begins());
+        if words.stalls(now).credited(detail.acquired_at, due) == due {
+            // Never later than now: whoever has armed the timer anew meanwhile loses nothing by it.
+            lane.write_kicked_at(index, start(detail.acquired_at));
+        }
     }
 
     fn change(

@@ -56,7 +56,7 @@ impl Heartbeat {
     /// # Errors
     /// [`AcquireError::NotArmed`] where it is not paused.
     pub fn resume(&self) -> Result<(), AcquireError> {
-        self.guard.resume()
+        self.guard.resume(self.allowance)
     }
 
     /// The time left, as [`Guard::remaining`].

@@ -85,7 +85,9 @@ impl Drop for Pause {
         let took_ns = Nanos(clock::monotonic_ns()).since(self.begun).min(self.max_ns);
         for held in &self.held {
             // Refused where it was released or changed meanwhile: that counts.
-            let _ = held.timer.move_to(later(held.due, took_ns));
+            if held.timer.move_to(later(held.due, took_ns)).is_ok() {
+                held.timer.start_at(|acquired_at| acquired_at.plus(took_ns));
+            }
         }
         // After the timers: were it released before them, a death in between would leave them the
         // whole of the pause's time.

@@ -405,6 +405,34 @@ fn the_flight_record_tells_what_a_thread_did_last() {
 }
 
 #[test]
+fn an_allowance_counts_no_pause() {
+    let named = Named::small("pause-allowance");
+    let worker = Worker::attach(named.0.as_str()).unwrap();
+    let allowances = || -> Vec<Duration> {
+        let seen = Segment::observe(&named.0).unwrap();
+        seen.lanes.iter().flat_map(|lane| &lane.timers).map(|timer| timer.allowance).collect()
+    };
+    let beat = worker.heartbeat("loop", LONG).unwrap();
+    let _step = worker.expires("step", LONG).unwrap();
+    let rest = Duration::from_millis(50);
+    beat.pause("waiting for work").unwrap();
+    // What is measured, no synchronisation.
+    std::thread::sleep(rest);
+    beat.resume().unwrap();
+    drop({
+        let pause = worker.pause("checkpoint", LONG).unwrap();
+        std::thread::sleep(rest);
+        pause
+    });
+    let seen = allowances();
+    assert_eq!(seen.len(), 2);
+    for allowance in seen {
+        let rounded = LONG..LONG + Duration::from_millis(1);
+        assert!(rounded.contains(&allowance), "{allowance:?}");
+    }
+}
+
+#[test]
 fn the_time_a_caller_gives_is_the_time_that_is_kept() {
     let named = Named::small("at");
     let scope = Worker::attach(named.0.as_str()).unwrap().scope("event").unwrap();

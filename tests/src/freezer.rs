@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::mount::Mount;
 use crate::until;
 
 /// Where the freezer of version 1 and the hierarchy of version 2 are looked for, what freezes, what
@@ -25,19 +26,48 @@ pub struct Freezer {
 impl Freezer {
     /// Makes one; says why `test` is skipped where that may not be.
     pub fn new(test: &str) -> Option<Freezer> {
-        for (root, switch, told_in, told) in PLACES {
-            let directory =
-                Path::new(root).join(format!("hangwatch-{test}-{}", std::process::id()));
-            if fs::create_dir(&directory).is_err() {
-                continue;
-            }
-            let freezer = Freezer { directory, switch, told_in, told, members: Vec::new() };
-            if freezer.directory.join(switch[0]).exists() {
-                return Some(freezer);
-            }
+        let made = PLACES.iter().find_map(|(root, switch, told_in, told)| {
+            Freezer::in_hierarchy(Path::new(root), test, *switch, told_in, told)
+        });
+        if made.is_none() {
+            println!("skipped: {test} may not make a control group that freezes");
         }
-        println!("skipped: {test} may not make a control group that freezes");
-        None
+        made
+    }
+
+    /// Makes one of version 2, in a mount of that hierarchy of the calling thread's own, which the
+    /// processes see that it starts from now on; says why `test` is skipped where that may not be.
+    ///
+    /// # Panics
+    /// Where no directory is to be had.
+    pub fn of_version_2(test: &str) -> Option<(Freezer, Mount)> {
+        let mount = match Mount::new("cgroup2", "") {
+            Ok(mount) => mount,
+            Err(error) => {
+                println!("skipped: {test} may not mount cgroup2: {error}");
+                return None;
+            }
+        };
+        let (_, switch, told_in, told) = PLACES[1];
+        let made = Freezer::in_hierarchy(mount.path(), test, switch, told_in, told);
+        if made.is_none() {
+            println!("skipped: {test} may not make a control group of version 2");
+        }
+        Some((made?, mount))
+    }
+
+    fn in_hierarchy(
+        root: &Path,
+        test: &str,
+        switch: [&'static str; 3],
+        told_in: &'static str,
+        told: &'static str,
+    ) -> Option<Freezer> {
+        let directory = root.join(format!("hangwatch-{test}-{}", std::process::id()));
+        fs::create_dir(&directory).ok()?;
+        let freezer = Freezer { directory, switch, told_in, told, members: Vec::new() };
+        // Dropped, it is removed again.
+        freezer.directory.join(switch[0]).exists().then_some(freezer)
     }
 
     /// Takes a process in.

@@ -5,17 +5,17 @@
 //! one that was read is waited for (`request_wait_answer` in `fs/fuse/dev.c`). So the daemon here
 //! reads every request, answers the first (`FUSE_INIT`, as `include/uapi/linux/fuse.h` has it), and
 //! no other.
-#![expect(unsafe_code, reason = "a mount namespace of the thread's own, and a mount in it")]
 
-use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
+
+use crate::mount::Mount;
 
 const FUSE_INIT: u32 = 26;
 /// The bytes of `fuse_in_header` and `fuse_out_header`.
@@ -26,7 +26,7 @@ const REQUEST_BYTES: usize = 1 << 16;
 
 /// A mounted file system that never answers.
 pub struct Mute {
-    directory: tempfile::TempDir,
+    mount: Option<Mount>,
     end: Option<rustix::fd::OwnedFd>,
     daemon: Option<JoinHandle<io::Result<()>>>,
 }
@@ -38,9 +38,8 @@ impl Mute {
     /// # Panics
     /// Where no directory or pipe is to be had.
     pub fn mount(test: &str) -> Option<Mute> {
-        let directory = tempfile::tempdir().unwrap();
-        let device = match own_mount(directory.path()) {
-            Ok(device) => device,
+        let (device, mount) = match mounted() {
+            Ok(mounted) => mounted,
             Err(error) => {
                 println!("skipped: {test} may not mount a FUSE file system: {error}");
                 return None;
@@ -51,12 +50,12 @@ impl Mute {
             serve(device, &told)
             // The device is closed here: the kernel gives all requests up.
         });
-        Some(Mute { directory, end: Some(end), daemon: Some(daemon) })
+        Some(Mute { mount: Some(mount), end: Some(end), daemon: Some(daemon) })
     }
 
     /// A file in it, which nobody will ever see.
     pub fn file(&self) -> PathBuf {
-        self.directory.path().join("file")
+        self.mount.as_ref().expect("it is mounted").path().join("file")
     }
 }
 
@@ -64,44 +63,19 @@ impl Drop for Mute {
     fn drop(&mut self) {
         self.end = None;
         let served = self.daemon.take().map(JoinHandle::join);
-        let target = path(self.directory.path());
-        // SAFETY: the path is a string that ends.
-        unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
+        // The kernel has given the requests up: nobody waits in it any more.
+        self.mount = None;
         if !std::thread::panicking() {
             served.expect("once").expect("the daemon does not panic").expect("it reads requests");
         }
     }
 }
 
-fn path(path: &Path) -> CString {
-    CString::new(path.as_os_str().as_encoded_bytes()).expect("a path has no zero byte")
-}
-
-/// A mount on `directory` that nobody else sees.
-fn own_mount(directory: &Path) -> io::Result<File> {
+fn mounted() -> io::Result<(File, Mount)> {
     let device = OpenOptions::new().read(true).write(true).open("/dev/fuse")?;
-    let done = |rc: libc::c_int| if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) };
-    // SAFETY: no memory is involved.
-    done(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
-    mount(None, Path::new("/"), libc::MS_REC | libc::MS_PRIVATE, "").and_then(done)?;
     let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
-    let flags = libc::MS_NOSUID | libc::MS_NODEV;
-    mount(Some("fuse"), directory, flags, &options).and_then(done)?;
-    Ok(device)
-}
-
-fn mount(
-    kind: Option<&str>,
-    target: &Path,
-    flags: libc::c_ulong,
-    options: &str,
-) -> io::Result<libc::c_int> {
-    let (source, kind) = (CString::new("hangwatch-mute")?, CString::new(kind.unwrap_or("none"))?);
-    let (target, options) = (path(target), CString::new(options)?);
-    // SAFETY: four strings that end.
-    Ok(unsafe {
-        libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, options.as_ptr().cast())
-    })
+    let mount = Mount::new("fuse", &options)?;
+    Ok((device, mount))
 }
 
 /// Reads requests until the pipe's other end is closed, and answers the first.

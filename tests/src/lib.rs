@@ -7,7 +7,9 @@
 mod actor;
 pub mod freezer;
 pub mod fuse;
+pub mod hosts;
 pub mod load;
+pub mod mount;
 pub mod mutator;
 pub mod namespace;
 pub mod newcomer;

@@ -8,7 +8,9 @@ pub mod load;
 pub mod mutations;
 pub mod races;
 pub mod stalls;
+pub mod storms;
 pub mod takeovers;
+pub mod unkillables;
 pub mod watchdog_kills;
 pub mod worker_kills;
 
@@ -25,6 +27,8 @@ pub const PARTS: &[Part] = &[
     worker_kills::PART,
     races::PART,
     stalls::PART,
+    storms::PART,
+    unkillables::PART,
     mutations::PART,
     load::PART,
 ];

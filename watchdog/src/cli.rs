@@ -17,10 +17,12 @@ use rustix::process::Signal;
 use crate::listen::{Address, Audience};
 use crate::logging::Format;
 use crate::server::{self, Ask, Protection};
+use fleet::Fleet;
 use incidents::{Incidents, Report, Show, Trace};
 use learning::{Learn, Scopes, Shadow};
 use value::ReapSignal;
 
+pub mod fleet;
 pub mod further;
 pub mod incidents;
 pub mod learning;
@@ -142,6 +144,11 @@ pub enum Command {
     /// segment: the watchdog need not run, and nobody is slowed. It waits for a
     /// segment that is not there yet. ? shows its keys.
     Top(Top),
+    /// Show the workers of many hosts in one table, the oldest first
+    ///
+    /// Asks watchdogs that run with --listen for their states, all at once. Marks the
+    /// odd one out of a job whose other ranks wait in one scope.
+    Fleet(Fleet),
     /// Give a command a deadline, and remove it with its descendants when it passes
     ///
     /// The command may be anything; it need not know hangwatch. If it ends in time,
@@ -632,7 +639,11 @@ impl Cli {
     where
         W: Into<OsString> + Clone,
     {
-        let mut cli = Self::try_parse_from(words)?;
+        let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+        let mut cli = Self::try_parse_from(&words).map_err(|error| match error.kind() {
+            ErrorKind::InvalidUtf8 => Self::not_utf8(&words).unwrap_or(error),
+            _ => error,
+        })?;
         if let Command::Run(run) = &cli.command
             && run.cascade.asked().is_none()
         {
@@ -677,6 +688,14 @@ impl Cli {
             Command::ReleaseBrake(_) if !is_named => Err(Self::unnamed("release-brake")),
             _ => Ok(cli),
         }
+    }
+
+    /// clap does not say which word it could not read.
+    fn not_utf8(words: &[OsString]) -> Option<clap::Error> {
+        let word = words.iter().find(|word| word.to_str().is_none())?;
+        let word = word.as_encoded_bytes().escape_ascii();
+        let why = format!("'{word}' is not UTF-8, as options and names must be; a command may be");
+        Some(Self::command().error(ErrorKind::InvalidUtf8, why))
     }
 
     fn unnamed(subcommand: &str) -> clap::Error {

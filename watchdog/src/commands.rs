@@ -9,6 +9,7 @@ use crate::exit::Exit;
 mod demo;
 mod doctor;
 mod exec;
+mod fleet;
 mod incidents;
 mod learn;
 mod manual;
@@ -36,6 +37,7 @@ pub fn perform(command: Command) -> Exit {
         Command::Scopes(options) => scopes::perform(&options),
         Command::Learn(options) => learn::perform(&options),
         Command::Shadow(options) => shadow::perform(&options),
+        Command::Fleet(options) => fleet::perform(&options),
         Command::Top(options) => top::perform(options),
         Command::Doctor(options) => doctor::perform(&options),
         Command::Completions(options) => manual::completions(&options),

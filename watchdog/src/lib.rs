@@ -4,9 +4,9 @@
 //! for, [`server`] watches a segment, [`deadlines`] is the file that says how long scopes may take;
 //! [`exec`] removes a command with its descendants, [`child`] and [`relay`] run one and pass signals on,
 //! [`incident`] is what is kept of an expiry, [`show`], [`report`] and [`trace`] are what is made of one
-//! for people, [`listen`] tells of a server over HTTP, [`state`] is a segment as JSON, `top` the live
-//! view, `doctor` says what works here, [`notify`] tells the service manager, [`logging`] and [`exit`]
-//! are what the outside sees.
+//! for people, [`listen`] tells of a server over HTTP, [`state`] is a segment as JSON, [`fleet`] those
+//! of many hosts, `top` the live view, `doctor` says what works here, [`notify`] tells the service
+//! manager, [`logging`] and [`exit`] are what the outside sees.
 
 pub mod child;
 pub mod cli;
@@ -15,6 +15,7 @@ pub mod deadlines;
 mod doctor;
 pub mod exec;
 pub mod exit;
+pub mod fleet;
 pub mod hook;
 pub mod incident;
 mod inherit;

@@ -19,7 +19,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     /// The kernel's file could not be read.
-    #[error("cannot read {path}: {source}; check that /proc is mounted")]
+    #[error("cannot read {path}: {source}; {}", advice(source, "check that /proc is mounted"))]
     Read {
         /// Which file.
         path: &'static str,
@@ -39,6 +39,15 @@ pub enum HostError {
 /// The host's name, as this process's namespace has it: in a container, usually the pod's.
 pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// What to do about a refusal: `otherwise`, unless this process has used up its descriptors.
+pub(crate) fn advice(refusal: &io::Error, otherwise: &'static str) -> &'static str {
+    match rustix::io::Errno::from_io_error(refusal) {
+        Some(rustix::io::Errno::MFILE) => "raise the limit of open files (ulimit -n)",
+        Some(rustix::io::Errno::NFILE) => "this machine has too many files open (fs.file-max)",
+        _ => otherwise,
+    }
 }
 
 /// This boot's identity, as the two halves of a UUID. Times and pids of
@@ -253,6 +262,16 @@ mod tests {
         assert!(shm_free_bytes().unwrap() > 0);
         let other = std::thread::spawn(gettid).join().unwrap();
         assert_ne!(gettid(), other);
+    }
+
+    #[test]
+    fn a_lack_of_descriptors_is_not_taken_for_a_lack_of_proc() {
+        let child = fork(|| {
+            let none = Rlimit { current: Some(0), maximum: Some(0) };
+            rustix::process::setrlimit(Resource::Nofile, none).unwrap();
+            i32::from(!boot_id().unwrap_err().to_string().contains("ulimit -n"))
+        });
+        assert_eq!(child.exit_status(), 0);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use hangwatch_core::segment::Counter;
 use hangwatch_tests::freezer::Freezer;
+use hangwatch_tests::mount::Mount;
 use hangwatch_tests::tracer::Tracer;
 use hangwatch_tests::{Actor, Stage, Watchdog, until};
 use rustix::process::Signal;
@@ -117,11 +118,27 @@ fn an_overdue_worker_that_is_traced_is_reported_or_by_a_flag_reaped() {
 
 #[test]
 fn an_overdue_worker_in_a_frozen_cgroup_is_reported_or_by_a_flag_reaped() {
+    check_frozen(|| Freezer::new("frozen").map(|freezer| (freezer, None)));
+}
+
+/// On a thread of its own: the mount namespace is that thread's, and ends with it.
+#[test]
+fn an_overdue_worker_in_a_frozen_cgroup_of_version_2_is_reported_or_by_a_flag_reaped() {
+    let make = || Freezer::of_version_2("frozen-2").map(|(freezer, mount)| (freezer, Some(mount)));
+    std::thread::spawn(move || check_frozen(make)).join().unwrap();
+}
+
+/// A freezer, and the mount that it is in where that is the test's own.
+type Made = Option<(Freezer, Option<Mount>)>;
+
+fn check_frozen(make: impl Fn() -> Made) {
     for (options, expected) in [(&[][..], "frozen"), (&["--frozen", "reap"], "signalled")] {
+        // Before the watchdog is started, which sees the mounts of that moment.
+        let Some(own) = make() else { return };
         let stage = Stage::new("frozen");
         let mut watchdog = stage.watchdog(options);
-        let Some(mut frozen) = freeze_in_time(&stage, &mut watchdog) else { return };
-        let Frozen { freezer, actor } = &mut frozen;
+        let mut frozen = freeze_in_time(&stage, &mut watchdog, own);
+        let Frozen { freezer, actor, .. } = &mut frozen;
         if expected == "frozen" {
             assert_eq!(first_said(&mut watchdog, actor), expected);
             freezer.thaw();
@@ -140,22 +157,27 @@ fn an_overdue_worker_in_a_frozen_cgroup_is_reported_or_by_a_flag_reaped() {
 struct Frozen {
     freezer: Freezer,
     actor: Actor,
+    _mount: Option<Mount>,
 }
 
 /// A worker with a timer armed, frozen well before its deadline: where the machine was too slow for
 /// that, another one.
-fn freeze_in_time(stage: &Stage, watchdog: &mut Watchdog) -> Option<Frozen> {
+fn freeze_in_time(
+    stage: &Stage,
+    watchdog: &mut Watchdog,
+    (mut freezer, mount): (Freezer, Option<Mount>),
+) -> Frozen {
     for _ in 0..10 {
         let mut actor = stage.actor();
         wait_for_admission(watchdog, &actor);
-        let mut freezer = Freezer::new("frozen")?;
         freezer.take(actor.pid());
         let from = Instant::now();
         actor.tell(STEP);
         freezer.freeze();
         if from.elapsed() < ALLOWANCE / 2 {
-            return Some(Frozen { freezer, actor });
+            return Frozen { freezer, actor, _mount: mount };
         }
+        freezer.thaw();
     }
     panic!("the machine is too slow to freeze a worker in {ALLOWANCE:?}");
 }

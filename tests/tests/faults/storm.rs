@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
 use hangwatch_core::segment::Counter;
+use hangwatch_tests::soak::{self, storms};
 use hangwatch_tests::{Actor, Stage, Watchdog, program, until};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -123,6 +124,11 @@ fn who_still_hangs_when_the_brake_is_released_is_reaped() {
     let all = WORKERS as u64;
     assert_eq!([Counter::Expired, Counter::Condemned, Counter::Reaped].map(counter), [all; 3]);
     assert!(watchdog.end().success());
+}
+
+#[test]
+fn storm_after_storm_no_more_are_reaped_than_the_brake_lets() {
+    soak::check(&storms::PART, 3);
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! Running it: what an operator does with a watchdog, by the binary and its files.
 //!
 //! * `deadlines`: learned from what was seen, published, changed while it runs
+//! * `fleet`: the watchdogs of many hosts in one table
+//! * `prometheus`: the files of `examples/fleet`, by the real promtool and Prometheus
 
 mod deadlines;
+mod fleet;
+mod prometheus;
 
 use std::process::{Command, Output};
 

@@ -172,6 +172,18 @@ fn what_is_wrong_is_refused_and_says_why() {
 }
 
 #[test]
+fn a_word_that_is_not_utf8_is_named() {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+    let odd = OsString::from_vec(b"tr\xffain".to_vec());
+    let read = |words: &[OsString]| Cli::try_read_from(words.to_vec(), None);
+    let error = read(&["hangwatch".into(), "rm".into(), odd.clone()]).unwrap_err();
+    assert!(error.to_string().contains(r"tr\xffain"), "{error}");
+    let words = ["hangwatch", "run", "--"].map(OsString::from);
+    assert!(read(&[&words[..], &[odd]].concat()).is_ok(), "a command may be anything");
+}
+
+#[test]
 fn every_help_fits_80_columns() {
     let mut command = Cli::command();
     command.build();

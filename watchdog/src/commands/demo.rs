@@ -24,7 +24,7 @@ use crate::server::events::{Expiry, What};
 use crate::server::{Server, ServerEvent, ServerOptions};
 
 mod files;
-mod screen;
+pub(super) mod screen;
 pub(super) mod worker;
 
 /// How long the demo waits for its workers before it calls itself failed.

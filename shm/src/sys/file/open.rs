@@ -8,7 +8,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid, getgroups};
 
-use super::super::host::page_size;
+use super::super::host::{advice, page_size};
 use super::super::name::{NameError, SEGMENT_DIR, file_name};
 use super::{FileId, MAX_SEGMENT_BYTES, SegmentFile, file_id, is_good_length, reopen_path};
 
@@ -76,7 +76,10 @@ pub enum OpenError {
         page: u64,
     },
     /// Any other refusal of the kernel.
-    #[error("cannot open {path}: {step} failed: {source}; check that /proc is mounted")]
+    #[error(
+        "cannot open {path}: {step} failed: {source}; {}",
+        advice(source, "check that /proc is mounted")
+    )]
     Io {
         /// The segment's file.
         path: PathBuf,

@@ -5,7 +5,7 @@ use std::io;
 use rustix::termios::tcgetwinsize;
 
 /// Columns and rows of the terminal on standard output; no bounds where it does not say.
-pub(super) fn size() -> (usize, usize) {
+pub(in crate::commands) fn size() -> (usize, usize) {
     let Ok(size) = tcgetwinsize(io::stdout()) else { return (usize::MAX, usize::MAX) };
     let or_none = |count: u16| if count == 0 { usize::MAX } else { usize::from(count) };
     (or_none(size.ws_col), or_none(size.ws_row))
@@ -13,7 +13,7 @@ pub(super) fn size() -> (usize, usize) {
 
 /// As much of a frame as a terminal of this many columns and rows shows at once: a line that wraps,
 /// or one that has scrolled away, could not be drawn over. The last row is the cursor's.
-pub(super) fn clipped(frame: &str, (columns, rows): (usize, usize)) -> String {
+pub(in crate::commands) fn clipped(frame: &str, (columns, rows): (usize, usize)) -> String {
     let lines = frame.lines().take(rows.saturating_sub(1));
     lines.flat_map(|line| line.chars().take(columns).chain(['\n'])).collect()
 }

@@ -1,0 +1,207 @@
+//! What a target answered: its state as far as the fleet needs it, or what is wrong with it.
+//!
+//! A body is a claim. It is read into a few bounded fields, its texts are rid of whatever could drive a
+//! terminal, and the rest is not kept.
+
+use serde::{Deserialize, Deserializer};
+
+use crate::state::SCHEMA;
+
+/// The longest text that is kept, characters: a scope's name has 112 bytes.
+const LONGEST_TEXT: usize = 128;
+
+/// What asking one target came to.
+pub type Answer = Result<State, Trouble>;
+
+/// Why a target has no state to show.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// It cannot be reached.
+    #[error("down: {0}")]
+    Down(String),
+    /// It did not answer in time.
+    #[error("slow: {0}")]
+    Slow(String),
+    /// It answered what no watchdog answers.
+    #[error("lying: {0}")]
+    Lying(String),
+    /// It is a watchdog of another version.
+    #[error("other version: it speaks schema {0}, this hangwatch knows {SCHEMA}")]
+    OtherVersion(u64),
+}
+
+impl Trouble {
+    /// Its name in JSON.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Trouble::Down(_) => "down",
+            Trouble::Slow(_) => "slow",
+            Trouble::Lying(_) => "lying",
+            Trouble::OtherVersion(_) => "other_version",
+        }
+    }
+}
+
+/// A watchdog's state, as far as it is shown.
+#[derive(Clone, Debug, Deserialize)]
+pub struct State {
+    /// The host's name.
+    #[serde(deserialize_with = "clean")]
+    pub host: String,
+    /// Whether it is well.
+    pub healthy: bool,
+    /// Why not.
+    #[serde(default, deserialize_with = "clean_or_none")]
+    pub reason: Option<String>,
+    /// What it serves.
+    pub segments: Vec<Segment>,
+}
+
+/// One segment.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Segment {
+    /// Its name.
+    #[serde(deserialize_with = "clean")]
+    pub segment: String,
+    /// Whether its brake holds.
+    pub braked: bool,
+    /// Its lanes that somebody owns.
+    pub lanes: Vec<Lane>,
+}
+
+/// One lane.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Lane {
+    /// Its owner's pid.
+    pub pid: u32,
+    /// Its owner's command.
+    #[serde(default, deserialize_with = "clean_or_none")]
+    pub command: Option<String>,
+    /// The job; empty where there is none.
+    #[serde(deserialize_with = "clean")]
+    pub job: String,
+    /// The host, as the owner's namespace names it.
+    #[serde(default, deserialize_with = "clean")]
+    pub host: String,
+    /// The rank in the job.
+    pub rank: Option<u32>,
+    /// The number of ranks, 0 where unknown.
+    pub world_size: u32,
+    /// Whether it is quarantined.
+    pub quarantined: bool,
+    /// Its timers that are not idle, the innermost first.
+    pub timers: Vec<Timer>,
+}
+
+/// One timer.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Timer {
+    /// Its scope.
+    #[serde(deserialize_with = "clean")]
+    pub scope: String,
+    /// Its state.
+    #[serde(deserialize_with = "clean")]
+    pub state: String,
+    /// How long ago it was acquired or last kicked, ns.
+    pub age_ns: u64,
+    /// The time left, ns, negative once overdue; absent while paused.
+    pub left_ns: Option<i64>,
+}
+
+/// Reads a body.
+///
+/// # Errors
+/// [`Trouble`], where it is no state.
+pub fn read(body: &[u8]) -> Answer {
+    #[derive(Deserialize)]
+    struct Schema {
+        schema: u64,
+    }
+    let lying = |error: serde_json::Error| Trouble::Lying(format!("no state: {error}"));
+    // Asked first: of another version, the rest may be anything.
+    match serde_json::from_slice(body) {
+        Ok(Schema { schema }) if schema == u64::from(SCHEMA) => {
+            serde_json::from_slice(body).map_err(lying)
+        }
+        Ok(Schema { schema }) => Err(Trouble::OtherVersion(schema)),
+        Err(error) => Err(lying(error)),
+    }
+}
+
+/// A text without what could drive a terminal, and not too long.
+pub(super) fn cleaned(text: &str) -> String {
+    let harmless = |c: char| if is_dangerous(c) { '\u{fffd}' } else { c };
+    text.chars().take(LONGEST_TEXT).map(harmless).collect()
+}
+
+/// Control characters, and those that turn the direction of writing about or cannot be seen.
+fn is_dangerous(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+fn clean<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(cleaned(&String::deserialize(deserializer)?))
+}
+
+fn clean_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.map(|text| cleaned(&text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::WatchdogState;
+
+    fn state() -> WatchdogState {
+        WatchdogState {
+            schema: SCHEMA,
+            host: "gpu-1".into(),
+            watchdog_pid: 7,
+            version: "0.1.0".into(),
+            healthy: true,
+            reason: None,
+            segments: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_state_is_read() {
+        let body = serde_json::to_vec(&state()).unwrap();
+        assert_eq!(read(&body).unwrap().host, "gpu-1");
+    }
+
+    #[test]
+    fn what_is_no_state_is_said_to_be_none() {
+        let check = |body: &[u8], kind: &str, part: &str| {
+            let trouble = read(body).expect_err(part);
+            assert_eq!(trouble.name(), kind, "{trouble}");
+            assert!(trouble.to_string().contains(part), "{trouble}");
+        };
+        check(b"", "lying", "EOF");
+        check(b"<html>", "lying", "expected value");
+        check(b"[]", "lying", "no state");
+        check(b"{\"schema\": 1}", "lying", "missing field");
+        check(b"{\"schema\": 2, \"host\": 5}", "other_version", "speaks schema 2");
+        check(b"{\"schema\": -1}", "lying", "no state");
+        check(
+            &[b"{\"schema\": 1, \"a\": ".as_slice(), &b"[".repeat(100_000)].concat(),
+            "lying",
+            "",
+        );
+        check(&b"[".repeat(100_000), "lying", "");
+        check(&[0xff, 0xfe, 0x00], "lying", "");
+    }
+
+    #[test]
+    fn texts_are_rid_of_what_drives_a_terminal() {
+        let rude = WatchdogState {
+            host: "a\u{1b}]0;x\u{7}\u{9b}2J\u{202e}b\n".into(),
+            reason: Some("x".repeat(10_000)),
+            ..state()
+        };
+        let read = read(&serde_json::to_vec(&rude).unwrap()).unwrap();
+        assert_eq!(read.host, "a\u{fffd}]0;x\u{fffd}\u{fffd}2J\u{fffd}b\u{fffd}");
+        assert_eq!(read.reason.unwrap().len(), LONGEST_TEXT);
+    }
+}

@@ -1,0 +1,205 @@
+//! Whom to ask: addresses as they are written, and files in the form of Prometheus' file discovery.
+
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use hyper::Uri;
+use serde::Deserialize;
+
+/// The port of a target that names none.
+pub const PORT: u16 = 9469;
+/// The most that is read of a file, bytes.
+const MOST_BYTES: u64 = 16 << 20;
+
+/// One watchdog to ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// As it was written.
+    pub name: String,
+    /// Where it listens.
+    pub place: Place,
+}
+
+/// Where a watchdog listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A host's name or address, and a port.
+    Tcp(String, u16),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// Why nobody can be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum TargetsError {
+    /// One is none.
+    #[error("{target:?} {what}")]
+    NotATarget {
+        /// What was written.
+        target: String,
+        /// What is wrong with it, and what would be right.
+        what: &'static str,
+    },
+    /// A file could not be read.
+    #[error("cannot read the targets file {}: {source}", path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error(
+        "the targets file {} is no file_sd of Prometheus in JSON, such as \
+         [{{\"targets\": [\"host:9469\"]}}]: {source}",
+        path.display()
+    )]
+    Parse {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        source: serde_json::Error,
+    },
+}
+
+impl FromStr for Target {
+    type Err = TargetsError;
+
+    fn from_str(text: &str) -> Result<Target, TargetsError> {
+        let place = place(text.trim())
+            .map_err(|what| TargetsError::NotATarget { target: text.to_owned(), what })?;
+        Ok(Target { name: text.trim().to_owned(), place })
+    }
+}
+
+fn place(text: &str) -> Result<Place, &'static str> {
+    const NONE: &str = "is no target: write http://HOST:PORT, HOST:PORT or unix:/PATH";
+    if let Some(path) = text.strip_prefix("unix:") {
+        let path = path.strip_prefix("//").unwrap_or(path);
+        return if path.starts_with('/') { Ok(Place::Unix(path.into())) } else { Err(NONE) };
+    }
+    if text.starts_with("https:") {
+        return Err("is not spoken: watchdogs speak http; put a proxy beside this program");
+    }
+    let uri: Uri = text.parse().map_err(|_| NONE)?;
+    let is_http = uri.scheme_str().is_none_or(|scheme| scheme == "http");
+    let authority = uri.authority().filter(|_| is_http).ok_or(NONE)?;
+    if authority.as_str().contains('@') {
+        return Err("has a user's name in it, which no watchdog asks for");
+    }
+    if uri.path_and_query().is_some_and(|path| !matches!(path.as_str(), "/" | "/state")) {
+        return Err("has a path: a watchdog's state is at /state, and it is asked for that");
+    }
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    if host.is_empty() {
+        return Err(NONE);
+    }
+    let port = match authority.as_str().rsplit_once(':') {
+        // A port that is too great is none to `port_u16`, as is one that is absent.
+        Some((_, port)) if !port.ends_with(']') => authority.port_u16().ok_or(NONE)?,
+        _ => PORT,
+    };
+    Ok(Place::Tcp(host.to_owned(), port))
+}
+
+/// A group of Prometheus' file discovery; its labels are Prometheus' business.
+#[derive(Deserialize)]
+struct Group {
+    targets: Vec<String>,
+}
+
+/// Reads the targets of a file.
+///
+/// # Errors
+/// [`TargetsError`].
+pub fn read(path: &Path) -> Result<Vec<Target>, TargetsError> {
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| file.take(MOST_BYTES).read_to_string(&mut text))
+        .map_err(|source| TargetsError::Read { path: path.to_owned(), source })?;
+    let groups: Vec<Group> = serde_json::from_str(&text)
+        .map_err(|source| TargetsError::Parse { path: path.to_owned(), source })?;
+    groups.iter().flat_map(|group| &group.targets).map(|target| target.parse()).collect()
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl Place {
+    /// What the request calls the host it is meant for.
+    pub(super) fn host_header(&self) -> String {
+        match self {
+            Place::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}"),
+            Place::Tcp(host, port) => format!("{host}:{port}"),
+            Place::Unix(_) => "localhost".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_read_as_they_are_written() {
+        let check = |text: &str, host: &str, port: u16| {
+            let target: Target = text.parse().unwrap();
+            assert_eq!(target.place, Place::Tcp(host.to_owned(), port), "{text}");
+            assert_eq!(target.to_string(), text.trim());
+        };
+        check("http://gpu-1:9000", "gpu-1", 9000);
+        check("http://gpu-1:9000/state", "gpu-1", 9000);
+        check("http://gpu-1/", "gpu-1", PORT);
+        check("gpu-1:9000", "gpu-1", 9000);
+        check("gpu-1", "gpu-1", PORT);
+        check(" 10.0.0.1:80 ", "10.0.0.1", 80);
+        check("[::1]:9000", "::1", 9000);
+        check("http://[fe80::1]", "fe80::1", PORT);
+        let unix: Target = "unix:/run/hangwatch/a.sock".parse().unwrap();
+        assert_eq!(unix.place, Place::Unix("/run/hangwatch/a.sock".into()));
+        let unix: Target = "unix:///run/a.sock".parse().unwrap();
+        assert_eq!(unix.place, Place::Unix("/run/a.sock".into()));
+    }
+
+    #[test]
+    fn what_is_no_target_is_refused_with_the_reason() {
+        let check = |text: &str, part: &str| {
+            let error = text.parse::<Target>().expect_err(text).to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        };
+        check("", "no target");
+        check("unix:", "no target");
+        check("unix:run/a.sock", "no target");
+        check("https://gpu-1:9000", "proxy");
+        check("ftp://gpu-1", "no target");
+        check("gpu-1:99999", "no target");
+        check("http://gpu-1:9000/metrics", "/state");
+        check("http://me:secret@gpu-1", "user's name");
+        check("two words", "no target");
+        check(":9000", "no target");
+    }
+
+    #[test]
+    fn a_file_of_prometheus_names_targets() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("targets.json");
+        let check = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            read(&path)
+        };
+        let good = r#"[{"targets": ["a:1", "b"], "labels": {"rack": "7"}}, {"targets": ["c:3"]}]"#;
+        let names: Vec<String> = check(good).unwrap().into_iter().map(|it| it.name).collect();
+        assert_eq!(names, ["a:1", "b", "c:3"]);
+        let error = check(r#"[{"targets": "a:1"}]"#).unwrap_err().to_string();
+        assert!(error.contains("file_sd") && error.contains("line 1"), "{error}");
+        let error = check(r#"[{"targets": ["a:1", "b c"]}]"#).unwrap_err().to_string();
+        assert!(error.contains("\"b c\""), "{error}");
+        assert!(matches!(read(Path::new("/no/such/file")), Err(TargetsError::Read { .. })));
+    }
+}

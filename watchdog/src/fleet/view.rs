@@ -1,0 +1,297 @@
+//! The view over a fleet: who waits where, the oldest first, and who is the odd one out.
+//!
+//! The odd one out of a job: all its other ranks have been in one scope for a while, and it is not in
+//! it. Where a rank is on no host that answered, it is that one.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::answer::{Answer, Lane, Segment, State, Trouble};
+use super::targets::{Place, Target};
+
+/// How long the others must have waited, ns: for less, one of them is always the last to come.
+pub const WAITED_NS: u64 = 1_000_000_000;
+/// A job of fewer ranks has no odd one out: of two, it would be both.
+const LEAST_RANKS: usize = 3;
+/// The greatest world whose missing ranks are looked for: what a worker says of it is a claim.
+const MOST_RANKS: u32 = 1 << 20;
+
+/// What all targets answered.
+#[derive(Debug, Serialize)]
+pub struct Fleet {
+    /// Every target, in the order in which they were given.
+    pub targets: Vec<TargetRow>,
+    /// Every worker, the oldest first; those without an armed timer last.
+    pub workers: Vec<WorkerRow>,
+    /// The jobs of which ranks are on no host that answered.
+    pub missing: Vec<Missing>,
+    /// The odd one out of each job that has one.
+    pub odd: Vec<Odd>,
+}
+
+/// One target.
+#[derive(Debug, Serialize)]
+pub struct TargetRow {
+    /// As it was given.
+    pub target: String,
+    /// `ok`, `down`, `slow`, `lying` or `other_version`.
+    pub status: &'static str,
+    /// Why it is not ok, or not healthy, or signals nobody.
+    pub reason: Option<String>,
+    /// Its host's name.
+    pub host: Option<String>,
+    /// Whether its watchdog says that it is well.
+    pub healthy: Option<bool>,
+}
+
+/// Where one worker is.
+#[derive(Clone, Debug, Serialize)]
+pub struct WorkerRow {
+    /// The host, as the worker or its watchdog names it.
+    pub host: String,
+    /// The target that told of it.
+    pub target: String,
+    /// The segment.
+    pub segment: String,
+    /// The job; empty where there is none.
+    pub job: String,
+    /// The rank.
+    pub rank: Option<u32>,
+    /// The number of ranks, 0 where unknown.
+    pub world_size: u32,
+    /// The pid on its host.
+    pub pid: u32,
+    /// The command behind it.
+    pub command: Option<String>,
+    /// The scopes it is in, the innermost first, each once.
+    pub scopes: Vec<String>,
+    /// The state of the innermost timer, or `quarantined`.
+    pub state: Option<String>,
+    /// How long it has been in the innermost scope.
+    pub age_ns: Option<u64>,
+    /// The time left of that, negative once overdue.
+    pub left_ns: Option<i64>,
+    /// Whether it is the odd one out of its job.
+    pub odd: bool,
+}
+
+/// The ranks of a job that nobody told of.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Missing {
+    /// The job.
+    pub job: String,
+    /// How many ranks there should be.
+    pub world_size: u32,
+    /// The ranks, at most a thousand of them.
+    pub ranks: Vec<u32>,
+    /// How many they are.
+    pub count: usize,
+}
+
+/// The odd one out of a job.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Odd {
+    /// The job.
+    pub job: String,
+    /// The rank that is not where the others are.
+    pub rank: u32,
+    /// Its host; `None` where it is on none that answered.
+    pub host: Option<String>,
+    /// The scope that all others wait in.
+    pub scope: String,
+    /// How many others.
+    pub others: usize,
+    /// How long the last of them has been in it.
+    pub waited_ns: u64,
+}
+
+impl Fleet {
+    /// Puts the answers of the targets side by side.
+    pub fn of(targets: &[Target], answers: &[Answer]) -> Fleet {
+        let mut workers = Vec::new();
+        let mut jobs: BTreeMap<String, Job> = BTreeMap::new();
+        for (target, answer) in targets.iter().zip(answers) {
+            let Ok(state) = answer else { continue };
+            for segment in &state.segments {
+                workers.extend(workers_of(target, state, segment));
+                segment.lanes.iter().for_each(|lane| join(&mut jobs, state, lane));
+            }
+        }
+        let odd: Vec<Odd> = jobs.iter().filter_map(|(name, job)| job.odd_one(name)).collect();
+        for worker in &mut workers {
+            worker.odd =
+                odd.iter().any(|odd| odd.job == worker.job && worker.rank == Some(odd.rank));
+        }
+        workers.sort_by_key(|worker| {
+            (Reverse(worker.age_ns), worker.job.clone(), worker.rank, worker.host.clone())
+        });
+        Fleet {
+            targets: targets.iter().zip(answers).map(target_row).collect(),
+            workers,
+            missing: jobs.iter().filter_map(|(name, job)| job.missing(name)).collect(),
+            odd,
+        }
+    }
+}
+
+fn target_row((target, answer): (&Target, &Answer)) -> TargetRow {
+    let (status, reason) = match answer {
+        Ok(state) => ("ok", watchdog_trouble(state)),
+        Err(trouble) => (trouble.name(), Some(told(trouble))),
+    };
+    let state = answer.as_ref().ok();
+    TargetRow {
+        target: target.name.clone(),
+        status,
+        reason,
+        host: state.map(|state| state.host.clone()),
+        healthy: state.map(|state| state.healthy),
+    }
+}
+
+fn told(trouble: &Trouble) -> String {
+    match trouble {
+        Trouble::Down(why) | Trouble::Slow(why) | Trouble::Lying(why) => why.clone(),
+        Trouble::OtherVersion(_) => trouble.to_string(),
+    }
+}
+
+/// What is wrong with a watchdog that answers.
+fn watchdog_trouble(state: &State) -> Option<String> {
+    if !state.healthy {
+        return Some(state.reason.clone().unwrap_or_else(|| "unhealthy".to_owned()));
+    }
+    let braked = state.segments.iter().find(|segment| segment.braked)?;
+    Some(format!("the brake of segment {} holds: nobody is signalled", braked.segment))
+}
+
+/// One row a process: of several threads the one that has waited longest in its innermost scope.
+fn workers_of(target: &Target, state: &State, segment: &Segment) -> Vec<WorkerRow> {
+    let mut by_pid: BTreeMap<(u32, &str, Option<u32>), WorkerRow> = BTreeMap::new();
+    for lane in &segment.lanes {
+        let row = worker_row(target, state, segment, lane);
+        let known = by_pid.entry((lane.pid, &lane.host, lane.rank)).or_insert_with(|| row.clone());
+        let scopes: Vec<String> = known.scopes.iter().chain(&row.scopes).cloned().collect();
+        if row.age_ns > known.age_ns {
+            *known = row;
+        }
+        for scope in scopes {
+            if !known.scopes.contains(&scope) {
+                known.scopes.push(scope);
+            }
+        }
+    }
+    by_pid.into_values().collect()
+}
+
+fn worker_row(target: &Target, state: &State, segment: &Segment, lane: &Lane) -> WorkerRow {
+    let innermost = lane.timers.first();
+    let mut scopes: Vec<String> = Vec::new();
+    for timer in &lane.timers {
+        if !scopes.contains(&timer.scope) {
+            scopes.push(timer.scope.clone());
+        }
+    }
+    let state_name = match innermost {
+        _ if lane.quarantined => Some("quarantined".to_owned()),
+        timer => timer.map(|timer| timer.state.clone()),
+    };
+    WorkerRow {
+        host: host_of(target, state, lane),
+        target: target.name.clone(),
+        segment: segment.segment.clone(),
+        job: lane.job.clone(),
+        rank: lane.rank,
+        world_size: lane.world_size,
+        pid: lane.pid,
+        command: lane.command.clone(),
+        scopes,
+        state: state_name,
+        age_ns: innermost.map(|timer| timer.age_ns),
+        left_ns: innermost.and_then(|timer| timer.left_ns),
+        odd: false,
+    }
+}
+
+fn host_of(target: &Target, state: &State, lane: &Lane) -> String {
+    let named = [&lane.host, &state.host].into_iter().find(|host| !host.is_empty());
+    named.cloned().unwrap_or_else(|| match &target.place {
+        Place::Tcp(host, _) => host.clone(),
+        Place::Unix(path) => path.display().to_string(),
+    })
+}
+
+/// The ranks of one job.
+#[derive(Default)]
+struct Job {
+    world_size: u32,
+    ranks: BTreeMap<u32, Rank>,
+}
+
+#[derive(Default)]
+struct Rank {
+    host: String,
+    /// The scopes its lanes are in, and how long it has been in each.
+    scopes: BTreeMap<String, u64>,
+}
+
+fn join(jobs: &mut BTreeMap<String, Job>, state: &State, lane: &Lane) {
+    let Some(rank) = lane.rank else { return };
+    let job = jobs.entry(lane.job.clone()).or_default();
+    job.world_size = job.world_size.max(lane.world_size);
+    let rank = job.ranks.entry(rank).or_default();
+    if rank.host.is_empty() {
+        rank.host = if lane.host.is_empty() { state.host.clone() } else { lane.host.clone() };
+    }
+    for timer in &lane.timers {
+        let age_ns = rank.scopes.entry(timer.scope.clone()).or_default();
+        *age_ns = timer.age_ns.max(*age_ns);
+    }
+}
+
+impl Job {
+    /// The ranks of its world that nobody told of.
+    fn absent(&self) -> impl Iterator<Item = u32> + '_ {
+        let world = self.world_size.min(MOST_RANKS);
+        (0..world).filter(|rank| !self.ranks.contains_key(rank))
+    }
+
+    fn missing(&self, name: &str) -> Option<Missing> {
+        let count = self.absent().count();
+        (count > 0).then(|| Missing {
+            job: name.to_owned(),
+            world_size: self.world_size,
+            ranks: self.absent().take(1_000).collect(),
+            count,
+        })
+    }
+
+    fn odd_one(&self, name: &str) -> Option<Odd> {
+        let absent: Vec<u32> = self.absent().take(2).collect();
+        let all = self.ranks.len() + absent.len();
+        if all < LEAST_RANKS || absent.len() > 1 {
+            return None;
+        }
+        let scopes: BTreeSet<&String> =
+            self.ranks.values().flat_map(|rank| rank.scopes.keys()).collect();
+        let candidates = scopes.into_iter().filter_map(|scope| {
+            let inside = || self.ranks.values().filter_map(|rank| rank.scopes.get(scope));
+            let waited_ns = *inside().min()?;
+            let others = inside().count();
+            (others == all - 1 && waited_ns >= WAITED_NS).then_some((waited_ns, scope, others))
+        });
+        // Of nested ones the innermost: they came there last.
+        let (waited_ns, scope, others) = candidates.min()?;
+        let odd = self.ranks.iter().find(|(_, rank)| !rank.scopes.contains_key(scope));
+        let (rank, host) = match odd {
+            Some((rank, of)) => (*rank, Some(of.host.clone())),
+            None => (*absent.first()?, None),
+        };
+        Some(Odd { job: name.to_owned(), rank, host, scope: scope.clone(), others, waited_ns })
+    }
+}
+
+#[cfg(test)]
+mod tests;
