@@ -11,7 +11,7 @@
 //!   but says nothing yet about who hangs: the others may be about to go on;
 //! * the suspect has not been in the scope since the last of them entered it ([`has_been_in`]). Who
 //!   was there with them and has left it holds nobody up;
-//! * no other suspect was reaped for them before: [`Segment::log_suspect`] remembers, beyond this
+//! * no other suspect was reaped for them before: [`log_suspect`](crate::segment::Segment::log_suspect) remembers, beyond this
 //!   watchdog's death.
 
 mod log;

@@ -638,7 +638,7 @@ pub struct Protect {
 pub struct Listen {
     /// Answer /metrics, /healthz and /state over HTTP at this address [default: nowhere]
     ///
-    /// 127.0.0.1:9469, [::1]:9469, or unix: and the whole path of a socket, such as
+    /// 127.0.0.1:9469 (IPv6 in brackets), or unix: and the whole path of a socket, such as
     /// unix:/run/hangwatch/train.sock, which its owner (and the members of --group)
     /// may connect to. Whoever may connect learns every pid, command and scope.
     #[arg(long, value_name = "ADDR")]

@@ -3,10 +3,10 @@
 //! Who they are is decided while the worker lives: its descendants ([`Reach::Tree`]), those of the
 //! process group it leads ([`Reach::Group`]), those of a cgroup of its own ([`Reach::Cgroup`]). Each is
 //! held by a pidfd from the moment it was proved to belong to the worker, so that whatever becomes of
-//! pids and parents later, no other process is signalled. [`Kin::list`] may be called again and again,
-//! to take in who was forked meanwhile; [`Kin::kill`] ends them.
+//! pids and parents later, no other process is signalled. `Kin::list` may be called again and again,
+//! to take in who was forked meanwhile; `Kin::kill` ends them.
 //!
-//! [`Apart`] is never signalled: other workers, with what descends from them, which have deadlines of
+//! `Apart` is never signalled: other workers, with what descends from them, which have deadlines of
 //! their own; the watchdog and all above it.
 
 mod cgroup;

@@ -2,7 +2,7 @@
 //!
 //! A setting is defined once, as an option of [`Run`]: its name, its parser, its default and its help.
 //! Its variable and its key in the file follow from its name, and what they say goes through the
-//! option's own parser: [`settle`] has clap read the words of the command line again, with a word put
+//! option's own parser: `settle` has clap read the words of the command line again, with a word put
 //! before them for each setting that only the environment or the file has.
 //!
 //! [`file`] reads the file, [`page`] shows settings, [`Origins`] remembers where each came from.

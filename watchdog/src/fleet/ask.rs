@@ -2,7 +2,7 @@
 //!
 //! Each target has the same time, from its connect to its last byte. How many are connected to at once
 //! is bounded by the descriptors there may be, how much of their bodies is held at once by
-//! [`MOST_AT_ONCE_KIB`]: a target that floods is cut off at its own bound, and the others wait for room.
+//! `MOST_AT_ONCE_KIB`: a target that floods is cut off at its own bound, and the others wait for room.
 
 use std::io;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The fleet: the states of many watchdogs, asked for at once and put side by side.
 //!
-//! [`targets`] says whom to ask, [`ask`] asks them, [`view`] makes rows of the answers and finds the odd
+//! [`targets`] says whom to ask, `ask` asks them, [`view`] makes rows of the answers and finds the odd
 //! one out. Every target is a stranger: what it answers is bounded, checked and cleaned, and one that is
 //! down, slow or lying is a row that says so and holds up nobody.
 //!

@@ -8,9 +8,9 @@
 //!
 //! The listener has a thread of its own, at a lower priority than the tick's, and reads what others
 //! wrote down anyway: neither the workers nor the tick know of it. It stands on `hyper` and a
-//! current-thread `tokio`, which bound what a client may send and how long it may take; [`http`] has
-//! those bounds, [`pages`] says what is answered, [`metrics`] and [`tally`] what it is made of, and
-//! [`address`] binds the socket.
+//! current-thread `tokio`, which bound what a client may send and how long it may take; `http` has
+//! those bounds, `pages` says what is answered, `metrics` and `tally` what it is made of, and
+//! `address` binds the socket.
 //!
 //! Bind first ([`Bound::new`]), so that an address in use is an error before anything is served; then
 //! start the server, and [`Bound::serve`] its [`Vitals`].

@@ -3,7 +3,7 @@
 //! The format is Chrome's [trace event JSON]: a process a worker, a track a thread, a slice a scope.
 //! Times are microseconds of `CLOCK_MONOTONIC`, ascending. Spans of a track that nest are complete
 //! events; one that overlaps another without nesting (guards need not nest) is an asynchronous event
-//! beside the track; one that has not ended has a begin and no end. [`live`] has what a segment holds
+//! beside the track; one that has not ended has a begin and no end. `live` has what a segment holds
 //! now.
 //!
 //! [trace event JSON]: https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMh4h6I0nSsKchNAySU
