@@ -83,6 +83,19 @@ impl<'a> Expiry<'a> {
         }
     }
 
+    /// Changes from when on a timer is warned of. No timer is warned of twice for that.
+    pub fn set_policy(&mut self, policy: Policy) {
+        let warned = self.warn.take().map(|warn| warn.warned);
+        let timers = self.put_off.len();
+        self.warn = policy.warn_at.map(|_| {
+            let warned = warned.unwrap_or_else(|| alloc::vec![0; timers]);
+            Warnings { policy, warned }
+        });
+        for lane in 0..self.segment.lanes_used() {
+            self.refresh_lane(lane);
+        }
+    }
+
     /// What is to be asked or told since the last call; who owns a lane is asked last, and first of
     /// the lane whose next deadline is the nearest.
     pub fn take_requests(&mut self) -> Vec<Request> {

@@ -1,9 +1,9 @@
 //! The `hangwatch` command, as the package's console script runs it.
 
-use std::env;
 use std::ffi::OsString;
 
-use hangwatch_cli::cli::{Cli, SEGMENT_VARIABLE};
+use hangwatch_cli::cli::Cli;
+use hangwatch_cli::cli::config::Variables;
 use hangwatch_cli::commands;
 use pyo3::prelude::*;
 
@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 #[pyfunction]
 pub(crate) fn main(py: Python<'_>, words: Vec<OsString>) -> PyResult<()> {
     py.detach(|| {
-        let read = Cli::try_read_from(words, env::var(SEGMENT_VARIABLE).ok());
+        let read = Cli::try_read_from(words, &Variables::of_process());
         let cli = read.unwrap_or_else(|error| error.exit());
         std::process::exit(commands::perform(cli.command).code().into())
     })

@@ -17,11 +17,13 @@ use rustix::process::Signal;
 use crate::listen::{Address, Audience};
 use crate::logging::Format;
 use crate::server::{self, Ask, Protection};
+use config::{Origins, Variables};
 use fleet::Fleet;
 use incidents::{Incidents, Report, Show, Trace};
 use learning::{Learn, Scopes, Shadow};
 use value::ReapSignal;
 
+pub mod config;
 pub mod fleet;
 pub mod further;
 pub mod incidents;
@@ -52,6 +54,7 @@ Exit codes:
 
 const ENVIRONMENT: &str = "\
 Environment:
+  HANGWATCH_CONFIG   run: the file of settings, where --config does not name it
   HANGWATCH_SEGMENT  the segment's name, where --segment does not give it
   HANGWATCH_LOG      what is logged (trace, debug, info, warn, error, or a
                      filter such as warn,hangwatch=debug); else RUST_LOG;
@@ -61,6 +64,20 @@ Environment:
 const DURATIONS: &str = "\
 Durations have units (us, ms, s, m, h, days): 100ms, 5s, 1m30s. A bare number
 counts seconds: 2.5 is 2500ms.";
+
+const SETTINGS: &str = "\
+Settings: what the options above say can also be said by the environment, as
+HANGWATCH_ and the option's name in capitals (HANGWATCH_MAX_REAPS=3), and by a
+file of TOML (max-reaps = 3), named by --config or HANGWATCH_CONFIG. The command
+line counts most, then the environment, then the file. --check shows what counts
+and where it comes from. packaging/hangwatch.toml has every setting.
+
+A watchdog without a command reads the file again on SIGHUP. What is done about
+an expired timer changes at once, armed timers included: signal, grace,
+notify-only, max-reaps, warn-at, cascade, cascade-policy, stopped, traced,
+frozen; and so do deadlines, for acquires to come. A change to anything else is
+named in the log and waits for a restart. A file with a mistake changes nothing.
+SIGHUP does not release the brake.";
 
 const ABOUT: &str = "\
 hangwatch finds the worker process that hangs, says why, and removes it.
@@ -119,7 +136,7 @@ pub enum Command {
     /// Alone: serves the segment named by --segment or HANGWATCH_SEGMENT until
     /// SIGTERM or SIGINT, and keeps it for a successor. A segment that is there
     /// already is adopted, with its workers and their armed timers.
-    Run(Run),
+    Run(Box<Run>),
     /// Show every lane of a segment: pid, command, scope, age, time left
     ///
     /// Reads the segment and disturbs nobody; the watchdog need not run.
@@ -232,6 +249,8 @@ pub struct Demo {
 #[command(after_long_help = format!("\
 {DURATIONS}
 
+{SETTINGS}
+
 {ENVIRONMENT}
 
 {EXIT_CODES}
@@ -286,7 +305,10 @@ pub struct Run {
     ///
     /// With --deadlines it is shadow mode: what would have been reaped, and how late
     /// it was in the end, is logged, and counted for `hangwatch shadow`.
-    #[arg(long, conflicts_with_all = ["signal", "grace"])]
+    #[arg(long, conflicts_with_all = ["signal", "grace"], num_args = 0..=1, require_equals = true,
+          default_missing_value = "true",
+          default_value = "false", hide_default_value = true, hide_possible_values = true,
+          action = clap::ArgAction::Set, value_name = "BOOL")]
     pub notify_only: bool,
 
     /// How long scopes may take whose acquire brings no time: a file of `hangwatch learn`
@@ -300,8 +322,8 @@ pub struct Run {
     /// At more reaps than this in a minute, signal nobody until told otherwise
     ///
     /// A brake: when so many expire, the deadlines may be wrong rather than the
-    /// workers. It is released by `hangwatch release-brake`, or by SIGHUP to a
-    /// watchdog without a command; who is overdue still is judged again then.
+    /// workers. It is released by `hangwatch release-brake`; who is overdue still is
+    /// judged again then.
     /// Absent, there is no brake, but one that a watchdog before this one left holds.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_reaps: Option<u32>,
@@ -335,7 +357,10 @@ pub struct Run {
     /// written before it is signalled, so that torchrun's summary names it and the
     /// scope it hung in, not a peer. Only workers of this user, in directories of
     /// this user, and never over a file that is there.
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true",
+          default_value = "false", hide_default_value = true, hide_possible_values = true,
+          action = clap::ArgAction::Set, value_name = "BOOL")]
     pub no_error_files: bool,
 
     /// How the watchdog protects itself.
@@ -343,7 +368,9 @@ pub struct Run {
     pub protect: Protect,
 
     /// Wait until the segment's watchdog is gone, then take over at once
-    #[arg(long, conflicts_with = "command")]
+    #[arg(long, conflicts_with = "command", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false", hide_default_value = true, hide_possible_values = true,
+          action = clap::ArgAction::Set, value_name = "BOOL")]
     pub standby: bool,
 
     /// How others are told over HTTP.
@@ -354,9 +381,17 @@ pub struct Run {
     #[command(flatten)]
     pub log: Log,
 
+    /// Where settings come from, beside the command line.
+    #[command(flatten)]
+    pub settings: Settings,
+
     /// The command to run, with its arguments; without one, serve until SIGTERM
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<OsString>,
+
+    /// Where the settings come from.
+    #[arg(skip)]
+    pub origins: Origins,
 }
 
 impl Run {
@@ -374,6 +409,18 @@ impl Run {
     pub fn reap_signal(&self) -> ReapSignal {
         if self.notify_only { ReapSignal::NotifyOnly } else { self.reap.signal }
     }
+}
+
+/// Where settings come from, beside the command line.
+#[derive(Debug, Clone, Args)]
+pub struct Settings {
+    /// Take settings from this file of TOML, else from HANGWATCH_CONFIG's
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Run nothing: check the settings, and show each with where it comes from
+    #[arg(long)]
+    pub check: bool,
 }
 
 /// The options of `hangwatch status`.
@@ -548,7 +595,9 @@ pub struct Protect {
     /// Do not lock the watchdog's memory, nor lower its OOM score
     ///
     /// Both are asked for by default; what the kernel refuses is logged once.
-    #[arg(long)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false", hide_default_value = true, hide_possible_values = true,
+          action = clap::ArgAction::Set, value_name = "BOOL")]
     pub unprotected: bool,
 
     /// Run the tick at this real-time priority (SCHED_FIFO), 1 to 99 [default: none]
@@ -568,7 +617,9 @@ pub struct Listen {
     pub listen: Option<Address>,
 
     /// Let --listen be an address that other hosts can reach
-    #[arg(long, requires = "listen")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false", hide_default_value = true, hide_possible_values = true,
+          action = clap::ArgAction::Set, value_name = "BOOL")]
     pub listen_anywhere: bool,
 
     /// The host's name in what --listen tells [default: the kernel's]
@@ -612,29 +663,33 @@ impl Reap {
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Log {
     /// The log's format, on standard error
-    #[arg(id = "log", long = "log", value_name = "FORMAT", value_enum, default_value_t)]
+    #[arg(
+        long = "log-format",
+        visible_alias = "log",
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t
+    )]
     pub format: Format,
 }
 
 impl Cli {
-    /// Reads the command line and the environment of this process; ends it with the
-    /// help or the error there is to print.
+    /// Reads the command line, the environment and the file of settings of this process; ends it
+    /// with the help or the error there is to print.
     pub fn read() -> Self {
-        // What is not UTF-8 cannot be a segment's name either, and is refused as such.
-        let segment = env::var_os(SEGMENT_VARIABLE);
-        let segment = segment.map(|name| name.to_string_lossy().into_owned());
-        Self::try_read_from(env::args_os(), segment).unwrap_or_else(|error| error.exit())
+        Self::try_read_from(env::args_os(), &Variables::of_process())
+            .unwrap_or_else(|error| error.exit())
     }
 
-    /// As [`Cli::read`], of these words and this value of `HANGWATCH_SEGMENT`. An empty one is as
-    /// good as none.
+    /// As [`Cli::read`], of these words and this environment. A variable that is empty is as good as
+    /// none.
     ///
     /// # Errors
     ///
     /// The help or the error there is to print.
     pub fn try_read_from<W>(
         words: impl IntoIterator<Item = W>,
-        segment: Option<String>,
+        variables: &Variables,
     ) -> Result<Self, clap::Error>
     where
         W: Into<OsString> + Clone,
@@ -644,15 +699,12 @@ impl Cli {
             ErrorKind::InvalidUtf8 => Self::not_utf8(&words).unwrap_or(error),
             _ => error,
         })?;
-        if let Command::Run(run) = &cli.command
-            && run.cascade.asked().is_none()
-        {
-            let why = "--cascade-policy hold needs to know for how long: add --cascade, such as \
-                       --cascade 5s";
-            return Err(Self::error_of("run", ErrorKind::MissingRequiredArgument, why));
-        }
         let named = match &mut cli.command {
-            Command::Run(run) if run.command.is_empty() => &mut run.segment,
+            Command::Run(run) => {
+                **run = config::settle(words, variables)?;
+                let is_named = run.segment.is_some() || !run.command.is_empty();
+                return if is_named { Ok(cli) } else { Err(Self::unnamed("run")) };
+            }
             Command::Trace(trace) if trace.id.is_none() => &mut trace.segment,
             Command::Status(Status { segment, .. })
             | Command::Scopes(Scopes { segment, .. })
@@ -664,7 +716,7 @@ impl Cli {
             _ => return Ok(cli),
         };
         if named.is_none() {
-            *named = segment.filter(|name| !name.is_empty());
+            *named = variables.get(SEGMENT_VARIABLE);
         }
         let is_named = named.is_some();
         match cli.command {
@@ -673,13 +725,6 @@ impl Cli {
                            --signal TERM";
                 Err(Self::error_of("exec", ErrorKind::ArgumentConflict, why))
             }
-            Command::Run(run)
-                if run.reap.signal == ReapSignal::NotifyOnly && !run.reap.grace.is_zero() =>
-            {
-                let why = "--grace delays the KILL after a signal, and --signal none sends none";
-                Err(Self::error_of("run", ErrorKind::ArgumentConflict, why))
-            }
-            Command::Run(_) if !is_named => Err(Self::unnamed("run")),
             Command::Trace(_) if !is_named => Err(Self::error_of(
                 "trace",
                 ErrorKind::MissingRequiredArgument,

@@ -32,7 +32,7 @@ pub fn perform(command: Command) -> Exit {
     let done = match command {
         Command::Demo(options) => demo::perform(&options),
         Command::DemoWorker(options) => demo::worker::perform(&options),
-        Command::Run(options) => run::perform(&options),
+        Command::Run(options) => run::perform(*options),
         Command::Status(options) => status::perform(&options),
         Command::Scopes(options) => scopes::perform(&options),
         Command::Learn(options) => learn::perform(&options),

@@ -75,6 +75,15 @@ pub fn init(format: Format, otherwise: Level) -> Result<(), InitError> {
     .map_err(|_| InitError::Again)
 }
 
+/// Whether [`init`] could read what is to be logged.
+///
+/// # Errors
+///
+/// [`InitError::Filter`].
+pub fn check() -> Result<(), InitError> {
+    filter(Level::INFO, |variable| env::var(variable).ok()).map(drop)
+}
+
 /// Whether standard error is the stream that the service manager says it has given to the journal:
 /// its device and inode, for it may have been redirected since.
 fn is_journal(stream: Option<&str>) -> bool {

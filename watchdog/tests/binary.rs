@@ -127,7 +127,7 @@ fn an_address_that_cannot_be_listened_at_is_refused_with_what_to_do() {
     };
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     says(&taken.local_addr().unwrap().to_string(), &[], 125, "ss -ltnp");
-    says("0.0.0.0:9469", &[], 125, "--listen-anywhere");
+    says("0.0.0.0:9469", &[], 2, "--listen-anywhere");
     says("9469", &[], 2, "127.0.0.1:9469");
     says("192.0.2.1:9469", &["--listen-anywhere"], 125, "no address of this host");
     says(&format!("unix:/{}", "x".repeat(200)), &[], 2, "kernel takes 107");
@@ -135,7 +135,46 @@ fn an_address_that_cannot_be_listened_at_is_refused_with_what_to_do() {
     says("unix:/no/such/directory/s", &[], 125, "make the directory");
     // The command is not started either.
     check_says(&["run", "--listen", "unix:/dev/null", "--", "true"], 125, "no socket");
-    check_says(&["run", "--listen-anywhere", "--", "true"], 2, "--listen");
+    check_says(&["run", "--listen-anywhere", "--", "true"], 2, "set listen, too");
+}
+
+#[test]
+fn a_check_of_the_settings_runs_nothing_and_shows_where_each_comes_from() {
+    let name = Name::new("check");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), format!("segment = \"{}\"\nlanes = 8\n", name.0)).unwrap();
+    let path = file.path().to_str().unwrap();
+    let output = hangwatch(&["run", "--config", path, "--timers=4", "--check"])
+        .env("HANGWATCH_GRACE", "5s")
+        .env("HANGWATCH_GRAZE", "5s")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(!name.exists());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let says = |setting: &str, origin: &str| {
+        let line = text.lines().find(|line| line.starts_with(setting)).expect(setting);
+        assert!(line.ends_with(&format!("# {origin}")), "{line}");
+    };
+    says("lanes = 8 ", &format!("{path}:2"));
+    says("timers = 4 ", "command line");
+    says("grace = \"5s\" ", "HANGWATCH_GRACE");
+    says("# signal = \"KILL\" ", "default");
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert!(complaint.contains("HANGWATCH_GRAZE is in the environment"), "{complaint}");
+    // A segment that is there already, of another size.
+    let mut watchdog = hangwatch(&["run", "--segment", &name.0, "--lanes", "4"]).spawn().unwrap();
+    wait_until("it serves", || name.exists());
+    check_says(&["run", "--config", path, "--check"], 125, "has 4 lanes, not 8");
+    watchdog.kill().unwrap();
+    watchdog.wait().unwrap();
+    fs::write(file.path(), "segment = 5\nlanes = 0\n").unwrap();
+    check_says(&["run", "--config", path, "--check"], 2, &format!("{path}:2: lanes"));
+    // The command gets none of what was meant for its watchdog.
+    let output = hangwatch(&["run", "--", "env"]).env("HANGWATCH_GRACE", "5s").output().unwrap();
+    let environment = String::from_utf8(output.stdout).unwrap();
+    assert!(environment.contains("HANGWATCH_SEGMENT=run-"), "{environment}");
+    assert!(!environment.contains("HANGWATCH_GRACE"), "{environment}");
 }
 
 #[test]

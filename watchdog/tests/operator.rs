@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use hangwatch_cli::cli::Cli;
+use hangwatch_cli::cli::config::Variables;
 use serde_json::Value;
 
 fn hangwatch(words: &[&str]) -> Command {
@@ -122,7 +123,7 @@ fn strings(list: &Value) -> Vec<&str> {
 /// Whether hangwatch takes these words.
 fn check_command(words: &[&str]) {
     let words = ["hangwatch"].iter().chain(words);
-    if let Err(error) = Cli::try_read_from(words, None) {
+    if let Err(error) = Cli::try_read_from(words, &Variables::default()) {
         panic!("{error}");
     }
 }

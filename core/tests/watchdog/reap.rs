@@ -455,6 +455,28 @@ fn a_verdict_that_is_not_in_yet_is_waited_for() {
 }
 
 #[test]
+fn a_policy_that_changes_warns_of_timers_that_are_armed_already_and_of_none_twice() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let mut worker = world.worker(10);
+    let deadline = worker.acquire(0, 10 * SECOND);
+    world.serve_for(4_900 * MS);
+    let warn_at = |warn_at| Policy { warn_at, ..Policy::default() };
+    world.set_policy(warn_at(Some(0.8)));
+    world.serve_for(2 * SECOND);
+    assert_eq!(world.requests(), []);
+    world.set_policy(warn_at(Some(0.5)));
+    world.serve_for(HORIZON);
+    let requests = world.requests();
+    assert!(matches!(requests[..], [Request::Warning(_)]), "{requests:?}");
+    world.set_policy(warn_at(Some(0.9)));
+    world.set_policy(warn_at(None));
+    world.serve_until(deadline.plus(HORIZON));
+    assert_eq!(world.requests().len(), 1, "it was warned of, and is not again");
+    world.check_killed(10, deadline);
+}
+
+#[test]
 fn a_timer_is_warned_of_once_at_its_fraction() {
     let words = words();
     let mut world = World::new(&words, Policy { warn_at: Some(0.5), ..Policy::default() });

@@ -252,6 +252,11 @@ impl<'a> World<'a> {
         self.watchdog.table.judge_again();
     }
 
+    pub(crate) fn set_policy(&mut self, policy: Policy) {
+        self.watchdog.reaper.set_policy(policy);
+        self.watchdog.table.set_policy(policy);
+    }
+
     /// A new worker process in a lane of its own, admitted as soon as the kernel is asked.
     pub(crate) fn worker(&self, pid: u64) -> Worker<'a> {
         self.worker_of_job(pid, "job")

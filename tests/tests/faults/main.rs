@@ -17,6 +17,7 @@
 //! * `races`: releases against expiry
 //! * `recycled_pids`: another process has a dead worker's pid
 //! * `service_manager`: what systemd hears of a watchdog
+//! * `settings`: settings read again while deadlines run
 //! * `stalls`: time that stood still
 //! * `storm`: every worker expires at once
 //! * `strangers`: other users' workers, and files that are no segment
@@ -42,6 +43,7 @@ mod protection;
 mod races;
 mod recycled_pids;
 mod service_manager;
+mod settings;
 mod stalls;
 mod storm;
 mod strangers;

@@ -72,7 +72,7 @@ pub struct Hook {
 
     /// How long one may take, then it is killed with all its descendants
     #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "30s",
-          requires = "on_expire", allow_hyphen_values = true)]
+          allow_hyphen_values = true)]
     pub on_expire_timeout: Duration,
 }
 

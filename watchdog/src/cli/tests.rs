@@ -7,18 +7,19 @@ use clap::error::ErrorKind;
 use hangwatch_core::policy::Cascade;
 use rustix::process::Signal;
 
+use super::config::Variables;
 use super::value::ReapSignal;
-use super::{Cli, Command, Exec, Run};
+use super::{Cli, Command, Exec, Run, SEGMENT_VARIABLE};
 use crate::logging::Format;
 
 fn read(line: &str) -> Result<Command, clap::Error> {
     let words = std::iter::once("hangwatch").chain(line.split_ascii_whitespace());
-    Cli::try_read_from(words, None).map(|cli| cli.command)
+    Cli::try_read_from(words, &Variables::default()).map(|cli| cli.command)
 }
 
 fn run(line: &str) -> Run {
     match read(line) {
-        Ok(Command::Run(run)) => run,
+        Ok(Command::Run(run)) => *run,
         other => panic!("{line}: {other:?}"),
     }
 }
@@ -89,7 +90,7 @@ fn notify_only_is_signal_none() {
 fn run_takes_the_segment_from_the_environment_only_without_a_command() {
     let read = |words: &[&str], segment: Option<&str>| match Cli::try_read_from(
         words,
-        segment.map(str::to_owned),
+        &segment.map(|segment| (SEGMENT_VARIABLE, segment)).into_iter().collect(),
     ) {
         Ok(Cli { command: Command::Run(run) }) => Ok(run.segment),
         Err(error) => Err(error.kind()),
@@ -109,7 +110,10 @@ fn run_takes_the_segment_from_the_environment_only_without_a_command() {
 fn an_empty_segment_variable_is_as_good_as_none() {
     let segment = |line: &str, variable: &str| {
         let words = std::iter::once("hangwatch").chain(line.split_ascii_whitespace());
-        match Cli::try_read_from(words, Some(variable.to_owned())).unwrap().command {
+        match Cli::try_read_from(words, &[(SEGMENT_VARIABLE, variable)].into_iter().collect())
+            .unwrap()
+            .command
+        {
             Command::Exec(exec) => exec.segment,
             Command::Status(status) => status.segment,
             Command::ReleaseBrake(brake) => brake.segment,
@@ -176,7 +180,7 @@ fn a_word_that_is_not_utf8_is_named() {
     use std::ffi::OsString;
     use std::os::unix::ffi::OsStringExt;
     let odd = OsString::from_vec(b"tr\xffain".to_vec());
-    let read = |words: &[OsString]| Cli::try_read_from(words.to_vec(), None);
+    let read = |words: &[OsString]| Cli::try_read_from(words.to_vec(), &Variables::default());
     let error = read(&["hangwatch".into(), "rm".into(), odd.clone()]).unwrap_err();
     assert!(error.to_string().contains(r"tr\xffain"), "{error}");
     let words = ["hangwatch", "run", "--"].map(OsString::from);
@@ -204,7 +208,8 @@ fn every_help_fits_80_columns() {
 fn a_trace_is_of_an_incident_or_of_a_segment() {
     let read = |line: &str, variable: Option<&str>| {
         let words = std::iter::once("hangwatch").chain(line.split_ascii_whitespace());
-        match Cli::try_read_from(words, variable.map(str::to_owned)).map(|cli| cli.command) {
+        let variables = variable.map(|variable| (SEGMENT_VARIABLE, variable)).into_iter().collect();
+        match Cli::try_read_from(words, &variables).map(|cli| cli.command) {
             Ok(Command::Trace(trace)) => Ok((trace.id, trace.segment)),
             Err(error) => Err(error.kind()),
             other => panic!("{other:?}"),

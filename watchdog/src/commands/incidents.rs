@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use serde::Serialize;
+use textwrap::Options;
 
 use super::status::shortened;
 use super::{Failure, print};
@@ -72,30 +73,35 @@ fn is_wanted(entry: &Entry, segment: Option<&str>, since: Option<SystemTime>) ->
 
 /// The widths of the columns before the last; with two spaces between them, 80 columns hold a suspect
 /// of 8.
-const WIDTHS: [usize; 5] = [19, 10, 18, 7, 12];
+const WIDTHS: [usize; 5] = [19, 10, 17, 7, 9];
 
 /// The incidents as a table of at most 80 columns, of two lines each: the name, by which it can be
 /// shown, has one for itself.
 fn table(entries: &[Entry], more: usize) -> String {
     let head = ["WHEN (UTC)", "WORKER", "SCOPE", "LATE", "OUTCOME"].map(str::to_owned);
     let mut text = row(&head, "SUSPECT");
-    for entry in entries {
-        match &entry.summary {
-            Ok(summary) => text += &listed(summary),
-            Err(error) => {
-                let when = entry.when().map_or_else(String::new, story::date_time_of);
-                let _ = writeln!(text, "{when:<19}  {error}");
-            }
-        }
-        let _ = writeln!(text, "    {}", plain(&entry.id));
-    }
+    text.extend(entries.iter().map(listed));
     if more > 0 {
         let _ = writeln!(text, "and {}", count(more, "older one"));
     }
     text
 }
 
-fn listed(summary: &Summary) -> String {
+/// One that can be read as a row and its name; of another, what is known and why that is all.
+fn listed(entry: &Entry) -> String {
+    let name = plain(&entry.id);
+    match &entry.summary {
+        Ok(summary) => format!("{}    {name}\n", told(summary)),
+        Err(error) => {
+            let when = entry.when().map_or_else(String::new, story::date_time_of);
+            let lines = Options::new(80).initial_indent("    ").subsequent_indent("    ");
+            let why = textwrap::fill(&error.to_string(), lines);
+            format!("{when:<19}  (unreadable)\n    {name}\n{why}\n")
+        }
+    }
+}
+
+fn told(summary: &Summary) -> String {
     let scope = shortened(&plain(story::scope(&summary.timers)), WIDTHS[2]);
     let late = summary.ending.as_ref().map_or_else(|| "-".to_owned(), |e| brief_ns(e.late_ns));
     let suspect = summary.suspect.as_ref().map_or_else(|| "-".to_owned(), story::who_is_suspected);

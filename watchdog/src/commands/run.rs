@@ -1,6 +1,8 @@
 //! `hangwatch run`: the watchdog of a segment, alone or around a command.
 
+mod check;
 mod published;
+mod reload;
 
 use std::process;
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use rustix::process::Signal;
 use super::segments::{self, Origin, Wanted};
 use super::{Failure, OneLine, complain};
 use crate::child::{Child, Event, Until};
+use crate::cli::config::{self, Setting};
 use crate::cli::value::ReapSignal;
 use crate::cli::{Listen, Reap, Run};
 use crate::exit::Exit;
@@ -34,7 +37,10 @@ use published::Published;
 /// How often it is looked whether the server still serves.
 const LOOK: Duration = Duration::from_millis(500);
 
-pub(super) fn perform(options: &Run) -> Result<Exit, Failure> {
+pub(super) fn perform(options: Run) -> Result<Exit, Failure> {
+    if options.settings.check {
+        return check::perform(&options);
+    }
     logging::init(options.log.format, tracing::Level::INFO)?;
     if options.reap.grace_is_in_vain() {
         tracing::warn!(
@@ -44,7 +50,7 @@ pub(super) fn perform(options: &Run) -> Result<Exit, Failure> {
     }
     // Before a segment is made: what is wrong with the file is said at once.
     let deadlines = options.deadlines.as_deref().map(Published::read).transpose()?;
-    if options.command.is_empty() { alone(options, deadlines) } else { around(options, deadlines) }
+    if options.command.is_empty() { alone(options, deadlines) } else { around(&options, deadlines) }
 }
 
 /// What a reap's options come to.
@@ -56,18 +62,27 @@ pub(super) fn policy(reap: &Reap, signal: ReapSignal) -> Policy {
     }
 }
 
-fn server_options(options: &Run) -> ServerOptions {
+/// What is done about an expired timer.
+fn whole_policy(options: &Run) -> Policy {
     let cascade = options.cascade.asked().unwrap_or_default();
     let policy = policy(&options.reap, options.reap_signal());
     let (max_reaps, warn_at) = (options.max_reaps, options.warn_at);
+    Policy { max_reaps, warn_at, shadow: shadow(options), cascade, ..policy }
+}
+
+fn holds(options: &Run) -> Holds {
+    Holds {
+        stopped: options.holds.stopped.into(),
+        traced: options.holds.traced.into(),
+        frozen: options.holds.frozen.into(),
+    }
+}
+
+fn server_options(options: &Run) -> ServerOptions {
     ServerOptions {
-        policy: Policy { max_reaps, warn_at, shadow: shadow(options), cascade, ..policy },
+        policy: whole_policy(options),
         standby: if options.standby { Standby::Wait } else { Standby::No },
-        holds: Holds {
-            stopped: options.holds.stopped.into(),
-            traced: options.holds.traced.into(),
-            frozen: options.holds.frozen.into(),
-        },
+        holds: holds(options),
         error_files: if options.no_error_files { ErrorFiles::Leave } else { ErrorFiles::Write },
         reach: options.further.reach.into(),
         protection: options.protection(),
@@ -92,13 +107,13 @@ fn wanted(options: &Run) -> Wanted {
 }
 
 /// Serves until SIGTERM or SIGINT, and keeps the segment for a successor.
-fn alone(options: &Run, mut deadlines: Option<Published>) -> Result<Exit, Failure> {
+fn alone(mut options: Run, mut deadlines: Option<Published>) -> Result<Exit, Failure> {
     let name = Segment::name_or_environment(options.segment.as_deref())?;
     // Before the server: a signal that comes while it starts is not lost.
     let relay = Relay::install_only(&[Signal::TERM, Signal::INT, Signal::HUP])?;
-    let voice = Voice::bind(options)?;
-    let (segment, origin) = segments::make_or_adopt(&name, wanted(options))?;
-    let (server, voice) = match voice.start(segment, options) {
+    let voice = Voice::bind(&options)?;
+    let (segment, origin) = segments::make_or_adopt(&name, wanted(&options))?;
+    let (server, voice) = match voice.start(segment, &options) {
         Ok(started) => started,
         Err(error) => {
             if origin == Origin::Made {
@@ -120,14 +135,7 @@ fn alone(options: &Run, mut deadlines: Option<Published>) -> Result<Exit, Failur
                 server.stop();
                 return Ok(Exit::Ok);
             }
-            if let Some(notifier) = &voice.notifier {
-                notifier.reloading();
-                notifier.reloaded();
-            }
-            server.release_brake();
-            if let Some(deadlines) = &mut deadlines {
-                deadlines.reread(&server);
-            }
+            reload::reload(&mut options, &mut deadlines, &server, voice.notifier.as_ref());
         }
         wait_for(&relay)?;
     }
@@ -159,6 +167,11 @@ fn around(options: &Run, deadlines: Option<Published>) -> Result<Exit, Failure> 
         deadlines.publish(&server); // before anybody could ask for them
     }
     let mut command = process::Command::new(&options.command[0]);
+    // What was meant for this watchdog is not for one that the command may start.
+    for Setting { name, .. } in &options.origins.settings {
+        command.env_remove(config::variable_of(name));
+    }
+    command.env_remove(config::CONFIG_VARIABLE);
     command.args(&options.command[1..]).env(SEGMENT_VARIABLE, name);
     // The manager is told of the watchdog, by the watchdog.
     for variable in notify::VARIABLES {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use hangwatch::sys::file;
 use hangwatch::sys::lock::{self, Holder};
 use hangwatch::{
-    CreateError, CreateOptions, Geometry, Lifetime, MAKER_LOCK_BYTE, Segment, lane_lock_byte,
+    CreateError, CreateOptions, Geometry, Lifetime, MAKER_LOCK_BYTE, OpenError, Segment,
+    lane_lock_byte,
 };
 use hangwatch_core::atomic::Ordering;
 use hangwatch_core::segment::{BRAKE_RELEASE_ASKED, BRAKED};
@@ -83,6 +84,15 @@ pub(super) fn make_or_adopt(name: &str, wanted: Wanted) -> Result<(Segment, Orig
             check_geometry(segment, wanted)?;
             Ok((segment, Origin::Found))
         }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether the segment that is there, if one is, is as wanted.
+pub(super) fn check_existing(name: &str, wanted: Wanted) -> Result<(), Failure> {
+    match Segment::open(name) {
+        Ok(segment) => Ok(check_geometry(segment, wanted)?),
+        Err(OpenError::File { source: file::OpenError::NotFound { .. }, .. }) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }

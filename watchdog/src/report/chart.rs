@@ -184,6 +184,7 @@ fn row(
     let bars = track.map_or_else(Vec::new, |track| bars(track, actor.until_ns, window));
     let depth = bars.iter().map(|bar| bar.depth + 1).max().unwrap_or(1);
     let height = depth * (size.bar() + 2) + 6;
+    let now = window.x(window.at_ns);
     html! {
         div.row {
             div.who {
@@ -197,7 +198,11 @@ fn row(
                     line.grid x1=(percent(tick.x)) x2=(percent(tick.x)) y1="0" y2=(height) {}
                 }
                 @for bar in &bars { (bar.draw(size)) }
-                line.grid.now x1=(percent(window.x(window.at_ns))) x2=(percent(window.x(window.at_ns)))
+                @if actor.until_ns.is_none() {
+                    // What is open was so when it was looked at; of the time after, nothing is known.
+                    rect.unknown x=(percent(now)) y="0" width=(percent(100.0 - now)) height=(height) {}
+                }
+                line.grid.now x1=(percent(now)) x2=(percent(now))
                     y1="0" y2=(height) {}
                 @for bar in &bars { (bar.draw_deadline(size)) }
             }

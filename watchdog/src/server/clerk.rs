@@ -83,7 +83,6 @@ pub(super) struct Clerk {
     wake_up: Arc<OwnedFd>,
     epoll: OwnedFd,
     roster: Roster,
-    holds: Holds,
     freezers: Freezers,
     vigil: FileVigil,
     /// Where the next round goes on.
@@ -98,13 +97,12 @@ pub(super) struct ClerkParts {
     pub(super) journal: Journal,
     pub(super) answers: Answers,
     pub(super) inspections: SyncSender<Inspection>,
-    pub(super) holds: Holds,
 }
 
 impl Clerk {
     /// A clerk, and the desk to ask it at.
     pub(super) fn new(parts: ClerkParts) -> io::Result<(Clerk, Desk)> {
-        let ClerkParts { segment, control, journal, answers, inspections, holds } = parts;
+        let ClerkParts { segment, control, journal, answers, inspections } = parts;
         let lanes = segment.geometry().lanes as usize;
         let room = lanes * 2 + 64;
         let (sender, questions) = std::sync::mpsc::sync_channel(room);
@@ -123,7 +121,6 @@ impl Clerk {
             wake_up,
             epoll,
             roster: Roster::default(),
-            holds,
             freezers: Freezers::default(),
             next_lane: 0,
             said_no_descriptors: false,
@@ -247,7 +244,7 @@ impl Clerk {
     /// What cannot be seen does not hold.
     fn hold_of(&mut self, worker: &Admitted) -> Option<Hold> {
         let pid = worker.process.pid;
-        let Holds { stopped, traced, frozen } = self.holds;
+        let Holds { stopped, traced, frozen } = self.control.holds.get();
         if let Some(seen) = standing(pid).ok().flatten() {
             if worker.users.is_some_and(|users| !users.may_signal(seen.users)) {
                 return Some(Hold::OtherUser);

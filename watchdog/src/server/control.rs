@@ -1,9 +1,11 @@
 //! What the threads of one server share, and what its handle can ask of them.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use hangwatch_core::stats::{Counts, ScopeStats, StatsWords};
+
+use super::options::{Holds, Treatment};
 
 /// Where a server stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,10 +51,40 @@ pub(super) struct Control {
     pub(super) latest_ns: AtomicU64,
     pub(super) braked: AtomicBool,
     pub(super) reaped: AtomicU64,
+    /// What the clerk is to look out for.
+    pub(super) holds: HoldsCell,
     /// How long the ticks were at work, their sleep not counted.
     pub(super) at_work: Durations,
     /// How late the sleeps that ran their full time ended.
     pub(super) lateness: Durations,
+}
+
+/// Holds that may change at any time.
+#[derive(Debug)]
+pub(super) struct HoldsCell([AtomicBool; 3]);
+
+impl HoldsCell {
+    fn new(holds: Holds) -> HoldsCell {
+        let cell = HoldsCell(Default::default());
+        cell.set(holds);
+        cell
+    }
+
+    pub(super) fn set(&self, holds: Holds) {
+        let Holds { stopped, traced, frozen } = holds;
+        for (flag, treatment) in self.0.iter().zip([stopped, traced, frozen]) {
+            // Relaxed: whoever is looked at meanwhile is looked at either way.
+            flag.store(treatment == Treatment::Report, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn get(&self) -> Holds {
+        let treatment = |flag: &AtomicBool| {
+            if flag.load(Ordering::Relaxed) { Treatment::Report } else { Treatment::Reap }
+        };
+        let [stopped, traced, frozen] = &self.0;
+        Holds { stopped: treatment(stopped), traced: treatment(traced), frozen: treatment(frozen) }
+    }
 }
 
 /// A histogram of durations, in the shape of a scope's statistics. One thread notes, any may look.
@@ -77,7 +109,7 @@ impl Durations {
 }
 
 impl Control {
-    pub(super) fn new(state: State) -> Control {
+    pub(super) fn new(state: State, holds: Holds) -> Control {
         Control {
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -92,6 +124,7 @@ impl Control {
             latest_ns: AtomicU64::new(0),
             braked: AtomicBool::new(false),
             reaped: AtomicU64::new(0),
+            holds: HoldsCell::new(holds),
             at_work: Durations::default(),
             lateness: Durations::default(),
         }

@@ -399,8 +399,8 @@ fn emit_about_itself(segment: &str, what: &What) {
             segment,
             event = "braked",
             max_reaps,
-            "the brake holds: nobody is signalled until `hangwatch release-brake` or SIGHUP releases it; \
-             who is overdue still is judged again then"
+            "the brake holds: nobody is signalled until `hangwatch release-brake` releases it; who is \
+             overdue still is judged again then"
         ),
         What::BrakeReleased => {
             let text = "the brake is released: who is overdue still is judged again";

@@ -24,7 +24,7 @@ use super::facts::{Admitted, LaneFacts};
 use super::journal::{CascadeNote, Journal, Note, SuspectEndNote, SuspectNote, TimerNote};
 use super::kin::{self, KinCase, KinDesk};
 use super::messages::Question;
-use super::options::OwnProcess;
+use super::options::{Holds, OwnProcess};
 
 /// How old an answer about a worker may be when it is signalled, ns.
 const FRESH_NS: u64 = 5_000_000;
@@ -183,6 +183,13 @@ impl ProcessHands {
             unlocked.same_program_at = Some(at);
             unlocked.asked = Asked::default();
         }
+    }
+
+    /// Changes what holds a worker up.
+    pub(super) fn set_holds(&mut self, holds: Holds) {
+        self.holds_matter = holds.matter();
+        // What was answered before was asked otherwise.
+        self.known.values_mut().for_each(|known| known.standing = None);
     }
 
     /// The worker runs another program: from here on it is as good as dead.

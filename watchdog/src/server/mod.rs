@@ -132,7 +132,7 @@ impl Server {
         let canary =
             Canary::arm().map_err(|source| ServeError::Canary { segment: name, source })?;
         let state = if lock.is_some() { State::Serving } else { State::Standby };
-        let control = Arc::new(Control::new(state));
+        let control = Arc::new(Control::new(state, options.holds));
         let attention = Attention::new(segment.doorbell());
         attention.call(); // the first pass of the loop looks at everything
         let (commands, to_do) = sync_channel(COMMANDS);
@@ -184,10 +184,14 @@ impl Server {
         self.command(serve::Command::ReleaseBrake);
     }
 
-    /// Changes what is done about expired timers from now on. (`warn_at` stays as it was at the
-    /// start.)
+    /// Changes what is done about expired timers from now on; no timer is lost, or forgiven, for it.
     pub fn set_policy(&self, policy: Policy) {
         self.command(serve::Command::SetPolicy(policy));
+    }
+
+    /// Changes what is done from now on about an overdue worker that something holds up.
+    pub fn set_holds(&self, holds: Holds) {
+        self.command(serve::Command::SetHolds(holds));
     }
 
     fn command(&self, command: serve::Command) {

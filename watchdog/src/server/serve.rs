@@ -32,7 +32,7 @@ use super::hands::ProcessHands;
 use super::journal::{Journal, Note};
 use super::kin::{self, KinDesk};
 use super::messages::{Answer, Answers, Question};
-use super::options::ServerOptions;
+use super::options::{Holds, ServerOptions};
 use super::{error_file, inspector, options, protect, sigbus};
 use crate::kin::Reach;
 
@@ -57,6 +57,7 @@ const LAST_REAPS_PAUSE: Duration = Duration::from_millis(1);
 pub(super) enum Command {
     ReleaseBrake,
     SetPolicy(Policy),
+    SetHolds(Holds),
 }
 
 /// What the tick thread is given.
@@ -221,7 +222,6 @@ impl Staff<'_> {
             journal: journal.clone(),
             answers,
             inspections,
-            holds: options.holds,
         })?;
         // Its answers stand between a deadline and the signal: it runs as the tick does. What the
         // kernel refuses it refused the tick too, which has noted it.
@@ -353,7 +353,14 @@ impl Tick {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::ReleaseBrake => self.release_brake(),
-                Command::SetPolicy(policy) => self.dog.reaper.set_policy(policy),
+                Command::SetPolicy(policy) => {
+                    self.dog.reaper.set_policy(policy);
+                    self.dog.table.set_policy(policy);
+                }
+                Command::SetHolds(holds) => {
+                    self.control.holds.set(holds);
+                    self.dog.reaper.hands_mut().set_holds(holds);
+                }
             }
         }
     }

@@ -135,6 +135,7 @@ fn process(page: &mut Page, command: &[String], facts: &Process) {
     page.fact("memory", &memory.join(", "));
     page.fact("blocks", &facts.signals_blocked.join(" "));
     page.fact("ignores", &facts.signals_ignored.join(" "));
+    page.fact("catches", &facts.signals_caught.join(" "));
     page.fact("waiting", &facts.signals_pending.join(" "));
     some(page, "cgroup", facts.cgroups.iter().map(|cgroup| plain(cgroup).into_owned()));
     let child = |child: &crate::incident::schema::Child| {

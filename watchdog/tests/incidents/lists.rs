@@ -33,8 +33,9 @@ fn the_newest_comes_first_and_what_cannot_be_read_says_why() {
     symlink("/etc/passwd", linked.join("incident.json")).unwrap();
     let text = shelf.says(&["incidents"]);
     let rows: Vec<&str> = text.lines().collect();
-    assert!(rows.iter().all(|row| row.chars().count() <= 110), "{text}");
-    assert_eq!(rows.len(), 1 + 2 * 8, "{text}");
+    assert!(rows.iter().all(|row| row.chars().count() <= 80), "{text}");
+    assert_eq!(text.matches("(unreadable)").count(), 5, "{text}");
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     for part in [
         "ends too early",
         "of version 7",
@@ -63,7 +64,7 @@ fn the_file_of_somebody_who_has_no_business_there_is_not_read() {
     let file = shelf.path().join("20251123T154413.207000Z-train-4102/incident.json");
     chown(&file, Some(12_345), None).unwrap();
     let text = shelf.says(&["incidents"]);
-    assert!(text.contains("belongs to uid 12345"), "{text}");
+    assert!(text.contains("it belongs to uid 12345"), "{text}");
     assert!(shelf.complains(&["show", "20251123T154413"]).contains("belongs to uid 12345"));
     // But where it is that user's directory, it is that user's incident.
     chown(shelf.path(), Some(12_345), None).unwrap();

@@ -18,6 +18,11 @@ impl Published {
         Ok(Published { path: path.to_owned(), waiting: Some(Deadlines::read(path)?) })
     }
 
+    /// No file yet.
+    pub(super) fn nothing() -> Published {
+        Published { path: PathBuf::new(), waiting: None }
+    }
+
     /// Publishes what waits, if the server serves: a standby must not speak for its predecessor.
     pub(super) fn publish(&mut self, server: &Server) {
         if server.health().state != State::Serving {
@@ -40,9 +45,10 @@ impl Published {
         }
     }
 
-    /// Reads the file anew and publishes it. What is wrong with it is said, and what was published
-    /// before stays.
-    pub(super) fn reread(&mut self, server: &Server) {
+    /// Reads the file anew, or another, and publishes it. What is wrong with it is said, and what was
+    /// published before stays.
+    pub(super) fn reread(&mut self, path: &Path, server: &Server) {
+        path.clone_into(&mut self.path);
         match Deadlines::read(&self.path) {
             Ok(deadlines) => {
                 self.waiting = Some(deadlines);

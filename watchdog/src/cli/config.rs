@@ -1,0 +1,503 @@
+//! Settings of `run` from three sources: the command line, the environment, a file.
+//!
+//! A setting is defined once, as an option of [`Run`]: its name, its parser, its default and its help.
+//! Its variable and its key in the file follow from its name, and what they say goes through the
+//! option's own parser: [`settle`] has clap read the words of the command line again, with a word put
+//! before them for each setting that only the environment or the file has.
+//!
+//! [`file`] reads the file, [`page`] shows settings, [`Origins`] remembers where each came from.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgAction, ArgMatches, CommandFactory, Parser};
+
+use super::value::ReapSignal;
+use super::{Cli, Command, Run};
+use file::Line;
+
+mod file;
+pub mod page;
+
+/// The environment variable that names the file.
+pub const CONFIG_VARIABLE: &str = "HANGWATCH_CONFIG";
+const PREFIX: &str = "HANGWATCH_";
+/// Options of `run` that say what to do, and are no settings.
+const NO_SETTINGS: [&str; 4] = ["config", "check", "help", "version"];
+/// The option that names the segment: with a command, its variable is a watchdog's around this one.
+const SEGMENT: &str = "segment";
+
+/// Settings that are read again while the watchdog serves; any other takes a restart.
+pub const REREAD: [&str; 11] = [
+    "signal",
+    "grace",
+    "notify-only",
+    "deadlines",
+    "max-reaps",
+    "warn-at",
+    "cascade",
+    "cascade-policy",
+    "stopped",
+    "traced",
+    "frozen",
+];
+
+/// The variables of hangwatch in an environment.
+#[derive(Clone, Debug, Default)]
+pub struct Variables(BTreeMap<String, String>);
+
+impl Variables {
+    /// Those of this process. What is not UTF-8 is no value that any setting has.
+    pub fn of_process() -> Variables {
+        env::vars_os()
+            .map(|(name, value)| {
+                (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
+            })
+            .collect()
+    }
+
+    /// The value of a variable; an empty one is as good as none.
+    pub fn get(&self, name: &str) -> Option<String> {
+        self.0.get(name).filter(|value| !value.is_empty()).cloned()
+    }
+}
+
+impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Variables {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Variables {
+        let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into()));
+        Variables(variables.filter(|(name, _)| name.starts_with(PREFIX)).collect())
+    }
+}
+
+/// The variable of a setting.
+pub fn variable_of(setting: &str) -> String {
+    PREFIX.to_owned() + &setting.to_ascii_uppercase().replace('-', "_")
+}
+
+/// Where a setting's value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The command line.
+    Flag,
+    /// The environment.
+    Variable(String),
+    /// A line of the file.
+    File(PathBuf, usize),
+    /// Nobody said anything.
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Flag => f.write_str("command line"),
+            Origin::Variable(name) => f.write_str(name),
+            Origin::File(path, line) => write!(f, "{}:{line}", path.display()),
+            Origin::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// What a setting is, and who says so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Its name: that of the option, and the key in the file.
+    pub name: String,
+    /// Its value; `None` where it has none, which is its default.
+    pub value: Option<String>,
+    /// Where that comes from.
+    pub origin: Origin,
+}
+
+/// Where the settings of a [`Run`] come from, and how to settle them anew.
+#[derive(Clone, Debug, Default)]
+pub struct Origins {
+    words: Vec<OsString>,
+    /// The file, if there is one.
+    pub file: Option<PathBuf>,
+    /// Every setting, in the order of the help.
+    pub settings: Vec<Setting>,
+    /// Variables that look like a setting's and are none: slips of the pen, perhaps.
+    pub strange: Vec<String>,
+}
+
+impl Origins {
+    /// Where this setting comes from.
+    pub fn of(&self, name: &str) -> Origin {
+        let setting = self.settings.iter().find(|setting| setting.name == name);
+        setting.map_or(Origin::Default, |setting| setting.origin.clone())
+    }
+}
+
+/// What is wrong with the settings, each thing with its place.
+#[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct Problems(Vec<String>);
+
+impl Problems {
+    fn add(&mut self, place: &impl fmt::Display, what: impl fmt::Display) {
+        self.0.push(format!("{place}: {what}"));
+    }
+
+    fn or<T>(self, good: T) -> Result<T, Problems> {
+        if self.0.is_empty() { Ok(good) } else { Err(self) }
+    }
+}
+
+impl From<Problems> for clap::Error {
+    fn from(problems: Problems) -> clap::Error {
+        clap::Error::raw(ErrorKind::ValueValidation, format!("{problems}\n"))
+    }
+}
+
+/// Settles what `run` is to do, from words that are known to be good by themselves.
+///
+/// # Errors
+/// The error there is to print.
+pub(super) fn settle(words: Vec<OsString>, variables: &Variables) -> Result<Run, clap::Error> {
+    let definition = Definition::new();
+    let flags = matches(words.clone())?;
+    let mut layers = Layers::new(&definition, &flags);
+    layers.add_environment(variables);
+    let path: Option<PathBuf> = flags.get_one::<PathBuf>("config").cloned();
+    let path = path.or_else(|| variables.get(CONFIG_VARIABLE).map(PathBuf::from));
+    if let Some(path) = &path {
+        layers.add_file(path);
+    }
+    let said = layers.settle()?;
+    let mut all = without_off(&words, &said);
+    let is_extra = |said: &Said| said.origin != Origin::Flag && !said.is_off();
+    let extra = said.iter().filter(|(_, said)| is_extra(said));
+    let extra = extra.map(|(name, said)| definition.word(name, &said.value).into());
+    let extra: Vec<OsString> = extra.collect();
+    all.splice(2..2, extra);
+    let settled = matches(all.clone())?;
+    let cli = Cli::try_parse_from(&all)?;
+    let Command::Run(mut run) = cli.command else { unreachable!("the words begin with run") };
+    run.settings.config.clone_from(&path);
+    let settings = definition.settings().map(|arg| {
+        let name = name_of(arg).to_owned();
+        let value = settled.get_raw(arg.get_id().as_str()).and_then(|mut values| values.next());
+        let value = value.map(|value| value.to_string_lossy().into_owned());
+        let origin = said.get(&name).map_or(Origin::Default, |said| said.origin.clone());
+        Setting { name, value, origin }
+    });
+    let settings = settings.collect();
+    let strange = definition.strange(variables);
+    run.origins = Origins { words, file: path, settings, strange };
+    contradictions(&run)?;
+    Ok(*run)
+}
+
+/// The words without switches that are turned off: they say no more than nothing, and clap would have
+/// them exclude what they do not.
+fn without_off(words: &[OsString], said: &BTreeMap<String, Said>) -> Vec<OsString> {
+    let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
+    let off: Vec<String> = said
+        .iter()
+        .filter(|(_, said)| said.is_off())
+        .map(|(name, _)| format!("--{name}=false"))
+        .collect();
+    let is_off = |word: &OsString| off.iter().any(|off| word == off.as_str());
+    let words = words.iter().enumerate();
+    let words = words.filter(|(index, word)| *index >= end || !is_off(word));
+    words.map(|(_, word)| word.clone()).collect()
+}
+
+/// Settles the same command line again: the file may say something else by now.
+///
+/// # Errors
+/// What is wrong with the file, or with the settings together.
+pub fn reread(run: &Run, variables: &Variables) -> Result<Run, Problems> {
+    let words = std::iter::once("hangwatch".into()).chain(run.origins.words[1..].iter().cloned());
+    let cli = Cli::try_read_from(words, variables);
+    match cli.map(|cli| cli.command) {
+        Ok(Command::Run(run)) => Ok(*run),
+        Ok(_) => unreachable!("the words begin with run"),
+        Err(error) => Err(Problems(vec![reason(&error)])),
+    }
+}
+
+/// What no single setting is to blame for.
+fn contradictions(run: &Run) -> Result<(), Problems> {
+    let mut problems = Problems::default();
+    let at = |name: &str| run.origins.of(name);
+    if run.reap.signal == ReapSignal::NotifyOnly && !run.reap.grace.is_zero() {
+        let what = "grace delays the KILL after a signal, and signal = \"none\" sends none";
+        problems.add(&at("grace"), what);
+    }
+    if run.cascade.asked().is_none() {
+        let what = "cascade-policy \"hold\" needs to know for how long: set cascade, such as 5s";
+        problems.add(&at("cascade-policy"), what);
+    }
+    if run.hook.on_expire.is_none() && at("on-expire-timeout") != Origin::Default {
+        let what = "on-expire-timeout is a hook's, and there is none: set on-expire (--on-expire)";
+        problems.add(&at("on-expire-timeout"), what);
+    }
+    let listen = &run.listen;
+    match &listen.listen {
+        None if listen.listen_anywhere => {
+            let what = "listen-anywhere takes an address to listen at: set listen, too";
+            problems.add(&at("listen-anywhere"), what);
+        }
+        Some(address) if !listen.listen_anywhere && !address.is_local() => {
+            let what = crate::listen::ListenError::NotLocal { address: address.clone() };
+            problems.add(&at("listen"), what);
+        }
+        _ => {}
+    }
+    problems.or(())
+}
+
+fn matches(words: Vec<OsString>) -> Result<ArgMatches, clap::Error> {
+    let mut matches = Cli::command().try_get_matches_from(words)?;
+    let (_, run) = matches.remove_subcommand().expect("the words begin with run");
+    Ok(run)
+}
+
+/// What the options of `run` are.
+struct Definition(clap::Command);
+
+impl Definition {
+    fn new() -> Definition {
+        let mut command = Cli::command();
+        command.build();
+        Definition(command.find_subcommand("run").expect("it is defined").clone())
+    }
+
+    fn settings(&self) -> impl Iterator<Item = &Arg> {
+        let is_setting =
+            |arg: &&Arg| arg.get_long().is_some_and(|long| !NO_SETTINGS.contains(&long));
+        self.0.get_arguments().filter(is_setting)
+    }
+
+    fn get(&self, name: &str) -> Option<&Arg> {
+        self.settings().find(|arg| name_of(arg) == name)
+    }
+
+    /// The word that says it on the command line, where a switch may have to say nothing but its name.
+    fn word(&self, name: &str, value: &str) -> String {
+        if self.is_bare(name) { format!("--{name}") } else { format!("--{name}={value}") }
+    }
+
+    fn is_bare(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|arg| matches!(arg.get_action(), ArgAction::SetTrue))
+    }
+
+    /// Has the option's own parser judge a value.
+    fn check(&self, name: &str, value: &str) -> Result<(), String> {
+        if self.is_bare(name) && value == "false" {
+            return Ok(()); // it says nothing
+        }
+        if self.is_bare(name) && value != "true" {
+            return Err("is not one of true, false".to_owned());
+        }
+        match try_word(&self.word(name, value)) {
+            // By itself it is good; what it takes beside may come from elsewhere.
+            Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => Ok(()),
+            checked => checked.map_err(|error| reason(&error)),
+        }
+    }
+
+    /// Whether clap would not take both.
+    fn contradict(&self, one: &Arg, other: &Arg) -> bool {
+        let excludes = |one: &Arg, other: &Arg| {
+            self.0.get_arg_conflicts_with(one).iter().any(|arg| arg.get_id() == other.get_id())
+        };
+        excludes(one, other) || excludes(other, one)
+    }
+
+    /// Variables that look like a setting's and are not.
+    fn strange(&self, variables: &Variables) -> Vec<String> {
+        // Those of workers, hooks, tests and the log.
+        let others = [
+            "CONFIG", "INCIDENT", "JOB", "LOG", "OUTCOME", "PID", "RANK", "SCOPE", "SEGMENT",
+            "TORCH",
+        ];
+        let families = ["TEST_", "CRASH_", "TORCH_", "EXEC"];
+        let is_known = |rest: &str| {
+            others.contains(&rest)
+                || families.iter().any(|family| rest.starts_with(family))
+                || self.get(&rest.to_ascii_lowercase().replace('_', "-")).is_some()
+        };
+        let names = variables.0.keys();
+        names.filter(|name| !is_known(&name[PREFIX.len()..])).cloned().collect()
+    }
+}
+
+fn name_of(arg: &Arg) -> &str {
+    arg.get_long().expect("settings are options")
+}
+
+/// What was said of one setting.
+#[derive(Clone, Debug)]
+struct Said {
+    value: String,
+    origin: Origin,
+}
+
+impl Said {
+    /// A switch that is off excludes nothing.
+    fn is_off(&self) -> bool {
+        self.value == "false"
+    }
+}
+
+/// The sources, the most important first.
+struct Layers<'a> {
+    definition: &'a Definition,
+    /// Whether a command is to be run.
+    has_command: bool,
+    said: BTreeMap<String, Said>,
+    problems: Problems,
+}
+
+impl<'a> Layers<'a> {
+    /// Begins with the command line.
+    fn new(definition: &'a Definition, flags: &ArgMatches) -> Layers<'a> {
+        let mut said = BTreeMap::new();
+        for arg in definition.settings() {
+            let id = arg.get_id().as_str();
+            if flags.value_source(id) == Some(ValueSource::CommandLine) {
+                let value = flags.get_raw(id).and_then(|mut values| values.next());
+                let value = value.map(|value| value.to_string_lossy().into_owned());
+                let said_here = Said { value: value.unwrap_or_default(), origin: Origin::Flag };
+                said.insert(name_of(arg).to_owned(), said_here);
+            }
+        }
+        let has_command = flags.value_source("command") == Some(ValueSource::CommandLine);
+        Layers { definition, has_command, said, problems: Problems::default() }
+    }
+
+    fn add_environment(&mut self, variables: &Variables) {
+        let mut layer = Vec::new();
+        for arg in self.definition.settings() {
+            let (name, variable) = (name_of(arg), variable_of(name_of(arg)));
+            let Some(value) = variables.get(&variable) else { continue };
+            if name == SEGMENT && self.has_command {
+                continue;
+            }
+            let origin = Origin::Variable(variable);
+            match self.definition.check(name, &value) {
+                Ok(()) => layer.push((arg, Said { value, origin })),
+                Err(why) => self.problems.add(&origin, format_args!("{value:?} {why}")),
+            }
+        }
+        self.add(layer);
+    }
+
+    fn add_file(&mut self, path: &Path) {
+        let lines = match file::read(path) {
+            Ok(lines) => lines,
+            Err(error) => {
+                self.problems.0.push(error.to_string());
+                return;
+            }
+        };
+        let mut layer = Vec::new();
+        for Line { number, key, value } in lines {
+            let origin = Origin::File(path.to_owned(), number);
+            let Some(arg) = self.definition.get(&key) else {
+                self.problems.add(&origin, unknown(&key));
+                continue;
+            };
+            let checked = value.and_then(|value| match self.definition.check(&key, &value) {
+                Ok(()) => Ok(value),
+                Err(why) => Err(format!("{value:?} {why}")),
+            });
+            match checked {
+                Ok(value) => layer.push((arg, Said { value, origin })),
+                Err(why) => self.problems.add(&origin, format_args!("{key}: {why}")),
+            }
+        }
+        self.add(layer);
+    }
+
+    /// Adds what one source says, as far as no source before it speaks against it.
+    fn add(&mut self, layer: Vec<(&Arg, Said)>) {
+        let mut seen: Vec<(&Arg, &Said)> = Vec::new();
+        for (arg, said) in layer.iter().filter(|(_, said)| !said.is_off()) {
+            let against = seen.iter().find(|(other, _)| self.definition.contradict(arg, other));
+            if let Some((other, earlier)) = against {
+                let what = format!(
+                    "{} contradicts {} ({}): leave one of them out",
+                    name_of(arg),
+                    name_of(other),
+                    earlier.origin
+                );
+                self.problems.add(&said.origin, what);
+            }
+            seen.push((arg, said));
+        }
+        let mut taken = Vec::new();
+        for (arg, said) in layer {
+            let name = name_of(arg);
+            let is_overruled = self.said.iter().any(|(other, earlier)| {
+                let other = self.definition.get(other).expect("only settings are said");
+                !earlier.is_off() && !said.is_off() && self.definition.contradict(arg, other)
+            });
+            let positional = self.definition.0.get_positionals().next();
+            let clashes_with_command = self.has_command
+                && positional.is_some_and(|command| self.definition.contradict(arg, command));
+            if !self.said.contains_key(name) && !is_overruled && !clashes_with_command {
+                taken.push((name.to_owned(), said));
+            }
+        }
+        self.said.extend(taken);
+    }
+
+    fn settle(self) -> Result<BTreeMap<String, Said>, Problems> {
+        self.problems.or(self.said)
+    }
+}
+
+fn try_word(word: &str) -> Result<(), clap::Error> {
+    Cli::try_parse_from(["hangwatch", "run", word]).map(|_| ())
+}
+
+/// What is wrong, without the option that the user did not write.
+fn reason(error: &clap::Error) -> String {
+    use std::error::Error;
+    if let Some(source) = error.source() {
+        return source.to_string();
+    }
+    if let (ErrorKind::InvalidValue, Some(ContextValue::Strings(known))) =
+        (error.kind(), error.get(ContextKind::ValidValue))
+    {
+        return format!("is not one of {}", known.join(", "));
+    }
+    let text = error.to_string();
+    let text = text.split("\n\nUsage:").next().unwrap_or_default();
+    text.trim_start_matches("error: ").trim_end().to_owned()
+}
+
+fn unknown(key: &str) -> String {
+    if NO_SETTINGS.contains(&key) {
+        return format!("{key} is for the command line only");
+    }
+    let definition = Definition::new();
+    let is_alias = |arg: &&Arg| arg.get_all_aliases().is_some_and(|aliases| aliases.contains(&key));
+    if let Some(arg) = definition.settings().find(is_alias) {
+        return format!("there is no setting {key:?}; is {} meant?", name_of(arg));
+    }
+    let meant = try_word(&format!("--{key}=x")).err().and_then(|error| {
+        match error.get(ContextKind::SuggestedArg) {
+            Some(ContextValue::String(option)) => {
+                Some(option.trim_start_matches("--").split('=').next()?.to_owned())
+            }
+            _ => None,
+        }
+    });
+    match meant.filter(|meant| definition.get(meant).is_some()) {
+        Some(meant) => format!("there is no setting {key:?}; is {meant} meant?"),
+        None => format!("there is no setting {key:?}; see `hangwatch run --help`"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

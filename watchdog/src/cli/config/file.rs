@@ -1,0 +1,130 @@
+//! The file of settings: TOML, one line a setting, no sections.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use toml_edit::{Document, Item, Value};
+
+/// The most a file of settings may hold, bytes.
+const MOST: u64 = 1 << 20;
+/// The mode bit of a file that anybody may write to.
+const OTHERS_WRITE: u32 = 0o002;
+
+/// A line of the file that says something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    /// Which, from 1.
+    pub(super) number: usize,
+    pub(super) key: String,
+    /// What it says, as the command line would; or why it cannot be said so.
+    pub(super) value: Result<String, String>,
+}
+
+/// A file that cannot be taken.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FileError {
+    #[error("{}: cannot be read: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("{}: anybody may write to it, and so say who is signalled: chmod o-w", path.display())]
+    OthersWrite { path: PathBuf },
+    #[error("{}: holds more than {MOST} bytes: it is no file of settings", path.display())]
+    TooLong { path: PathBuf },
+    #[error("{}:{line}: is not TOML: {what}", path.display())]
+    NotToml { path: PathBuf, line: usize, what: String },
+}
+
+/// Reads a file of settings.
+pub(super) fn read(path: &Path) -> Result<Vec<Line>, FileError> {
+    let failed = |source| FileError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    let is_plain = |meta: &std::fs::Metadata| meta.is_file();
+    let meta = file.metadata().map_err(failed)?;
+    if is_plain(&meta) && meta.mode() & OTHERS_WRITE != 0 {
+        return Err(FileError::OthersWrite { path: path.to_owned() });
+    }
+    let mut text = String::new();
+    let length = file.take(MOST + 1).read_to_string(&mut text).map_err(failed)?;
+    if length as u64 > MOST {
+        return Err(FileError::TooLong { path: path.to_owned() });
+    }
+    lines(&text).map_err(|(line, what)| FileError::NotToml { path: path.to_owned(), line, what })
+}
+
+fn lines(text: &str) -> Result<Vec<Line>, (usize, String)> {
+    let line_of = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
+    let document = Document::parse(text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        (line_of(at), error.message().replace('\n', "; "))
+    })?;
+    let line = |(key, item): (&str, &Item)| {
+        let span = document.key(key).and_then(toml_edit::Key::span).or_else(|| item.span());
+        let number = line_of(span.map_or(0, |span| span.start));
+        Line { number, key: key.to_owned(), value: value(item) }
+    };
+    let mut lines: Vec<Line> = document.iter().map(line).collect();
+    lines.sort_by_key(|line| line.number);
+    Ok(lines)
+}
+
+/// A value as the command line would have it.
+fn value(item: &Item) -> Result<String, String> {
+    match item {
+        Item::Value(Value::String(text)) => Ok(text.value().clone()),
+        Item::Value(Value::Integer(number)) => Ok(number.value().to_string()),
+        Item::Value(Value::Float(number)) => Ok(number.value().to_string()),
+        Item::Value(Value::Boolean(flag)) => Ok(flag.value().to_string()),
+        Item::Value(Value::Datetime(_)) => {
+            Err("is a date; durations are written \"10s\"".to_owned())
+        }
+        Item::Value(Value::Array(_)) => Err("is a list, and takes one value".to_owned()),
+        _ => {
+            Err("is a section; settings stand in the file as they are, without sections".to_owned())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_found_with_their_numbers() {
+        let text = "# a comment\nsignal = \"TERM\"\n\nmax-reaps = 1_0\nwarn-at = 0.5 # half\nnotify-only = false\n";
+        let said: Vec<(usize, String, String)> = lines(text)
+            .unwrap()
+            .into_iter()
+            .map(|line| (line.number, line.key, line.value.unwrap()))
+            .collect();
+        let expected = [
+            (2, "signal", "TERM"),
+            (4, "max-reaps", "10"),
+            (5, "warn-at", "0.5"),
+            (6, "notify-only", "false"),
+        ];
+        assert_eq!(said, expected.map(|(n, key, value)| (n, key.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn what_is_no_toml_is_told_with_its_line() {
+        let check =
+            |text: &str, line: usize| assert_eq!(lines(text).unwrap_err().0, line, "{text}");
+        check("signal = TERM", 1);
+        check("a = 1\n\nb 2\n", 3);
+        check("a = 1\nb = 2\na = 3\n", 3);
+        check("a = \"\"\"\n\n", 3);
+    }
+
+    #[test]
+    fn values_of_other_kinds_are_refused() {
+        let check = |text: &str, part: &str| {
+            let why = lines(text).unwrap().remove(0).value.unwrap_err();
+            assert!(why.contains(part), "{text}: {why}");
+        };
+        check("grace = 10:00:00", "is a date");
+        check("signal = [\"TERM\"]", "is a list");
+        check("[run]\nsignal = \"TERM\"", "is a section");
+        check("run.signal = \"TERM\"", "is a section");
+    }
+}

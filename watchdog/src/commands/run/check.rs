@@ -1,0 +1,24 @@
+//! `hangwatch run --check`: whether the watchdog could begin as it is told to, and what it is told.
+//!
+//! What is wrong with a setting by itself, or with two together, was said when they were read.
+
+use super::super::{Failure, complain, print, segments};
+use super::wanted;
+use crate::cli::Run;
+use crate::cli::config::page;
+use crate::deadlines::Deadlines;
+use crate::exit::Exit;
+use crate::logging;
+
+pub(super) fn perform(options: &Run) -> Result<Exit, Failure> {
+    logging::check()?;
+    if let Some(name) = &options.segment {
+        segments::check_existing(name, wanted(options))?;
+    }
+    options.deadlines.as_deref().map(Deadlines::read).transpose()?;
+    for variable in &options.origins.strange {
+        complain(&format_args!("{variable} is in the environment and is no setting of run"));
+    }
+    print(&page::in_force(&options.origins))?;
+    Ok(Exit::Ok)
+}
