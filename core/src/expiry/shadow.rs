@@ -89,14 +89,14 @@ impl Expiry<'_> {
         let Some(shadow) = &mut self.shadow else { return };
         let mut late = core::mem::take(&mut shadow.late);
         late.retain(|timer| {
-            let lane = self.segment.lane(timer.lane);
+            let place = self.segment.lane(timer.lane);
             let allowance = self.segment.allowance(timer.detail.scope);
             let is_leaving = self.recycle.iter().any(|(lane, _)| *lane == timer.lane);
-            if is_leaving || lane.owner().state() != Some(LaneState::Attached) {
+            if is_leaving || place.owner().state() != Some(LaneState::Attached) {
                 allowance.died_late();
                 return false;
             }
-            let word = lane.timer(usize::from(timer.timer)).map(Timer::load);
+            let word = place.timer(usize::from(timer.timer)).map(Timer::load);
             if word.is_some_and(|word| is_still(word, timer.word)) {
                 return true;
             }
