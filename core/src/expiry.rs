@@ -149,6 +149,21 @@ impl<'a> Expiry<'a> {
         }
     }
 
+    /// Looks at a worker's condemned timers at once, however long they were put off for.
+    pub fn look_again(&mut self, worker: WorkerId) {
+        for lane in 0..self.segment.lanes_used() {
+            if self.seats[lane as usize].phase != Phase::Admitted(worker) {
+                continue;
+            }
+            for (index, word) in self.segment.lane_timers(lane).iter().enumerate() {
+                let word = Timer(word).load();
+                if word.state() == Some(TimerState::Condemned) {
+                    self.put_off(self.id(lane, index), word, self.now);
+                }
+            }
+        }
+    }
+
     /// The worker that owns a lane, where the kernel has said so.
     pub fn worker_of(&self, lane: u32) -> Option<WorkerId> {
         match self.seats.get(lane as usize)?.phase {

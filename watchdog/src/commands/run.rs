@@ -79,10 +79,15 @@ fn holds(options: &Run) -> Holds {
 }
 
 fn server_options(options: &Run) -> ServerOptions {
+    let (evidence, why_not_kept) = options.evidence.options();
+    if let Some(error) = why_not_kept {
+        tracing::warn!(event = "unkept", %error, "incidents are not kept");
+    }
     ServerOptions {
         policy: whole_policy(options),
         standby: if options.standby { Standby::Wait } else { Standby::No },
         holds: holds(options),
+        evidence,
         error_files: if options.no_error_files { ErrorFiles::Leave } else { ErrorFiles::Write },
         reach: options.further.reach.into(),
         protection: options.protection(),

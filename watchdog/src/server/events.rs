@@ -23,9 +23,12 @@
 //! | `path`, `error` | `error_file` | the worker's error file; why it could not be written |
 //! | `hold` | `held` | `traced`, `frozen`, `stopped`, or `other_user`: not the one who attached |
 //! | `wait_channel` | `expired` | of an unkillable worker: the kernel function it sleeps in |
+//! | `incident` | `expired`, `incident_lost` | the incident's name: `hangwatch show` tells it |
+//! | `error` | `incident_lost`, ... | why |
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use hangwatch_core::lane::TimerKind;
 use hangwatch_core::reap::Hold;
@@ -34,6 +37,7 @@ use super::cascade::{Cascade, SuspectEnd};
 use super::control::Ended;
 use super::facts::{Command, LaneFacts};
 use super::vigil::Finding;
+use crate::incident::schema::Incident;
 use crate::kin::Removed;
 use crate::state::kind_name;
 
@@ -70,6 +74,15 @@ pub enum What {
     },
     /// A deadline passed, and this is what became of it.
     Expired(Box<Expiry>),
+    /// All evidence there will be of an expired worker is in; how its reap ended may be unknown yet.
+    Captured(Arc<Incident>),
+    /// An incident, or what came of it lately, could not be kept.
+    IncidentLost {
+        /// Its name.
+        id: String,
+        /// Why not.
+        error: String,
+    },
     /// A timer has used the fraction of its allowance that was to be warned of.
     Warning(Box<TimerFacts>),
     /// In a shadow: a timer with a longer time of its own has run beyond its scope's deadline by the
@@ -226,6 +239,8 @@ pub struct Expiry {
     pub outcome: ExpiryOutcome,
     /// Of an unkillable worker: the kernel function it sleeps in, where the kernel tells.
     pub wait_channel: Option<String>,
+    /// Its incident's name, where evidence was captured.
+    pub incident: Option<String>,
 }
 
 /// How an expiry ended.
@@ -351,15 +366,34 @@ pub fn emit(event: &ServerEvent) {
             let how = if *how == Leaving::Died { "died" } else { "execd" };
             tracing::debug!(segment, event = "left", pid, %command, how, "left");
         }
+        What::IncidentLost { id, error } => tracing::error!(
+            segment,
+            event = "incident_lost",
+            incident = id,
+            error,
+            "an incident could not be kept"
+        ),
         other => emit_about_itself(segment, other),
     }
 }
 
 fn emit_expiry(segment: &str, expiry: &Expiry) {
     let late_ms = ms(expiry.late_ns);
-    let Expiry { timer, signal, outcome, wait_channel, .. } = expiry;
+    let Expiry { timer, signal, outcome, wait_channel, incident, .. } = expiry;
     let (outcome, wait_channel) = (outcome.name(), wait_channel.as_deref());
-    timer_line!(warn, "expired", segment, timer, late_ms, signal, outcome, wait_channel, "expired");
+    let incident = incident.as_deref();
+    timer_line!(
+        warn,
+        "expired",
+        segment,
+        timer,
+        late_ms,
+        signal,
+        outcome,
+        wait_channel,
+        incident,
+        "expired"
+    );
 }
 
 fn emit_kin(segment: &str, worker: &WorkerFacts, removed: &Removed) {
