@@ -9,6 +9,7 @@
 
 mod members;
 mod seat;
+mod shadow;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -49,6 +50,7 @@ pub struct Expiry<'a> {
     put_off: Vec<TimerWord>,
     stalls: Stalls,
     warn: Option<Warnings>,
+    shadow: Option<shadow::Follower>,
     now: Nanos,
     requests: Vec<Request>,
     recycle: Vec<(u32, OwnerWord)>,
@@ -74,6 +76,7 @@ impl<'a> Expiry<'a> {
             put_off: alloc::vec![NOT_PUT_OFF; timers],
             stalls: segment.stalls(now),
             warn,
+            shadow: shadow::Follower::new(&policy, timers),
             now,
             requests: Vec::new(),
             recycle: Vec::new(),
@@ -142,6 +145,21 @@ impl<'a> Expiry<'a> {
         for (lane, seat) in self.seats.iter().enumerate() {
             if seat.phase == Phase::Admitted(worker) {
                 self.recycle.push((lane as u32, seat.owner));
+            }
+        }
+    }
+
+    /// Looks at a worker's condemned timers at once, however long they were put off for.
+    pub fn look_again(&mut self, worker: WorkerId) {
+        for lane in 0..self.segment.lanes_used() {
+            if self.seats[lane as usize].phase != Phase::Admitted(worker) {
+                continue;
+            }
+            for (index, word) in self.segment.lane_timers(lane).iter().enumerate() {
+                let word = Timer(word).load();
+                if word.state() == Some(TimerState::Condemned) {
+                    self.put_off(self.id(lane, index), word, self.now);
+                }
             }
         }
     }
@@ -219,6 +237,9 @@ impl<'a> Expiry<'a> {
             let mut look_at = word.look_at();
             if self.warn.is_some() && word.state() == Some(TimerState::Armed) {
                 look_at = look_at.min(self.warn_time(lane, index, word));
+            }
+            if self.shadow.is_some() && word.state() == Some(TimerState::Armed) {
+                look_at = look_at.min(self.overrun_at(lane, index, word));
             }
             self.minima.set(id, look_at.0);
         }
@@ -344,7 +365,12 @@ impl<'a> Expiry<'a> {
             return self.not_yet(id, expired, now);
         }
         match phase {
-            Phase::Admitted(worker) => due.add(worker, expired),
+            Phase::Admitted(worker) => {
+                if word.state() == Some(TimerState::Armed) {
+                    self.follow(expired);
+                }
+                due.add(worker, expired);
+            }
             Phase::Asked(at) => {
                 let retry_ns = now.since(at).clamp(UNPROVED_RETRY_NS, ASK_AGAIN_NS);
                 self.put_off(id, word, now.plus(retry_ns));
@@ -369,6 +395,9 @@ impl<'a> Expiry<'a> {
                 }
                 None => {}
             }
+        }
+        if self.shadow.is_some() {
+            look_at = look_at.min(self.look_for_overrun(expired, now));
         }
         self.put_off(id, expired.word, look_at);
     }
@@ -440,6 +469,7 @@ impl Table for Expiry<'_> {
             }
         }
         self.ask_again();
+        self.count_ended(now);
         self.recycle_some();
     }
 

@@ -126,6 +126,16 @@ impl<'a, H: Hands> Reaping<'a, H> {
         &mut self.hands
     }
 
+    /// What a reap has waited for is there: it goes on with the next tick, however long it was put off
+    /// for. The table is to be told of its timers.
+    pub fn look_again(&mut self, worker: WorkerId) {
+        if let Some(machine) = self.machines.get_mut(&worker)
+            && machine.state == State::Evidence
+        {
+            machine.again_at = Nanos(0);
+        }
+    }
+
     /// Where the reap of `worker` stands.
     pub fn state(&self, worker: WorkerId) -> Option<State> {
         self.machines.get(&worker).map(|machine| machine.state)

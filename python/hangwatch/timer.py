@@ -271,7 +271,13 @@ class ShmTimerRequest(TimerRequest):
     """A timer of a ShmTimerServer, as its *log_event* is told of it.
 
     ``worker_id`` and ``worker_pid`` are the process's id, ``signal`` is what was sent to
-    it, 0 for nothing.
+    it, 0 for nothing; ``expiration_time`` is in seconds of the wall clock.
+
+    Example:
+        >>> def log_event(event, request):
+        ...     if request is not None:
+        ...         print(event, request.worker_pid, request.scope_id)
+        >>> server = ShmTimerServer(log_event=log_event)
     """
 
     __slots__ = ["signal", "version"]

@@ -16,7 +16,14 @@ enum Entered {
     NoOp,
 }
 
-/// A deadline: what `hangwatch.expires` gives.
+/// A deadline: what `hangwatch.expires` gives. It holds within its `with` block; times are
+/// in seconds.
+///
+/// Example:
+///     >>> with hangwatch.expires(30, "forward") as deadline:
+///     ...     deadline.extend(5)
+///     >>> deadline.scope_name
+///     'forward'
 #[pyclass(module = "hangwatch")]
 pub(crate) struct Expires {
     /// `None`: the scope's, by the watchdog's deadlines file.

@@ -8,6 +8,11 @@ use crate::expires::ending;
 use crate::{attachment, errors, scope, time};
 
 /// A loop that must come round in time: what `hangwatch.heartbeat` gives.
+///
+/// Example:
+///     >>> with hangwatch.heartbeat(60, "loop") as beat:
+///     ...     for batch in batches:
+///     ...         beat.kick()
 #[pyclass(module = "hangwatch")]
 pub(crate) struct Heartbeat {
     beat: Beat,

@@ -9,6 +9,12 @@ use pyo3::types::PyString;
 use crate::{attachment, errors, scope, time};
 
 /// A stretch that a thread's timers do not count: what `hangwatch.paused` gives.
+///
+/// Example:
+///     >>> with hangwatch.paused("checkpoint", max=600) as pause:
+///     ...     save()
+///     ...     pause.remaining
+///     540.2
 #[pyclass(module = "hangwatch")]
 pub(crate) struct Paused {
     scope: Py<PyString>,

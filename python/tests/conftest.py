@@ -63,10 +63,11 @@ class Watchdog:
     def __init__(self, name: str, log: Path, *options: str) -> None:
         self.name = name
         self._log = log
+        # A test that is about evidence says where it is kept.
+        evidence = [] if "--evidence" in options else ["--evidence", "off"]
+        command = [COMMAND, "run", "--segment", name, "--log", "json", *evidence, *options]
         with log.open("w") as stderr:
-            self._process = subprocess.Popen(
-                [COMMAND, "run", "--segment", name, "--log", "json", *options], stderr=stderr
-            )
+            self._process = subprocess.Popen(command, stderr=stderr)
         wait_for("the watchdog serves", lambda: self.events("serving"))
 
     def events(self, event: str) -> list[dict[str, Any]]:

@@ -7,7 +7,9 @@
 mod actor;
 pub mod freezer;
 pub mod fuse;
+pub mod hang;
 pub mod hosts;
+pub mod incidents;
 pub mod load;
 pub mod mount;
 pub mod mutator;

@@ -38,6 +38,8 @@ impl Watchdog {
         command
             .args(["run", "--segment", segment, "--log", "json", "--unprotected"])
             .args(options)
+            // Each test that is about evidence says where it is kept.
+            .args(["--evidence", "off"].iter().filter(|_| !options.contains(&"--evidence")))
             .envs(environment.iter().copied());
         Watchdog::spawn(command)
     }

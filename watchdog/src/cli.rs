@@ -18,12 +18,14 @@ use crate::listen::{Address, Audience};
 use crate::logging::Format;
 use crate::server::{self, Ask, Protection};
 use config::{Origins, Variables};
+use evidence::Evidence;
 use fleet::Fleet;
 use incidents::{Incidents, Report, Show, Trace};
 use learning::{Learn, Scopes, Shadow};
 use value::ReapSignal;
 
 pub mod config;
+pub mod evidence;
 pub mod fleet;
 pub mod further;
 pub mod incidents;
@@ -194,6 +196,9 @@ pub enum Command {
     /// One worker of the demo.
     #[command(hide = true)]
     DemoWorker(DemoWorker),
+    /// Captures one worker's evidence; the watchdog starts it.
+    #[command(hide = true)]
+    EvidenceHelper(EvidenceHelper),
     /// List what is kept of expiries: when, who, in which scope, how it ended
     ///
     /// The newest first. One that cannot be read is a line that says why.
@@ -351,6 +356,9 @@ pub struct Run {
     #[command(flatten)]
     pub holds: Holds,
 
+    /// What is captured of an overdue worker.
+    #[command(flatten)]
+    pub evidence: Evidence,
     /// Do not write the error files of torchrun's workers
     ///
     /// A worker with TORCHELASTIC_ERROR_FILE in its environment gets that file
@@ -524,6 +532,26 @@ pub struct DemoWorker {
     /// What becomes of it.
     #[arg(long, value_enum)]
     pub fate: Fate,
+}
+
+/// Whose evidence a helper captures; the watchdog starts it.
+#[derive(Debug, Args)]
+pub struct EvidenceHelper {
+    /// The worker, whose pidfd is the standard input.
+    #[arg(long)]
+    pub pid: u32,
+    /// How long it may take.
+    #[arg(long, value_parser = value::duration)]
+    pub budget: Duration,
+    /// The thread to begin with, by its id in its own PID namespace.
+    #[arg(long)]
+    pub first_tid: Option<u64>,
+    /// Do not stop it for its native stacks.
+    #[arg(long)]
+    pub no_stop: bool,
+    /// What is redacted beside the rule.
+    #[arg(long, value_name = "REGEX")]
+    pub redact: Vec<String>,
 }
 
 /// What becomes of a worker of the demo.

@@ -8,6 +8,7 @@ use crate::exit::Exit;
 
 mod demo;
 mod doctor;
+mod evidence_helper;
 mod exec;
 mod fleet;
 mod incidents;
@@ -32,6 +33,7 @@ pub fn perform(command: Command) -> Exit {
     let done = match command {
         Command::Demo(options) => demo::perform(&options),
         Command::DemoWorker(options) => demo::worker::perform(&options),
+        Command::EvidenceHelper(options) => evidence_helper::perform(&options),
         Command::Run(options) => run::perform(*options),
         Command::Status(options) => status::perform(&options),
         Command::Scopes(options) => scopes::perform(&options),

@@ -1,6 +1,10 @@
 //! The watchdog as a library: the server of a segment, and the commands of the `hangwatch` binary.
 //!
 //! The modules from the outside in: [`cli`] reads the command line, [`commands`] does what it asks
+//! for, [`server`] watches a segment; [`exec`] removes a command with its descendants, [`child`] and
+//! [`relay`] run one and pass signals on, [`evidence`] finds out why a worker hangs, [`incident`] is
+//! what is kept of an expiry, [`program`] is the binary itself, [`logging`] and [`exit`] are what the
+//! outside sees.
 //! for, [`server`] watches a segment, [`deadlines`] is the file that says how long scopes may take;
 //! [`exec`] removes a command with its descendants, [`child`] and [`relay`] run one and pass signals on,
 //! [`incident`] is what is kept of an expiry, [`show`], [`report`] and [`trace`] are what is made of one
@@ -13,6 +17,7 @@ pub mod cli;
 pub mod commands;
 pub mod deadlines;
 mod doctor;
+pub mod evidence;
 pub mod exec;
 pub mod exit;
 pub mod fleet;
@@ -23,6 +28,7 @@ pub mod kin;
 pub mod listen;
 pub mod logging;
 pub mod notify;
+pub mod program;
 pub mod relay;
 pub mod report;
 pub mod server;

@@ -82,7 +82,7 @@ fn a_watchdog_outlives_a_child_it_did_not_start() {
     let name = Name::new("sidecar");
     let mut shell = Command::new("/bin/sh")
         .args(["-c", "sleep 0.3 & exec \"$0\" \"$@\""])
-        .args([env!("CARGO_BIN_EXE_hangwatch"), "run", "--segment", &name.0])
+        .args([env!("CARGO_BIN_EXE_hangwatch"), "run", "--evidence", "off", "--segment", &name.0])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -107,7 +107,7 @@ fn a_watchdog_outlives_a_child_it_did_not_start() {
 #[test]
 fn what_cannot_be_started_says_why_and_ends_as_documented() {
     let both = |command: &str, code: i32, part: &str| {
-        check_says(&["run", "--", command], code, part);
+        check_says(&["run", "--evidence", "off", "--", command], code, part);
         check_says(&["exec", "--deadline", "9s", "--", command], code, part);
     };
     both("", 127, "not found");
@@ -180,7 +180,8 @@ fn a_check_of_the_settings_runs_nothing_and_shows_where_each_comes_from() {
 #[test]
 fn a_segment_in_use_is_not_removed_even_where_it_cannot_be_used() {
     let name = Name::new("in-use");
-    let mut watchdog = hangwatch(&["run", "--segment", &name.0]).spawn().unwrap();
+    let mut watchdog =
+        hangwatch(&["run", "--evidence", "off", "--segment", &name.0]).spawn().unwrap();
     wait_until("it serves", || name.exists());
     check_says(&["rm", &name.0], 125, "in use by its watchdog");
     // Of another version now, as far as anyone can tell; then cut short.
@@ -203,7 +204,8 @@ fn a_status_of_all_is_silent_about_what_is_not_ours() {
         return; // who else could be another user?
     }
     let name = Name::new("others");
-    let mut watchdog = hangwatch(&["run", "--segment", &name.0]).spawn().unwrap();
+    let mut watchdog =
+        hangwatch(&["run", "--evidence", "off", "--segment", &name.0]).spawn().unwrap();
     wait_until("it serves", || name.exists());
     let dir = tempfile::tempdir().unwrap();
     let copy = dir.path().join("hangwatch");

@@ -35,6 +35,7 @@
 //! exec                       execs `sleep 600` (no answer: it is somebody else then)
 //! look PATH                  asks for a file's attributes
 //! ignore N                   ignores a signal
+//! hang HOW NAME MS           hangs in a scope of that name (no answer), see `hangwatch_tests::hang`
 //! exit                       exits without releasing anything
 //! ```
 //!
@@ -50,6 +51,7 @@ use std::time::Duration;
 
 use hangwatch::sys::process::{State, state};
 use hangwatch::{Guard, Heartbeat, Signal, Worker};
+use hangwatch_tests::hang::hang;
 use hangwatch_tests::load::Load;
 use hangwatch_tests::namespace::{Proc, run_below};
 use hangwatch_tests::newcomer::sibling;
@@ -206,6 +208,10 @@ impl Actor {
                 // SAFETY: SIG_IGN runs no code.
                 unsafe { libc::signal(number.parse()?, libc::SIG_IGN) };
                 Ok(String::new())
+            }
+            ["hang", how, name, time] => {
+                let _guard = self.worker()?.expires(name, ms(time)?)?;
+                hang(how)
             }
             _ => self.obey_rudely(words),
         }

@@ -58,7 +58,19 @@ fn protections_that_are_refused_are_said_once_and_are_not_fatal() {
     command
         .args(["-c", "ulimit -l 4 && ulimit -r 0 && exec \"$0\" \"$@\""])
         .arg(program("stage-watchdog"))
-        .args(["run", "--segment", &name, "--lanes", "4", "--log", "json", "--realtime", "50"])
+        .args([
+            "run",
+            "--segment",
+            &name,
+            "--lanes",
+            "4",
+            "--log",
+            "json",
+            "--realtime",
+            "50",
+            "--evidence",
+            "off",
+        ])
         .uid(65_534)
         .gid(65_534);
     let mut watchdog = Watchdog::spawn(command);

@@ -126,7 +126,16 @@ fn a_watchdog_of_another_user_is_refused() {
     let programs = Programs::new();
     let stage = segment_for(0o600, None);
     let mut command = programs.run_as("stage-watchdog", STRANGER, STRANGER);
-    command.args(["run", "--segment", stage.name(), "--log", "json", "--unprotected"]);
+    command.args([
+        "run",
+        "--segment",
+        stage.name(),
+        "--log",
+        "json",
+        "--unprotected",
+        "--evidence",
+        "off",
+    ]);
     let (status, words) = Watchdog::spawn(command).last_words();
     assert_eq!(status.code(), Some(125), "{words}");
     assert!(words.contains("permission denied"), "{words}");

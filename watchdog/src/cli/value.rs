@@ -161,6 +161,18 @@ pub fn signal_name(signal: Signal) -> &'static str {
     ENDING.iter().find(|(_, ending)| *ending == signal).map_or("?", |(name, _)| name)
 }
 
+/// A regular expression.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn expression(text: &str) -> Result<String, String> {
+    match regex::Regex::new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// A signal that can end a process, by name or number: `KILL`, `SIGKILL`, `9`; or `none`.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Read};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{self, Child, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use super::status::{brief, shortened, table};
 use super::{Failure, print};
 use crate::cli::{Demo, Fate};
 use crate::exit::Exit;
+use crate::program::own_program;
 use crate::relay::{Caught, Relay};
 use crate::server::events::{Expiry, What};
 use crate::server::{Server, ServerEvent, ServerOptions};
@@ -105,17 +106,8 @@ fn fate_of(share: usize) -> Fate {
     }
 }
 
-/// The program that has the demo's worker in it: this one, unless the environment names another (a
-/// library that is loaded into another program does).
-fn own_program() -> Result<PathBuf, Failure> {
-    match std::env::var_os("HANGWATCH_PROGRAM") {
-        Some(program) => Ok(program.into()),
-        None => Ok(std::env::current_exe()?),
-    }
-}
-
 fn start_all(dir: &Path, count: usize, name: &str) -> Result<Vec<DemoWorker>, Failure> {
-    let program = own_program()?;
+    let program = own_program();
     let mut workers = Vec::new();
     for share in 0..count {
         let fate = fate_of(share);

@@ -1,14 +1,16 @@
 //! The incident: what is kept of one worker's expiry, from the condemned timer to the end of its reap.
 //!
 //! [`schema`] says what is in it, as types: they are written as `incident.json`, and read from it by
-//! everything that shows an incident. [`store`] says where they are kept, [`catalog`] finds and reads
-//! them, [`track`] puts together who did what and when, [`story`],
+//! everything that shows an incident. [`store`] keeps them, [`text`] is what of them is kept as text,
+//! [`catalog`] finds and reads them, [`track`] puts together who did what and when, [`story`],
 //! [`crowd`] and [`words`] say it in sentences.
 
 pub mod catalog;
 pub mod crowd;
+pub mod moment;
 pub mod schema;
 pub mod store;
 pub mod story;
+pub mod text;
 pub mod track;
 pub mod words;

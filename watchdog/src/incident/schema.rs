@@ -84,7 +84,7 @@ pub struct Timer {
     pub scope: String,
     /// `guard`, `keyed` or `heartbeat`.
     pub kind: String,
-    /// `armed`, `paused`, `condemned` or `reported`.
+    /// `armed`, `paused`, `condemned`, `reported` or `braked`.
     pub state: String,
     /// When it was acquired or last kicked.
     pub acquired: Moment,

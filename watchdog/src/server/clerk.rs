@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, atomic::Ordering};
 
+use hangwatch::sys::Pid;
 use hangwatch::sys::freezer::{Freezers, Frozen};
 use hangwatch::sys::lock::{Holder, holder};
 use hangwatch::sys::process::{State, image, standing};
@@ -31,6 +32,8 @@ use super::inspector::Inspection;
 use super::journal::{Journal, Note};
 use super::messages::{Answer, Answers, Question};
 use super::options::{Holds, Treatment};
+use super::seating::Seating;
+use super::tracers::Tracers;
 use super::vigil::FileVigil;
 
 /// How often lanes are looked at again, ns.
@@ -83,6 +86,8 @@ pub(super) struct Clerk {
     wake_up: Arc<OwnedFd>,
     epoll: OwnedFd,
     roster: Roster,
+    /// By whom a worker may be traced without being held up.
+    tracers: Tracers,
     freezers: Freezers,
     vigil: FileVigil,
     /// Where the next round goes on.
@@ -97,12 +102,14 @@ pub(super) struct ClerkParts {
     pub(super) journal: Journal,
     pub(super) answers: Answers,
     pub(super) inspections: SyncSender<Inspection>,
+    pub(super) seating: Seating,
+    pub(super) tracers: Tracers,
 }
 
 impl Clerk {
     /// A clerk, and the desk to ask it at.
     pub(super) fn new(parts: ClerkParts) -> io::Result<(Clerk, Desk)> {
-        let ClerkParts { segment, control, journal, answers, inspections } = parts;
+        let ClerkParts { segment, control, journal, answers, inspections, .. } = parts;
         let lanes = segment.geometry().lanes as usize;
         let room = lanes * 2 + 64;
         let (sender, questions) = std::sync::mpsc::sync_channel(room);
@@ -120,7 +127,8 @@ impl Clerk {
             inbox: Inbox::new(questions, room),
             wake_up,
             epoll,
-            roster: Roster::default(),
+            roster: Roster::new(parts.seating),
+            tracers: parts.tracers,
             freezers: Freezers::default(),
             next_lane: 0,
             said_no_descriptors: false,
@@ -249,7 +257,9 @@ impl Clerk {
             if worker.users.is_some_and(|users| !users.may_signal(seen.users)) {
                 return Some(Hold::OtherUser);
             }
-            if traced == Treatment::Report && seen.tracer.is_some() {
+            // A helper of ours is no debugger.
+            let is_ours = |tracer: Pid| self.tracers.contains(tracer.as_raw_pid().unsigned_abs());
+            if traced == Treatment::Report && seen.tracer.is_some_and(|tracer| !is_ours(tracer)) {
                 return Some(Hold::Traced);
             }
             if stopped == Treatment::Report && seen.state == State::Stopped {

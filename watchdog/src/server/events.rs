@@ -6,7 +6,7 @@
 //! | field | of | meaning |
 //! | --- | --- | --- |
 //! | `segment` | all | the segment's name |
-//! | `event` | all | what happened: `expired`, `warning`, `held`, `signalled`, `braked`, ... |
+//! | `event` | all | what happened: `expired`, `warning`, `overrun`, `ended_late`, `held`, `signalled`, ... |
 //! | `lane`, `timer` | timers | which timer |
 //! | `pid`, `command` | workers | the process as the watchdog sees it; absent where unproved |
 //! | `thread`, `tid`, `job`, `rank`, `world_size`, `host` | timers | what the worker said of itself at its attach |
@@ -23,9 +23,12 @@
 //! | `path`, `error` | `error_file` | the worker's error file; why it could not be written |
 //! | `hold` | `held` | `traced`, `frozen`, `stopped`, or `other_user`: not the one who attached |
 //! | `wait_channel` | `expired` | of an unkillable worker: the kernel function it sleeps in |
+//! | `incident` | `expired`, `incident_lost` | the incident's name: `hangwatch show` tells it |
+//! | `error` | `incident_lost`, ... | why |
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use hangwatch_core::lane::TimerKind;
 use hangwatch_core::reap::Hold;
@@ -34,6 +37,7 @@ use super::cascade::{Cascade, SuspectEnd};
 use super::control::Ended;
 use super::facts::{Command, LaneFacts};
 use super::vigil::Finding;
+use crate::incident::schema::Incident;
 use crate::kin::Removed;
 use crate::state::kind_name;
 
@@ -70,8 +74,27 @@ pub enum What {
     },
     /// A deadline passed, and this is what became of it.
     Expired(Box<Expiry>),
+    /// All evidence there will be of an expired worker is in; how its reap ended may be unknown yet.
+    Captured(Arc<Incident>),
+    /// An incident, or what came of it lately, could not be kept.
+    IncidentLost {
+        /// Its name.
+        id: String,
+        /// Why not.
+        error: String,
+    },
     /// A timer has used the fraction of its allowance that was to be warned of.
     Warning(Box<TimerFacts>),
+    /// In a shadow: a timer with a longer time of its own has run beyond its scope's deadline by the
+    /// file, and would have been reaped for it.
+    Overrun(Box<TimerFacts>),
+    /// In a shadow: a timer that would have been reaped has come to its end.
+    EndedLate {
+        /// Which.
+        timer: Box<TimerFacts>,
+        /// How late it was, ns: to within the watchdog's interval, never too little.
+        late_ns: u64,
+    },
     /// An overdue worker is not signalled while this lasts.
     Held {
         /// The first of its overdue timers.
@@ -216,6 +239,8 @@ pub struct Expiry {
     pub outcome: ExpiryOutcome,
     /// Of an unkillable worker: the kernel function it sleeps in, where the kernel tells.
     pub wait_channel: Option<String>,
+    /// Its incident's name, where evidence was captured.
+    pub incident: Option<String>,
 }
 
 /// How an expiry ended.
@@ -304,6 +329,13 @@ pub fn emit(event: &ServerEvent) {
         What::Warning(timer) => {
             timer_line!(warn, "warning", segment, timer, "a deadline comes near");
         }
+        What::Overrun(timer) => {
+            timer_line!(warn, "overrun", segment, timer, "would be reaped by the deadlines file");
+        }
+        What::EndedLate { timer, late_ns } => {
+            let late_ms = ms(*late_ns);
+            timer_line!(info, "ended_late", segment, timer, late_ms, "a late acquire has ended");
+        }
         What::Held { timer, hold } => {
             let hold = hold_name(*hold);
             timer_line!(warn, "held", segment, timer, hold, "overdue, but held up: not signalled");
@@ -334,15 +366,34 @@ pub fn emit(event: &ServerEvent) {
             let how = if *how == Leaving::Died { "died" } else { "execd" };
             tracing::debug!(segment, event = "left", pid, %command, how, "left");
         }
+        What::IncidentLost { id, error } => tracing::error!(
+            segment,
+            event = "incident_lost",
+            incident = id,
+            error,
+            "an incident could not be kept"
+        ),
         other => emit_about_itself(segment, other),
     }
 }
 
 fn emit_expiry(segment: &str, expiry: &Expiry) {
     let late_ms = ms(expiry.late_ns);
-    let Expiry { timer, signal, outcome, wait_channel, .. } = expiry;
+    let Expiry { timer, signal, outcome, wait_channel, incident, .. } = expiry;
     let (outcome, wait_channel) = (outcome.name(), wait_channel.as_deref());
-    timer_line!(warn, "expired", segment, timer, late_ms, signal, outcome, wait_channel, "expired");
+    let incident = incident.as_deref();
+    timer_line!(
+        warn,
+        "expired",
+        segment,
+        timer,
+        late_ms,
+        signal,
+        outcome,
+        wait_channel,
+        incident,
+        "expired"
+    );
 }
 
 fn emit_kin(segment: &str, worker: &WorkerFacts, removed: &Removed) {

@@ -15,9 +15,10 @@ use hangwatch::{Segment, lane_lock_byte};
 use hangwatch_core::expiry::{ExpiredTimer, WorkerId};
 use hangwatch_core::lane::OwnerWord;
 use hangwatch_core::policy::SIGKILL;
-use hangwatch_core::reap::{Event, Evidence, Hands, Hold, Sent, Verdict};
+use hangwatch_core::reap::{Event, Evidence, Hands, Hold, Outcome, Sent, Verdict};
 use hangwatch_core::time::Nanos;
 
+use super::case::{Case, Charge};
 use super::clerk::Desk;
 use super::error_file::{self, Ordered};
 use super::facts::{Admitted, LaneFacts};
@@ -25,6 +26,8 @@ use super::journal::{CascadeNote, Journal, Note, SuspectEndNote, SuspectNote, Ti
 use super::kin::{self, KinCase, KinDesk};
 use super::messages::Question;
 use super::options::{Holds, OwnProcess};
+use super::witness::{Stand, Task};
+use crate::evidence::options::Level;
 
 /// How old an answer about a worker may be when it is signalled, ns.
 const FRESH_NS: u64 = 5_000_000;
@@ -35,6 +38,8 @@ const AGAIN_NS: u64 = 20_000_000;
 /// How long an overdue worker is spared for want of an answer about what may hold it up, ns. (For
 /// want of an answer about an exec, it is spared for ever.)
 const SPARED_NS: u64 = 1_000_000_000;
+/// How often one worker's reports, which end nothing, are given an incident, ns.
+const REPORTS_APART_NS: u64 = 60_000_000_000;
 
 /// Why a signal was not sent.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +57,10 @@ struct Known {
     worker: Arc<Admitted>,
     /// It runs another program now: nothing may be sent to it, and it counts as dead.
     execd: bool,
+    /// Its expiry, as the witness knows it: from the condemnation to the end of the reap.
+    case: Option<Arc<Case>>,
+    /// When it was last given an incident for a report.
+    reported_at: Option<Nanos>,
     standing: Option<(Nanos, Option<Hold>)>,
     asked: Asked,
     /// Its error file, and until when its signal waits for it.
@@ -111,18 +120,32 @@ pub(super) struct ProcessHands {
     known: HashMap<WorkerId, Known>,
     lanes: Vec<Option<Arc<LaneFacts>>>,
     unlocked: HashMap<u32, Unlocked>,
+    /// Who takes evidence, where any is to be taken.
+    witness: Option<Stand>,
+    /// Whether there is no time left for evidence: the server is told to end.
+    is_hurried: bool,
     pub(super) reaped: u64,
+}
+
+/// What hands do beside signalling, and what they spare.
+pub(super) struct HandsParts {
+    /// Who writes error files, and who removes a worker's kin.
+    pub(super) helpers: (Option<error_file::ErrorFiles>, Option<KinDesk>),
+    /// Who takes evidence, where any is to be taken.
+    pub(super) witness: Option<Stand>,
+    pub(super) own_process: OwnProcess,
+    /// Whether anything is to be asked about what holds a worker up.
+    pub(super) holds_matter: bool,
 }
 
 impl ProcessHands {
     pub(super) fn new(
         segment: Segment,
         desk: Desk,
-        (error_files, kin): (Option<error_file::ErrorFiles>, Option<KinDesk>),
+        parts: HandsParts,
         journal: Journal,
-        own_process: OwnProcess,
-        holds_matter: bool,
     ) -> ProcessHands {
+        let HandsParts { helpers: (error_files, kin), witness, own_process, holds_matter } = parts;
         ProcessHands {
             lanes: vec![None; segment.geometry().lanes as usize],
             segment,
@@ -135,6 +158,8 @@ impl ProcessHands {
             may_signal_anybody: host::may_signal_anybody(),
             known: HashMap::new(),
             unlocked: HashMap::new(),
+            witness,
+            is_hurried: false,
             reaped: 0,
         }
     }
@@ -160,6 +185,8 @@ impl ProcessHands {
             let known = Known {
                 worker,
                 execd: false,
+                case: None,
+                reported_at: None,
                 standing: None,
                 asked: Asked::default(),
                 error_file: None,
@@ -210,6 +237,103 @@ impl ProcessHands {
             }
         }
         Some(known.worker)
+    }
+
+    /// Whether the lanes of this worker are still to be taken down as evidence.
+    pub(super) fn is_awaited(&self, worker: WorkerId) -> bool {
+        let case = self.known.get(&worker).and_then(|known| known.case.as_ref());
+        case.is_some_and(|case| !case.is_pictured())
+    }
+
+    /// Takes no time for evidence any more. Returns those whose reap has waited for it.
+    pub(super) fn hurry(&mut self) -> Vec<WorkerId> {
+        self.is_hurried = true;
+        let waits = |known: &Known| known.case.as_ref().is_some_and(|case| !case.is_captured());
+        self.known.iter().filter(|(_, known)| waits(known)).map(|(id, _)| *id).collect()
+    }
+
+    /// Opens a case of this worker, and tells the witness. `None` where there is no witness, or it has
+    /// more to do than it can.
+    fn open_case(
+        &mut self,
+        now: Nanos,
+        worker: WorkerId,
+        timers: &[ExpiredTimer],
+        charge: Charge,
+    ) -> Option<Arc<Case>> {
+        let stand = self.witness.as_ref()?;
+        let facts = timers.first().and_then(|timer| self.facts_of(timer.lane));
+        let until = now.plus(stand.budget_ns);
+        let known = self.known.get_mut(&worker)?;
+        let (segment, of_it) = (self.segment.name(), Arc::clone(&known.worker));
+        let case = Arc::new(Case::new(segment, of_it, facts, timers, charge, (now, until)));
+        stand.tell(Task::Open(Arc::clone(&case))).then(|| Arc::clone(known.case.insert(case)))
+    }
+
+    /// The case of an expiry that came to its end: of one that is only reported, a new one now and
+    /// then.
+    fn case_of(
+        &mut self,
+        worker: WorkerId,
+        timer: &ExpiredTimer,
+        outcome: Outcome,
+    ) -> Option<Arc<Case>> {
+        let known = self.known.get_mut(&worker)?;
+        if !matches!(outcome, Outcome::Reported | Outcome::Braked) || known.case.is_some() {
+            return known.case.clone();
+        }
+        let now = Nanos(clock::monotonic_ns());
+        if known.reported_at.is_some_and(|at| now.since(at) < REPORTS_APART_NS) {
+            return None;
+        }
+        known.reported_at = Some(now);
+        let case = self.open_case(now, worker, &[*timer], Charge::Reported);
+        if let Some(known) = self.known.get_mut(&worker) {
+            known.case = None; // it ends with its beginning
+        }
+        case
+    }
+
+    /// Until when evidence of a condemned worker is waited for, where it is.
+    fn awaits_evidence(
+        &mut self,
+        now: Nanos,
+        worker: WorkerId,
+        timers: &[ExpiredTimer],
+    ) -> Option<Nanos> {
+        let case = match self.known.get(&worker) {
+            Some(Known { case: Some(case), .. }) => Arc::clone(case),
+            Some(known) if known.worker.is_self() && self.own_process == OwnProcess::Spare => {
+                return None;
+            }
+            _ => self.open_case(now, worker, timers, Charge::Condemned)?,
+        };
+        let is_full = self.witness.as_ref().is_some_and(|stand| stand.level == Level::Full);
+        // The tick bounds it by itself: a witness that hangs delays no signal.
+        let is_awaited = is_full && !self.is_hurried && !case.is_captured() && now < case.until;
+        is_awaited.then_some(case.until)
+    }
+
+    /// Tells the witness how an expiry ended.
+    fn end_case(
+        &mut self,
+        worker: WorkerId,
+        case: &Arc<Case>,
+        signal: u8,
+        late_ns: u64,
+        outcome: Outcome,
+    ) {
+        if outcome == Outcome::Failed
+            && let Some(known) = self.known.get_mut(&worker)
+        {
+            known.case = None; // it lives on, and may expire again
+        }
+        let at = Nanos(clock::monotonic_ns());
+        if let Some(stand) = &self.witness {
+            let case = Arc::clone(case);
+            // Where there is no room, the incident has no ending; the log does.
+            stand.tell(Task::Ended { case, at, signal, late_ns, outcome });
+        }
     }
 
     /// Whether the clerk is asked about a worker before it is signalled.
@@ -360,13 +484,14 @@ impl Hands for ProcessHands {
 
     fn evidence(&mut self, now: Nanos, worker: WorkerId, timers: &[ExpiredTimer]) -> Evidence {
         crash::point("condemned");
+        // All at the same time.
+        let captured_by = self.awaits_evidence(now, worker, timers);
         let (awaits_file, awaits_kin) =
             (self.awaits_error_file(now, worker, timers), self.awaits_kin(now, worker));
         if awaits_file || awaits_kin {
-            Evidence::Pending(now.plus(SOON_NS))
-        } else {
-            Evidence::Ready
+            return Evidence::Pending(now.plus(SOON_NS));
         }
+        captured_by.map_or(Evidence::Ready, Evidence::Pending)
     }
 
     fn signal(&mut self, worker: WorkerId, signal: u8) -> Result<Sent, HandsError> {
@@ -399,14 +524,19 @@ impl Hands for ProcessHands {
     }
 
     fn note(&mut self, event: Event<'_, HandsError>) {
-        let known = |worker| self.known.get(&worker).map(|known| Arc::clone(&known.worker));
+        let known =
+            |hands: &Self, worker| hands.known.get(&worker).map(|known| Arc::clone(&known.worker));
         let note = match event {
             Event::Expiry { worker, timer, signal, late_ns, outcome } => {
-                if outcome == hangwatch_core::reap::Outcome::Reaped {
+                if outcome == Outcome::Reaped {
                     self.reaped += 1;
                 }
+                let case = self.case_of(worker, timer, outcome);
+                if let Some(case) = &case {
+                    self.end_case(worker, case, signal, late_ns, outcome);
+                }
                 let timer = self.timer_note(Some(worker), timer);
-                Some(Note::Expiry { timer, signal, late_ns, outcome })
+                Some(Note::Expiry { timer, signal, late_ns, outcome, case })
             }
             Event::Held { worker, timer, hold } => {
                 Some(Note::Held { timer: self.timer_note(Some(worker), timer), hold })
@@ -427,11 +557,15 @@ impl Hands for ProcessHands {
             }
             Event::Braked { max_reaps } => Some(Note::Braked { max_reaps }),
             Event::Signalled { worker, signal } => {
-                known(worker).map(|worker| Note::Signalled { worker, signal })
+                let case = self.known.get(&worker).and_then(|known| known.case.clone());
+                if let (Some(stand), Some(case)) = (&self.witness, case) {
+                    let at = Nanos(clock::monotonic_ns());
+                    stand.tell(Task::Signalled { case, at, signal });
+                }
+                known(self, worker).map(|worker| Note::Signalled { worker, signal })
             }
-            Event::Failed { worker, error } => {
-                known(worker).map(|worker| Note::ReapFailed { worker, error: error.to_string() })
-            }
+            Event::Failed { worker, error } => known(self, worker)
+                .map(|worker| Note::ReapFailed { worker, error: error.to_string() }),
         };
         if let Some(note) = note {
             self.journal.note(note);

@@ -15,10 +15,12 @@ use hangwatch_core::reap::{Course, Hold, Outcome};
 use hangwatch_core::scope::ScopeId;
 
 use super::cascade::{Cascade, Suspect, SuspectEnd};
+use super::case::Case;
 use super::control::Ended;
 use super::events::{Expiry, ExpiryOutcome, Leaving, ServerEvent, TimerFacts, What, WorkerFacts};
 use super::facts::{Admitted, LaneFacts};
 use super::vigil::Finding;
+use crate::incident::schema::Incident;
 use crate::kin::Removed;
 
 /// Notes kept at most until the log has taken them.
@@ -66,9 +68,13 @@ pub(super) enum Note {
     Ended(Ended),
     Admitted(Arc<Admitted>),
     Left { worker: Arc<Admitted>, how: Leaving },
-    Expiry { timer: TimerNote, signal: u8, late_ns: u64, outcome: Outcome },
+    Expiry { timer: TimerNote, signal: u8, late_ns: u64, outcome: Outcome, case: Option<Arc<Case>> },
+    Captured(Arc<Incident>),
+    IncidentLost { id: String, error: String },
     Unattestable { timer: TimerNote, late_ns: u64 },
     Warning(TimerNote),
+    Overrun(TimerNote),
+    EndedLate { timer: TimerNote, late_ns: u64 },
     Held { timer: TimerNote, hold: Hold },
     Cascade(CascadeNote),
     Suspect(SuspectEndNote),
@@ -212,7 +218,7 @@ fn what(segment: Segment, note: Note) -> What {
         Note::Ended(ended) => What::Ended(ended),
         Note::Admitted(worker) => What::Admitted(worker_facts(&worker)),
         Note::Left { worker, how } => What::Left { worker: worker_facts(&worker), how },
-        Note::Expiry { timer, signal, late_ns, outcome } => {
+        Note::Expiry { timer, signal, late_ns, outcome, case } => {
             let wait_channel =
                 timer.worker.as_ref().and_then(|worker| wait_channel(worker, outcome));
             What::Expired(Box::new(Expiry {
@@ -221,6 +227,7 @@ fn what(segment: Segment, note: Note) -> What {
                 late_ns,
                 outcome: ExpiryOutcome::Reap(outcome),
                 wait_channel,
+                incident: case.map(|case| case.id()),
             }))
         }
         Note::Unattestable { timer, late_ns } => What::Expired(Box::new(Expiry {
@@ -229,8 +236,15 @@ fn what(segment: Segment, note: Note) -> What {
             late_ns,
             outcome: ExpiryOutcome::Unattestable,
             wait_channel: None,
+            incident: None,
         })),
+        Note::Captured(incident) => What::Captured(incident),
+        Note::IncidentLost { id, error } => What::IncidentLost { id, error },
         Note::Warning(note) => What::Warning(timer(&note)),
+        Note::Overrun(note) => What::Overrun(timer(&note)),
+        Note::EndedLate { timer: note, late_ns } => {
+            What::EndedLate { timer: timer(&note), late_ns }
+        }
         Note::Held { timer: note, hold } => What::Held { timer: timer(&note), hold },
         Note::Cascade(note) => What::Cascade(Box::new(cascade(segment, &note))),
         Note::Suspect(note) => What::Suspect(Box::new(suspect_end(segment, &note))),

@@ -41,6 +41,10 @@ pub(super) enum Answer {
     /// A lane without its lock whose owner ran the same program, with the segment mapped, at that
     /// time.
     SameProgram { lane: u32, owner: OwnerWord, at: Nanos },
+    /// What the segment says of an expired worker has been taken down.
+    Pictured { worker: WorkerId },
+    /// There is no more evidence of an expired worker to wait for.
+    Captured { worker: WorkerId },
     /// The process is dead.
     Died { worker: WorkerId },
     /// The process runs another program now; its lanes are told of one by one.

@@ -7,6 +7,11 @@
 //!            questions              inspections
 //!   tick  ------------->  clerk  ---------------->  inspector
 //!    |  <---- answers ------+-------- answers --------+
+//!    |
+//!    |        cases                  processes of their own
+//!    +---------------->  witness  <------------------------>  helpers
+//!    |  <---- answers ------+---------> archive -> incidents on disk
+//!    |
 //!    +--------- notes ------+---------> journal -> log, on a thread of its own
 //! ```
 //!
@@ -14,6 +19,9 @@
 //!   for the doorbell: no file, no `/proc`, no channel can hold it up.
 //! * The clerk (`clerk`) asks the kernel who owns which lane and hears when a process dies.
 //! * The inspector (`inspector`) reads what a hung process can keep it waiting for, for ever.
+//! * The witness (`witness`, `case`, `dossier`) takes evidence of who is condemned, with a helper
+//!   process for each; the archive (`archive`) writes it down. Neither holds a signal up for longer
+//!   than the budget.
 //! * The journal (`journal`, [`events`]) tells what happened.
 //! * The error files of torch (`error_file`) have a writer of their own.
 //!
@@ -32,11 +40,14 @@
 //! What it does not do: it removes no segment; it signals nobody whose lane the kernel does not vouch
 //! for; and where its own process is paused, suspended or starved it acts late, and says so.
 
+mod archive;
 mod calibrate;
 pub mod cascade;
+mod case;
 mod clerk;
 mod control;
 mod doorbell;
+mod dossier;
 mod error;
 mod error_file;
 pub mod events;
@@ -50,9 +61,12 @@ mod lock;
 mod messages;
 mod options;
 mod protect;
+mod seating;
 mod serve;
 pub(crate) mod sigbus;
+mod tracers;
 mod vigil;
+mod witness;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

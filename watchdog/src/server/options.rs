@@ -2,10 +2,11 @@
 
 use hangwatch_core::policy::Policy;
 
+use crate::evidence::options::EvidenceOptions;
 use crate::kin::Reach;
 
 /// How a server serves a segment.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct ServerOptions {
     /// What is done about an expired timer.
     pub policy: Policy,
@@ -15,6 +16,8 @@ pub struct ServerOptions {
     pub holds: Holds,
     /// What is done about an overdue worker in the server's own process.
     pub own_process: OwnProcess,
+    /// What evidence is captured of an expired worker. By default none.
+    pub evidence: EvidenceOptions,
     /// Whether a worker that is reaped gets the error file that its environment names.
     pub error_files: ErrorFiles,
     /// Who is reaped with a worker.

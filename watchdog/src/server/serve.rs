@@ -20,21 +20,26 @@ use hangwatch_core::segment::Counter;
 use hangwatch_core::tick::{Clock, Table, Watchdog};
 use hangwatch_core::time::Nanos;
 
-use crate::listen::CONNECTIONS;
-
+use super::archive::Archive;
 use super::calibrate::{Calibrator, Trust};
 use super::clerk::{Clerk, ClerkParts};
 use super::control::{Control, Ended};
 use super::doorbell::{Attention, Doorbell, LEAD_NS};
 use super::error_file::ErrorFiles;
 use super::events::Leaving;
-use super::hands::ProcessHands;
+use super::hands::{HandsParts, ProcessHands};
 use super::journal::{Journal, Note};
 use super::kin::{self, KinDesk};
 use super::messages::{Answer, Answers, Question};
 use super::options::{Holds, ServerOptions};
+use super::seating::Seating;
+use super::tracers::Tracers;
+use super::witness::{Stand, Witness, WitnessParts};
 use super::{error_file, inspector, options, protect, sigbus};
+use crate::evidence::options::Level;
+use crate::incident::store::Store;
 use crate::kin::Reach;
+use crate::listen::CONNECTIONS;
 
 /// Answers that wait for the tick at most; the clerk waits with the next.
 const ANSWERS: usize = 256;
@@ -49,6 +54,8 @@ const KIN_DESCRIPTORS: u64 = 4096;
 
 /// How long a server that is told to stop waits for workers it has just killed, ns.
 const LAST_REAPS_NS: u64 = 250_000_000;
+/// How long the lanes of a dead worker are kept for the witness at most, ns.
+const KEPT_NS: u64 = 1_000_000_000;
 /// How long it sleeps before it looks again.
 const LAST_REAPS_PAUSE: Duration = Duration::from_millis(1);
 
@@ -97,6 +104,8 @@ struct Tick {
     dog: Dog,
     calibrator: Calibrator,
     guard: Option<sigbus::Guard>,
+    /// Dead workers whose lanes the witness has not looked at yet, and since when.
+    parted: Vec<(WorkerId, Nanos)>,
     /// When the last tick ended.
     signed_at: Nanos,
 }
@@ -119,9 +128,11 @@ pub(super) fn serve(parts: Parts) -> Ended {
     };
     let (sender, answers) = sync_channel(ANSWERS);
     let answerer = Answers { sender, attention: attention.clone() };
+    let policy = options.policy;
+    let (own_process, holds_matter) = (options.own_process, options.holds.matter());
     let staff = Staff { segment, options, control: &control, journal: &journal, answers: answerer };
-    let (desk, helpers, clerk) = match staff.hire() {
-        Ok(staff) => staff,
+    let Hired { desk, helpers, clerk, stand, witness } = match staff.hire() {
+        Ok(hired) => hired,
         Err(error) => {
             journal.note(Note::Admission(format!("no clerk could be had: {error}")));
             let _ = hired.send(Err(error));
@@ -144,23 +155,21 @@ pub(super) fn serve(parts: Parts) -> Ended {
     let hands = ProcessHands::new(
         segment,
         desk,
-        helpers,
+        HandsParts { helpers, witness: stand, own_process, holds_matter },
         journal.clone(),
-        options.own_process,
-        options.holds.matter(),
     );
     let dog = Watchdog::new(
         SystemClock,
         Rings::new(words, Doorbell::new(attention.clone(), interval_ns)),
-        Expiry::new(words, options.policy, now),
-        Reaping::new(words, options.policy, hands),
+        Expiry::new(words, policy, now),
+        Reaping::new(words, policy, hands),
         interval_ns,
     );
     if dog.reaper.is_braked() {
         // A predecessor's: said again, because nobody is signalled here either.
-        journal.note(Note::Braked { max_reaps: options.policy.max_reaps.unwrap_or_default() });
+        journal.note(Note::Braked { max_reaps: policy.max_reaps.unwrap_or_default() });
     }
-    let calibrator = Calibrator::default();
+    let (calibrator, parted) = (Calibrator::default(), Vec::new());
     let signed_at = now;
     let tick = Tick {
         segment,
@@ -172,11 +181,15 @@ pub(super) fn serve(parts: Parts) -> Ended {
         dog,
         calibrator,
         guard,
+        parted,
         signed_at,
     };
     let ended = tick.run();
-    // The desk went with the tick: the clerk hears that nobody asks any more.
+    // The desk and the stand went with the tick: clerk and witness hear that nobody is left.
     let _ = clerk.join();
+    if let Some(witness) = witness {
+        let _ = witness.join();
+    }
     words.next_wake().store(0, Ordering::Relaxed);
     words.watchdog().pid().store(0, Ordering::Relaxed);
     ended
@@ -194,8 +207,17 @@ struct Staff<'a> {
     answers: Answers,
 }
 
+/// The other threads, and how to talk to them.
+struct Hired {
+    desk: super::clerk::Desk,
+    helpers: Helpers,
+    clerk: JoinHandle<()>,
+    stand: Option<Stand>,
+    witness: Option<JoinHandle<()>>,
+}
+
 impl Staff<'_> {
-    fn hire(self) -> std::io::Result<(super::clerk::Desk, Helpers, JoinHandle<()>)> {
+    fn hire(self) -> std::io::Result<Hired> {
         let Staff { segment, options, control, journal, answers } = self;
         let (inspections, to_inspect) = sync_channel(INSPECTIONS);
         let inspector_answers = answers.clone();
@@ -204,6 +226,7 @@ impl Staff<'_> {
             inspector::run(segment, &to_inspect, &inspector_answers);
         })?;
         let attention = answers.attention.clone();
+        let (seating, tracers) = (Seating::default(), Tracers::default());
         let error_files = match options.error_files {
             options::ErrorFiles::Leave => None,
             options::ErrorFiles::Write => {
@@ -220,8 +243,10 @@ impl Staff<'_> {
             segment,
             control: Arc::clone(control),
             journal: journal.clone(),
-            answers,
+            answers: answers.clone(),
             inspections,
+            seating: seating.clone(),
+            tracers: tracers.clone(),
         })?;
         // Its answers stand between a deadline and the signal: it runs as the tick does. What the
         // kernel refuses it refused the tick too, which has noted it.
@@ -239,7 +264,30 @@ impl Staff<'_> {
                 Some(desk)
             }
         };
-        Ok((desk, (error_files, kin), clerk))
+        let helpers = (error_files, kin);
+        if options.evidence.level == Level::Off {
+            return Ok(Hired { desk, helpers, clerk, stand: None, witness: None });
+        }
+        let archive = options.evidence.keep.as_ref().map(|keep| {
+            let archive = Archive::new(journal.clone());
+            (archive, Store::new(keep.dir.clone(), keep.limits))
+        });
+        if let Some((archive, store)) = archive.clone() {
+            // Never joined: its disk may hang.
+            spawn("hangwatch-store", control, journal, &attention, move || archive.run(&store))?;
+        }
+        let (witness, stand) = Witness::new(WitnessParts {
+            segment,
+            options: options.evidence,
+            seating,
+            tracers,
+            answers,
+            journal: journal.clone(),
+            archive: archive.map(|(archive, _)| archive),
+        })?;
+        let witness =
+            spawn("hangwatch-witness", control, journal, &attention, move || witness.run())?;
+        Ok(Hired { desk, helpers, clerk, stand: Some(stand), witness: Some(witness) })
     }
 }
 
@@ -267,6 +315,7 @@ impl Tick {
             if self.attention.take() {
                 if let Some(ended) = self.told_to_end() {
                     if ended == Ended::Stopped {
+                        self.hurry_reaps();
                         self.finish_reaps();
                     }
                     return ended;
@@ -274,6 +323,7 @@ impl Tick {
                 self.take_answers();
                 self.take_commands();
             }
+            self.let_go_of_parted();
             if self.dog.reaper.is_release_asked() {
                 self.release_brake();
             }
@@ -301,6 +351,20 @@ impl Tick {
         } else {
             told(&self.control.stop).then_some(Ended::Stopped)
         }
+    }
+
+    /// Signals who was condemned and spared for the sake of evidence: nobody will later.
+    fn hurry_reaps(&mut self) {
+        let hurried = self.dog.reaper.hands_mut().hurry();
+        if hurried.is_empty() {
+            return;
+        }
+        for worker in hurried {
+            self.dog.table.look_again(worker);
+            self.dog.reaper.look_again(worker);
+        }
+        self.attention.call(); // so that the tick does not sleep
+        self.dog.tick();
     }
 
     /// Waits a moment for the workers that were just killed: whoever stops a server because its job
@@ -332,6 +396,16 @@ impl Tick {
                 Answer::SameProgram { lane, owner, at } => {
                     reaper.hands_mut().ran_same_program(lane, owner, at);
                 }
+                Answer::Pictured { worker } => {
+                    if let Some(place) = self.parted.iter().position(|(id, _)| *id == worker) {
+                        self.parted.swap_remove(place);
+                        self.dog.table.worker_gone(worker);
+                    }
+                }
+                Answer::Captured { worker } => {
+                    table.look_again(worker);
+                    reaper.look_again(worker);
+                }
                 Answer::Died { worker } => self.left(worker, Leaving::Died),
                 Answer::Execd { worker } => {
                     reaper.hands_mut().execd(worker);
@@ -342,11 +416,33 @@ impl Tick {
     }
 
     fn left(&mut self, worker: WorkerId, how: Leaving) {
+        let is_awaited = self.dog.reaper.hands_mut().is_awaited(worker);
         self.dog.reaper.worker_died(worker);
-        self.dog.table.worker_gone(worker);
+        if is_awaited {
+            // The lanes are given to nobody before the witness has taken down what stands in them.
+            self.parted.push((worker, Nanos(clock::monotonic_ns())));
+        } else {
+            self.dog.table.worker_gone(worker);
+        }
         if let Some(worker) = self.dog.reaper.hands_mut().forget(worker) {
             self.journal.note(Note::Left { worker, how });
         }
+    }
+
+    /// Recycles the lanes that the witness should have looked at long ago.
+    fn let_go_of_parted(&mut self) {
+        if self.parted.is_empty() {
+            return;
+        }
+        let now = Nanos(clock::monotonic_ns());
+        let table = &mut self.dog.table;
+        self.parted.retain(|(worker, since)| {
+            let is_kept = now.since(*since) < KEPT_NS;
+            if !is_kept {
+                table.worker_gone(*worker);
+            }
+            is_kept
+        });
     }
 
     fn take_commands(&mut self) {
@@ -402,6 +498,15 @@ impl Tick {
                     let late_ns = now.since(timer.deadline);
                     let timer = hands.timer_note(None, &timer);
                     self.journal.note(Note::Unattestable { timer, late_ns });
+                }
+                Request::Overrun(timer) => {
+                    let worker = self.dog.table.worker_of(timer.lane);
+                    self.journal.note(Note::Overrun(hands.timer_note(worker, &timer)));
+                }
+                Request::EndedLate { timer, late_ns } => {
+                    let worker = self.dog.table.worker_of(timer.lane);
+                    let timer = hands.timer_note(worker, &timer);
+                    self.journal.note(Note::EndedLate { timer, late_ns });
                 }
                 Request::Warning(timer) => {
                     let worker = self.dog.table.worker_of(timer.lane);

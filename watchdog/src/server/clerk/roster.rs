@@ -9,6 +9,7 @@ use hangwatch_core::expiry::WorkerId;
 use hangwatch_core::lane::OwnerWord;
 
 use super::super::facts::Admitted;
+use super::super::seating::Seating;
 
 #[derive(Debug, Default)]
 pub(super) struct Roster {
@@ -17,9 +18,15 @@ pub(super) struct Roster {
     by_id: HashMap<WorkerId, Arc<Admitted>>,
     by_identity: HashMap<Identity, WorkerId>,
     by_lane: HashMap<u32, (OwnerWord, WorkerId)>,
+    /// The same, for others to look at.
+    seating: Seating,
 }
 
 impl Roster {
+    pub(super) fn new(seating: Seating) -> Roster {
+        Roster { seating, ..Roster::default() }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
     }
@@ -53,15 +60,20 @@ impl Roster {
             self.by_identity.remove(&worker.process.identity);
         }
         self.by_lane.retain(|_, (_, owner)| *owner != id);
+        self.seating.remove(id);
         Some(worker)
     }
 
     pub(super) fn seat(&mut self, lane: u32, owner: OwnerWord, id: WorkerId) {
         self.by_lane.insert(lane, (owner, id));
+        if let Some(worker) = self.get(id) {
+            self.seating.seat(lane, owner, worker);
+        }
     }
 
     pub(super) fn vacate(&mut self, lane: u32) {
         self.by_lane.remove(&lane);
+        self.seating.vacate(lane);
     }
 
     pub(super) fn owner_of(&self, lane: u32) -> Option<(OwnerWord, WorkerId)> {

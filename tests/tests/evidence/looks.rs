@@ -1,0 +1,100 @@
+//! What a worker is left as by who looked at it: as it was.
+
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Output, Stdio};
+
+use hangwatch::sys::process::{State, standing};
+use hangwatch_tests::{program, until};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process};
+
+/// A process that does nothing; gone with its test.
+struct Quiet(Child);
+
+impl Quiet {
+    fn start() -> Quiet {
+        let quiet = Quiet(Command::new("sleep").arg("600").spawn().unwrap());
+        quiet.awaits(State::Sleeping);
+        quiet
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.0)
+    }
+
+    /// Waits until it stands so and nobody traces it.
+    fn awaits(&self, state: State) {
+        until("it stands as it did", || {
+            let stands = standing(self.pid()).unwrap()?;
+            (stands.state == state && stands.tracer.is_none()).then_some(())
+        });
+    }
+
+    /// Has a helper look at it.
+    fn looked_at(&self, environment: &[(&str, &str)]) -> Output {
+        let pidfd: OwnedFd = rustix::process::pidfd_open(self.pid(), PidfdFlags::empty()).unwrap();
+        Command::new(program("stage-watchdog"))
+            .args(["evidence-helper", "--budget", "30s", "--pid"])
+            .arg(self.pid().as_raw_pid().to_string())
+            .envs(environment.iter().copied())
+            .stdin(Stdio::from(pidfd))
+            .output()
+            .unwrap()
+    }
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn check_stacks(output: &Output) {
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(text.contains("\"native\"") && text.contains("nanosleep"), "{text}");
+    assert!(text.trim_end().ends_with("{\"finished\":\"symbols\"}"), "{text}");
+}
+
+#[test]
+fn who_was_at_work_goes_on() {
+    let quiet = Quiet::start();
+    check_stacks(&quiet.looked_at(&[]));
+    quiet.awaits(State::Sleeping);
+}
+
+#[test]
+fn who_was_stopped_stays_stopped() {
+    let quiet = Quiet::start();
+    kill_process(quiet.pid(), Signal::STOP).unwrap();
+    quiet.awaits(State::Stopped);
+    check_stacks(&quiet.looked_at(&[]));
+    quiet.awaits(State::Stopped);
+    kill_process(quiet.pid(), Signal::CONT).unwrap();
+    quiet.awaits(State::Sleeping);
+}
+
+#[test]
+fn a_helper_killed_while_it_holds_the_worker_lets_it_go() {
+    for stopped in [false, true] {
+        let quiet = Quiet::start();
+        if stopped {
+            kill_process(quiet.pid(), Signal::STOP).unwrap();
+            quiet.awaits(State::Stopped);
+        }
+        let output = quiet.looked_at(&[("HANGWATCH_CRASH_AT", "evidence-stopped")]);
+        assert!(!output.status.success(), "{output:?}");
+        quiet.awaits(if stopped { State::Stopped } else { State::Sleeping });
+    }
+}
+
+#[test]
+fn a_helper_wants_the_handle_of_the_process_it_is_told_of() {
+    let (quiet, other) = (Quiet::start(), Quiet::start());
+    let pidfd = rustix::process::pidfd_open(other.pid(), PidfdFlags::empty()).unwrap();
+    let pid = quiet.pid().as_raw_pid().to_string();
+    let mut command = Command::new(program("stage-watchdog"));
+    command.args(["evidence-helper", "--budget", "30s", "--pid", &pid]);
+    let output = command.stdin(Stdio::from(pidfd)).output().unwrap();
+    assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+}

@@ -1,0 +1,13 @@
+//! Evidence: why a worker hung, and the reap on time whatever becomes of it.
+//!
+//! * `crowd`: many workers expire in one tick
+//! * `hangs`: real hangs, each with the line that hangs
+//! * `levels`: how much is captured
+//! * `looks`: what a worker is left as by who looked at it
+//! * `trouble`: helpers, permissions and disks that fail
+
+mod crowd;
+mod hangs;
+mod levels;
+mod looks;
+mod trouble;

@@ -1,0 +1,148 @@
+//! Helpers, permissions and disks that fail: the reap comes, and the incident or the log says what is
+//! missing.
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use hangwatch_cli::incident::schema::Incident;
+use hangwatch_tests::fuse::Mute;
+use hangwatch_tests::incidents::{Incidents, missing};
+use hangwatch_tests::{Stage, Watchdog, is_root, program};
+
+/// A watchdog whose helpers are as `environment` makes them; a worker of it hangs and is reaped.
+fn incident_with(test: &str, budget: &str, environment: &[(&str, &str)]) -> Incident {
+    let (stage, incidents) = (Stage::new(test), Incidents::new());
+    let options = incidents.options("full", &["--evidence-budget", budget]);
+    let mut watchdog = Watchdog::start(stage.name(), &options, environment);
+    let mut worker = stage.actor();
+    worker.tell("expires hung 100");
+    let incident = incidents.of_expiry(&mut watchdog, worker.pid());
+    assert_eq!(worker.wait().signal(), Some(9));
+    assert_eq!(incident.evidence.lanes[0].timers[0].scope, "hung", "what there is is kept");
+    assert_eq!(incident.ending.as_ref().unwrap().outcome, "reaped");
+    incident
+}
+
+/// A program in place of `hangwatch`, for the helpers.
+struct Script(tempfile::TempDir);
+
+impl Script {
+    fn new(body: &str) -> Script {
+        let script = Script(tempfile::tempdir().unwrap());
+        std::fs::write(script.path(), format!("#!/bin/sh\n{body}\n")).unwrap();
+        let executable = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(script.path(), executable).unwrap();
+        script
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("hangwatch")
+    }
+}
+
+fn check_missing(incident: &Incident, what: &str, why: &str) {
+    let said = missing(incident, what);
+    assert!(said.is_some_and(|said| said.contains(why)), "{:#?}", incident.evidence.missing);
+}
+
+#[test]
+fn a_helper_that_hangs_costs_no_more_than_the_budget() {
+    let script = Script::new("exec sleep 600");
+    let environment = [("HANGWATCH_PROGRAM", script.path().to_str().unwrap().to_owned())];
+    let environment: Vec<_> = environment.iter().map(|(key, value)| (*key, &value[..])).collect();
+    let incident = incident_with("hangs", "300ms", &environment);
+    for stage in ["process", "threads", "python", "native", "symbols"] {
+        check_missing(&incident, stage, "too slow");
+    }
+}
+
+#[test]
+fn a_helper_that_hangs_while_it_holds_the_worker_does_not_hold_up_the_reap() {
+    let crash = [("HANGWATCH_CRASH_AT", "evidence-stopped"), ("HANGWATCH_CRASH_BY", "stop")];
+    let incident = incident_with("holds", "5s", &crash);
+    assert!(!incident.evidence.threads.is_empty(), "what it had told is kept");
+    check_missing(&incident, "native", "too slow");
+}
+
+#[test]
+fn a_helper_that_is_killed_is_missed() {
+    let incident = incident_with("killed", "30s", &[("HANGWATCH_CRASH_AT", "evidence-stopped")]);
+    assert!(!incident.evidence.threads.is_empty(), "what it had told is kept");
+    check_missing(&incident, "native", "the helper failed");
+}
+
+#[test]
+fn a_helper_that_cannot_be_started_is_missed() {
+    let incident = incident_with("none", "30s", &[("HANGWATCH_PROGRAM", "/nonexistent/hangwatch")]);
+    check_missing(&incident, "process", "/nonexistent/hangwatch");
+}
+
+#[test]
+fn a_helper_that_talks_nonsense_is_missed() {
+    let script = Script::new("echo nonsense; head -c 20000000 /dev/zero");
+    let program = script.path();
+    let environment = [("HANGWATCH_PROGRAM", program.to_str().unwrap())];
+    let incident = incident_with("nonsense", "30s", &environment);
+    check_missing(&incident, "native", "more than is kept");
+}
+
+#[test]
+fn where_tracing_is_refused_the_incident_says_so() {
+    if !is_root("where_tracing_is_refused_the_incident_says_so") {
+        return;
+    }
+    // Root's workers may do what this helper may not: the kernel lets it see none of them.
+    let own = program("stage-watchdog");
+    let script =
+        Script::new(&format!("exec setpriv --bounding-set=-sys_ptrace {} \"$@\"", own.display()));
+    let program = script.path();
+    let environment = [("HANGWATCH_PROGRAM", program.to_str().unwrap())];
+    let incident = incident_with("refused", "30s", &environment);
+    check_missing(&incident, "native", "CAP_SYS_PTRACE");
+    assert!(!incident.evidence.threads.is_empty(), "anyone may know these");
+}
+
+#[test]
+fn a_full_disk_holds_up_no_reap_and_the_log_says_so() {
+    if !is_root("a_full_disk_holds_up_no_reap_and_the_log_says_so") {
+        return;
+    }
+    let (stage, incidents) = (Stage::new("full-disk"), Incidents::new());
+    let mut command = Command::new("unshare");
+    // A disk of one page, in a mount namespace of the watchdog's own.
+    let script = "mount -t tmpfs -o size=4k none \"$0\" && head -c 4096 /dev/zero > \"$0/filled\"; exec \"$@\"";
+    command.args(["--mount", "sh", "-c", script]).arg(incidents.path());
+    command.arg(program("stage-watchdog"));
+    command.args(["run", "--segment", stage.name(), "--log", "json", "--unprotected"]);
+    command.args(incidents.options("full", &["--evidence-budget", "30s"]));
+    let mut watchdog = Watchdog::spawn(command);
+    watchdog.event(|event| event["event"] == "serving");
+    let mut worker = stage.actor();
+    worker.tell("expires hung 100");
+    assert_eq!(watchdog.expiry_of(worker.pid())["outcome"], "reaped");
+    assert_eq!(worker.wait().signal(), Some(9));
+    let lost = |event: &serde_json::Value| event["event"] == "incident_lost";
+    // It may be said before the expiry is.
+    let said = watchdog.events().iter().find(|event| lost(event)).cloned();
+    let said = said.unwrap_or_else(|| watchdog.event(lost));
+    assert!(said["error"].as_str().unwrap().contains("No space left"), "{said}");
+}
+
+#[test]
+fn a_disk_that_never_answers_holds_up_no_reap() {
+    // Dropped last: as long as the disk does not answer, who waits for it cannot be killed.
+    let mut watchdog;
+    let Some(mute) = Mute::mount("a_disk_that_never_answers_holds_up_no_reap") else { return };
+    let stage = Stage::new("mute-disk");
+    let dir = mute.file().join("incidents");
+    let options = ["--evidence", "scopes", "--incidents", dir.to_str().unwrap()];
+    watchdog = stage.watchdog(&options);
+    for scope in ["first", "second"] {
+        let mut worker = stage.actor();
+        worker.tell(&format!("expires {scope} 100"));
+        assert_eq!(watchdog.expiry_of(worker.pid())["outcome"], "reaped");
+        assert_eq!(worker.wait().signal(), Some(9));
+    }
+}

@@ -1,0 +1,100 @@
+#![expect(clippy::doc_markdown, reason = "these docs are the help text, which knows no Markdown")]
+//! The options about evidence and incidents, which several commands have.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::value;
+use crate::evidence::options::{EvidenceOptions, Keep, Level};
+use crate::evidence::redact::Redactor;
+use crate::incident::store::{Limits, NoStateDirectory, default_dir};
+
+/// What is captured of an expired worker, and where it is kept.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Evidence")]
+pub struct Evidence {
+    /// What is captured of an overdue worker before its first signal: off, scopes or full
+    ///
+    /// scopes is what the segment tells: who waited in which scope, and each
+    /// thread's last records. full adds what the kernel tells, and the Python and
+    /// native stack of every thread, for which the worker is stopped for some
+    /// milliseconds; one that is only reported is not stopped. off keeps no
+    /// incidents.
+    #[arg(
+        long = "evidence",
+        value_name = "LEVEL",
+        value_enum,
+        default_value = "full",
+        hide_possible_values = true
+    )]
+    pub level: Level,
+
+    /// How much later the first signal may come for the sake of full evidence
+    ///
+    /// Whatever is captured by then is kept, and the incident says what is missing.
+    #[arg(long = "evidence-budget", value_name = "DURATION", value_parser = value::duration,
+          default_value = "2s", allow_hyphen_values = true)]
+    pub budget: Duration,
+
+    /// Redact what this regular expression matches, beside what looks like a secret
+    ///
+    /// In environment variables and command-line arguments, in addition to names such
+    /// as *_TOKEN and to passwords in URLs. A match in a name redacts the whole value,
+    /// one in a value what is matched. May be given several times.
+    #[arg(long, value_name = "REGEX", value_parser = value::expression)]
+    pub redact: Vec<String>,
+
+    /// Where incidents are kept.
+    #[command(flatten)]
+    pub incidents: Incidents,
+}
+
+/// Where incidents are kept, and how many.
+#[derive(Debug, Clone, Args)]
+pub struct Incidents {
+    /// The directory of the incidents
+    ///
+    /// By default $XDG_STATE_HOME/hangwatch/incidents, which is
+    /// ~/.local/state/hangwatch/incidents where that is not set; for root,
+    /// /var/lib/hangwatch/incidents.
+    #[arg(long = "incidents", value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+
+    /// How many incidents are kept; the oldest go first
+    #[arg(long = "incidents-most", value_name = "N", default_value_t = 100,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub most: u32,
+
+    /// How much room they may take together, in MiB; the oldest go first
+    #[arg(long = "incidents-mib", value_name = "MIB", default_value_t = 256,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub mib: u32,
+}
+
+impl Evidence {
+    /// What a server is told. Where there is no place for incidents, they are not kept, and the error
+    /// says why.
+    ///
+    /// # Panics
+    /// Never: the expressions have been checked.
+    pub fn options(&self) -> (EvidenceOptions, Option<NoStateDirectory>) {
+        let redactor = Redactor::new(self.redact.iter().map(String::as_str))
+            .expect("the command line was checked");
+        let (keep, why_not) = match self.incidents.dir.clone().map_or_else(default_dir, Ok) {
+            Ok(dir) => (Some(Keep { dir, limits: self.incidents.limits() }), None),
+            Err(error) => (None, Some(error)),
+        };
+        let program = Some(crate::program::own_program());
+        let options =
+            EvidenceOptions { level: self.level, budget: self.budget, program, redactor, keep };
+        (options, why_not)
+    }
+}
+
+impl Incidents {
+    fn limits(&self) -> Limits {
+        Limits { count: self.most as usize, bytes: u64::from(self.mib) << 20 }
+    }
+}

@@ -1,0 +1,16 @@
+//! `hangwatch evidence-helper`: the process that captures one worker's evidence.
+
+use super::Failure;
+use crate::cli::EvidenceHelper;
+use crate::evidence::capture::MayStop;
+use crate::evidence::helper::{self, Request};
+use crate::evidence::redact::Redactor;
+use crate::exit::Exit;
+
+pub(super) fn perform(options: &EvidenceHelper) -> Result<Exit, Failure> {
+    let redactor = Redactor::new(options.redact.iter().map(String::as_str))?;
+    let EvidenceHelper { pid, budget, first_tid, no_stop, .. } = *options;
+    let may_stop = if no_stop { MayStop::No } else { MayStop::Yes };
+    helper::run(&Request { pid, budget, redactor, first_tid, may_stop })?;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,95 @@
+//! A case: one worker's expiry as the tick, the witness and the log refer to it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use hangwatch_core::expiry::ExpiredTimer;
+use hangwatch_core::time::Nanos;
+
+use super::facts::{Admitted, LaneFacts};
+use crate::incident::moment::Clocks;
+
+/// Whether a case's worker is to be signalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Charge {
+    /// It is condemned.
+    Condemned,
+    /// Its timer is only reported: it must not notice.
+    Reported,
+}
+
+/// One worker's expiry.
+#[derive(Debug)]
+pub(super) struct Case {
+    pub(super) segment: &'static str,
+    pub(super) worker: Arc<Admitted>,
+    /// What its first lane's owner said about itself.
+    pub(super) facts: Option<Arc<LaneFacts>>,
+    /// Those that expired at first, the earliest deadline first.
+    pub(super) timers: Vec<ExpiredTimer>,
+    pub(super) charge: Charge,
+    /// When it was opened.
+    pub(super) at: Nanos,
+    /// When the evidence is over, whatever has come of it.
+    pub(super) until: Nanos,
+    clocks: OnceLock<Clocks>,
+    is_pictured: AtomicBool,
+    is_captured: AtomicBool,
+}
+
+impl Case {
+    pub(super) fn new(
+        segment: &'static str,
+        worker: Arc<Admitted>,
+        facts: Option<Arc<LaneFacts>>,
+        timers: &[ExpiredTimer],
+        charge: Charge,
+        (at, until): (Nanos, Nanos),
+    ) -> Case {
+        Case {
+            segment,
+            worker,
+            facts,
+            timers: timers.to_vec(),
+            charge,
+            at,
+            until,
+            clocks: OnceLock::new(),
+            is_pictured: AtomicBool::new(false),
+            is_captured: AtomicBool::new(false),
+        }
+    }
+
+    /// Both clocks, as they were when somebody first asked: a moment after it was opened, and not by
+    /// the tick.
+    pub(super) fn clocks(&self) -> Clocks {
+        *self.clocks.get_or_init(Clocks::now)
+    }
+
+    /// The incident's name: when, in which segment, which process.
+    pub(super) fn id(&self) -> String {
+        let time = humantime::format_rfc3339_micros(self.clocks().wall(self.at)).to_string();
+        let time = time.replace(['-', ':'], "");
+        format!("{time}-{}-{}", self.segment, self.worker.pid())
+    }
+
+    /// What the segment says has been taken down: its lanes may be given to others.
+    pub(super) fn set_pictured(&self) {
+        // Release: pairs with the Acquire in `is_pictured`; the reads of the lanes came before.
+        self.is_pictured.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_pictured(&self) -> bool {
+        self.is_pictured.load(Ordering::Acquire)
+    }
+
+    /// There is no more evidence to come.
+    pub(super) fn set_captured(&self) {
+        // Release: pairs with the Acquire in `is_captured`.
+        self.is_captured.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_captured(&self) -> bool {
+        self.is_captured.load(Ordering::Acquire)
+    }
+}

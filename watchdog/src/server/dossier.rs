@@ -1,0 +1,201 @@
+//! The dossier: an incident while it is being written.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hangwatch::Segment;
+use hangwatch_core::expiry::ExpiredTimer;
+use hangwatch_core::reap::Outcome;
+use hangwatch_core::time::Nanos;
+
+use super::case::{Case, Charge};
+use super::facts::Admitted;
+use super::witness::seated;
+use crate::evidence::options::{EvidenceOptions, Level};
+use crate::evidence::picture::{self, Condemned, Picture, Seats};
+use crate::evidence::piece::Gathered;
+use crate::evidence::suspect;
+use crate::incident::moment::Clocks;
+use crate::incident::schema::{
+    Decision, Ending, Evidence, Incident, Missing, Peer, Timer, VERSION, Worker,
+};
+use crate::state::kind_name;
+
+/// An incident, and how far it has come.
+pub(super) struct Dossier {
+    case: Arc<Case>,
+    incident: Arc<Incident>,
+    is_captured: bool,
+    is_ended: bool,
+}
+
+impl Dossier {
+    /// Begins one: with what the segment says now.
+    pub(super) fn open(
+        case: &Arc<Case>,
+        segment: Segment,
+        seating: &BTreeMap<u32, Arc<Admitted>>,
+        options: &EvidenceOptions,
+    ) -> Dossier {
+        let clocks = case.clocks();
+        let seats: Seats = seating.iter().map(|(&lane, worker)| (lane, seated(worker))).collect();
+        let lanes = case.timers.iter().map(|timer| timer.lane).collect();
+        let condemned = Condemned { pid: case.worker.pid(), lanes };
+        let Picture { mut peers, .. } =
+            picture::take(&segment, &seats, &condemned, clocks, &options.redactor);
+        let timers: Vec<Timer> =
+            case.timers.iter().map(|timer| timer_of(segment, timer, case, clocks)).collect();
+        let job = case.facts.as_ref().map(|facts| facts.job.clone()).unwrap_or_default();
+        let scopes = timers.iter().map(|timer| timer.scope.as_str());
+        let suspect = suspect::find(&job, scopes, &peers);
+        let own = peers.iter().position(|peer| condemned.is(peer)).map(|place| peers.remove(place));
+        let incident = Incident {
+            version: VERSION,
+            id: case.id(),
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            segment: segment.name().to_owned(),
+            at: clocks.moment(case.at),
+            worker: worker_of(case, options),
+            decisions: vec![first_decision(case, &timers, clocks)],
+            ending: None,
+            evidence: evidence_of(own, &timers, options),
+            others: peers,
+            suspect,
+            timers,
+        };
+        let incident = Arc::new(incident);
+        Dossier { case: Arc::clone(case), incident, is_captured: false, is_ended: false }
+    }
+
+    pub(super) fn is_of(&self, case: &Arc<Case>) -> bool {
+        Arc::ptr_eq(&self.case, case)
+    }
+
+    /// Whether its worker is the one that holds the others up.
+    pub(super) fn is_of_suspect(&self) -> bool {
+        let suspect = self.incident.suspect.as_ref();
+        suspect.is_some_and(|suspect| suspect.pid == Some(self.case.worker.pid()))
+    }
+
+    /// The incident as it stands.
+    pub(super) fn incident(&self) -> Arc<Incident> {
+        Arc::clone(&self.incident)
+    }
+
+    /// Nothing will be added to it.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_captured && self.is_ended
+    }
+
+    pub(super) fn is_captured(&self) -> bool {
+        self.is_captured
+    }
+
+    /// Something that was asked for is not there.
+    pub(super) fn miss(&mut self, what: &str, why: &str) {
+        let missing = Missing { what: what.to_owned(), why: why.to_owned() };
+        Arc::make_mut(&mut self.incident).evidence.missing.push(missing);
+    }
+
+    /// Takes in what a helper has found.
+    pub(super) fn capture(&mut self, gathered: Gathered, now: Nanos) {
+        self.is_captured = true;
+        let Incident { evidence, worker, .. } = Arc::make_mut(&mut self.incident);
+        if let Some(named) = gathered.worker {
+            worker.name = named.name;
+            worker.command = named.command;
+        }
+        let Evidence { level, budget_ns, lanes, missing, .. } = std::mem::take(evidence);
+        *evidence = Evidence {
+            level,
+            budget_ns,
+            lanes,
+            taken_ns: now.since(self.case.at),
+            missing: [missing, gathered.evidence.missing].concat(),
+            ..gathered.evidence
+        };
+    }
+
+    pub(super) fn signalled(&mut self, at: Nanos, signal: u8) {
+        let late_ns = self.case.timers.first().map_or(0, |timer| at.since(timer.deadline));
+        let why = format!(
+            "signal {signal}, {} after the deadline",
+            humantime::format_duration(std::time::Duration::from_micros(late_ns / 1000))
+        );
+        self.decide(at, "signalled", why);
+    }
+
+    /// Notes how it ended; once more only where it ended otherwise after all.
+    pub(super) fn end(&mut self, ending: Ending, outcome: Outcome) {
+        let incident = Arc::make_mut(&mut self.incident);
+        // Of several timers, the first has the earliest deadline.
+        if incident.ending.as_ref().is_none_or(|before| before.outcome != ending.outcome) {
+            incident.ending = Some(ending);
+        }
+        self.is_ended = outcome != Outcome::Unkillable;
+    }
+
+    fn decide(&mut self, at: Nanos, what: &str, why: String) {
+        let at = self.case.clocks().moment(at);
+        let decision = Decision { at, what: what.to_owned(), why };
+        Arc::make_mut(&mut self.incident).decisions.push(decision);
+    }
+}
+
+fn timer_of(segment: Segment, timer: &ExpiredTimer, case: &Case, clocks: Clocks) -> Timer {
+    let ExpiredTimer { lane, timer: index, detail, deadline, .. } = *timer;
+    let scope = segment.words().names().name(detail.scope);
+    let state = match case.charge {
+        Charge::Condemned => "condemned",
+        Charge::Reported => "reported",
+    };
+    Timer {
+        lane,
+        timer: index,
+        scope: scope.map_or_else(|| "(unknown)".to_owned(), |name| name.as_str().to_owned()),
+        kind: kind_name(detail.kind).to_owned(),
+        state: state.to_owned(),
+        acquired: clocks.moment(detail.acquired_at),
+        deadline: Some(clocks.moment(deadline)),
+        age_ns: case.at.since(detail.acquired_at),
+        allowance_ns: deadline.since(detail.acquired_at),
+    }
+}
+
+fn worker_of(case: &Case, options: &EvidenceOptions) -> Worker {
+    let seated = seated(&case.worker);
+    let facts = case.facts.as_deref().cloned().unwrap_or_default();
+    Worker {
+        pid: Some(seated.pid),
+        name: seated.name,
+        command: options.redactor.arguments(&seated.arguments),
+        job: facts.job,
+        rank: facts.rank,
+        world_size: facts.world_size,
+        local_rank: facts.local_rank,
+    }
+}
+
+fn first_decision(case: &Case, timers: &[Timer], clocks: Clocks) -> Decision {
+    let scope = timers.first().map(|timer| timer.scope.as_str()).unwrap_or_default();
+    let (what, why) = match case.charge {
+        Charge::Condemned => ("condemned", format!("the deadline of {scope:?} passed")),
+        Charge::Reported => (
+            "reported",
+            format!("the deadline of {scope:?} passed, and nobody is to be signalled for it"),
+        ),
+    };
+    Decision { at: clocks.moment(case.at), what: what.to_owned(), why }
+}
+
+/// What the segment gives: the worker's own lanes, that of the first timer first.
+fn evidence_of(own: Option<Peer>, timers: &[Timer], options: &EvidenceOptions) -> Evidence {
+    let mut lanes = own.map(|peer| peer.lanes).unwrap_or_default();
+    let first = timers.first().map(|timer| timer.lane);
+    lanes.sort_by_key(|lane| Some(lane.lane) != first);
+    let budget_ns = match options.level {
+        Level::Full => u64::try_from(options.budget.as_nanos()).unwrap_or(u64::MAX),
+        Level::Off | Level::Scopes => 0,
+    };
+    Evidence { level: options.level.name().to_owned(), budget_ns, lanes, ..Evidence::default() }
+}
