@@ -144,9 +144,9 @@ impl Stage {
         if scraped == Scraped::EverySecond {
             let bound = Bound::new(&"127.0.0.1:0".parse()?, Audience::ThisHost, None)?;
             let (vitals, tally) = (server.vitals(), Arc::<Tally>::default());
-            let serves = bound.serve(Subject { vitals, tally, host: "bench".to_owned() })?;
-            client = Some(Client::start(serves.address()));
-            listening = Some(serves);
+            let started = bound.serve(Subject { vitals, tally, host: "bench".to_owned() })?;
+            client = Some(Client::start(started.address()));
+            listening = Some(started);
         }
         Ok(Stage { segment, client, _listening: listening, _server: server })
     }
