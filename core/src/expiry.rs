@@ -9,6 +9,7 @@
 
 mod members;
 mod seat;
+mod shadow;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -49,6 +50,7 @@ pub struct Expiry<'a> {
     put_off: Vec<TimerWord>,
     stalls: Stalls,
     warn: Option<Warnings>,
+    shadow: Option<shadow::Follower>,
     now: Nanos,
     requests: Vec<Request>,
     recycle: Vec<(u32, OwnerWord)>,
@@ -74,6 +76,7 @@ impl<'a> Expiry<'a> {
             put_off: alloc::vec![NOT_PUT_OFF; timers],
             stalls: segment.stalls(now),
             warn,
+            shadow: shadow::Follower::new(&policy, timers),
             now,
             requests: Vec::new(),
             recycle: Vec::new(),
@@ -235,6 +238,9 @@ impl<'a> Expiry<'a> {
             if self.warn.is_some() && word.state() == Some(TimerState::Armed) {
                 look_at = look_at.min(self.warn_time(lane, index, word));
             }
+            if self.shadow.is_some() && word.state() == Some(TimerState::Armed) {
+                look_at = look_at.min(self.overrun_at(lane, index, word));
+            }
             self.minima.set(id, look_at.0);
         }
     }
@@ -359,7 +365,12 @@ impl<'a> Expiry<'a> {
             return self.not_yet(id, expired, now);
         }
         match phase {
-            Phase::Admitted(worker) => due.add(worker, expired),
+            Phase::Admitted(worker) => {
+                if word.state() == Some(TimerState::Armed) {
+                    self.follow(expired);
+                }
+                due.add(worker, expired);
+            }
             Phase::Asked(at) => {
                 let retry_ns = now.since(at).clamp(UNPROVED_RETRY_NS, ASK_AGAIN_NS);
                 self.put_off(id, word, now.plus(retry_ns));
@@ -384,6 +395,9 @@ impl<'a> Expiry<'a> {
                 }
                 None => {}
             }
+        }
+        if self.shadow.is_some() {
+            look_at = look_at.min(self.look_for_overrun(expired, now));
         }
         self.put_off(id, expired.word, look_at);
     }
@@ -455,6 +469,7 @@ impl Table for Expiry<'_> {
             }
         }
         self.ask_again();
+        self.count_ended(now);
         self.recycle_some();
     }
 

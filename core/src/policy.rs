@@ -10,6 +10,16 @@ pub const SIGKILL: u8 = 9;
 
 const MINUTE_NS: u64 = 60_000_000_000;
 
+/// Whether a watchdog that only reports follows what it would have reaped: [`crate::expiry`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Shadow {
+    /// It does not.
+    #[default]
+    Off,
+    /// It does, and holds all timers to their scopes' allowances.
+    On,
+}
+
 /// What the watchdog does about expired timers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Policy {
@@ -27,6 +37,8 @@ pub struct Policy {
     pub unkillable_retry_ns: u64,
     /// The fraction of a timer's allowance at which it is warned of, once; none where absent.
     pub warn_at: Option<f64>,
+    /// Whether what would have been reaped is followed to its end.
+    pub shadow: Shadow,
     /// Whether a suspect is reaped before those that wait for it.
     pub cascade: Cascade,
 }
@@ -56,6 +68,7 @@ impl Default for Policy {
             unkillable_after_ns: 2_000_000_000,
             unkillable_retry_ns: 10_000_000_000,
             warn_at: None,
+            shadow: Shadow::Off,
             cascade: Cascade::Off,
         }
     }

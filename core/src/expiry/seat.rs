@@ -55,6 +55,15 @@ pub enum Request {
     Unattestable(ExpiredTimer),
     /// A timer has used the fraction of its allowance that `--warn-at` names.
     Warning(ExpiredTimer),
+    /// In a shadow: a timer has run beyond its scope's allowance, which `deadline` is the end of.
+    Overrun(ExpiredTimer),
+    /// In a shadow: a late timer has come to its end.
+    EndedLate {
+        /// Which.
+        timer: ExpiredTimer,
+        /// How late it was, ns: to within the watchdog's interval, never too little.
+        late_ns: u64,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

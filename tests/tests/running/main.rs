@@ -2,11 +2,13 @@
 //!
 //! * `deadlines`: learned from what was seen, published, changed while it runs
 //! * `fleet`: the watchdogs of many hosts in one table
+//! * `shadow`: what a watchdog that only reports would have reaped
 //! * `prometheus`: the files of `examples/fleet`, by the real promtool and Prometheus
 
 mod deadlines;
 mod fleet;
 mod prometheus;
+mod shadow;
 
 use std::process::{Command, Output};
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use hangwatch::sys::host;
 use hangwatch::{SEGMENT_VARIABLE, Segment};
 use hangwatch_core::lane::TimerSignal;
-use hangwatch_core::policy::Policy;
+use hangwatch_core::policy::{Policy, Shadow};
 use hangwatch_core::time::duration_ns;
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
@@ -67,7 +67,7 @@ fn whole_policy(options: &Run) -> Policy {
     let cascade = options.cascade.asked().unwrap_or_default();
     let policy = policy(&options.reap, options.reap_signal());
     let (max_reaps, warn_at) = (options.max_reaps, options.warn_at);
-    Policy { max_reaps, warn_at, cascade, ..policy }
+    Policy { max_reaps, warn_at, shadow: shadow(options), cascade, ..policy }
 }
 
 fn holds(options: &Run) -> Holds {
@@ -94,6 +94,12 @@ fn server_options(options: &Run) -> ServerOptions {
         on_panic: OnPanic::Exit(Exit::Panicked.code()),
         ..ServerOptions::default()
     }
+}
+
+/// What only reports and has deadlines to go by looks for what it would have reaped.
+fn shadow(options: &Run) -> Shadow {
+    let reports = options.reap_signal() == ReapSignal::NotifyOnly;
+    if reports && options.deadlines.is_some() { Shadow::On } else { Shadow::Off }
 }
 
 fn wanted(options: &Run) -> Wanted {

@@ -6,7 +6,7 @@
 //! | field | of | meaning |
 //! | --- | --- | --- |
 //! | `segment` | all | the segment's name |
-//! | `event` | all | what happened: `expired`, `warning`, `held`, `signalled`, `braked`, ... |
+//! | `event` | all | what happened: `expired`, `warning`, `overrun`, `ended_late`, `held`, `signalled`, ... |
 //! | `lane`, `timer` | timers | which timer |
 //! | `pid`, `command` | workers | the process as the watchdog sees it; absent where unproved |
 //! | `thread`, `tid`, `job`, `rank`, `world_size`, `host` | timers | what the worker said of itself at its attach |
@@ -85,6 +85,16 @@ pub enum What {
     },
     /// A timer has used the fraction of its allowance that was to be warned of.
     Warning(Box<TimerFacts>),
+    /// In a shadow: a timer with a longer time of its own has run beyond its scope's deadline by the
+    /// file, and would have been reaped for it.
+    Overrun(Box<TimerFacts>),
+    /// In a shadow: a timer that would have been reaped has come to its end.
+    EndedLate {
+        /// Which.
+        timer: Box<TimerFacts>,
+        /// How late it was, ns: to within the watchdog's interval, never too little.
+        late_ns: u64,
+    },
     /// An overdue worker is not signalled while this lasts.
     Held {
         /// The first of its overdue timers.
@@ -318,6 +328,13 @@ pub fn emit(event: &ServerEvent) {
         What::Expired(expiry) => emit_expiry(segment, expiry),
         What::Warning(timer) => {
             timer_line!(warn, "warning", segment, timer, "a deadline comes near");
+        }
+        What::Overrun(timer) => {
+            timer_line!(warn, "overrun", segment, timer, "would be reaped by the deadlines file");
+        }
+        What::EndedLate { timer, late_ns } => {
+            let late_ms = ms(*late_ns);
+            timer_line!(info, "ended_late", segment, timer, late_ms, "a late acquire has ended");
         }
         What::Held { timer, hold } => {
             let hold = hold_name(*hold);

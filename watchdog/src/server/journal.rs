@@ -73,6 +73,8 @@ pub(super) enum Note {
     IncidentLost { id: String, error: String },
     Unattestable { timer: TimerNote, late_ns: u64 },
     Warning(TimerNote),
+    Overrun(TimerNote),
+    EndedLate { timer: TimerNote, late_ns: u64 },
     Held { timer: TimerNote, hold: Hold },
     Cascade(CascadeNote),
     Suspect(SuspectEndNote),
@@ -239,6 +241,10 @@ fn what(segment: Segment, note: Note) -> What {
         Note::Captured(incident) => What::Captured(incident),
         Note::IncidentLost { id, error } => What::IncidentLost { id, error },
         Note::Warning(note) => What::Warning(timer(&note)),
+        Note::Overrun(note) => What::Overrun(timer(&note)),
+        Note::EndedLate { timer: note, late_ns } => {
+            What::EndedLate { timer: timer(&note), late_ns }
+        }
         Note::Held { timer: note, hold } => What::Held { timer: timer(&note), hold },
         Note::Cascade(note) => What::Cascade(Box::new(cascade(segment, &note))),
         Note::Suspect(note) => What::Suspect(Box::new(suspect_end(segment, &note))),

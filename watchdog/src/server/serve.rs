@@ -499,6 +499,15 @@ impl Tick {
                     let timer = hands.timer_note(None, &timer);
                     self.journal.note(Note::Unattestable { timer, late_ns });
                 }
+                Request::Overrun(timer) => {
+                    let worker = self.dog.table.worker_of(timer.lane);
+                    self.journal.note(Note::Overrun(hands.timer_note(worker, &timer)));
+                }
+                Request::EndedLate { timer, late_ns } => {
+                    let worker = self.dog.table.worker_of(timer.lane);
+                    let timer = hands.timer_note(worker, &timer);
+                    self.journal.note(Note::EndedLate { timer, late_ns });
+                }
                 Request::Warning(timer) => {
                     let worker = self.dog.table.worker_of(timer.lane);
                     self.journal.note(Note::Warning(hands.timer_note(worker, &timer)));
