@@ -48,6 +48,7 @@ mod recent;
 mod returned;
 mod segment;
 mod stale;
+mod survey;
 mod thread;
 mod timing;
 mod worker;
@@ -71,6 +72,7 @@ pub use pause::Pause;
 pub use recent::RecordView;
 pub use segment::{CreateOptions, Lifetime, SEGMENT_VARIABLE, Segment};
 pub use stale::StaleError;
+pub use survey::{OverdueView, Survey};
 pub use worker::{Scope, Signal, Worker, WorkerOptions};
 
 #[doc(hidden)]

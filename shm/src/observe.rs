@@ -164,11 +164,14 @@ pub(crate) fn glance(name: &str, words: &Words<'_>, holder: Holder) -> Observati
         lane_count: words.geometry().lanes,
         scopes: Vec::new(),
         scopes_overflowed: words.scopes_overflowed().load(Ordering::Relaxed),
-        counters: Counter::ALL
-            .iter()
-            .map(|&(counter, name)| (name, words.counter(counter).load(Ordering::Relaxed)))
-            .collect(),
+        counters: counters(words),
     }
+}
+
+/// The watchdog's counters, by name.
+pub(crate) fn counters(words: &Words<'_>) -> Vec<(&'static str, u64)> {
+    let count = |counter| words.counter(counter).load(Ordering::Relaxed);
+    Counter::ALL.iter().map(|&(counter, name)| (name, count(counter))).collect()
 }
 
 /// One lane's own counts, in the order in which its threads first used the scopes.
@@ -230,13 +233,23 @@ fn lane_view(words: &Words<'_>, index: u32, at: Nanos) -> Option<LaneView> {
 }
 
 fn timer_views(words: &Words<'_>, lane: Lane<'_>, at: Nanos) -> Vec<TimerView> {
-    let mut seen: Vec<(Nanos, TimerView)> =
-        (0..lane.timers().len()).filter_map(|index| timer_view(words, lane, index, at)).collect();
+    let view = |index| timer_with_start(words, lane, index, at);
+    let mut seen: Vec<(Nanos, TimerView)> = (0..lane.timers().len()).filter_map(view).collect();
     seen.sort_by_key(|(acquired_at, view)| (std::cmp::Reverse(*acquired_at), view.timer));
     seen.into_iter().map(|(_, view)| view).collect()
 }
 
-fn timer_view(
+/// One timer, unless it is idle.
+pub(crate) fn timer_view(
+    words: &Words<'_>,
+    lane: Lane<'_>,
+    index: usize,
+    at: Nanos,
+) -> Option<TimerView> {
+    timer_with_start(words, lane, index, at).map(|(_, view)| view)
+}
+
+fn timer_with_start(
     words: &Words<'_>,
     lane: Lane<'_>,
     index: usize,

@@ -4,10 +4,12 @@
 //! * `hangs`: real hangs, each with the line that hangs
 //! * `levels`: how much is captured
 //! * `looks`: what a worker is left as by who looked at it
+//! * `python`: Python stacks
 //! * `trouble`: helpers, permissions and disks that fail
 
 mod crowd;
 mod hangs;
 mod levels;
 mod looks;
+mod python;
 mod trouble;

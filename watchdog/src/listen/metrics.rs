@@ -12,9 +12,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use hangwatch::Observation;
+use hangwatch::{OverdueView, Survey};
 use hangwatch_core::stats::{Counts, bucket};
-use hangwatch_core::timer::TimerState;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{
@@ -51,7 +50,7 @@ type Count = fn(&Counts) -> u64;
 #[derive(Debug)]
 pub(super) struct Scrape {
     pub(super) host: String,
-    pub(super) seen: Observation,
+    pub(super) seen: Survey,
     pub(super) health: Health,
     pub(super) is_healthy: bool,
     pub(super) at_work: Counts,
@@ -124,42 +123,27 @@ impl Scrape {
             self.health.workers
         })?;
         page.gauge("lanes", "Lanes of the segment", self.seen.lane_count as usize)?;
-        page.gauge("lanes_taken", "Lanes that a worker's thread has", self.seen.lanes.len())?;
-        let quarantined = self.seen.lanes.iter().filter(|lane| lane.quarantined).count();
+        page.gauge("lanes_taken", "Lanes that a worker's thread has", self.seen.lanes_taken)?;
+        let quarantined = self.seen.lanes_quarantined;
         page.gauge("lanes_quarantined", "Lanes that lied and are not enforced", quarantined)?;
         page.counter("quarantines", "Lanes quarantined so far", self.counter("quarantined"))?;
         page.counter("lanes_recycled", "Lanes recycled", self.counter("recycled"))?;
-        let states = [
-            TimerState::Armed,
-            TimerState::Paused,
-            TimerState::Reported,
-            TimerState::Braked,
-            TimerState::Condemned,
-        ];
-        let timers = || self.seen.lanes.iter().flat_map(|lane| &lane.timers);
         let help = "Timers that are not idle, by state; the armed ones have a deadline to meet";
-        page.gauges(
-            "timers",
-            help,
-            states.map(|state| {
-                let count = timers().filter(|timer| timer.state == state).count();
-                ([("state", state_name(state))], count)
-            }),
-        )
+        let timers = Survey::STATES.into_iter().zip(self.seen.timers);
+        let timers = timers.map(|(state, count)| ([("state", state_name(state))], count));
+        page.gauges("timers", help, timers)
     }
 
     /// Who is overdue right now.
     fn encode_overdue(&self, page: &mut Page) -> fmt::Result {
         let mut subjects = Subjects::default();
         let mut overdue: BTreeMap<Subject, (usize, u64)> = BTreeMap::new();
-        for lane in &self.seen.lanes {
-            for timer in &lane.timers {
-                let Some(left_ns) = timer.left_ns.filter(|left_ns| *left_ns < 0) else { continue };
-                let subject = Subject::new(&lane.job, lane.rank.map(u64::from), &timer.scope);
-                let (count, longest_ns) = overdue.entry(subjects.admit(subject)).or_default();
-                *count += 1;
-                *longest_ns = left_ns.unsigned_abs().max(*longest_ns);
-            }
+        for OverdueView { job, rank, timer } in &self.seen.overdue {
+            let subject = Subject::new(job, rank.map(u64::from), &timer.scope);
+            let (count, longest_ns) = overdue.entry(subjects.admit(subject)).or_default();
+            *count += 1;
+            let overdue_ns = timer.left_ns.map_or(0, i64::unsigned_abs);
+            *longest_ns = overdue_ns.max(*longest_ns);
         }
         let of = overdue.iter();
         let help = "Timers past their deadline that have not been released, cleared or reaped";

@@ -112,7 +112,7 @@ impl Pages {
         let used = rustix::time::clock_gettime(ClockId::ProcessCPUTime);
         Scrape {
             host: host.clone(),
-            seen: vitals.segment().picture(),
+            seen: vitals.segment().survey(),
             health: vitals.health(),
             is_healthy: vitals.sickness().is_none(),
             at_work: vitals.at_work(),
