@@ -116,3 +116,33 @@ fn of_four_workers_the_one_that_the_others_wait_for_is_the_suspect() {
     }
     assert!(hung.is_alive());
 }
+
+#[test]
+fn an_incident_tells_that_its_worker_was_reaped_for_the_others() {
+    let (stage, incidents) = (Stage::new("reaped-first"), Incidents::new());
+    let mut watchdog = stage.watchdog(&incidents.options("scopes", &["--cascade", "30s"]));
+    let fifo = incidents.path().join("barrier");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR).unwrap();
+    let mut hung = stage.actor();
+    hung.order("hang spin load 60000");
+    let mut waiting: Vec<Actor> = (0..3).map(|_| stage.actor()).collect();
+    for worker in &mut waiting {
+        worker.order(&format!("hang {} exchange 1500", fifo.display()));
+    }
+    let ended = watchdog.event(|event| event["event"] == "suspect");
+    assert_eq!(ended["pid"], hung.pid());
+    let incident = incidents.of_process(hung.pid());
+    let whys: Vec<(&str, &str)> =
+        incident.decisions.iter().map(|one| (one.what.as_str(), one.why.as_str())).collect();
+    assert_eq!(
+        whys[..2],
+        [
+            (
+                "reaped_first",
+                "all 3 other workers of its job ran out of time in \"exchange\", and it was not there"
+            ),
+            ("condemned", "it holds the others up; the deadline of its \"load\" had not passed"),
+        ]
+    );
+    assert_eq!(incident.ending.as_ref().map(|ending| ending.outcome.as_str()), Some("reaped"));
+}

@@ -90,6 +90,14 @@ impl Cascade {
         }
     }
 
+    /// Why the suspect is reaped, in one sentence.
+    pub(super) fn charge(&self) -> String {
+        format!(
+            "all {} other workers of its job ran out of time in {:?}, and it was not there",
+            self.scene.inside, self.scope
+        )
+    }
+
     fn usual(&self, usual: Usual, suspect: &str) -> String {
         let (scope, outside) = (&self.scope, self.scene.outside);
         match usual {

@@ -7,6 +7,7 @@ use hangwatch_core::expiry::ExpiredTimer;
 use hangwatch_core::time::Nanos;
 
 use super::facts::{Admitted, LaneFacts};
+use super::journal::CascadeNote;
 use crate::incident::moment::Clocks;
 
 /// Whether a case's worker is to be signalled.
@@ -18,6 +19,23 @@ pub(super) enum Charge {
     Reported,
 }
 
+/// A look at the others of a worker's job, as far as it is about that worker.
+#[derive(Clone, Debug)]
+pub(super) struct Weighed {
+    pub(super) at: Nanos,
+    pub(super) role: Role,
+    pub(super) note: CascadeNote,
+}
+
+/// What the worker is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The one who ran out of time.
+    Overdue,
+    /// The one who was not there.
+    Suspect,
+}
+
 /// One worker's expiry.
 #[derive(Debug)]
 pub(super) struct Case {
@@ -25,8 +43,11 @@ pub(super) struct Case {
     pub(super) worker: Arc<Admitted>,
     /// What its first lane's owner said about itself.
     pub(super) facts: Option<Arc<LaneFacts>>,
-    /// Those that expired at first, the earliest deadline first.
+    /// Those that expired at first, the earliest deadline first. A suspect's may not have expired,
+    /// and it may have none.
     pub(super) timers: Vec<ExpiredTimer>,
+    /// What was decided about it before.
+    pub(super) weighed: Vec<Weighed>,
     pub(super) charge: Charge,
     /// When it was opened.
     pub(super) at: Nanos,
@@ -43,6 +64,7 @@ impl Case {
         worker: Arc<Admitted>,
         facts: Option<Arc<LaneFacts>>,
         timers: &[ExpiredTimer],
+        weighed: Vec<Weighed>,
         charge: Charge,
         (at, until): (Nanos, Nanos),
     ) -> Case {
@@ -51,6 +73,7 @@ impl Case {
             worker,
             facts,
             timers: timers.to_vec(),
+            weighed,
             charge,
             at,
             until,

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hangwatch::Segment;
 use hangwatch_core::expiry::ExpiredTimer;
 use hangwatch_core::reap::Outcome;
 use hangwatch_core::time::Nanos;
 
-use super::case::{Case, Charge};
+use super::case::{Case, Charge, Role};
 use super::facts::Admitted;
+use super::journal;
 use super::witness::seated;
 use crate::evidence::options::{EvidenceOptions, Level};
 use crate::evidence::picture::{self, Condemned, Picture, Seats};
@@ -56,7 +58,7 @@ impl Dossier {
             segment: segment.name().to_owned(),
             at: clocks.moment(case.at),
             worker: worker_of(case, options),
-            decisions: vec![first_decision(case, &timers, clocks)],
+            decisions: decisions(segment, case, &timers, clocks),
             ending: None,
             evidence: evidence_of(own, &timers, options),
             others: peers,
@@ -117,11 +119,12 @@ impl Dossier {
     }
 
     pub(super) fn signalled(&mut self, at: Nanos, signal: u8) {
-        let late_ns = self.case.timers.first().map_or(0, |timer| at.since(timer.deadline));
-        let why = format!(
-            "signal {signal}, {} after the deadline",
-            humantime::format_duration(std::time::Duration::from_micros(late_ns / 1000))
-        );
+        let overdue = self.case.timers.first().filter(|timer| timer.deadline <= at);
+        let late = overdue.map(|timer| Duration::from_micros(at.since(timer.deadline) / 1000));
+        let why = match late.map(humantime::format_duration) {
+            Some(late) => format!("signal {signal}, {late} after the deadline"),
+            None => format!("signal {signal}"),
+        };
         self.decide(at, "signalled", why);
     }
 
@@ -176,9 +179,30 @@ fn worker_of(case: &Case, options: &EvidenceOptions) -> Worker {
     }
 }
 
-fn first_decision(case: &Case, timers: &[Timer], clocks: Clocks) -> Decision {
+/// What was decided about a worker before its case was opened, and that it was.
+fn decisions(segment: Segment, case: &Case, timers: &[Timer], clocks: Clocks) -> Vec<Decision> {
+    let weighed = case.weighed.iter().map(|weighed| {
+        let cascade = journal::cascade(segment, &weighed.note);
+        let (what, why) = match weighed.role {
+            Role::Overdue => (cascade.name(), cascade.sentence()),
+            Role::Suspect => ("reaped_first", cascade.charge()),
+        };
+        Decision { at: clocks.moment(weighed.at), what: what.to_owned(), why }
+    });
+    weighed.chain([opening(case, timers, clocks)]).collect()
+}
+
+fn opening(case: &Case, timers: &[Timer], clocks: Clocks) -> Decision {
     let scope = timers.first().map(|timer| timer.scope.as_str()).unwrap_or_default();
+    let is_overdue = case.timers.first().is_some_and(|timer| timer.deadline <= case.at);
     let (what, why) = match case.charge {
+        Charge::Condemned if timers.is_empty() => {
+            ("condemned", "it holds the others up, and has no timer armed".to_owned())
+        }
+        Charge::Condemned if !is_overdue => (
+            "condemned",
+            format!("it holds the others up; the deadline of its {scope:?} had not passed"),
+        ),
         Charge::Condemned => ("condemned", format!("the deadline of {scope:?} passed")),
         Charge::Reported => (
             "reported",

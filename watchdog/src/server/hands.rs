@@ -15,10 +15,10 @@ use hangwatch::{Segment, lane_lock_byte};
 use hangwatch_core::expiry::{ExpiredTimer, WorkerId};
 use hangwatch_core::lane::OwnerWord;
 use hangwatch_core::policy::SIGKILL;
-use hangwatch_core::reap::{Event, Evidence, Hands, Hold, Outcome, Sent, Verdict};
+use hangwatch_core::reap::{Course, Event, Evidence, Hands, Hold, Outcome, Sent, Usual, Verdict};
 use hangwatch_core::time::Nanos;
 
-use super::case::{Case, Charge};
+use super::case::{Case, Charge, Role, Weighed};
 use super::clerk::Desk;
 use super::error_file::{self, Ordered};
 use super::facts::{Admitted, LaneFacts};
@@ -40,6 +40,8 @@ const AGAIN_NS: u64 = 20_000_000;
 const SPARED_NS: u64 = 1_000_000_000;
 /// How often one worker's reports, which end nothing, are given an incident, ns.
 const REPORTS_APART_NS: u64 = 60_000_000_000;
+/// Decisions about a worker that are kept for its incident.
+const WEIGHED: usize = 8;
 
 /// Why a signal was not sent.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +61,8 @@ struct Known {
     execd: bool,
     /// Its expiry, as the witness knows it: from the condemnation to the end of the reap.
     case: Option<Arc<Case>>,
+    /// What was decided about it with a look at others: its next case tells of it.
+    weighed: Vec<Weighed>,
     /// When it was last given an incident for a report.
     reported_at: Option<Nanos>,
     standing: Option<(Nanos, Option<Hold>)>,
@@ -186,6 +190,7 @@ impl ProcessHands {
                 worker,
                 execd: false,
                 case: None,
+                weighed: Vec::new(),
                 reported_at: None,
                 standing: None,
                 asked: Asked::default(),
@@ -265,8 +270,15 @@ impl ProcessHands {
         let facts = timers.first().and_then(|timer| self.facts_of(timer.lane));
         let until = now.plus(stand.budget_ns);
         let known = self.known.get_mut(&worker)?;
+        let weighed = std::mem::take(&mut known.weighed);
+        // A suspect may have no timer: then who it said it is stands where it was found.
+        let facts = facts.or_else(|| {
+            let mut suspects = weighed.iter().filter(|weighed| weighed.role == Role::Suspect);
+            suspects.next_back()?.note.suspect.as_ref()?.owner.clone()
+        });
         let (segment, of_it) = (self.segment.name(), Arc::clone(&known.worker));
-        let case = Arc::new(Case::new(segment, of_it, facts, timers, charge, (now, until)));
+        let case =
+            Arc::new(Case::new(segment, of_it, facts, timers, weighed, charge, (now, until)));
         stand.tell(Task::Open(Arc::clone(&case))).then(|| Arc::clone(known.case.insert(case)))
     }
 
@@ -365,6 +377,18 @@ impl ProcessHands {
             timer: *timer,
             worker: known.map(|known| Arc::clone(&known.worker)),
             owner: self.facts_of(timer.lane),
+        }
+    }
+
+    /// Keeps a decision for the incident of this worker.
+    fn weigh(&mut self, worker: WorkerId, role: Role, note: &CascadeNote) {
+        let is_told = self.witness.is_some() && note.course != Course::Usual(Usual::Alone);
+        if let Some(known) = self.known.get_mut(&worker).filter(|_| is_told) {
+            if known.weighed.len() == WEIGHED {
+                known.weighed.remove(0); // the last ones led to its end
+            }
+            let at = Nanos(clock::monotonic_ns());
+            known.weighed.push(Weighed { at, role, note: note.clone() });
         }
     }
 
@@ -543,12 +567,23 @@ impl Hands for ProcessHands {
             }
             Event::Cascade { worker, timer, scene, suspect, course } => {
                 let timer = self.timer_note(Some(worker), timer);
+                let suspect_worker = suspect.and_then(|one| one.worker);
                 let suspect = suspect.and_then(|one| self.suspect_note(one.worker?, one.lane));
-                Some(Note::Cascade(CascadeNote { timer, scene, suspect, course }))
+                let note = CascadeNote { timer, scene, suspect, course };
+                self.weigh(worker, Role::Overdue, &note);
+                if let (Course::SuspectFirst { .. }, Some(suspect)) = (course, suspect_worker) {
+                    self.weigh(suspect, Role::Suspect, &note);
+                }
+                Some(Note::Cascade(note))
             }
             Event::Suspect { worker, lane, scope, timer, signal, outcome } => {
                 if outcome == hangwatch_core::reap::Outcome::Reaped {
                     self.reaped += 1;
+                }
+                let case = self.known.get(&worker).and_then(|known| known.case.clone());
+                if let Some(case) = case {
+                    // It has run out of no time of its own.
+                    self.end_case(worker, &case, signal, 0, outcome);
                 }
                 let timer = timer.map(|timer| self.timer_note(Some(worker), timer));
                 self.suspect_note(worker, lane).map(|suspect| {

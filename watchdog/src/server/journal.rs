@@ -183,7 +183,7 @@ fn suspect_facts(note: &SuspectNote) -> Suspect {
     Suspect { worker: worker_facts(&note.worker), owner }
 }
 
-fn cascade(segment: Segment, note: &CascadeNote) -> Cascade {
+pub(super) fn cascade(segment: Segment, note: &CascadeNote) -> Cascade {
     Cascade {
         timer: timer_facts(segment, &note.timer),
         scope: scope_name(segment, note.scene.scope),
