@@ -1,7 +1,8 @@
 //! Every worker expires at once, and hangs on: the brake lets so many be reaped and no more, until it
 //! is released; then as many again.
 
-use rustix::process::Signal;
+use hangwatch_core::atomic::Ordering;
+use hangwatch_core::segment::BRAKE_RELEASE_ASKED;
 
 use super::{Part, Run};
 use crate::{Actor, Stage, Watchdog, until};
@@ -19,7 +20,7 @@ fn inject(run: &mut Run) {
     let mut fine = stage.actor();
     fine.tell("expires fine 3600000");
     while run.next_batch(1) == 1 {
-        release_brake(&mut watchdog); // the reaps of the storm before this one are forgotten
+        release_brake(&stage, &mut watchdog); // the reaps of the storm before this one are forgotten
         let mut hung: Vec<Actor> = (0..WORKERS).map(|_| stage.actor()).collect();
         for worker in &mut hung {
             worker.tell(&format!("expires storm {}", run.random.within(200..220)));
@@ -39,7 +40,7 @@ fn inject(run: &mut Run) {
                 watchdog.kill();
                 watchdog = stage.watchdog(&["--max-reaps", &MAX_REAPS.to_string()]);
             }
-            release_brake(&mut watchdog);
+            release_brake(&stage, &mut watchdog);
         }
         if !fine.is_alive() {
             run.wrongly_killed("a worker in time");
@@ -54,7 +55,10 @@ fn inject(run: &mut Run) {
     until("all lanes come back", || stage.lanes_in_use().is_empty().then_some(()));
 }
 
-fn release_brake(watchdog: &mut Watchdog) {
-    watchdog.signal(Signal::HUP);
+/// As `hangwatch release-brake`, but also where the brake does not hold: the reaps are forgotten.
+fn release_brake(stage: &Stage, watchdog: &mut Watchdog) {
+    let braked = stage.segment.words().watchdog().braked();
+    braked.store(BRAKE_RELEASE_ASKED, Ordering::Relaxed);
+    stage.segment.ring();
     watchdog.event(|event| event["event"] == "brake_released");
 }
