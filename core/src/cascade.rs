@@ -51,6 +51,8 @@ pub enum Stands {
     },
     /// Not in it.
     Outside,
+    /// Not in it, and the kernel has not answered yet who it is: as after a watchdog's start.
+    Unheard,
     /// Not in it, and about to be removed: its reap is under way, or due for reasons of its own.
     Leaving,
 }
@@ -94,7 +96,8 @@ pub enum Finding {
     Leaving,
     /// One was reaped for these before.
     ReapedBefore,
-    /// This one is not in it; not all the others have run out of time yet.
+    /// This one is not in it; not all the others have run out of time yet, or the kernel has not
+    /// answered yet who it is.
     NotYet(Member),
     /// This one is not in it, and all the others have run out of time.
     Suspect(Member),
@@ -114,7 +117,7 @@ pub fn find(scope: ScopeId, members: &[Member], before: Option<&Suspected>) -> (
                 scene.entered_at = scene.entered_at.max(entered_at);
                 first_entered_at = first_entered_at.min(entered_at);
             }
-            Stands::Outside => {
+            Stands::Outside | Stands::Unheard => {
                 scene.outside += 1;
                 outsider = Some(*member);
             }
@@ -132,6 +135,7 @@ pub fn find(scope: ScopeId, members: &[Member], before: Option<&Suspected>) -> (
             Finding::ReapedBefore
         }
         _ if scene.inside < 2 => Finding::Alone,
+        Some(member) if member.stands == Stands::Unheard => Finding::NotYet(member),
         Some(member) if member.worker.is_none() => Finding::Unproved,
         Some(member) if scene.overdue == scene.inside => Finding::Suspect(member),
         Some(member) => Finding::NotYet(member),
@@ -214,6 +218,8 @@ mod tests {
         check(&[waits(1), waits(2), outside(3), outside(4)], None, Finding::SeveralOutside);
         let unproved = Member { worker: None, ..outside(3) };
         check(&[waits(1), waits(2), unproved], None, Finding::Unproved);
+        let unheard = Member { stands: Stands::Unheard, ..unproved };
+        check(&[waits(1), waits(2), unheard], None, Finding::NotYet(unheard));
         check(&[waits(1), waits(2), unproved, outside(4)], None, Finding::SeveralOutside);
         let leaving = member(3, Stands::Leaving);
         check(&[waits(1), waits(2), leaving], None, Finding::Leaving);

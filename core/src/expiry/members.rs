@@ -33,7 +33,11 @@ impl Expiry<'_> {
             let job = self.segment.lane(lane).job_label();
             let (worker, owner) = (self.worker_of(lane), self.seats[lane as usize].owner);
             for (index, place) in places.iter().enumerate().filter(|(_, place)| place.job == job) {
-                let stands = self.stands(now, lane, place.scope);
+                let stands = match self.stands(now, lane, place.scope) {
+                    // Nobody is reaped because the kernel was not asked soon enough who waits for whom.
+                    Stands::Outside if self.is_asked(lane) => Stands::Unheard,
+                    stands => stands,
+                };
                 let found: &mut Vec<Member> = &mut members[index];
                 let of_lane = Member { worker, lane, owner, stands };
                 match worker.map(|worker| known.entry((index, worker))) {
@@ -61,6 +65,11 @@ impl Expiry<'_> {
     /// The lanes a worker has.
     pub fn lanes_of(&self, worker: WorkerId) -> impl Iterator<Item = u32> {
         self.attached_lanes().filter(move |lane| self.worker_of(*lane) == Some(worker))
+    }
+
+    /// Whether the kernel has been asked who owns a lane, and has not answered.
+    fn is_asked(&self, lane: u32) -> bool {
+        matches!(self.seats[lane as usize].phase, Phase::Asked(_))
     }
 
     fn attached_lanes(&self) -> impl Iterator<Item = u32> {

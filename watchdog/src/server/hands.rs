@@ -384,6 +384,10 @@ impl ProcessHands {
     fn weigh(&mut self, worker: WorkerId, role: Role, note: &CascadeNote) {
         let is_told = self.witness.is_some() && note.course != Course::Usual(Usual::Alone);
         if let Some(known) = self.known.get_mut(&worker).filter(|_| is_told) {
+            let suspects = |weighed: &Weighed| weighed.role == Role::Suspect;
+            if role == Role::Suspect && known.weighed.iter().any(suspects) {
+                return; // each of those who wait for it says so
+            }
             if known.weighed.len() == WEIGHED {
                 known.weighed.remove(0); // the last ones led to its end
             }
