@@ -118,6 +118,8 @@ fn a_worker_that_ends_by_itself_takes_nobody_along() {
     let mut actor = stage.actor();
     let loaders = handles(&actor.tell("loaders 1"));
     actor.tell("expires step 3600000");
+    // Whoever is dead before it is admitted is nobody who leaves.
+    watchdog.event(|event| event["event"] == "admitted");
     actor.wait_or_kill();
     watchdog.event(|event| event["event"] == "left");
     assert!(watchdog.end().success());
