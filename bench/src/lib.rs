@@ -3,8 +3,11 @@
 //! The works are here, so that the criterion benches and the programs that print tables
 //! (`compare`, `table_compare`) time the same thing.
 
+#[cfg(feature = "server")]
 pub mod compare;
+#[cfg(feature = "server")]
 pub mod cost;
+#[cfg(feature = "server")]
 pub mod latency;
 pub mod measure;
 pub mod pair;

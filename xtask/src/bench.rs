@@ -80,7 +80,7 @@ pub(crate) fn instructions() -> Step {
     Step::cargo(
         "instructions",
         "the hot paths execute no more than they did",
-        &[&program[..], &["--"]].concat(),
+        &[&program[..], &["--no-default-features", "--"]].concat(),
     )
     .needs(Tool::Driven)
 }
