@@ -1,6 +1,6 @@
 //! Draining the rings and applying what they say, per record, every check included.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use hangwatch_bench::stage::{LiveProducer, Stage, default_lanes};
@@ -24,14 +24,8 @@ fn ring(criterion: &mut Criterion) {
     let producer = LiveProducer::start(&mut stage);
     group.bench_function("drain and apply, a producer live", |bencher| {
         bencher.iter_custom(|count| {
-            let (before, mut took) = (stage.drained(), Duration::ZERO);
-            while stage.drained() - before < count {
-                let start = Instant::now();
-                let some = stage.drain_and_apply() > 0;
-                // Where there is nothing, the machine has the producer wait.
-                took += if some { start.elapsed() } else { Duration::ZERO };
-            }
-            scaled(took, count, stage.drained() - before)
+            let (took, drained) = stage.time_live_drain(count);
+            scaled(took, count, drained)
         });
     });
     drop(producer);

@@ -198,19 +198,18 @@ impl Stage {
         self.segment.words().counter(Counter::Drained).load(Ordering::Relaxed)
     }
 
-    /// What a record costs while a [`LiveProducer`] writes: the mean of some thousand.
-    pub fn ns_a_live_record(&mut self) -> f64 {
+    /// The time of draining and applying `records` records at least while a [`LiveProducer`] writes, and
+    /// how many there were.
+    pub fn time_live_drain(&mut self, records: u64) -> (Duration, u64) {
         let (before, mut took) = (self.drained(), Duration::ZERO);
-        while self.drained() - before < 20_000 {
+        while self.drained() - before < records {
             let start = Instant::now();
             // Where there is nothing, the machine has the producer wait.
             if self.drain_and_apply() > 0 {
                 took += start.elapsed();
             }
         }
-        #[expect(clippy::cast_precision_loss, reason = "some thousand")]
-        let drained = (self.drained() - before) as f64;
-        took.as_secs_f64() * 1e9 / drained
+        (took, self.drained() - before)
     }
 
     /// The writer of lane 0, for a producer on another thread.

@@ -40,7 +40,12 @@ class Job:
         launched = [*TORCHRUN, *launcher, "--log_dir", str(directory / "logs"), str(TRAIN)]
         self._command = [COMMAND, "run", "--log", "json", "--", *launched]
         self._command += ["--deadline", str(DEADLINE), *train]
-        self._env = environment({"HANGWATCH_SEGMENT": None, "OMP_NUM_THREADS": "1", **env})
+        set_by_us = {
+            "HANGWATCH_SEGMENT": None,
+            "HANGWATCH_INCIDENTS": str(directory / "incidents"),
+            "OMP_NUM_THREADS": "1",
+        }
+        self._env = environment({**set_by_us, **env})
 
     def start(self, *prefix: str) -> Job:
         with (self.directory / "out").open("w") as out, (self.directory / "err").open("w") as err:

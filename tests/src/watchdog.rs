@@ -35,13 +35,17 @@ impl Watchdog {
     /// Where the process cannot be started.
     pub fn start_only(segment: &str, options: &[&str], environment: &[(&str, &str)]) -> Watchdog {
         let mut command = Command::new(program("stage-watchdog"));
-        command
-            .args(["run", "--segment", segment, "--log", "json", "--unprotected"])
-            .args(options)
-            // Each test that is about evidence says where it is kept.
-            .args(["--evidence", "off"].iter().filter(|_| !options.contains(&"--evidence")))
-            .envs(environment.iter().copied());
+        command.args(Watchdog::arguments(segment, options)).envs(environment.iter().copied());
         Watchdog::spawn(command)
+    }
+
+    /// What a test's watchdog is called with.
+    pub fn arguments<'o>(segment: &'o str, options: &[&'o str]) -> Vec<&'o str> {
+        let run = ["run", "--segment", segment, "--log", "json", "--unprotected"];
+        // Each test that is about evidence says where it is kept.
+        let says = options.contains(&"--evidence");
+        let evidence: &[&str] = if says { &[] } else { &["--evidence", "off"] };
+        [&run, options, evidence].concat()
     }
 
     /// Starts what `command` says: a watchdog in circumstances of its own, with its log in JSON.

@@ -431,6 +431,18 @@ pub struct Settings {
     pub check: bool,
 }
 
+/// Which segments are read, and how they are shown.
+#[derive(Debug, Args)]
+pub struct Observed {
+    /// The segment's name, else HANGWATCH_SEGMENT's; absent, every one this user may read
+    #[arg(long, value_name = "NAME")]
+    pub segment: Option<String>,
+
+    /// Write JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// The options of `hangwatch status`.
 #[derive(Debug, Args)]
 #[command(after_long_help = format!("\
@@ -440,13 +452,9 @@ Examples:
   hangwatch status
   hangwatch status --segment train --json"))]
 pub struct Status {
-    /// The segment's name, else HANGWATCH_SEGMENT's; absent, every one this user may read
-    #[arg(long, value_name = "NAME")]
-    pub segment: Option<String>,
-
-    /// Write JSON instead of a table
-    #[arg(long)]
-    pub json: bool,
+    /// Which segments, and how they are shown.
+    #[command(flatten)]
+    pub observed: Observed,
 }
 
 /// The options of `hangwatch exec`.
@@ -734,10 +742,10 @@ impl Cli {
                 return if is_named { Ok(cli) } else { Err(Self::unnamed("run")) };
             }
             Command::Trace(trace) if trace.id.is_none() => &mut trace.segment,
-            Command::Status(Status { segment, .. })
-            | Command::Scopes(Scopes { segment, .. })
+            Command::Status(Status { observed: Observed { segment, .. } })
+            | Command::Scopes(Scopes { observed: Observed { segment, .. } })
+            | Command::Shadow(Shadow { observed: Observed { segment, .. } })
             | Command::Learn(Learn { segment, .. })
-            | Command::Shadow(Shadow { segment, .. })
             | Command::Top(Top { segment, .. })
             | Command::Exec(Exec { segment, .. })
             | Command::ReleaseBrake(ReleaseBrake { segment }) => segment,

@@ -1,36 +1,19 @@
 //! The binary as its users meet it: what they type, what it says, how it ends, what it leaves.
 
+mod command;
+
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use command::{check, check_says, hangwatch};
 
 /// Far longer than anything here takes: reached only when a test fails.
 const PATIENCE: Duration = Duration::from_mins(1);
-
-fn hangwatch(words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hangwatch"));
-    command.args(words).stdin(Stdio::null()).env_remove("HANGWATCH_SEGMENT");
-    command.env("HANGWATCH_LOG", "warn");
-    command
-}
-
-/// Runs it to its end, and checks its exit code.
-fn check(words: &[&str], code: i32) -> Output {
-    let output = hangwatch(words).output().unwrap();
-    assert_eq!(output.status.code(), Some(code), "{words:?}: {output:?}");
-    output
-}
-
-/// As `check`, and something that it says on standard error.
-fn check_says(words: &[&str], code: i32, part: &str) {
-    let output = check(words, code);
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains(part), "{words:?}: {text}");
-}
 
 fn wait_until(what: &str, mut met: impl FnMut() -> bool) {
     let started = Instant::now();

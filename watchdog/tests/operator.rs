@@ -1,33 +1,16 @@
 //! What an operator runs beside a watchdog, the doctor, completions and man pages; and the examples:
 //! what they say is well-formed, and of commands that there are.
 
+mod command;
+
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 
+use command::{check, check_says, hangwatch};
 use hangwatch_cli::cli::Cli;
 use hangwatch_cli::cli::config::Variables;
 use serde_json::Value;
-
-fn hangwatch(words: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hangwatch"));
-    command.args(words).stdin(Stdio::null()).env_remove("HANGWATCH_SEGMENT");
-    command
-}
-
-/// Runs it to its end, and checks its exit code.
-fn check(words: &[&str], code: i32) -> Output {
-    let output = hangwatch(words).output().unwrap();
-    assert_eq!(output.status.code(), Some(code), "{words:?}: {output:?}");
-    output
-}
-
-/// As `check`, and something that it says on standard error.
-fn check_says(words: &[&str], code: i32, part: &str) {
-    let output = check(words, code);
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains(part), "{words:?}: {text}");
-}
 
 #[test]
 fn the_doctor_says_whether_this_host_will_do() {

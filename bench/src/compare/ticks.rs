@@ -65,7 +65,11 @@ fn drain(turns: usize) -> Comparison {
     };
     let quiet: Vec<_> = records.iter().map(|&records| quiet(records)).collect();
     let producer = LiveProducer::start(&mut stage);
-    let live: Vec<f64> = (0..turns / 4).map(|_| stage.ns_a_live_record()).collect();
+    let mut live = |_| {
+        let (took, drained) = stage.time_live_drain(20_000);
+        took.as_secs_f64() * 1e9 / drained as f64
+    };
+    let live: Vec<f64> = (0..turns / 4).map(&mut live).collect();
     drop(producer);
     let row = |name: &str, side, figures| Contender {
         name: name.to_owned(),

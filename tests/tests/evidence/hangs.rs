@@ -88,10 +88,8 @@ fn a_stopped_process_is_seen_stopped() {
     assert!(frames.iter().any(|frame| frame.function.contains("serve")), "{thread:#?}");
 }
 
-#[test]
-fn of_four_workers_the_one_that_the_others_wait_for_is_the_suspect() {
-    let (stage, incidents) = (Stage::new("barrier"), Incidents::new());
-    let mut watchdog = stage.watchdog(&incidents.options("full", &BUDGET));
+/// A worker that is at work elsewhere for a minute, and three that wait for it in `exchange`.
+fn barrier(stage: &Stage, incidents: &Incidents) -> (Actor, Vec<Actor>) {
     let fifo = incidents.path().join("barrier");
     rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR).unwrap();
     let mut hung = stage.actor();
@@ -100,6 +98,14 @@ fn of_four_workers_the_one_that_the_others_wait_for_is_the_suspect() {
     for worker in &mut waiting {
         worker.order(&format!("hang {} exchange 1500", fifo.display()));
     }
+    (hung, waiting)
+}
+
+#[test]
+fn of_four_workers_the_one_that_the_others_wait_for_is_the_suspect() {
+    let (stage, incidents) = (Stage::new("barrier"), Incidents::new());
+    let mut watchdog = stage.watchdog(&incidents.options("full", &BUDGET));
+    let (mut hung, mut waiting) = barrier(&stage, &incidents);
     for _ in 0..waiting.len() {
         let ended = watchdog.event(|event| event["event"] == "expired");
         let worker = waiting.iter_mut().find(|worker| ended["pid"] == worker.pid()).unwrap();
@@ -121,14 +127,7 @@ fn of_four_workers_the_one_that_the_others_wait_for_is_the_suspect() {
 fn an_incident_tells_that_its_worker_was_reaped_for_the_others() {
     let (stage, incidents) = (Stage::new("reaped-first"), Incidents::new());
     let mut watchdog = stage.watchdog(&incidents.options("scopes", &["--cascade", "30s"]));
-    let fifo = incidents.path().join("barrier");
-    rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::RUSR).unwrap();
-    let mut hung = stage.actor();
-    hung.order("hang spin load 60000");
-    let mut waiting: Vec<Actor> = (0..3).map(|_| stage.actor()).collect();
-    for worker in &mut waiting {
-        worker.order(&format!("hang {} exchange 1500", fifo.display()));
-    }
+    let (hung, _waiting) = barrier(&stage, &incidents);
     let ended = watchdog.event(|event| event["event"] == "suspect");
     assert_eq!(ended["pid"], hung.pid());
     let incident = incidents.of_process(hung.pid());

@@ -115,8 +115,8 @@ fn a_full_disk_holds_up_no_reap_and_the_log_says_so() {
     let script = "mount -t tmpfs -o size=4k none \"$0\" && head -c 4096 /dev/zero > \"$0/filled\"; exec \"$@\"";
     command.args(["--mount", "sh", "-c", script]).arg(incidents.path());
     command.arg(program("stage-watchdog"));
-    command.args(["run", "--segment", stage.name(), "--log", "json", "--unprotected"]);
-    command.args(incidents.options("full", &["--evidence-budget", "30s"]));
+    let options = incidents.options("full", &["--evidence-budget", "30s"]);
+    command.args(Watchdog::arguments(stage.name(), &options));
     let mut watchdog = Watchdog::spawn(command);
     watchdog.event(|event| event["event"] == "serving");
     let mut worker = stage.actor();

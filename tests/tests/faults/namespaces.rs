@@ -52,16 +52,7 @@ fn a_worker_beside_the_watchdogs_pid_namespace_is_reported_as_unattestable() {
     }
     let stage = Stage::new("beside");
     let mut command: Command = below(Proc::Own, &program("stage-watchdog"));
-    command.args([
-        "run",
-        "--segment",
-        stage.name(),
-        "--log",
-        "json",
-        "--unprotected",
-        "--evidence",
-        "off",
-    ]);
+    command.args(Watchdog::arguments(stage.name(), &[]));
     let mut watchdog = Watchdog::spawn(command);
     watchdog.event(|event| event["event"] == "serving");
     let mut actor = stage.actor();

@@ -136,6 +136,7 @@ fn with_the_units_capabilities_and_no_others_a_worker_of_another_user_is_reaped(
     let mut command = Command::new("setpriv");
     command.args(["--no-new-privs", "--bounding-set", &kept_capabilities()]);
     command.arg(program("stage-watchdog")).args(["run", "--segment", &name, "--log", "json"]);
+    command.args(["--evidence", "off"]);
     // The segment is given to a group that the watchdog is no member of.
     command.args(["--group", &GROUP.to_string()]);
     let mut watchdog = Watchdog::spawn(command);

@@ -126,16 +126,7 @@ fn a_watchdog_of_another_user_is_refused() {
     let programs = Programs::new();
     let stage = segment_for(0o600, None);
     let mut command = programs.run_as("stage-watchdog", STRANGER, STRANGER);
-    command.args([
-        "run",
-        "--segment",
-        stage.name(),
-        "--log",
-        "json",
-        "--unprotected",
-        "--evidence",
-        "off",
-    ]);
+    command.args(Watchdog::arguments(stage.name(), &[]));
     let (status, words) = Watchdog::spawn(command).last_words();
     assert_eq!(status.code(), Some(125), "{words}");
     assert!(words.contains("permission denied"), "{words}");

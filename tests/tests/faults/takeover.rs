@@ -104,17 +104,7 @@ fn a_new_binary_goes_on_with_the_workers_of_the_old_one_unnoticed() {
     let binary = directory.path().join("hangwatch-of-tomorrow");
     std::fs::copy(program("stage-watchdog"), &binary).unwrap();
     let mut command = std::process::Command::new(&binary);
-    command.args([
-        "run",
-        "--segment",
-        stage.name(),
-        "--log",
-        "json",
-        "--unprotected",
-        "--standby",
-        "--evidence",
-        "off",
-    ]);
+    command.args(Watchdog::arguments(stage.name(), &["--standby"]));
     let mut new = Watchdog::spawn(command);
     new.event(|event| event["event"] == "standby");
     fine.tell("pairs 1000");

@@ -263,6 +263,7 @@ fn a_hung_worker_fires_the_alert_with_its_host_rank_and_scope() {
             let listen = format!("10.77.{host}.2:9469");
             command.args(["run", "--segment", stages[host - 1].name(), "--log", "json"]);
             command.args(["--unprotected", "--listen", &listen, "--listen-anywhere"]);
+            command.args(["--evidence", "off"]);
             Watchdog::spawn(command)
         })
         .collect();

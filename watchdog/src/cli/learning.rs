@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::ENVIRONMENT;
+use super::{ENVIRONMENT, Observed};
 
 const FORMULA: &str = "\
 The suggested deadline:
@@ -31,13 +31,9 @@ Examples:
   hangwatch scopes
   hangwatch scopes --segment train --json"))]
 pub struct Scopes {
-    /// The segment's name, else HANGWATCH_SEGMENT's; absent, every one this user may read
-    #[arg(long, value_name = "NAME")]
-    pub segment: Option<String>,
-
-    /// Write JSON instead of a table
-    #[arg(long)]
-    pub json: bool,
+    /// Which segments, and how they are shown.
+    #[command(flatten)]
+    pub observed: Observed,
 }
 
 /// The options of `hangwatch shadow`.
@@ -49,13 +45,9 @@ Example:
   hangwatch run --segment train --notify-only --deadlines deadlines.toml
   hangwatch shadow --segment train                 a day later"))]
 pub struct Shadow {
-    /// The segment's name, else HANGWATCH_SEGMENT's; absent, every one this user may read
-    #[arg(long, value_name = "NAME")]
-    pub segment: Option<String>,
-
-    /// Write JSON instead of a table
-    #[arg(long)]
-    pub json: bool,
+    /// Which segments, and how they are shown.
+    #[command(flatten)]
+    pub observed: Observed,
 }
 
 /// The options of `hangwatch learn`.

@@ -115,7 +115,7 @@ fn an_empty_segment_variable_is_as_good_as_none() {
             .command
         {
             Command::Exec(exec) => exec.segment,
-            Command::Status(status) => status.segment,
+            Command::Status(status) => status.observed.segment,
             Command::ReleaseBrake(brake) => brake.segment,
             other => panic!("{other:?}"),
         }

@@ -8,8 +8,8 @@ use hangwatch::{ClockKind, Observation, ScopeView};
 use hangwatch_core::advice::{Advice, LEAST_NS, is_sound};
 use serde::Serialize;
 
-use super::status::{brief, observed, shortened};
-use super::{Failure, print};
+use super::Failure;
+use super::status::{brief, json, shortened, show};
 use crate::cli::learning::Scopes;
 use crate::exit::Exit;
 
@@ -21,16 +21,7 @@ const MANY: u64 = 10_000;
 const SUSPICIOUS: u64 = 10;
 
 pub(super) fn perform(options: &Scopes) -> Result<Exit, Failure> {
-    let (seen, exit) = observed(options.segment.as_deref())?;
-    if options.json {
-        let segments: Vec<SegmentJson> = seen.iter().map(SegmentJson::of).collect();
-        print(&(serde_json::to_string_pretty(&segments)? + "\n"))?;
-    } else if seen.is_empty() && exit == Exit::Ok {
-        print("there is no segment that you may read; `hangwatch run --segment NAME` makes one\n")?;
-    } else {
-        print(&seen.iter().map(table).collect::<Vec<_>>().join("\n"))?;
-    }
-    Ok(exit)
+    show(&options.observed, |seen| json(seen.iter().map(SegmentJson::of)), table)
 }
 
 /// How finely the clocks that timed a scope tell times apart: the coarsest of them.

@@ -7,21 +7,14 @@ use hangwatch::{Observation, ScopeView};
 use hangwatch_core::timer::TimerState;
 use serde::Serialize;
 
-use super::status::{brief, observed, shortened};
-use super::{Failure, print};
+use super::Failure;
+use super::status::{brief, json, shortened, show};
 use crate::cli::learning::Shadow;
 use crate::deadlines::time_text;
 use crate::exit::Exit;
 
 pub(super) fn perform(options: &Shadow) -> Result<Exit, Failure> {
-    let (seen, exit) = observed(options.segment.as_deref())?;
-    if options.json {
-        let segments: Vec<SegmentJson> = seen.iter().map(SegmentJson::of).collect();
-        print(&(serde_json::to_string_pretty(&segments)? + "\n"))?;
-    } else {
-        print(&seen.iter().map(table).collect::<Vec<_>>().join("\n"))?;
-    }
-    Ok(exit)
+    show(&options.observed, |seen| json(seen.iter().map(SegmentJson::of)), table)
 }
 
 /// One scope that has a deadline by the file, or of which something was late.

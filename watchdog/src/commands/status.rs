@@ -7,9 +7,10 @@ use hangwatch::sys::lock::Holder;
 use hangwatch::sys::name::SEGMENT_DIR;
 use hangwatch::{Observation, OpenError, Segment, TimerView};
 use hangwatch_core::timer::TimerState;
+use serde::Serialize;
 
 use super::{Failure, complain, print, segments};
-use crate::cli::Status;
+use crate::cli::{Observed, Status};
 use crate::exit::Exit;
 use crate::state::{SegmentState, command_of};
 pub(super) use crate::units::brief;
@@ -21,17 +22,29 @@ struct NoDirectory {
 }
 
 pub(super) fn perform(options: &Status) -> Result<Exit, Failure> {
+    show(&options.observed, |seen| json(seen.iter().map(SegmentState::of)), table)
+}
+
+/// Shows every segment that is asked for, as a table each or as JSON.
+pub(super) fn show(
+    options: &Observed,
+    json: impl Fn(&[Observation]) -> serde_json::Result<String>,
+    table: impl Fn(&Observation) -> String,
+) -> Result<Exit, Failure> {
     let (seen, exit) = observed(options.segment.as_deref())?;
     if options.json {
-        let segments: Vec<SegmentState> = seen.iter().map(SegmentState::of).collect();
-        print(&(serde_json::to_string_pretty(&segments)? + "\n"))?;
+        print(&(json(&seen)? + "\n"))?;
     } else if seen.is_empty() && exit == Exit::Ok {
         print("there is no segment that you may read; `hangwatch run --segment NAME` makes one\n")?;
     } else {
-        let tables: Vec<String> = seen.iter().map(table).collect();
-        print(&tables.join("\n"))?;
+        print(&seen.iter().map(table).collect::<Vec<_>>().join("\n"))?;
     }
     Ok(exit)
+}
+
+/// A list in JSON.
+pub(super) fn json<T: Serialize>(items: impl Iterator<Item = T>) -> serde_json::Result<String> {
+    serde_json::to_string_pretty(&items.collect::<Vec<T>>())
 }
 
 /// Pictures of the segment of this name, or of every one this user may read. What could not be had is

@@ -5,13 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hangwatch::{LaneView, Nanos, Operation, RecordView, Segment, TimerView};
+use hangwatch::{LaneView, Nanos, Segment, TimerView};
 use hangwatch_core::stall::Stalls;
 use hangwatch_core::timer::TimerState;
 
 use super::redact::Redactor;
+use crate::incident::claims;
 use crate::incident::moment::Clocks;
-use crate::incident::schema::{Lane, Peer, Record, Timer, Worker};
+use crate::incident::schema::{Lane, Peer, Timer, Worker};
 use crate::state::{kind_name, state_name};
 
 /// Records of one of the condemned worker's lanes at most.
@@ -111,10 +112,7 @@ fn worker(view: &LaneView, seated: Option<&Seated>, redactor: &Redactor) -> Work
         pid: seated.as_ref().map(|seated| seated.pid),
         name: seated.as_ref().map(|seated| seated.name.clone()).unwrap_or_default(),
         command: seated.map(|it| redactor.arguments(&it.arguments)).unwrap_or_default(),
-        job: view.job.clone(),
-        rank: view.rank.map(u64::from),
-        world_size: Some(u64::from(view.world_size)).filter(|&size| size > 0),
-        local_rank: view.local_rank.map(u64::from),
+        ..claims::worker(view)
     }
 }
 
@@ -127,7 +125,7 @@ impl Teller<'_> {
             thread: view.thread.clone(),
             timers: view.timers.iter().map(|timer| self.timer(view.lane, timer)).collect(),
             records_lost: view.records.saturating_sub(records.len() as u64),
-            records: records.into_iter().map(record).collect(),
+            records: records.into_iter().map(claims::record).collect(),
         }
     }
 
@@ -163,28 +161,4 @@ fn doing(lanes: &[Lane]) -> String {
     };
     let all: Vec<String> = lanes.iter().filter_map(of_lane).collect();
     if all.is_empty() { "in no scope".to_owned() } else { all.join("; ") }
-}
-
-fn record(view: RecordView) -> Record {
-    Record {
-        at_ns: view.at.0,
-        operation: operation_name(view.operation).to_owned(),
-        lane: view.lane,
-        timer: view.timer,
-        scope: view.scope,
-        deadline_ns: view.deadline.map(|deadline| deadline.0),
-    }
-}
-
-/// The name of an operation, as [`Record::operation`] has it.
-fn operation_name(operation: Operation) -> &'static str {
-    match operation {
-        Operation::Acquire => "acquire",
-        Operation::Rearm => "rearm",
-        Operation::Release => "release",
-        Operation::TooLate => "too_late",
-        Operation::Pause => "pause",
-        Operation::Resume => "resume",
-        Operation::Abandon => "abandon",
-    }
 }

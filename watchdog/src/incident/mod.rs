@@ -1,11 +1,13 @@
 //! The incident: what is kept of one worker's expiry, from the condemned timer to the end of its reap.
 //!
 //! [`schema`] says what is in it, as types: they are written as `incident.json`, and read from it by
-//! everything that shows an incident. [`store`] keeps them, [`text`] is what of them is kept as text,
+//! everything that shows an incident. [`claims`] puts what a lane says into them,
+//! [`store`] keeps them, [`text`] is what of them is kept as text,
 //! [`catalog`] finds and reads them, [`track`] puts together who did what and when, [`story`],
 //! [`crowd`] and [`words`] say it in sentences.
 
 pub mod catalog;
+pub mod claims;
 pub mod crowd;
 pub mod moment;
 pub mod schema;

@@ -1,10 +1,11 @@
 //! What of an incident is kept as text: its [`Stacks`], its [`Flight`] record.
 //!
-//! What a worker says of itself may hold any character; control characters are written as escapes.
+//! What a worker says of itself may hold any character; all of it goes through [`plain`].
 
 use std::fmt;
 
 use super::schema::{Frame, Incident, Lane, Thread};
+use crate::text::plain;
 
 /// The stacks of every thread, as in `stacks.txt`.
 pub struct Stacks<'i>(pub &'i Incident);
@@ -13,9 +14,9 @@ impl fmt::Display for Stacks<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Incident { id, worker, evidence, .. } = self.0;
         writeln!(f, "{id}")?;
-        writeln!(f, "process {}: {}", worker.pid.unwrap_or(0), Plain(&worker.command.join(" ")))?;
+        writeln!(f, "process {}: {}", worker.pid.unwrap_or(0), plain(&worker.command.join(" ")))?;
         for missing in &evidence.missing {
-            writeln!(f, "missing: {}: {}", Plain(&missing.what), Plain(&missing.why))?;
+            writeln!(f, "missing: {}: {}", plain(&missing.what), plain(&missing.why))?;
         }
         evidence.threads.iter().try_for_each(|thread| write_thread(f, thread))?;
         match evidence.threads_left_out {
@@ -27,23 +28,23 @@ impl fmt::Display for Stacks<'_> {
 
 fn write_thread(f: &mut fmt::Formatter<'_>, thread: &Thread) -> fmt::Result {
     let Thread { tid, name, state, wait_channel, system_call, .. } = thread;
-    write!(f, "\nthread {tid} {:?}, state {state}", Plain(name).to_string())?;
+    write!(f, "\nthread {tid} {:?}, state {state}", plain(name))?;
     if thread.holds_gil == Some(true) {
         write!(f, ", holds the GIL")?;
     }
     if let Some(channel) = wait_channel {
-        write!(f, ", waits in {}", Plain(channel))?;
+        write!(f, ", waits in {}", plain(channel))?;
     }
     writeln!(f)?;
     if let Some(call) = system_call {
-        writeln!(f, "  in {}", Plain(call))?;
+        writeln!(f, "  in {}", plain(call))?;
     }
     write_frames(f, "python", thread.python.as_deref().unwrap_or_default())?;
     write_frames(f, "native", thread.native.as_deref().unwrap_or_default())?;
     if !thread.kernel_stack.is_empty() {
         writeln!(f, "  kernel:")?;
     }
-    thread.kernel_stack.iter().try_for_each(|function| writeln!(f, "    {}", Plain(function)))
+    thread.kernel_stack.iter().try_for_each(|function| writeln!(f, "    {}", plain(function)))
 }
 
 fn write_frames(f: &mut fmt::Formatter<'_>, title: &str, frames: &[Frame]) -> fmt::Result {
@@ -59,11 +60,11 @@ pub struct Line<'f>(pub &'f Frame);
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Frame { function, file, line, module } = self.0;
-        write!(f, "{}", Plain(function))?;
+        write!(f, "{}", plain(function))?;
         match (file, line, module) {
-            (Some(file), Some(line), _) => write!(f, " ({}:{line})", Plain(file)),
-            (Some(file), None, _) => write!(f, " ({})", Plain(file)),
-            (None, _, Some(module)) => write!(f, " ({})", Plain(module)),
+            (Some(file), Some(line), _) => write!(f, " ({}:{line})", plain(file)),
+            (Some(file), None, _) => write!(f, " ({})", plain(file)),
+            (None, _, Some(module)) => write!(f, " ({})", plain(module)),
             (None, _, None) => Ok(()),
         }
     }
@@ -91,13 +92,13 @@ impl fmt::Display for Flight<'_> {
 
 fn write_lane(f: &mut fmt::Formatter<'_>, who: &str, at_ns: u64, lane: &Lane) -> fmt::Result {
     let Lane { lane: index, thread, tid, .. } = lane;
-    writeln!(f, "\nlane {index}: {who}, thread {tid} {:?}", Plain(thread).to_string())?;
+    writeln!(f, "\nlane {index}: {who}, thread {tid} {:?}", plain(thread))?;
     if lane.records_lost > 0 {
         writeln!(f, "  {} earlier records are not here", lane.records_lost)?;
     }
     for record in &lane.records {
         let at = ms(record.at_ns, at_ns);
-        write!(f, "  {at:>12} ms  {:<8} {}", record.operation, Plain(&record.scope))?;
+        write!(f, "  {at:>12} ms  {:<8} {}", record.operation, plain(&record.scope))?;
         match record.deadline_ns {
             Some(deadline) => writeln!(f, ", due in {} ms", ms(deadline, record.at_ns))?,
             None => writeln!(f)?,
@@ -110,18 +111,6 @@ fn write_lane(f: &mut fmt::Formatter<'_>, who: &str, at_ns: u64, lane: &Lane) ->
 #[expect(clippy::cast_precision_loss, reason = "milliseconds with a fraction are for reading")]
 fn ms(ns: u64, from_ns: u64) -> String {
     format!("{:.3}", (ns.cast_signed().wrapping_sub(from_ns.cast_signed())) as f64 / 1e6)
-}
-
-/// Text without control characters.
-struct Plain<'t>(&'t str);
-
-impl fmt::Display for Plain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use fmt::Write as _;
-        self.0.chars().try_for_each(|c| {
-            if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) }
-        })
-    }
 }
 
 #[cfg(test)]

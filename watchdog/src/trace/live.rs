@@ -1,10 +1,11 @@
 //! What a segment holds now, as if it were an incident's: its workers and their lanes.
 
 use hangwatch::{LaneView, RecordView, Segment, TimerView};
-use hangwatch_core::record::Operation;
 use hangwatch_core::timer::TimerState;
 
-use crate::incident::schema::{Lane, Moment, Record, Timer, Worker};
+use crate::incident::claims;
+use crate::incident::schema::{Lane, Moment, Timer, Worker};
+use crate::state::{kind_name, state_name};
 
 /// More records than any ring holds.
 const ALL: usize = usize::MAX;
@@ -23,24 +24,15 @@ pub(super) fn seen(segment: Segment) -> Seen {
     let mut workers: Vec<(Worker, Vec<Lane>)> = Vec::new();
     for view in &picture.lanes {
         let lane = lane(view, segment.recent_records(view.lane, ALL), at_ns);
-        match workers.iter_mut().find(|(worker, _)| worker.pid == Some(view.pid)) {
-            Some((_, lanes)) => lanes.push(lane),
-            None => workers.push((worker(view), vec![lane])),
+        let known = workers.iter_mut().find(|(worker, _)| worker.pid == Some(view.pid));
+        if let Some((_, lanes)) = known {
+            lanes.push(lane);
+        } else {
+            workers.push((Worker { pid: Some(view.pid), ..claims::worker(view) }, vec![lane]));
         }
     }
     workers.sort_by_key(|(worker, _)| (worker.rank.is_none(), worker.rank, worker.pid));
     Seen { at_ns, workers }
-}
-
-fn worker(view: &LaneView) -> Worker {
-    Worker {
-        pid: Some(view.pid),
-        job: view.job.clone(),
-        rank: view.rank.map(u64::from),
-        world_size: (view.world_size > 0).then_some(u64::from(view.world_size)),
-        local_rank: view.local_rank.map(u64::from),
-        ..Worker::default()
-    }
 }
 
 fn lane(view: &LaneView, records: Vec<RecordView>, at_ns: u64) -> Lane {
@@ -49,7 +41,7 @@ fn lane(view: &LaneView, records: Vec<RecordView>, at_ns: u64) -> Lane {
         tid: u64::from(view.tid),
         thread: view.thread.clone(),
         timers: view.timers.iter().map(|timer| open(timer, view.lane, at_ns)).collect(),
-        records: records.into_iter().map(record).collect(),
+        records: records.into_iter().map(claims::record).collect(),
         records_lost: 0,
     }
 }
@@ -65,31 +57,11 @@ fn open(view: &TimerView, lane: u32, at_ns: u64) -> Timer {
         lane,
         timer: view.timer,
         scope: view.scope.clone(),
-        kind: format!("{:?}", view.kind).to_lowercase(),
-        state: format!("{:?}", view.state).to_lowercase(),
+        kind: kind_name(view.kind).to_owned(),
+        state: state_name(view.state).to_owned(),
         acquired: at(acquired_ns),
         deadline: (!is_paused).then(|| at(acquired_ns.saturating_add(allowance_ns))),
         age_ns,
         allowance_ns,
-    }
-}
-
-fn record(view: RecordView) -> Record {
-    Record {
-        at_ns: view.at.0,
-        operation: match view.operation {
-            Operation::Acquire => "acquire",
-            Operation::Rearm => "rearm",
-            Operation::Release => "release",
-            Operation::TooLate => "too_late",
-            Operation::Pause => "pause",
-            Operation::Resume => "resume",
-            Operation::Abandon => "abandon",
-        }
-        .to_owned(),
-        lane: view.lane,
-        timer: view.timer,
-        scope: view.scope,
-        deadline_ns: view.deadline.map(|deadline| deadline.0),
     }
 }
