@@ -61,7 +61,8 @@ fn a_hook_hears_of_an_expiry_by_json_and_by_its_environment() {
     assert_eq!(read(&variables), expected);
 }
 
-/// What the hook of one worker that hangs is given: the incident, and the value of HANGWATCH_INCIDENT.
+/// What the hook of one worker that hangs is given: the incident, and the value of
+/// `HANGWATCH_INCIDENT`.
 fn given(kept_in: &Path, timer: &str) -> (Value, String) {
     let directory = tempfile::tempdir().unwrap();
     let (json, place) = (directory.path().join("json"), directory.path().join("place"));
