@@ -4,6 +4,7 @@
 //! the states between, and one that hangs holds at most [`WAITING`] incidents.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -29,9 +30,24 @@ struct Shelf {
 
 #[derive(Default)]
 struct State {
-    waiting: BTreeMap<String, Arc<Incident>>,
+    waiting: BTreeMap<String, Filed>,
     is_writing: bool,
     is_closed: bool,
+}
+
+/// An incident to be written.
+struct Filed {
+    incident: Arc<Incident>,
+    stands: Stands,
+}
+
+/// Whether an incident may still change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stands {
+    /// It may.
+    Open,
+    /// It may not: all there will be of it is there.
+    Closed,
 }
 
 impl Shelf {
@@ -47,29 +63,37 @@ impl Archive {
         Archive { shelf: Arc::default(), journal }
     }
 
-    /// Has an incident written, in place of an earlier state of it.
-    pub(super) fn put(&self, incident: Arc<Incident>) {
+    /// Has an incident written, in place of an earlier state of it. When a closed one is written, the
+    /// log is told.
+    pub(super) fn put(&self, incident: Arc<Incident>, stands: Stands) {
         let mut state = self.shelf.state();
         let is_known = state.waiting.contains_key(&incident.id);
         if is_known || state.waiting.len() < WAITING {
-            state.waiting.insert(incident.id.clone(), incident);
+            state.waiting.insert(incident.id.clone(), Filed { incident, stands });
             self.shelf.changed.notify_all();
             return;
         }
         drop(state);
         let error = format!("{WAITING} others wait to be written already");
         self.journal.note(Note::IncidentLost { id: incident.id.clone(), error });
+        self.told(incident, stands, None);
+    }
+
+    fn told(&self, incident: Arc<Incident>, stands: Stands, dir: Option<PathBuf>) {
+        if stands == Stands::Closed {
+            self.journal.note(Note::Closed { incident, dir });
+        }
     }
 
     /// Writes until the archive is closed and everything is written.
     pub(super) fn run(&self, store: &Store) {
         loop {
-            let incident = {
+            let Filed { incident, stands } = {
                 let mut state = self.shelf.state();
                 loop {
-                    if let Some((_, incident)) = state.waiting.pop_first() {
+                    if let Some((_, filed)) = state.waiting.pop_first() {
                         state.is_writing = true;
-                        break incident;
+                        break filed;
                     }
                     if state.is_closed {
                         return;
@@ -77,10 +101,15 @@ impl Archive {
                     state = self.shelf.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 }
             };
-            if let Err(error) = store.put(&incident) {
-                let (id, error) = (incident.id.clone(), error.to_string());
-                self.journal.note(Note::IncidentLost { id, error });
-            }
+            let dir = match store.put(&incident) {
+                Ok(dir) => Some(dir),
+                Err(error) => {
+                    let (id, error) = (incident.id.clone(), error.to_string());
+                    self.journal.note(Note::IncidentLost { id, error });
+                    None
+                }
+            };
+            self.told(incident, stands, dir);
             self.shelf.state().is_writing = false;
             self.shelf.changed.notify_all();
         }
