@@ -26,10 +26,10 @@ fn incident_with(test: &str, budget: &str, environment: &[(&str, &str)]) -> Inci
 }
 
 /// A program in place of `hangwatch`, for the helpers.
-struct Script(tempfile::TempDir);
+pub(crate) struct Script(tempfile::TempDir);
 
 impl Script {
-    fn new(body: &str) -> Script {
+    pub(crate) fn new(body: &str) -> Script {
         let script = Script(tempfile::tempdir().unwrap());
         std::fs::write(script.path(), format!("#!/bin/sh\n{body}\n")).unwrap();
         let executable = std::fs::Permissions::from_mode(0o755);
@@ -37,7 +37,7 @@ impl Script {
         script
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.0.path().join("hangwatch")
     }
 }
