@@ -1,14 +1,12 @@
 //! Helpers, permissions and disks that fail: the reap comes, and the incident or the log says what is
 //! missing.
 
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
 use std::process::Command;
 
 use hangwatch_cli::incident::schema::Incident;
 use hangwatch_tests::fuse::Mute;
-use hangwatch_tests::incidents::{Incidents, missing};
+use hangwatch_tests::incidents::{Incidents, Script, missing};
 use hangwatch_tests::{Stage, Watchdog, is_root, program};
 
 /// A watchdog whose helpers are as `environment` makes them; a worker of it hangs and is reaped.
@@ -23,23 +21,6 @@ fn incident_with(test: &str, budget: &str, environment: &[(&str, &str)]) -> Inci
     assert_eq!(incident.evidence.lanes[0].timers[0].scope, "hung", "what there is is kept");
     assert_eq!(incident.ending.as_ref().unwrap().outcome, "reaped");
     incident
-}
-
-/// A program in place of `hangwatch`, for the helpers.
-struct Script(tempfile::TempDir);
-
-impl Script {
-    fn new(body: &str) -> Script {
-        let script = Script(tempfile::tempdir().unwrap());
-        std::fs::write(script.path(), format!("#!/bin/sh\n{body}\n")).unwrap();
-        let executable = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(script.path(), executable).unwrap();
-        script
-    }
-
-    fn path(&self) -> PathBuf {
-        self.0.path().join("hangwatch")
-    }
 }
 
 fn check_missing(incident: &Incident, what: &str, why: &str) {
