@@ -221,6 +221,8 @@ impl<'a> Expiry<'a> {
             return;
         }
         let words = self.segment.lane_timers(lane);
+        let ids = self.id(lane, 0);
+        let may_be_early = self.warn.is_some() || self.shadow.is_some();
         while timers != 0 {
             let index = first + timers.trailing_zeros() as usize;
             timers &= timers - 1;
@@ -230,19 +232,28 @@ impl<'a> Expiry<'a> {
             if word.state().is_none() {
                 return self.quarantine(lane);
             }
-            let id = self.id(lane, index);
+            let id = ids + index;
             if self.put_off[id] == word {
                 continue; // its leaf says more than its word
             }
             let mut look_at = word.look_at();
-            if self.warn.is_some() && word.state() == Some(TimerState::Armed) {
-                look_at = look_at.min(self.warn_time(lane, index, word));
-            }
-            if self.shadow.is_some() && word.state() == Some(TimerState::Armed) {
-                look_at = look_at.min(self.overrun_at(lane, index, word));
+            if may_be_early && word.state() == Some(TimerState::Armed) {
+                look_at = look_at.min(self.look_early(lane, index, word));
             }
             self.minima.set(id, look_at.0);
         }
+    }
+
+    /// When an armed timer is looked at before its deadline: for its warning, or as a shadow.
+    fn look_early(&mut self, lane: u32, index: usize, word: TimerWord) -> Nanos {
+        let mut look_at = Nanos::NEVER;
+        if self.warn.is_some() {
+            look_at = self.warn_time(lane, index, word);
+        }
+        if self.shadow.is_some() {
+            look_at = look_at.min(self.overrun_at(lane, index, word));
+        }
+        look_at
     }
 
     fn warn_time(&self, lane: u32, index: usize, word: TimerWord) -> Nanos {

@@ -156,23 +156,27 @@ impl<'a, S: Sleep> Rings<'a, S> {
         let lane = self.segment.lane(index);
         let geometry = self.segment.geometry();
         let mut touched = [0u64; WORDS];
+        // The first word, all there are by default, stays in a register.
+        let mut touched_first = 0;
         let mut garbage = false;
         let head = lane.head().load(Ordering::Acquire);
-        let drained = self.lanes[index as usize].ring.drain(lane.ring(), most, |stamp, foreign| {
-            let timer = usize::from(stamp.timer());
-            if stamp.operation().is_none() || timer >= geometry.timers as usize {
+        let drained = self.lanes[index as usize].ring.drain(lane.ring(), most, |timer, foreign| {
+            let (word, bit) = (usize::from(timer / 64), 1 << (timer % 64));
+            if u32::from(timer) >= geometry.timers {
                 garbage = true;
             } else if let Some(other) = foreign {
                 if other < geometry.lanes {
-                    let first = stamp.timer() & !63;
-                    news(News::Timers { lane: other, first, timers: 1 << (timer % 64) });
+                    news(News::Timers { lane: other, first: timer & !63, timers: bit });
                 } else {
                     garbage = true;
                 }
+            } else if word == 0 {
+                touched_first |= bit;
             } else {
-                touched[timer / 64] |= 1 << (timer % 64);
+                touched[word] |= bit;
             }
         });
+        touched[0] = touched_first;
         for (word, timers) in touched.into_iter().enumerate() {
             if timers != 0 {
                 news(News::Timers { lane: index, first: word as u16 * 64, timers });

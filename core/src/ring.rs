@@ -127,8 +127,8 @@ impl RingReader {
         Some(lost)
     }
 
-    /// Reads up to `most` records and hands `news` each one's stamp, and the lane it tells of where
-    /// that is another lane.
+    /// Reads up to `most` records and hands `news` the timer that each tells of, and that timer's lane
+    /// where it is another.
     ///
     /// A stamp is a single word, so it needs no second look; whoever gets it decides by the timer
     /// word itself.
@@ -137,43 +137,38 @@ impl RingReader {
         &mut self,
         slots: Slots<'_>,
         most: usize,
-        mut news: impl FnMut(Stamp, Option<u32>),
+        mut news: impl FnMut(u16, Option<u32>),
     ) -> Drained {
         let mut drained = Drained::default();
         let mask = slots.len() - 1;
+        let mut position = self.position;
         for _ in 0..most {
+            let slot = &slots[position as usize & mask];
             // Acquire: pairs with the Release of the stamp in `push`; what the writer did to the
             // timer word before is visible.
-            let stamp = Stamp(slots[self.position as usize & mask][0].load(Ordering::Acquire));
-            let ahead = stamp.ahead_of(self.position);
-            if ahead == 0 && stamp != Stamp::NONE {
-                let lane = match stamp.place() {
-                    Place::Own => None,
-                    Place::Foreign => {
-                        match foreign_lane(&slots[self.position as usize & mask], stamp) {
-                            Some(lane) => Some(lane),
-                            None => continue, // overwritten: the next look finds the later lap
-                        }
-                    }
-                };
-                news(stamp, lane);
-                self.position = self.position.wrapping_add(1);
-                drained.records += 1;
-            } else if stamp == Stamp::NONE {
-                break;
-            } else if ahead & mask as u64 != 0 {
-                drained.garbage = true;
-                break;
-            } else if ahead >= 1 << (POSITION_BITS - 1) {
-                break; // an older lap: not written yet
+            let stamp = Stamp(slot[0].load(Ordering::Acquire));
+            if let Some(timer) = stamp.own_timer_at(position) {
+                news(timer, None);
             } else {
-                // Lapped. On with the record just seen, the newest known: whoever hears of a lap
-                // looks at the timers themselves, and to read the oldest that still stand would be
-                // to race the writer, who overwrites just those.
-                self.position = self.position.wrapping_add(ahead);
-                drained.lapped += ahead;
+                match other_record(slot, stamp, position, mask) {
+                    Other::Foreign(lane) => news(stamp.timer(), Some(lane)),
+                    Other::Overwritten => continue, // the next look finds the later lap
+                    Other::Nothing => break,
+                    Other::Garbage => {
+                        drained.garbage = true;
+                        break;
+                    }
+                    Other::Lapped(ahead) => {
+                        position = position.wrapping_add(ahead);
+                        drained.lapped += ahead;
+                        continue;
+                    }
+                }
             }
+            position = position.wrapping_add(1);
         }
+        drained.records = position.wrapping_sub(self.position) - drained.lapped;
+        self.position = position;
         drained
     }
 
@@ -207,6 +202,38 @@ impl RingReader {
             }
             None => Read::Garbage,
         }
+    }
+}
+
+/// What a slot holds that is not the next record of the lane's own timers.
+enum Other {
+    /// The next record; it tells of this other lane's timer.
+    Foreign(u32),
+    /// The next record, overwritten while it was read.
+    Overwritten,
+    /// Nothing yet: a record that is being written, or one of an older lap.
+    Nothing,
+    /// A stamp no writer of ours makes.
+    Garbage,
+    /// A record so many positions ahead, the newest known. On with that one: whoever hears of a lap
+    /// looks at the timers themselves, and to read the oldest that still stand would be to race the
+    /// writer, who overwrites just those.
+    Lapped(u64),
+}
+
+#[cold]
+fn other_record(slot: &[AtomicU64; 4], stamp: Stamp, position: u64, mask: usize) -> Other {
+    let ahead = stamp.ahead_of(position);
+    if stamp == Stamp::NONE {
+        Other::Nothing
+    } else if ahead & mask as u64 != 0 || stamp.operation().is_none() {
+        Other::Garbage
+    } else if ahead == 0 {
+        foreign_lane(slot, stamp).map_or(Other::Overwritten, Other::Foreign)
+    } else if ahead >= 1 << (POSITION_BITS - 1) {
+        Other::Nothing
+    } else {
+        Other::Lapped(ahead)
     }
 }
 
@@ -252,7 +279,7 @@ mod tests {
             }
             assert_eq!(reader.waiting(head.load(Ordering::Relaxed), 16), 5);
             let mut seen = Vec::new();
-            let drained = reader.drain(&slots, 16, |stamp, _| seen.push(stamp.timer()));
+            let drained = reader.drain(&slots, 16, |timer, _| seen.push(timer));
             assert_eq!(drained, Drained { records: 5, lapped: 0, garbage: false });
             assert_eq!(seen, (round * 5..round * 5 + 5).collect::<Vec<_>>());
         }
@@ -296,7 +323,7 @@ mod tests {
         let mut writer = RingWriter::resume(&slots, &head);
         (0..100).for_each(|timer| writer.push(&record(timer)));
         let (mut reader, mut seen) = (RingReader::default(), Vec::new());
-        let drained = reader.drain(&slots, 16, |stamp, _| seen.push(stamp.timer()));
+        let drained = reader.drain(&slots, 16, |timer, _| seen.push(timer));
         assert_eq!(seen, [96, 97, 98, 99], "from the one that stands where the first stood");
         assert_eq!(drained, Drained { records: 4, lapped: 96, garbage: false });
     }
@@ -326,7 +353,7 @@ mod tests {
         let mut writer = RingWriter::resume(&slots, &head);
         writer.push(&Record { place: Place::Foreign, lane: 7, ..record(3) });
         let mut seen = None;
-        RingReader::default().drain(&slots, 16, |stamp, lane| seen = Some((stamp.timer(), lane)));
+        RingReader::default().drain(&slots, 16, |timer, lane| seen = Some((timer, lane)));
         assert_eq!(seen, Some((3, Some(7))));
     }
 }

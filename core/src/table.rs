@@ -142,7 +142,7 @@ impl<const FAN_OUT: usize> Minima<FAN_OUT> {
         }
         let block = id / FAN_OUT;
         let old = mem::replace(&mut self.levels[0][block].0[id % FAN_OUT], deadline);
-        if old != deadline {
+        if old != deadline && old.min(deadline) <= self.least_of_leaves(block) {
             self.carry(block, old, deadline);
         }
         true
@@ -248,8 +248,8 @@ impl<const FAN_OUT: usize> Minima<FAN_OUT> {
     }
 
     /// A slot of leaf block `child` went from `old` to `new`: mends the nodes
-    /// above for as long as that changes them.
-    #[inline]
+    /// above for as long as that changes them. Out of line: most changes end in their own block.
+    #[inline(never)]
     fn carry(&mut self, mut child: usize, mut old: u64, mut new: u64) {
         for above in 1..self.levels.len() {
             let (block, slot) = (child / FAN_OUT, child % FAN_OUT);

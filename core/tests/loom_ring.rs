@@ -85,8 +85,8 @@ fn a_drain_never_pairs_a_stamp_with_the_lane_of_another_record() {
         };
         let mut reader = RingReader::default();
         let mut drain = |most| {
-            let drained = reader.drain(&ring.slots, most, |stamp, lane| {
-                assert_eq!(lane, Some(100 + u32::from(stamp.timer())));
+            let drained = reader.drain(&ring.slots, most, |timer, lane| {
+                assert_eq!(lane, Some(100 + u32::from(timer)));
             });
             assert!(!drained.garbage);
             drained.records + drained.lapped
