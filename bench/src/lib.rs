@@ -7,9 +7,12 @@
 pub mod compare;
 #[cfg(feature = "server")]
 pub mod cost;
+pub mod hosts;
 #[cfg(feature = "server")]
 pub mod latency;
 pub mod measure;
+#[cfg(feature = "server")]
+pub mod observers;
 pub mod pair;
 pub mod process;
 pub mod stage;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hangwatch::{Guard, Worker, WorkerOptions};
 
 /// The first argument of a process that plays a role.
-const ROLE: &str = "--bench-role";
+pub(crate) const ROLE: &str = "--bench-role";
 
 /// Plays the role this process was started for, if any; then it does not return. Call it first in
 /// `main`.
@@ -23,11 +23,56 @@ pub fn play_role() -> Result<(), Box<dyn std::error::Error>> {
         }
         [ROLE, "idle", segment, lanes, timers] => idle(segment, lanes.parse()?, timers.parse()?),
         [ROLE, "wait"] => rest(),
+        #[cfg(feature = "server")]
+        [ROLE, "hosts", trouble] => crate::compare::fleet::serve(trouble.parse()?),
+        #[cfg(feature = "server")]
+        [ROLE, "pairs", segment, count] => crate::compare::observed::pairs(segment, count.parse()?),
+        #[cfg(feature = "server")]
+        [ROLE, "hangwatch", ..] => be_the_program(),
         [ROLE, "spin"] => loop {
             std::hint::spin_loop();
         },
         _ => Ok(()),
     }
+}
+
+/// The `hangwatch` program itself, with what follows the role's name.
+#[cfg(feature = "server")]
+fn be_the_program() -> ! {
+    use clap::Parser;
+    use hangwatch_cli::{cli::Cli, commands};
+    let words = std::env::args_os().skip(2);
+    let exit = commands::perform(Cli::parse_from(words).command);
+    std::process::exit(exit.code().into())
+}
+
+/// The `hangwatch` program with these words, to be started.
+///
+/// # Errors
+/// Where this program cannot be found.
+#[cfg(feature = "server")]
+pub fn program(words: &[&str]) -> std::io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args([ROLE, "hangwatch"]).args(words).env_remove("HANGWATCH_SEGMENT");
+    Ok(command)
+}
+
+/// The same in a terminal of 80 x 24, as a child of script(1).
+///
+/// # Errors
+/// Where this program cannot be found.
+#[cfg(feature = "server")]
+pub fn in_terminal(words: &[&str]) -> std::io::Result<Command> {
+    let own = std::env::current_exe()?;
+    let mut command = Command::new("script");
+    // The words come as the environment has them: what is in them is nothing to the shell.
+    command.env("BENCH_PROGRAM", own).env("BENCH_WORDS", words.join("\n"));
+    command.env_remove("HANGWATCH_SEGMENT");
+    let shell = format!(
+        "stty rows 24 cols 80; set -f; IFS='\n'; exec \"$BENCH_PROGRAM\" {ROLE} hangwatch $BENCH_WORDS"
+    );
+    command.args(["--quiet", "--flush", "--command", &shell, "/dev/null"]);
+    Ok(command)
 }
 
 fn rest() -> ! {
@@ -93,10 +138,18 @@ impl Player {
     /// # Panics
     /// Where it does not say so.
     pub fn ready(&mut self) {
+        assert_eq!(self.line(), "ready\n");
+    }
+
+    /// The one line that it says.
+    ///
+    /// # Panics
+    /// Where it says nothing.
+    pub fn line(&mut self) -> String {
         let mut line = String::new();
         let stdout = self.0.stdout.as_mut().expect("it is piped");
         BufReader::new(stdout).read_line(&mut line).expect("it says something");
-        assert_eq!(line, "ready\n");
+        line
     }
 
     /// Tells it to go on.

@@ -83,8 +83,10 @@ impl<'a> Expiry<'a> {
         }
     }
 
-    /// Changes from when on a timer is warned of. No timer is warned of twice for that.
+    /// Changes from when on a timer is warned of, and whether a shadow follows them. No timer is warned
+    /// of twice for that.
     pub fn set_policy(&mut self, policy: Policy) {
+        self.follow_policy(&policy);
         let warned = self.warn.take().map(|warn| warn.warned);
         let timers = self.put_off.len();
         self.warn = policy.warn_at.map(|_| {
@@ -93,6 +95,9 @@ impl<'a> Expiry<'a> {
         });
         for lane in 0..self.segment.lanes_used() {
             self.refresh_lane(lane);
+            if self.worker_of(lane).is_some() {
+                self.resume_following(lane);
+            }
         }
     }
 
@@ -121,6 +126,7 @@ impl<'a> Expiry<'a> {
             Admission::Gone => self.recycle.push((lane, owner)),
             Admission::Worker(worker) if !seat.is_quarantined() => {
                 self.seat(lane, Phase::Admitted(worker));
+                self.resume_following(lane);
             }
             Admission::Unattestable if matches!(seat.phase, Phase::Unattestable(_)) => {
                 seat.phase = Phase::Unattestable(self.now);

@@ -8,12 +8,16 @@
 //!
 //! [`Reaping`] decides first whether a worker may be signalled at all ([`Verdict`], brake, notify
 //! only), condemns its timers (a release that comes first wins), then drives one machine a worker.
-//! Nothing here waits: a step that must is asked again on a later tick.
+//! Nothing here waits: a step that must is asked again on a later tick. The first look is here, what it
+//! asks in `leave`, what is told instead of a signal in `reports`, all that follows in `machine`.
 //!
 //! Where one worker holds up the others of its job, it may be reaped before them, and they are held
 //! back meanwhile: see `suspects`, and [`cascade`](crate::cascade) for the rule.
 
 mod hands;
+mod leave;
+mod machine;
+mod reports;
 mod suspects;
 
 use alloc::collections::BTreeMap;
@@ -22,81 +26,17 @@ use alloc::vec::Vec;
 use crate::atomic::{Ordering, add_single_writer};
 use crate::crash;
 use crate::expiry::{ExpiredTimer, Expiry, WorkerId};
-use crate::lane::{NotedHold, TimerSignal};
 use crate::policy::{Brake, Policy, SIGKILL};
 use crate::segment::{BRAKE_RELEASE_ASKED, BRAKED, Counter, Segment};
 use crate::tick::{Expired, Reap, Reaper};
 use crate::time::Nanos;
-use crate::timer::{Timer, TimerState};
+use crate::timer::TimerState;
 
 pub use hands::{Course, Event, Evidence, Hands, Hold, Outcome, Sent, Spared, Usual, Verdict};
-use suspects::{Suspects, Suspicion};
-
-/// Where a worker's reap stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Its timers are condemned.
-    Condemned,
-    /// Evidence is being captured.
-    Evidence,
-    /// A signal it can catch was sent; it has until then.
-    InGrace {
-        /// When SIGKILL follows.
-        until: Nanos,
-    },
-    /// SIGKILL was sent; it counts as unkillable from then on.
-    Killed {
-        /// When it counts as unkillable.
-        until: Nanos,
-    },
-    /// It survived SIGKILL; it is tried again then.
-    Unkillable {
-        /// When it is tried again.
-        until: Nanos,
-    },
-}
-
-#[derive(Clone, Debug)]
-struct Machine {
-    state: State,
-    signal: u8,
-    signalled_at: Option<Nanos>,
-    /// The expired ones.
-    timers: Vec<ExpiredTimer>,
-    /// Why it is reaped before any timer of its expired.
-    suspicion: Option<Suspicion>,
-    /// When it is to be looked at again.
-    again_at: Nanos,
-}
-
-impl Machine {
-    fn new(signal: u8, timers: Vec<ExpiredTimer>, suspicion: Option<Suspicion>) -> Machine {
-        let (state, signalled_at) = (State::Condemned, None);
-        Machine { state, signal, signalled_at, timers, suspicion, again_at: Nanos(0) }
-    }
-
-    /// The timers that were condemned.
-    fn condemned(&self) -> &[ExpiredTimer] {
-        match &self.suspicion {
-            Some(suspicion) if self.timers.is_empty() => suspicion.timer.as_slice(),
-            _ => &self.timers,
-        }
-    }
-
-    /// Whether no timer brings it back to the reaper.
-    fn has_no_timer(&self) -> bool {
-        self.condemned().is_empty()
-    }
-}
-
-/// A worker that was overdue and could not run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Held {
-    /// It is held.
-    For(Hold),
-    /// It was found let go at this time: timers older than that have their allowance from then.
-    Until(Nanos),
-}
+use leave::Held;
+use machine::Machine;
+pub use machine::State;
+use suspects::Suspects;
 
 /// The reaper over a real segment.
 pub struct Reaping<'a, H> {
@@ -192,132 +132,6 @@ impl<'a, H: Hands> Reaping<'a, H> {
         add_single_writer(self.segment.counter(counter), 1);
     }
 
-    /// Reports a timer instead of condemning it. Nothing where its worker released it first.
-    fn report(&mut self, now: Nanos, worker: WorkerId, timer: &ExpiredTimer) {
-        if self.place(timer).is_some_and(|place| place.report(timer.word)) {
-            self.count(Counter::Expired);
-            self.count(Counter::Reported);
-            self.tell_reported(now, worker, timer, Outcome::Reported);
-        }
-    }
-
-    /// Reports a timer because the brake holds. Nothing where its worker released it first, or it was
-    /// reported so already.
-    fn spare(&mut self, now: Nanos, worker: WorkerId, timer: &ExpiredTimer) {
-        if self.place(timer).is_some_and(|place| place.spare(timer.word)) {
-            self.count(Counter::Expired);
-            self.count(Counter::Reported);
-            self.tell_reported(now, worker, timer, Outcome::Braked);
-        }
-    }
-
-    fn place(&self, timer: &ExpiredTimer) -> Option<Timer<'a>> {
-        self.segment.lane(timer.lane).timer(usize::from(timer.timer))
-    }
-
-    fn tell_reported(
-        &mut self,
-        now: Nanos,
-        worker: WorkerId,
-        timer: &ExpiredTimer,
-        outcome: Outcome,
-    ) {
-        let late_ns = now.since(timer.deadline);
-        self.hands.note(Event::Expiry { worker, timer, signal: 0, late_ns, outcome });
-    }
-
-    /// Splits what expired: reports what is notify-only, says what else asks for a signal. A watchdog
-    /// that signals nobody only tells of what one before it condemned; condemned it stays.
-    fn split_off_reports(
-        &mut self,
-        now: Nanos,
-        worker: WorkerId,
-        timers: &[ExpiredTimer],
-    ) -> Vec<ExpiredTimer> {
-        let mut left = Vec::with_capacity(timers.len());
-        for timer in timers {
-            let condemned = timer.word.state() == Some(TimerState::Condemned);
-            let signals_nobody = self.policy.signal == TimerSignal::NotifyOnly;
-            let wants_signal = self.policy.signal_for(timer.detail.signal).is_some();
-            if wants_signal || (condemned && !signals_nobody) {
-                left.push(*timer);
-            } else if condemned {
-                self.tell_reported(now, worker, timer, Outcome::Reported);
-            } else {
-                self.report(now, worker, timer);
-            }
-        }
-        left
-    }
-
-    /// Whether the worker may be signalled now; if not, when to ask again.
-    fn may_signal(
-        &mut self,
-        now: Nanos,
-        worker: WorkerId,
-        timers: &[ExpiredTimer],
-    ) -> Result<(), Nanos> {
-        let Some(first) = timers.first() else {
-            return Ok(());
-        };
-        match self.hands.verdict(now, worker, first.lane) {
-            Verdict::Go => self.has_had_its_allowance(now, worker, timers),
-            Verdict::Held(hold) => {
-                self.note_hold(timers, NotedHold::Held);
-                if self.held.insert(worker, Held::For(hold)) != Some(Held::For(hold)) {
-                    self.hands.note(Event::Held { worker, timer: first, hold });
-                }
-                Err(now.plus(self.segment.fixed().horizon_ns))
-            }
-            Verdict::Wait(until) => Err(until),
-        }
-    }
-
-    /// A worker could not run while it was held: each timer from before it was let go gets its
-    /// allowance once more. If that of none has passed, when the first does.
-    fn has_had_its_allowance(
-        &mut self,
-        now: Nanos,
-        worker: WorkerId,
-        timers: &[ExpiredTimer],
-    ) -> Result<(), Nanos> {
-        let held = self.held.get(&worker).copied();
-        let let_go_at = match held {
-            Some(Held::Until(at)) => at,
-            Some(Held::For(_)) => now,
-            None => match self.inherited_hold(now, timers) {
-                Some(at) => at,
-                None => return Ok(()),
-            },
-        };
-        if held != Some(Held::Until(let_go_at)) {
-            self.held.insert(worker, Held::Until(let_go_at));
-            self.note_hold(timers, NotedHold::LetGo(let_go_at));
-        }
-        let due = timers.iter().map(|timer| {
-            let condemned = timer.word.state() == Some(TimerState::Condemned);
-            if condemned || timer.detail.acquired_at >= let_go_at {
-                return timer.deadline;
-            }
-            let_go_at.plus(timer.deadline.since(timer.detail.acquired_at))
-        });
-        due.min().filter(|due| *due > now).map_or(Ok(()), Err)
-    }
-
-    /// When a worker was let go that a watchdog before this one held to be held.
-    fn inherited_hold(&self, now: Nanos, timers: &[ExpiredTimer]) -> Option<Nanos> {
-        let noted = timers.iter().filter_map(|timer| self.segment.lane(timer.lane).noted_hold());
-        let let_go_at = |noted| match noted {
-            NotedHold::Held => now,
-            NotedHold::LetGo(at) => at.min(now),
-        };
-        noted.map(let_go_at).max()
-    }
-
-    fn note_hold(&self, timers: &[ExpiredTimer], hold: NotedHold) {
-        timers.iter().for_each(|timer| self.segment.lane(timer.lane).note_hold(hold));
-    }
-
     /// Claims the timers; those that their worker released first are dropped.
     fn condemn(&mut self, timers: Vec<ExpiredTimer>) -> Vec<ExpiredTimer> {
         let mut condemned = timers;
@@ -382,108 +196,6 @@ impl<'a, H: Hands> Reaping<'a, H> {
             self.hands.note(Event::Braked { max_reaps });
         }
         brakes
-    }
-
-    /// Moves one machine as far as it goes without waiting.
-    fn step(
-        &mut self,
-        now: Nanos,
-        worker: WorkerId,
-        machine: &mut Machine,
-    ) -> Result<Reap, H::Error> {
-        loop {
-            match machine.state {
-                State::Condemned => machine.state = State::Evidence,
-                State::Evidence => {
-                    match self.hands.evidence(now, worker, machine.condemned()) {
-                        Evidence::Ready => {}
-                        Evidence::Pending(again_at) => return Ok(Reap::Kept { again_at }),
-                    }
-                    if !self.send(worker, machine, machine.signal)? {
-                        return Ok(self.ended(worker, machine, Outcome::Exited));
-                    }
-                }
-                State::InGrace { until } => {
-                    if self.hands.is_dead(worker) {
-                        return Ok(self.ended(worker, machine, Outcome::Reaped));
-                    }
-                    if now < until {
-                        return Ok(Reap::Kept { again_at: until });
-                    }
-                    self.send(worker, machine, SIGKILL)?;
-                }
-                State::Killed { until } | State::Unkillable { until } => {
-                    if self.hands.is_dead(worker) {
-                        return Ok(self.ended(worker, machine, Outcome::Reaped));
-                    }
-                    if now < until {
-                        return Ok(Reap::Kept { again_at: until });
-                    }
-                    return self.survived(now, worker, machine);
-                }
-            }
-        }
-    }
-
-    /// Sends `signal` and moves on. False where the process was dead already.
-    fn send(
-        &mut self,
-        worker: WorkerId,
-        machine: &mut Machine,
-        signal: u8,
-    ) -> Result<bool, H::Error> {
-        let Sent::At(at) = self.hands.signal(worker, signal)? else {
-            if machine.signalled_at.is_some() {
-                machine.state = State::Killed { until: Nanos::NEVER }; // dead: the next step says so
-            }
-            return Ok(false);
-        };
-        machine.signal = signal;
-        machine.signalled_at.get_or_insert(at);
-        machine.state = if signal == SIGKILL {
-            State::Killed { until: at.plus(self.policy.unkillable_after_ns) }
-        } else {
-            State::InGrace { until: at.plus(self.policy.grace_after_ns(signal)) }
-        };
-        self.hands.note(Event::Signalled { worker, signal });
-        Ok(true)
-    }
-
-    /// A worker outlived SIGKILL: said once, tried again slowly.
-    fn survived(
-        &mut self,
-        now: Nanos,
-        worker: WorkerId,
-        machine: &mut Machine,
-    ) -> Result<Reap, H::Error> {
-        if matches!(machine.state, State::Killed { .. }) {
-            self.count(Counter::Unkillable);
-            self.tell(worker, machine, Outcome::Unkillable);
-        }
-        self.hands.signal(worker, SIGKILL)?;
-        let again_at = now.plus(self.policy.unkillable_retry_ns);
-        machine.state = State::Unkillable { until: again_at };
-        Ok(Reap::Kept { again_at })
-    }
-
-    fn tell(&mut self, worker: WorkerId, machine: &Machine, outcome: Outcome) {
-        let signal = if machine.signalled_at.is_some() { machine.signal } else { 0 };
-        if let Some(Suspicion { lane, scope, timer }) = &machine.suspicion {
-            let (lane, scope, timer) = (*lane, *scope, timer.as_ref());
-            self.hands.note(Event::Suspect { worker, lane, scope, timer, signal, outcome });
-        }
-        for timer in &machine.timers {
-            let late_ns = machine.signalled_at.map_or(0, |at| at.since(timer.deadline));
-            self.hands.note(Event::Expiry { worker, timer, signal, late_ns, outcome });
-        }
-    }
-
-    fn ended(&mut self, worker: WorkerId, machine: &Machine, outcome: Outcome) -> Reap {
-        if outcome == Outcome::Reaped {
-            self.count(Counter::Reaped);
-        }
-        self.tell(worker, machine, outcome);
-        Reap::Reaped
     }
 }
 

@@ -267,8 +267,8 @@ def test_the_demo_finds_its_own_program(tmp_path: object) -> None:
     for number in range(8):
         with open(f"{tmp_path}/{number}", "w") as file:
             file.write("x" * 10_000)
-    done = subprocess.run(
-        [COMMAND, "demo", str(tmp_path)], capture_output=True, text=True, timeout=2 * PATIENCE
-    )
+    asked = [COMMAND, "demo", str(tmp_path), "--incidents", f"{tmp_path}/incidents"]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=2 * PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Exactly the worker that hung was reaped" in done.stdout
+    assert "demo::worker::deadlock" in done.stdout

@@ -8,7 +8,6 @@ mod actor;
 pub mod freezer;
 pub mod fuse;
 pub mod hang;
-pub mod hosts;
 pub mod incidents;
 pub mod load;
 pub mod mount;

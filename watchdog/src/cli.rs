@@ -243,13 +243,17 @@ Examples:
   hangwatch demo --workers 8 /usr/share/doc")]
 pub struct Demo {
     /// The directory whose files are hashed
-    #[arg(value_name = "DIR", default_value = ".")]
+    #[arg(id = "hashed", value_name = "DIR", default_value = ".")]
     pub dir: PathBuf,
 
     /// How many workers to start, 4 to 64
     #[arg(long, value_name = "N", default_value_t = 4,
           value_parser = clap::value_parser!(u32).range(4..=64))]
     pub workers: u32,
+
+    /// What is captured of the worker that hangs, and where it is kept.
+    #[command(flatten)]
+    pub evidence: Evidence,
 }
 
 /// The options of `hangwatch run`.

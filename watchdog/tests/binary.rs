@@ -55,9 +55,38 @@ fn ticks(name: &Name) -> u64 {
 
 #[test]
 fn the_demo_reaps_who_hangs_and_nobody_else() {
-    let output = check(&["demo", env!("CARGO_MANIFEST_DIR")], 0);
+    let kept = tempfile::tempdir().unwrap();
+    let place = kept.path().to_str().unwrap();
+    // In a debug build, on a machine with other work, names and lines take their time.
+    let patient = ["--incidents", place, "--evidence-budget", "60s"];
+    let output = check(&[&["demo", env!("CARGO_MANIFEST_DIR")], &patient[..]].concat(), 0);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("Exactly the worker that hung was reaped"), "{text}");
+    // It says why, marks the line of its own that hangs, and what it says goes on from there.
+    assert!(text.contains("  > hangwatch_cli::commands::demo::worker::deadlock\n"), "{text}");
+    let told = text.lines().find_map(|line| line.trim().split_once("hangwatch show ")).unwrap().1;
+    let story = check(&[&["show"], &told.split(' ').collect::<Vec<_>>()[..]].concat(), 0);
+    let story = String::from_utf8_lossy(&story.stdout);
+    assert!(!story.contains("The suspect is"), "nobody waits for it: {story}");
+    assert!(story.starts_with("Rank 1 hung in \"exchange\"\n"), "{story}");
+    check_is_as_in_the_readme(&text);
+}
+
+/// Whether the README shows what the demo prints, numbers and paths aside.
+fn check_is_as_in_the_readme(printed: &str) {
+    let readme = include_str!("../../README.md");
+    let shown = readme.split("```text\n").find(|block| block.starts_with("WORKER")).unwrap();
+    let shown = shown.split("```").next().unwrap();
+    let place = regex::Regex::new(" --incidents .*|[^ ]*/").unwrap();
+    let number = regex::Regex::new("[0-9][0-9.:TZ]*(us|ms|s)?").unwrap();
+    let form = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        number.replace_all(&place.replace_all(&words.join(" "), ""), "0").into_owned()
+    };
+    let forms: Vec<String> = printed.lines().map(form).collect();
+    for line in shown.lines().map(form).filter(|line| !line.starts_with("The rest of it")) {
+        assert!(forms.contains(&line), "the README shows {line:?}, which is not in:\n{printed}");
+    }
 }
 
 #[test]

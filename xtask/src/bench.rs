@@ -12,6 +12,9 @@ use crate::step::{Step, root};
 use crate::tools::{DEBIANS_PYTHON, Tool};
 use crate::{python, runner};
 
+/// The parts that torch's timers or NVIDIA's extension take part in.
+const PARTS_WITH_PEERS: [&str; 3] = ["worker", "tick", "signal"];
+
 /// What is measured: without a word everything beside its peers, into bench/RESULTS.md.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -22,7 +25,7 @@ pub(crate) struct Options {
     #[arg(long)]
     quick: bool,
 
-    /// Only these parts: worker, producers, table, tick, signal, life; writes to target/bench
+    /// Only these parts: worker, producers, table, tick, signal, life, observed, fleet; writes to target/bench
     #[arg(long, value_name = "PART")]
     only: Vec<String>,
 
@@ -105,7 +108,10 @@ fn compare(options: &Options) -> ExitCode {
         Step::cargo("build", "the contenders", &[&["build"], &program[..]].concat()),
         Step::cargo("measure", "what is written in Rust", &run).args(measure),
     ];
-    steps.extend(peers(&files, options.quick));
+    let has_peers = |part: &String| PARTS_WITH_PEERS.contains(&part.as_str());
+    if options.only.is_empty() || options.only.iter().any(has_peers) {
+        steps.extend(peers(&files, options.quick));
+    }
     steps.push(Step::cargo("report", "the page, the figures, the plots", &run).args(report));
     runner::run(&steps, None)
 }

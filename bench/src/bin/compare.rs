@@ -10,7 +10,8 @@ use std::time::SystemTime;
 use clap::{Parser, Subcommand};
 use hangwatch_bench::compare::results::{Comparison, Results};
 use hangwatch_bench::compare::{
-    Mode, life, machine, markdown, peers, plot, producers, signals, tables, ticks, worker,
+    Mode, fleet, life, machine, markdown, observed, peers, plot, producers, signals, tables, ticks,
+    worker,
 };
 use hangwatch_bench::process;
 
@@ -32,7 +33,7 @@ enum What {
         /// Few turns and sizes: a look, in a minute or two
         #[arg(long)]
         quick: bool,
-        /// Only these parts: worker, producers, table, tick, signal, life
+        /// Only these parts: worker, producers, table, tick, signal, life, observed, fleet
         #[arg(long)]
         only: Vec<String>,
         /// Ten million timers too
@@ -56,13 +57,15 @@ enum What {
 type Failed = Box<dyn std::error::Error>;
 type Part = fn(Mode, bool) -> Result<Vec<Comparison>, Failed>;
 
-const PARTS: [(&str, Part); 6] = [
+const PARTS: [(&str, Part); 8] = [
     ("worker", |mode, _| Ok(worker::compare(mode))),
     ("producers", |mode, _| Ok(producers::compare(mode))),
     ("table", |mode, huge| Ok(tables::compare(mode, huge))),
     ("tick", |mode, _| Ok(ticks::compare(mode))),
     ("signal", |mode, _| signals::compare(mode)),
     ("life", |mode, _| life::compare(mode)),
+    ("observed", |mode, _| observed::compare(mode)),
+    ("fleet", |mode, _| Ok(vec![fleet::compare(mode)?])),
 ];
 
 fn main() -> ExitCode {

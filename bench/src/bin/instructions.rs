@@ -7,11 +7,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use hangwatch::{ClockKind, Scope};
 use hangwatch_bench::pair::{Bench, pair};
 use hangwatch_bench::stage::{Stage, default_lanes};
+use hangwatch_core::calibration::VALID_NS;
 
 /// A count may differ by this fraction from the committed one: compilers differ a little.
 const TOLERANCE: f64 = 0.05;
@@ -47,14 +49,16 @@ enum What {
 type Failed = Box<dyn std::error::Error>;
 type Work = fn(u32);
 
+const COUNTER: &str = "pair, counter clock";
+
 const WORKS: [(&str, Work); 7] = [
-    ("pair, counter clock", |count| pairs(ClockKind::Counter, count, pair)),
+    (COUNTER, |count| pairs(ClockKind::Counter, count, pair)),
     ("pair, system clock", |count| pairs(ClockKind::System, count, pair)),
     ("pair, coarse clock", |count| pairs(ClockKind::Coarse, count, pair)),
     ("pair, time passed in", |count| {
         let now = hangwatch::now();
         pairs(ClockKind::System, count, |scope| {
-            let allowance = std::time::Duration::from_hours(1);
+            let allowance = Duration::from_hours(1);
             let guard = scope.expires_at(now, allowance).expect("a free timer");
             std::hint::black_box(&guard);
             guard.release_at(now);
@@ -81,7 +85,21 @@ const WORKS: [(&str, Work); 7] = [
 ];
 
 fn pairs(kind: ClockKind, count: u32, once: impl Fn(&Scope) + Sync) {
-    Bench::new().with_scope(kind, |scope| (0..count).for_each(|_| once(&scope)));
+    Bench::new().with_scope(kind, |scope| {
+        if kind == ClockKind::Counter {
+            trust_counter(&scope);
+        }
+        (0..count).for_each(|_| once(&scope));
+    });
+}
+
+/// Has the worker look at the calibration twice. Valgrind translates the code of the first look while that
+/// reads two clocks, which then seem to disagree; the system clock is used until the second look.
+#[inline(never)]
+fn trust_counter(scope: &Scope) {
+    pair(scope);
+    std::thread::sleep(Duration::from_nanos(VALID_NS + VALID_NS / 10));
+    pair(scope);
 }
 
 fn main() -> ExitCode {
@@ -104,10 +122,19 @@ fn main() -> ExitCode {
 
 fn count_all() -> Result<BTreeMap<String, u64>, Failed> {
     let each = |name: &str| -> Result<u64, Failed> {
-        let [few, many] = COUNTS.map(|count| collected(name, count));
+        let [few, many] = COUNTS.map(|count| least_collected(name, count));
         Ok((many? - few?) / u64::from(COUNTS[1] - COUNTS[0]))
     };
     WORKS.iter().map(|(name, _)| Ok(((*name).to_owned(), each(name)?))).collect()
+}
+
+/// The instructions of a whole run, the least of several: a machine that does other things beside can
+/// keep a worker from trusting its counter, and so only ever adds some.
+fn least_collected(work: &str, count: u32) -> Result<u64, Failed> {
+    let runs = if work == COUNTER { 4 } else { 1 };
+    let runs = (0..runs).map(|_| collected(work, count));
+    let runs = runs.collect::<Result<Vec<_>, _>>()?;
+    Ok(runs.into_iter().min().expect("it ran"))
 }
 
 /// The instructions of a whole run.

@@ -1,7 +1,7 @@
 //! What must be reached, as ratios and figures of one run.
 
 use super::results::{Comparison, Results};
-use super::{producers, signals, tables, ticks, worker};
+use super::{fleet, observed, producers, signals, tables, ticks, worker};
 
 /// One goal and how it went.
 #[derive(Clone, Debug)]
@@ -34,6 +34,7 @@ pub fn goals(results: &Results) -> Vec<Goal> {
         table(comparison, &mut goals);
     }
     absolute(&of, &mut goals);
+    of("observed").into_iter().for_each(|pair| unmoved(pair, &mut goals));
     for (id, what, percentile, most) in [
         ("signal", "deadline to signal, idle, p50", 0, 1.2),
         ("signal", "the same, p99", 1, 2.0),
@@ -108,6 +109,22 @@ fn table(comparison: &Comparison, goals: &mut Vec<Goal>) {
     push(goals, what, Some(worst.unwrap_or(1.0)), 1.1, "x");
 }
 
+/// A pair takes no longer for being observed than a bare clock read takes from block to block.
+fn unmoved(pair: &Comparison, goals: &mut Vec<Goal>) {
+    let Some(clock) = pair.contender(worker::CLOCK) else { return };
+    let spreads = || clock.figures.iter().flatten();
+    let high = spreads().map(|spread| spread.high).fold(f64::MIN, f64::max);
+    let low = spreads().map(|spread| spread.low).fold(f64::MAX, f64::min);
+    for (name, what) in [
+        (worker::COUNTER, "a pair, observed beside alone"),
+        (worker::SYSTEM, "the same, two reads"),
+    ] {
+        let medians = pair.contender(name).and_then(|one| one.median(1).zip(one.median(0)));
+        let moved = medians.map(|(observed, alone)| (observed - alone).abs());
+        push(goals, what, moved, high - low, "ns apart; a clock read's spread");
+    }
+}
+
 fn absolute<'r>(of: &impl Fn(&str) -> Option<&'r Comparison>, goals: &mut Vec<Goal>) {
     let ours = |id: &str, point: &str| {
         let comparison = of(id)?;
@@ -128,9 +145,21 @@ fn absolute<'r>(of: &impl Fn(&str) -> Option<&'r Comparison>, goals: &mut Vec<Go
         ("restart, 1,024 lanes x 64 timers adopted", "restart", "", 20_000.0, "us"),
         ("watchdog memory", "memory-timer", "", 64.0, "bytes a timer"),
         ("a default lane", "memory-lane", "", 32.0, "KiB"),
+        (
+            "the watchdog over 1,024 lanes, observed",
+            "observed-share",
+            observed::POINTS[1],
+            0.5,
+            "% of a core",
+        ),
+        ("a thousand hosts, three in trouble", "fleet", fleet::POINTS[1], 2000.0, "ms"),
         ("the idle watchdog over 1,024 lanes", "idle", "", 0.2, "% of a core"),
     ];
     for (what, id, point, most, unit) in rows {
         push(goals, what, ours(id, point), most, unit);
     }
+    let counted = |point: &str| ours("observed-instructions", point);
+    let more = counted(observed::POINTS[1]).zip(counted(observed::POINTS[0]));
+    let more = more.map(|(observed, alone)| (observed - alone).abs());
+    push(goals, "instructions of a pair, observed beside alone", more, 0.0, "apart");
 }

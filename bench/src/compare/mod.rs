@@ -3,13 +3,16 @@
 //! Each file here is one part of it and gives [`Comparison`](results::Comparison)s: [`worker`] (an
 //! acquire and its release), [`producers`] (many at once), [`tables`] (the deadline index), [`ticks`]
 //! (the watchdog's pass), [`signals`] (from the deadline to the signal and the death), [`life`]
-//! (attach, restart, memory). [`peers`] takes in what the Python programs of `bench/peers/` measured.
+//! (attach, restart, memory), [`observed`] (what a listener and `top` cost), [`fleet`] (`hangwatch fleet`
+//! over a thousand hosts). [`peers`] takes in what the Python programs of `bench/peers/` measured.
 //! [`goals`] says what must be reached, [`markdown`] and [`plot`] show everything.
 
+pub mod fleet;
 pub mod goals;
 pub mod life;
 pub mod machine;
 pub mod markdown;
+pub mod observed;
 pub mod peers;
 pub mod plot;
 pub mod producers;

@@ -37,6 +37,41 @@ impl Follower {
 }
 
 impl Expiry<'_> {
+    /// Begins to follow, goes on, or stops, as a policy has it.
+    pub(super) fn follow_policy(&mut self, policy: &Policy) {
+        let before = self.shadow.take();
+        let timers = self.put_off.len();
+        self.shadow = match policy.shadow {
+            Shadow::On => before.or_else(|| Follower::new(policy, timers)),
+            Shadow::Off => None,
+        };
+    }
+
+    /// Follows the timers of a lane that were reported before: by a watchdog that has died, or by this
+    /// one before it was a shadow. They count when they end, as they would have with it. What ended
+    /// while nobody watched is not known to have been late.
+    pub(super) fn resume_following(&mut self, lane: u32) {
+        if self.shadow.is_none() {
+            return;
+        }
+        for (index, word) in self.segment.lane_timers(lane).iter().enumerate() {
+            let word = Timer(word).load();
+            if word.state() != Some(TimerState::Reported) || self.is_followed(lane, index, word) {
+                continue;
+            }
+            let Some(detail) = self.segment.lane(lane).read_detail(index, word) else { continue };
+            let deadline = self.stalls.credited(detail.acquired_at, word.deadline().begins());
+            self.follow(ExpiredTimer { lane, timer: index as u16, word, detail, deadline });
+        }
+    }
+
+    fn is_followed(&self, lane: u32, index: usize, word: TimerWord) -> bool {
+        let is_it = |late: &ExpiredTimer| {
+            (late.lane, usize::from(late.timer)) == (lane, index) && is_still(word, late.word)
+        };
+        self.shadow.as_ref().is_some_and(|shadow| shadow.late.iter().any(is_it))
+    }
+
     /// When an armed timer with a time of its own will have run beyond its scope's allowance; never
     /// where it has none, was found late already, or is due before that.
     pub(super) fn overrun_at(&mut self, lane: u32, index: usize, word: TimerWord) -> Nanos {

@@ -21,5 +21,7 @@ mod news;
 mod reap;
 /// Lanes of the gone come back with their statistics.
 mod recycle;
+/// A shadow: what would have been reaped, how late it was, and that a successor goes on with it.
+mod shadow;
 /// Stalls are given back.
 mod stall;

@@ -177,6 +177,17 @@ pub enum DescriptorLimitError {
     },
 }
 
+impl DescriptorLimitError {
+    /// How many are allowed now.
+    pub fn allowed(&self) -> u64 {
+        match self {
+            DescriptorLimitError::Hard { now, .. } | DescriptorLimitError::Refused { now, .. } => {
+                *now
+            }
+        }
+    }
+}
+
 /// Raises this process's soft limit of open files to `wanted`, and its hard
 /// limit too if that is in the way and we are allowed. Never lowers it.
 ///
@@ -305,6 +316,7 @@ mod tests {
             assert_eq!(raise_descriptor_limit(80).unwrap(), 80);
             let error = raise_descriptor_limit(101).unwrap_err();
             assert!(matches!(error, DescriptorLimitError::Hard { wanted: 101, now: 100 }));
+            assert_eq!(error.allowed(), 100);
             i32::from(rustix::process::getrlimit(Resource::Nofile).current != Some(100))
         });
         assert_eq!(child.exit_status(), 0);

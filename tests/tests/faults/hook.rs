@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 
+use hangwatch_tests::incidents::Incidents;
 use hangwatch_tests::{Stage, Watchdog, until};
 use serde_json::Value;
 
@@ -58,6 +59,58 @@ fn a_hook_hears_of_an_expiry_by_json_and_by_its_environment() {
     assert!(incident["timers"][0]["deadline"]["utc"].as_str().unwrap().ends_with('Z'));
     let expected = format!("{} {first} [] reaped {}\n", actor.pid(), stage.name());
     assert_eq!(read(&variables), expected);
+}
+
+/// What the hook of one worker that hangs is given: the incident, and the value of
+/// `HANGWATCH_INCIDENT`.
+fn given(kept_in: &Path, timer: &str) -> (Value, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let (json, place) = (directory.path().join("json"), directory.path().join("place"));
+    let command = format!(
+        "cat > {}; printf %s \"$HANGWATCH_INCIDENT\" > {}; test -z \"$HANGWATCH_INCIDENT\" \
+         || cat \"$HANGWATCH_INCIDENT/incident.json\" >&2",
+        json.display(),
+        place.display()
+    );
+    let stage = Stage::new("given");
+    let kept_in = kept_in.to_str().unwrap();
+    let evidence = ["--evidence", "full", "--evidence-budget", "30s", "--incidents", kept_in];
+    let mut watchdog = stage.watchdog(&[&["--on-expire", &command], &evidence[..]].concat());
+    let mut actor = stage.actor();
+    actor.tell("expires outer 60000");
+    actor.tell(&format!("{timer} step 60"));
+    let event = watchdog.event(is_hook(actor.pid()));
+    assert_eq!(status(&event), "exited with 0", "{event}");
+    (serde_json::from_str(&read(&json)).unwrap(), read(&place))
+}
+
+#[test]
+fn a_hook_is_given_what_was_captured_and_where_it_is_kept() {
+    let incidents = Incidents::new();
+    for (timer, outcome) in [("expires", "reaped"), ("notify", "reported")] {
+        let (incident, place) = given(incidents.path(), timer);
+        assert_eq!(incident["ending"]["outcome"], outcome, "{incident}");
+        assert_eq!(incident["evidence"]["level"], "full");
+        assert_ne!(incident["evidence"]["threads"][0]["tid"], Value::Null, "{incident}");
+        let scopes = |it: &Value| it["scope"].as_str().unwrap().to_owned();
+        let open = incident["evidence"]["lanes"][0]["timers"].as_array().unwrap();
+        assert!(open.iter().map(scopes).any(|scope| scope == "outer"), "{incident}");
+        let id = incident["id"].as_str().unwrap();
+        assert_eq!(Path::new(&place), incidents.path().join(id));
+        // By the time the hook runs, what is kept is what it is given.
+        let kept: Value =
+            serde_json::from_str(&read(&Path::new(&place).join("incident.json"))).unwrap();
+        assert_eq!(kept, incident);
+    }
+}
+
+#[test]
+fn a_hook_is_told_what_is_known_where_nothing_can_be_kept() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let (incident, place) = given(file.path(), "expires");
+    assert_eq!(incident["ending"]["outcome"], "reaped", "{incident}");
+    assert_ne!(incident["evidence"]["threads"][0]["tid"], Value::Null, "{incident}");
+    assert_eq!(place, "");
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! `hangwatch fleet` against a thousand simulated hosts, rude ones, and real watchdogs.
 
 use std::fs;
+use std::process::Command;
 
-use hangwatch_tests::hosts::{Hosts, Manner, state};
-use hangwatch_tests::{Stage, until};
+use hangwatch_bench::hosts::{Hosts, Manner, state};
+use hangwatch_tests::{Stage, program, until};
+use rustix::process::geteuid;
 use serde_json::Value;
 
 use super::{complaint, hangwatch, said};
@@ -61,6 +63,57 @@ fn of_a_thousand_hosts_the_oldest_comes_first_and_the_odd_one_is_marked() {
 }
 
 #[test]
+fn of_a_thousand_hosts_some_in_trouble_all_others_answer() {
+    let trouble = [
+        (Manner::IsSilent, "slow"),
+        (Manner::HangsUp, "down"),
+        (Manner::Trickles, "slow"),
+        (Manner::Babbles(b"SSH-2.0-OpenSSH\r\n".to_vec()), "lying"),
+        (Manner::Floods, "lying"),
+    ];
+    let mut manners: Vec<Manner> = (0..HOSTS).map(healthy).collect();
+    let mut expected = vec!["ok"; HOSTS as usize];
+    for place in 0..20 {
+        let (manner, status) = &trouble[place % trouble.len()];
+        manners[place * 50] = manner.clone();
+        expected[place * 50] = status;
+    }
+    let hosts = Hosts::serve(manners);
+    let (_dir, file) = targets_file(&hosts.file_sd());
+    let fleet = json(&["fleet", "--file", &file, "--json", "--timeout", "6s"]);
+    let rows = fleet["targets"].as_array().unwrap();
+    let wrong: Vec<_> =
+        rows.iter().zip(&expected).filter(|(row, status)| row["status"] != **status).collect();
+    assert_eq!(rows.len(), expected.len());
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(fleet["workers"].as_array().unwrap().len(), (HOSTS as usize - 20) * RANKS as usize);
+    assert_eq!(fleet["missing"][0]["count"], 20 * RANKS);
+}
+
+#[test]
+fn hosts_are_not_called_down_for_want_of_descriptors() {
+    let hosts = Hosts::serve((0..300).map(healthy).collect());
+    let (_dir, file) = targets_file(&hosts.file_sd());
+    let mut command = Command::new("sh");
+    if geteuid().is_root() {
+        // Or it would raise the hard limit.
+        command = Command::new("setpriv");
+        command.args(["--inh-caps", "-sys_resource", "--bounding-set", "-sys_resource", "sh"]);
+    }
+    let output = command
+        .args(["-c", "ulimit -n 160 && exec \"$@\"", "sh"])
+        .arg(program("stage-watchdog"))
+        .args(["fleet", "--file", &file, "--json", "--timeout", "30s"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let fleet: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = fleet["targets"].as_array().unwrap();
+    assert_eq!(rows.len(), 300);
+    assert!(rows.iter().all(|row| row["status"] == "ok"), "{rows:#?}");
+}
+
+#[test]
 fn hosts_that_are_down_slow_or_lying_are_rows_that_say_so() {
     let deep = format!("{{\"schema\": 1, \"host\": {}", "[".repeat(50_000));
     let rude_name =
@@ -68,7 +121,7 @@ fn hosts_that_are_down_slow_or_lying_are_rows_that_say_so() {
     let answers = |body: &str| Manner::Answers("200 OK", body.to_owned());
     let manners = [
         (healthy(0), "ok", ""),
-        (Manner::IsSilent, "slow", "no whole answer"),
+        (Manner::IsSilent, "slow", "no answer"),
         (Manner::Trickles, "slow", "no whole answer"),
         (Manner::HangsUp, "down", "hung up"),
         (Manner::Babbles(b"SSH-2.0-OpenSSH\r\n".to_vec()), "lying", "no HTTP"),

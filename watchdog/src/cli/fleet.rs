@@ -48,12 +48,12 @@ pub struct Fleet {
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
 
-    /// How long each target has to answer
+    /// How long each target has to answer, from its own connect
     #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "1s")]
     pub timeout: Duration,
 
     /// How many targets are asked at once at most
-    #[arg(long, value_name = "N", default_value_t = 1_000,
+    #[arg(long, value_name = "N", default_value_t = 256,
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub at_once: u32,
 

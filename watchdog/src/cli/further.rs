@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::evidence::Evidence;
 use super::value;
 use crate::hook::HookOptions;
 use crate::kin;
+
+/// How long after the evidence's budget a hook waits for a disk that is slow.
+const WRITTEN: Duration = Duration::from_secs(2);
 
 /// Who is reaped with a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -62,10 +66,11 @@ pub struct Hook {
     /// Run this for each expiry, by sh, with the incident as JSON on its standard input
     ///
     /// It runs when the reap has come to its end, or the expiry was only reported, and
-    /// can neither stop nor delay one. For simple scripts there are HANGWATCH_PID,
-    /// HANGWATCH_SCOPE, HANGWATCH_RANK, HANGWATCH_OUTCOME, HANGWATCH_INCIDENT (the
-    /// incident's name) and HANGWATCH_SEGMENT in its environment; what is not known is
-    /// empty. Its standard output is dropped; its exit status and the beginning of its
+    /// the evidence is written, and can neither stop nor delay a reap. With --evidence
+    /// off, it is told what is known without. For simple scripts there are
+    /// HANGWATCH_PID, HANGWATCH_SCOPE, HANGWATCH_RANK, HANGWATCH_OUTCOME,
+    /// HANGWATCH_INCIDENT (the incident's directory, which `hangwatch show` takes) and
+    /// HANGWATCH_SEGMENT in its environment; what is not known is empty. Its standard output is dropped; its exit status and the beginning of its
     /// standard error go to the log. Up to 8 run at once.
     #[arg(long, value_name = "CMD", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub on_expire: Option<String>,
@@ -78,8 +83,9 @@ pub struct Hook {
 
 impl Hook {
     /// What is to be run, if anything is.
-    pub fn options(&self) -> Option<HookOptions> {
+    pub fn options(&self, evidence: &Evidence) -> Option<HookOptions> {
         let command = self.on_expire.clone()?.into();
-        Some(HookOptions { command, timeout: self.on_expire_timeout })
+        let patience = evidence.budget.saturating_add(WRITTEN);
+        Some(HookOptions { command, timeout: self.on_expire_timeout, patience })
     }
 }

@@ -1,5 +1,5 @@
 //! `hangwatch demo`: the main job on its own. Workers hash files under nested scopes; one deadlocks,
-//! one crashes; the watchdog must reap exactly the one that hangs.
+//! one crashes; the watchdog must reap exactly the one that hangs, and say why it hung.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -23,7 +23,10 @@ use crate::program::own_program;
 use crate::relay::{Caught, Relay};
 use crate::server::events::{Expiry, What};
 use crate::server::{Server, ServerEvent, ServerOptions};
+use crate::show::{Fold, Look};
+use evidence::Incidents;
 
+mod evidence;
 mod files;
 pub(super) mod screen;
 pub(super) mod worker;
@@ -60,8 +63,13 @@ pub(super) fn perform(options: &Demo) -> Result<Exit, Failure> {
     let name = segment.name();
     let _removed = Removed { name, origin: Origin::Made };
     let expiries = Expiries::default();
-    let told = expiries.clone();
-    let server = Server::start(segment, ServerOptions::default(), move |event| note(&told, event))?;
+    let (incidents, evidence) = Incidents::new(&options.evidence);
+    let (told, heard) = (expiries.clone(), incidents.clone());
+    let how = ServerOptions { evidence, ..ServerOptions::default() };
+    let server = Server::start(segment, how, move |event| {
+        heard.hear(&event);
+        note(&told, event);
+    })?;
     introduce(options, &shares, name)?;
 
     let begun = Instant::now();
@@ -76,7 +84,9 @@ pub(super) fn perform(options: &Demo) -> Result<Exit, Failure> {
     // What the last deaths led to is told by the server's end at the latest.
     server.stop();
     let expiries = expiries.lock().unwrap_or_else(PoisonError::into_inner);
-    close(&workers, &expected, &expiries)
+    let exit = close(&workers, &expected, &expiries)?;
+    print(&incidents.told(Look::of_stdout(Fold::Long)))?;
+    Ok(exit)
 }
 
 fn note(expiries: &Expiries, event: ServerEvent) {

@@ -251,7 +251,7 @@ impl Voice {
 /// inherit.
 fn hooks(options: &Run) -> Result<Option<Hooks>, Failure> {
     let start = |hook| Hooks::start(hook, Inheritance::of_this_process());
-    Ok(options.hook.options().map(start).transpose()?)
+    Ok(options.hook.options(&options.evidence).map(start).transpose()?)
 }
 
 /// What tells of a server while it runs.

@@ -1,32 +1,38 @@
 //! The suspect: where all workers of a job but one wait in the same scope, that one holds them up.
 //!
 //! Seen from the scope whose deadline passed first: whoever of the job has no timer of that scope open
-//! is outside. Exactly one outside, and at least two inside it in their innermost scope: that one is
-//! the suspect. Anything else names nobody, rather than somebody wrongly.
+//! is outside. Exactly one outside, and at least two inside it in their innermost scope, each for a
+//! while: that one is the suspect. Anything else names nobody, rather than somebody wrongly.
 
-use crate::incident::schema::{Peer, Suspect};
+use crate::incident::schema::{Peer, Suspect, Timer};
 
-/// The suspect among these workers; `scopes` are those whose deadlines passed, the first first.
-pub fn find<'s>(
-    job: &str,
-    scopes: impl IntoIterator<Item = &'s str>,
-    peers: &'s [Peer],
-) -> Option<Suspect> {
+/// How long the others must have waited at most, ns.
+const WAITED_NS: u64 = 1_000_000_000;
+
+/// The suspect among these workers of a job; `timers` are those whose deadlines passed, the first
+/// first. Who has been in a scope for less than half of what the first of them had, and less than a
+/// second, is passing through and does not wait.
+pub fn find(job: &str, timers: &[Timer], peers: &[Peer]) -> Option<Suspect> {
+    let waited_ns = timers.first().map_or(WAITED_NS, |timer| timer.allowance_ns / 2).min(WAITED_NS);
     let peers: Vec<&Peer> = peers.iter().filter(|peer| peer.worker.job == job).collect();
     let innermost = peers.iter().flat_map(|peer| {
         peer.lanes.iter().filter_map(|lane| Some(lane.timers.first()?.scope.as_str()))
     });
     // The innermost scopes too: where the suspect's own deadline of another scope passed first.
     let innermost: Vec<&str> = innermost.collect();
-    scopes.into_iter().chain(innermost).find_map(|scope| seen_from(scope, &peers))
+    let scopes = timers.iter().map(|timer| timer.scope.as_str());
+    scopes.chain(innermost).find_map(|scope| seen_from(scope, &peers, waited_ns))
 }
 
-fn seen_from(scope: &str, peers: &[&Peer]) -> Option<Suspect> {
+fn seen_from(scope: &str, peers: &[&Peer], waited_ns: u64) -> Option<Suspect> {
     let is_in = |peer: &Peer| {
         peer.lanes.iter().flat_map(|lane| &lane.timers).any(|timer| timer.scope == scope)
     };
     let waits = |peer: &Peer| {
-        peer.lanes.iter().any(|lane| lane.timers.first().is_some_and(|timer| timer.scope == scope))
+        peer.lanes
+            .iter()
+            .filter_map(|lane| lane.timers.first())
+            .any(|timer| timer.scope == scope && timer.age_ns >= waited_ns)
     };
     let mut outside = peers.iter().filter(|peer| !is_in(peer));
     let (Some(suspect), None) = (outside.next(), outside.next()) else {
@@ -50,17 +56,21 @@ fn seen_from(scope: &str, peers: &[&Peer]) -> Option<Suspect> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::incident::schema::{Lane, Timer, Worker};
+    use crate::incident::schema::{Lane, Worker};
 
     fn peer(pid: u32, scopes: &[&str]) -> Peer {
-        let timer = |scope: &&str| Timer { scope: (*scope).to_owned(), ..Timer::default() };
+        let timer = |scope: &&str| timer(scope, WAITED_NS);
         let lane = Lane { timers: scopes.iter().map(timer).collect(), ..Lane::default() };
         let worker = Worker { pid: Some(pid), ..Worker::default() };
         Peer { worker, lanes: vec![lane], doing: String::new() }
     }
 
+    fn timer(scope: &str, age_ns: u64) -> Timer {
+        Timer { scope: scope.to_owned(), age_ns, allowance_ns: WAITED_NS, ..Timer::default() }
+    }
+
     fn check(scope: &str, peers: &[Peer], suspect: Option<u32>) {
-        let found = find("", [scope], peers);
+        let found = find("", &[timer(scope, WAITED_NS)], peers);
         assert_eq!(found.and_then(|found| found.pid), suspect, "{peers:?}");
     }
 
@@ -83,6 +93,15 @@ mod tests {
         check("a", &[peer(1, &["a"]), peer(2, &["a"]), peer(3, &[]), peer(4, &[])], None);
         check("a", &[peer(1, &["x", "a"]), peer(2, &["y", "a"]), peer(3, &["b"])], None);
         check("a", &[], None);
+    }
+
+    #[test]
+    fn who_passes_through_a_scope_does_not_wait_in_it() {
+        let mut peers = [peer(1, &["a"]), peer(2, &["a"]), peer(3, &["b"])];
+        peers[1].lanes[0].timers[0].age_ns = WAITED_NS / 2;
+        check("b", &peers, Some(3));
+        peers[1].lanes[0].timers[0].age_ns -= 1;
+        check("b", &peers, None);
     }
 
     #[test]

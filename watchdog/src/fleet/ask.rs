@@ -1,11 +1,13 @@
 //! Asking many targets at once, on one thread.
 //!
-//! Each target has the same time, from its connect to its last byte. How many are connected to at once
-//! is bounded by the descriptors there may be, how much of their bodies is held at once by
-//! `MOST_AT_ONCE_KIB`: a target that floods is cut off at its own bound, and the others wait for room.
+//! A target has its time from its own connect to its last byte, and no other's work counts in it: how
+//! late this process was to look, and how long it kept the target waiting for room, is given back
+//! ([`Patience`]). How many are connected to at once is bounded, and how much of their bodies is held:
+//! a target that floods is cut off at its own bound.
 
+use std::cell::Cell;
 use std::io;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty};
@@ -15,19 +17,24 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::task::{JoinSet, LocalSet, spawn_local};
 
 use super::answer::{self, Answer, Trouble, cleaned};
+use super::patience::{Pace, Patience};
 use super::targets::{Place, Target};
 
-/// The most that all bodies together hold, KiB.
-const MOST_AT_ONCE_KIB: usize = 256 << 10;
 /// The most that one body holds, KiB: the state of 10,000 lanes or so.
 const MOST_KIB: usize = 16 << 10;
+/// What of a body is read without asking for room, KiB: the state of some 50 lanes.
+const SMALL_KIB: usize = 64;
+/// How many bodies longer than that are read at once.
+const LARGE_AT_ONCE: usize = 16;
 /// The longest head of an answer, bytes.
 const HEAD_BYTES: usize = 64 << 10;
+/// The most threads that look up names: as many as wait for a resolver that is gone, no more.
+const RESOLVING_THREADS: usize = 64;
 
 /// How targets are asked.
 #[derive(Clone, Copy, Debug)]
@@ -40,34 +47,70 @@ pub struct Asking {
 
 impl Default for Asking {
     fn default() -> Self {
-        Asking { timeout: Duration::from_secs(1), at_once: 1_000 }
+        Asking { timeout: Duration::from_secs(1), at_once: 256 }
     }
 }
 
-/// Asks every target for its state; the answers stand in the order of the targets.
-///
-/// # Errors
-/// Where the kernel gives no means to wait for many at once.
-pub fn ask(targets: &[Target], asking: Asking) -> io::Result<Vec<Answer>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let answers = runtime.block_on(ask_all(targets, asking));
-    // A name that is still being looked up is waited for by nobody.
-    runtime.shutdown_background();
-    Ok(answers)
+/// Who asks, as often as wanted: names that are still being looked up do not add up.
+pub struct Asker {
+    /// Taken when it is dropped.
+    runtime: Option<Runtime>,
+}
+
+impl Asker {
+    /// One that has asked nobody yet.
+    ///
+    /// # Errors
+    /// Where the kernel gives no means to wait for many at once.
+    pub fn new() -> io::Result<Asker> {
+        let mut builder = Builder::new_current_thread();
+        let runtime = builder.enable_all().max_blocking_threads(RESOLVING_THREADS).build()?;
+        Ok(Asker { runtime: Some(runtime) })
+    }
+
+    /// Asks every target for its state; the answers stand in the order of the targets.
+    ///
+    /// # Panics
+    /// Never: the runtime is there until the asker is dropped.
+    pub fn ask(&self, targets: &[Target], asking: Asking) -> Vec<Answer> {
+        let runtime = self.runtime.as_ref().expect("it is taken by the drop alone");
+        LocalSet::new().block_on(runtime, ask_all(targets, asking))
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        // A name that is still being looked up is waited for by nobody.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// What all conversations share.
+struct Bounds {
+    timeout: Duration,
+    doors: Semaphore,
+    /// Room for bodies that are not small.
+    large: Semaphore,
+    pace: Pace,
 }
 
 async fn ask_all(targets: &[Target], asking: Asking) -> Vec<Answer> {
-    let doors = Arc::new(Semaphore::new(asking.at_once.max(1)));
-    let room = Arc::new(Semaphore::new(MOST_AT_ONCE_KIB));
+    let bounds = Rc::new(Bounds {
+        timeout: asking.timeout,
+        doors: Semaphore::new(asking.at_once.max(1)),
+        large: Semaphore::new(LARGE_AT_ONCE),
+        pace: Pace::new(),
+    });
+    let beating = spawn_local({
+        let bounds = Rc::clone(&bounds);
+        async move { bounds.pace.beat().await }
+    });
     let mut asked = JoinSet::new();
     for (index, target) in targets.iter().cloned().enumerate() {
-        let (doors, room) = (Arc::clone(&doors), Arc::clone(&room));
-        asked.spawn(async move {
-            let _door = doors.acquire().await;
-            let answer = timeout(asking.timeout, ask_one(&target.place, &room)).await;
-            let slow = || Trouble::Slow(format!("no whole answer within {:?}", asking.timeout));
-            (index, answer.unwrap_or_else(|_| Err(slow())))
-        });
+        let bounds = Rc::clone(&bounds);
+        asked.spawn_local(async move { (index, ask_one(&target.place, &bounds).await) });
     }
     let nobody = || Err(Trouble::Down("it was not asked".to_owned()));
     let mut answers: Vec<Answer> = targets.iter().map(|_| nobody()).collect();
@@ -77,71 +120,110 @@ async fn ask_all(targets: &[Target], asking: Asking) -> Vec<Answer> {
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
+    beating.abort();
     answers
 }
 
-async fn ask_one(place: &Place, room: &Semaphore) -> Answer {
-    let down = |error: io::Error| Trouble::Down(cleaned(&error.to_string()));
-    match place {
-        Place::Tcp(host, port) => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(down)?;
-            converse(stream, place, room).await
-        }
-        Place::Unix(path) => {
-            let stream = UnixStream::connect(path).await.map_err(down)?;
-            converse(stream, place, room).await
+async fn ask_one(place: &Place, bounds: &Bounds) -> Answer {
+    let _door = bounds.doors.acquire().await;
+    let patience = Patience::new(bounds.timeout, &bounds.pace);
+    let got = Cell::new(Got::Nothing);
+    let talk = Talk { place, large: &bounds.large, patience: &patience, got: &got };
+    patience.with(talk.through()).await.unwrap_or_else(|| Err(got.get().after(bounds.timeout)))
+}
+
+/// How far a target came.
+#[derive(Clone, Copy)]
+enum Got {
+    Nothing,
+    Connection,
+    Head,
+}
+
+impl Got {
+    /// What is wrong with a target that came no farther in its time.
+    fn after(self, timeout: Duration) -> Trouble {
+        match self {
+            Got::Nothing => Trouble::Down(format!("no connection within {timeout:?}")),
+            Got::Connection => Trouble::Slow(format!("no answer within {timeout:?}")),
+            Got::Head => Trouble::Slow(format!("no whole answer within {timeout:?}")),
         }
     }
 }
 
-async fn converse(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    place: &Place,
-    room: &Semaphore,
-) -> Answer {
-    let broken = |error: hyper::Error| {
-        if error.is_incomplete_message() {
-            return Trouble::Down("it hung up".to_owned());
-        }
-        Trouble::Lying(cleaned(&format!("no HTTP: {error}")))
-    };
-    let mut client = http1::Builder::new();
-    client.max_buf_size(HEAD_BYTES);
-    let (mut sender, connection) = client.handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    let request = Request::get("/state")
-        .header(hyper::header::HOST, place.host_header())
-        .header(hyper::header::ACCEPT, "application/json")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| Trouble::Down(error.to_string()))?;
-    // Dropped with this task: a target that is too slow keeps no connection.
-    let mut talking = JoinSet::new();
-    talking.spawn(connection);
-    let response = sender.send_request(request).await.map_err(broken)?;
-    if response.status() != StatusCode::OK {
-        return Err(Trouble::Lying(format!("it answers {}", response.status())));
-    }
-    read_body(response, room, broken).await
+/// One conversation with one target.
+struct Talk<'a> {
+    place: &'a Place,
+    large: &'a Semaphore,
+    patience: &'a Patience<'a>,
+    got: &'a Cell<Got>,
 }
 
-/// Reads a body as it comes, as far as there is room for it.
-async fn read_body(
-    mut response: Response<Incoming>,
-    room: &Semaphore,
-    broken: impl Fn(hyper::Error) -> Trouble,
-) -> Answer {
-    let too_large = || Trouble::Lying(format!("a body larger than {} MiB", MOST_KIB >> 10));
-    if response.body().size_hint().lower() > (MOST_KIB << 10) as u64 {
-        return Err(too_large());
+impl Talk<'_> {
+    async fn through(&self) -> Answer {
+        let down = |error: io::Error| Trouble::Down(cleaned(&error.to_string()));
+        match self.place {
+            Place::Tcp(host, port) => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(down)?;
+                self.converse(stream).await
+            }
+            Place::Unix(path) => {
+                let stream = UnixStream::connect(path).await.map_err(down)?;
+                self.converse(stream).await
+            }
+        }
     }
-    let (mut body, mut held) = (Vec::new(), Vec::new());
-    while let Some(frame) = response.frame().await {
-        let frame = frame.map_err(&broken)?;
-        let Some(chunk) = frame.data_ref() else { continue };
-        if body.len() + chunk.len() > MOST_KIB << 10 {
+
+    async fn converse(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    ) -> Answer {
+        self.got.set(Got::Connection);
+        let mut client = http1::Builder::new();
+        client.max_buf_size(HEAD_BYTES);
+        let shaken = client.handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = shaken.map_err(|error| broken(&error))?;
+        let request = Request::get("/state")
+            .header(hyper::header::HOST, self.place.host_header())
+            .header(hyper::header::ACCEPT, "application/json")
+            .body(Empty::<Bytes>::new())
+            .map_err(|error| Trouble::Down(error.to_string()))?;
+        // Dropped with this task: a target that is too slow keeps no connection.
+        let mut talking = JoinSet::new();
+        talking.spawn(connection);
+        let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
+        if response.status() != StatusCode::OK {
+            return Err(Trouble::Lying(format!("it answers {}", response.status())));
+        }
+        self.got.set(Got::Head);
+        self.read_body(response).await
+    }
+
+    /// Reads a body as it comes, as far as there is room for it.
+    async fn read_body(&self, mut response: Response<Incoming>) -> Answer {
+        let too_large = || Trouble::Lying(format!("a body larger than {} MiB", MOST_KIB >> 10));
+        if response.body().size_hint().lower() > (MOST_KIB << 10) as u64 {
             return Err(too_large());
         }
-        held.extend(room.acquire_many((chunk.len() / 1024 + 1) as u32).await);
-        body.extend_from_slice(chunk);
+        let (mut body, mut room) = (Vec::new(), None);
+        while let Some(frame) = response.frame().await {
+            let frame = frame.map_err(|error| broken(&error))?;
+            let Some(chunk) = frame.data_ref() else { continue };
+            if body.len() + chunk.len() > MOST_KIB << 10 {
+                return Err(too_large());
+            }
+            if room.is_none() && body.len() + chunk.len() > SMALL_KIB << 10 {
+                room = Some(self.patience.beside(self.large.acquire()).await);
+            }
+            body.extend_from_slice(chunk);
+        }
+        answer::read(&body)
     }
-    answer::read(&body)
+}
+
+fn broken(error: &hyper::Error) -> Trouble {
+    if error.is_incomplete_message() {
+        return Trouble::Down("it hung up".to_owned());
+    }
+    Trouble::Lying(cleaned(&format!("no HTTP: {error}")))
 }

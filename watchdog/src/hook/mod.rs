@@ -1,7 +1,7 @@
 //! `--on-expire`: a command of the user's that hears of each expiry, with the incident as JSON on its
 //! standard input.
 //!
-//! [`Hooks::hear`] is told every event and never waits; a thread makes incidents of them (`story`) and
+//! [`Hooks::hear`] is told every event and never waits; a thread puts incidents together (`story`) and
 //! has a command run for each (`running`), so many at once, each with a limit of time. Nothing that a
 //! command does or does not do can stop or delay a reap: reaps know nothing of it.
 
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use crate::inherit::Inheritance;
 use crate::server::ServerEvent;
 use running::Call;
-use story::Stories;
+use story::{Events, Stories};
 
 /// Commands that run at once at most; the others wait for their turn.
 pub const AT_ONCE: usize = 8;
@@ -38,6 +38,8 @@ pub struct HookOptions {
     pub command: OsString,
     /// How long one may take; then it is killed with all that descends from it.
     pub timeout: Duration,
+    /// How long its run waits at most for the incident: for what is captured, and for its place.
+    pub patience: Duration,
 }
 
 /// Has a command run for each expiry.
@@ -87,7 +89,7 @@ struct Room {
 
 impl Room {
     fn run(self, events: &Receiver<ServerEvent>) {
-        let mut stories = Stories::default();
+        let mut stories = Stories::new(self.options.patience);
         let mut waiting = VecDeque::new();
         let mut is_open = true;
         let mut give_up_at = None;
@@ -110,7 +112,8 @@ impl Room {
             while let Ok(event) = events.try_recv() {
                 stories.hear(&event);
             }
-            for call in stories.complete(Instant::now()) {
+            let still = if is_open { Events::Open } else { Events::Over };
+            for call in stories.complete(Instant::now(), still) {
                 if waiting.len() < WAITING {
                     waiting.push_back(call);
                 } else {

@@ -4,7 +4,9 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hangwatch::sys::pidfd::Pidfd;
@@ -13,6 +15,7 @@ use rustix::process::{Pid, Signal};
 
 use super::HookOptions;
 use crate::exec::lineage;
+use crate::incident::schema::Incident;
 use crate::inherit::Inheritance;
 use crate::kin::{Apart, Kin, Reach};
 
@@ -32,10 +35,10 @@ pub(super) struct Call {
     pub(super) scope: String,
     pub(super) rank: Option<u64>,
     pub(super) outcome: String,
-    /// The incident's name, where it is kept.
-    pub(super) incident: Option<String>,
-    /// The incident, as `incident.json` has it.
-    pub(super) json: Vec<u8>,
+    /// The incident's directory, where it is kept.
+    pub(super) dir: Option<PathBuf>,
+    /// The incident.
+    pub(super) incident: Arc<Incident>,
 }
 
 /// How a run ended.
@@ -122,7 +125,7 @@ impl Call {
         command.env("HANGWATCH_SCOPE", self.scope.replace('\0', "?"));
         command.env("HANGWATCH_RANK", set(self.rank.map(|rank| rank.to_string())));
         command.env("HANGWATCH_OUTCOME", &self.outcome);
-        command.env("HANGWATCH_INCIDENT", set(self.incident.clone()));
+        command.env("HANGWATCH_INCIDENT", self.dir.clone().unwrap_or_default());
         inheritance.leave_to(&mut command);
         command
     }
@@ -132,7 +135,9 @@ impl Call {
         let pid = Pid::from_child(child);
         // Not waited for yet, so that its pid is its own.
         let pidfd = Pidfd::open(pid).map_err(std::io::Error::other)?;
-        let mut feed = Feed { stdin: child.stdin.take(), rest: &self.json };
+        // As `incident.json` has it. Plain data always has a form in JSON.
+        let json = serde_json::to_vec(&*self.incident).unwrap_or_default();
+        let mut feed = Feed { stdin: child.stdin.take(), rest: &json };
         let mut ear = Ear { stderr: child.stderr.take(), kept: Vec::new() };
         let ends = [feed.stdin.as_ref().map(AsFd::as_fd), ear.stderr.as_ref().map(AsFd::as_fd)];
         for end in ends.into_iter().flatten() {

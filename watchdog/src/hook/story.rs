@@ -1,7 +1,9 @@
-//! The incidents that the hook is told of, made of the server's events: what is known where nobody
-//! captures evidence.
+//! The incidents that the hook is told of: those that were captured; where nobody captures evidence,
+//! or what was captured does not come, what the server's events say.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use hangwatch::sys::clock;
@@ -23,14 +25,50 @@ const UNDECIDED_AT_MOST: usize = 1024;
 
 /// Whether an event is part of a story.
 pub(super) fn is_of_use(what: &What) -> bool {
-    matches!(what, What::Expired(_) | What::Suspect(_) | What::Cascade(_) | What::Signalled { .. })
+    matches!(
+        what,
+        What::Expired(_)
+            | What::Suspect(_)
+            | What::Cascade(_)
+            | What::Signalled { .. }
+            | What::Captured(_)
+            | What::Closed { .. }
+    )
 }
+
+/// Captured incidents whose stories are not told yet at most.
+const CAPTURED_AT_MOST: usize = 1024;
 
 /// The stories that are being told, each about one worker.
 #[derive(Debug, Default)]
 pub(super) struct Stories {
     open: BTreeMap<Key, Story>,
     decisions: BTreeMap<u32, Vec<Decision>>,
+    /// What was captured, by the incident's name.
+    captured: BTreeMap<String, Captured>,
+    /// How long a story waits for what is captured, and for its place.
+    patience: Duration,
+}
+
+#[derive(Debug)]
+struct Captured {
+    incident: Arc<Incident>,
+    stands: Stands,
+}
+
+/// Whether anything is still to come of what is captured.
+#[derive(Debug)]
+enum Stands {
+    Open,
+    /// It is not; this is its directory, where it is kept.
+    Closed(Option<PathBuf>),
+}
+
+/// Whether there are more events to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Events {
+    Open,
+    Over,
 }
 
 /// Whom a story is about: a process, or a lane whose owner nobody has proved.
@@ -48,6 +86,11 @@ struct Story {
 }
 
 impl Stories {
+    /// None yet. Each waits so long at most for what is captured of it.
+    pub(super) fn new(patience: Duration) -> Stories {
+        Stories { patience, ..Stories::default() }
+    }
+
     /// Whether nothing is left to be told.
     pub(super) fn are_told(&self) -> bool {
         self.open.is_empty()
@@ -62,16 +105,53 @@ impl Stories {
                 let why = format!("signal {signal} was sent");
                 self.decide(worker.pid, "signalled", why);
             }
+            What::Captured(incident) => self.captured(incident, Stands::Open),
+            What::Closed { incident, dir } => {
+                self.captured(incident, Stands::Closed(dir.clone()));
+            }
             _ => {}
         }
     }
 
+    fn captured(&mut self, incident: &Arc<Incident>, stands: Stands) {
+        if self.captured.len() >= CAPTURED_AT_MOST {
+            self.captured.pop_first(); // names begin with their time
+        }
+        let captured = Captured { incident: Arc::clone(incident), stands };
+        self.captured.insert(incident.id.clone(), captured);
+    }
+
     /// The calls for the stories that are complete by now.
-    pub(super) fn complete(&mut self, now: Instant) -> Vec<Call> {
-        let is_complete = |story: &Story| now.duration_since(story.last_word) >= QUIET;
+    pub(super) fn complete(&mut self, now: Instant, events: Events) -> Vec<Call> {
+        let is_complete = |story: &Story| {
+            let since = now.duration_since(story.last_word);
+            let is_closed = |it: &Captured| matches!(it.stands, Stands::Closed(_));
+            let is_there = story.incident.id.is_empty()
+                || self.captured.get(&story.incident.id).is_some_and(is_closed);
+            // Whatever becomes of the evidence, the hook is run.
+            let is_awaited = !is_there && events == Events::Open && since < self.patience;
+            since >= QUIET && !is_awaited
+        };
         let keys: Vec<Key> =
             self.open.iter().filter(|(_, story)| is_complete(story)).map(|(key, _)| *key).collect();
-        keys.iter().filter_map(|key| self.open.remove(key)).map(call).collect()
+        let stories: Vec<Story> = keys.iter().filter_map(|key| self.open.remove(key)).collect();
+        stories.into_iter().map(|story| self.call(story)).collect()
+    }
+
+    fn call(&mut self, story: Story) -> Call {
+        let Story { segment, incident, .. } = story;
+        match self.captured.remove(&incident.id) {
+            None => call(segment, Arc::new(incident), None),
+            Some(Captured { incident: captured, stands }) => {
+                let dir = if let Stands::Closed(dir) = stands { dir } else { None };
+                // How it ended is known here, also where that has not come to the evidence.
+                let captured = match captured.ending {
+                    Some(_) => captured,
+                    None => Arc::new(Incident { ending: incident.ending, ..(*captured).clone() }),
+                };
+                call(segment, captured, dir)
+            }
+        }
     }
 
     fn decided(&mut self, cascade: &Cascade) {
@@ -99,6 +179,7 @@ impl Stories {
         };
         let timer = &expiry.timer;
         let story = self.story(segment, timer.worker.as_ref(), &timer.owner, timer.lane);
+        story.is_of(expiry.incident.as_ref());
         story.incident.timers.push(timer_of(timer, state_of(expiry.outcome)));
         // Of several timers, the first has the earliest deadline.
         story.incident.ending.get_or_insert(ending);
@@ -116,6 +197,7 @@ impl Stories {
             wait_channel: end.wait_channel.clone(),
         };
         let story = self.story(segment, Some(worker), owner, lane);
+        story.is_of(end.incident.as_ref());
         story.incident.timers.extend(end.timer.as_ref().map(|timer| timer_of(timer, "condemned")));
         story.incident.ending.get_or_insert(ending);
         story.incident.suspect = Some(crate::incident::schema::Suspect {
@@ -157,8 +239,16 @@ impl Stories {
     }
 }
 
-fn call(story: Story) -> Call {
-    let Story { segment, incident, .. } = story;
+impl Story {
+    /// Notes the name of what is captured of it.
+    fn is_of(&mut self, incident: Option<&String>) {
+        self.incident
+            .id
+            .extend(incident.filter(|_| self.incident.id.is_empty()).map(String::as_str));
+    }
+}
+
+fn call(segment: &'static str, incident: Arc<Incident>, dir: Option<PathBuf>) -> Call {
     let first = incident.timers.first();
     let suspected_in = incident.suspect.as_ref().map(|suspect| suspect.scope.clone());
     let scope = first.map(|timer| timer.scope.clone()).or(suspected_in).unwrap_or_default();
@@ -168,9 +258,8 @@ fn call(story: Story) -> Call {
         scope,
         rank: incident.worker.rank,
         outcome: incident.ending.as_ref().map(|end| end.outcome.clone()).unwrap_or_default(),
-        incident: Some(incident.id.clone()).filter(|id| !id.is_empty()),
-        // Plain data always has a form in JSON.
-        json: serde_json::to_vec(&incident).unwrap_or_default(),
+        dir,
+        incident,
     }
 }
 

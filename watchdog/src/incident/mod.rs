@@ -4,11 +4,12 @@
 //! everything that shows an incident. [`claims`] puts what a lane says into them,
 //! [`store`] keeps them, in a process of its own ([`writer`]), [`text`] is what of them is kept as text,
 //! [`catalog`] finds and reads them, [`track`] puts together who did what and when, [`story`],
-//! [`crowd`] and [`words`] say it in sentences.
+//! [`crowd`] and [`words`] say it in sentences, [`frames`] finds the line of a stack that hangs.
 
 pub mod catalog;
 pub mod claims;
 pub mod crowd;
+pub mod frames;
 pub mod moment;
 pub mod schema;
 pub mod store;

@@ -114,11 +114,12 @@ impl Store {
 
     /// Writes an incident, in place of what there was of it, and removes the oldest beyond the limits.
     ///
-    /// What is most worth having is written first, so a disk that is full half-way leaves that.
+    /// What is most worth having is written first, so a disk that is full half-way leaves that. Returns
+    /// its directory.
     ///
     /// # Errors
     /// [`StoreError`] of the first file that could not be written.
-    pub fn put(&self, incident: &Incident) -> Result<(), StoreError> {
+    pub fn put(&self, incident: &Incident) -> Result<PathBuf, StoreError> {
         let dir = self.dir.join(&incident.id);
         let failed = |path: &Path| {
             let path = path.to_owned();
@@ -138,7 +139,7 @@ impl Store {
             let path = dir.join(name);
             replace(&path, text.to_string().as_bytes()).map_err(failed(&path))?;
         }
-        Ok(())
+        Ok(dir)
     }
 
     /// Removes the oldest incidents beyond the limits, `newest` aside. What cannot be removed is left

@@ -76,7 +76,7 @@ pub fn headline(incident: &Incident) -> String {
 /// What happened, a paragraph each.
 pub fn paragraphs(incident: &Incident) -> Vec<String> {
     let mut told = vec![introduction(incident)];
-    told.extend(deadlines(incident));
+    told.extend(entered(incident));
     told.push(ending(incident));
     told.extend(incident.suspect.as_ref().map(|suspect| {
         let who = who_is_suspected(suspect);
@@ -112,8 +112,8 @@ fn introduction(incident: &Incident) -> String {
     format!("{subject}{name}{verb} {where_it_is}.")
 }
 
-/// What it was given and what it took.
-fn deadlines(incident: &Incident) -> Option<String> {
+/// Where it was, what it was given and what it took; `None` of one that has no deadline.
+pub fn entered(incident: &Incident) -> Option<String> {
     let first = incident.timers.first()?;
     let (scope, given) = (quoted(&first.scope), brief_ns(first.allowance_ns));
     let since = clock_time(&first.acquired);

@@ -4,10 +4,12 @@
 
 use std::fmt;
 
+use super::frames::where_it_hangs;
 use super::schema::{Frame, Incident, Lane, Thread};
+use super::words::telling_stack;
 use crate::text::plain;
 
-/// The stacks of every thread, as in `stacks.txt`.
+/// The stacks of every thread, as in `stacks.txt`. Where a thread hangs, its line is marked.
 pub struct Stacks<'i>(pub &'i Incident);
 
 impl fmt::Display for Stacks<'_> {
@@ -39,19 +41,20 @@ fn write_thread(f: &mut fmt::Formatter<'_>, thread: &Thread) -> fmt::Result {
     if let Some(call) = system_call {
         writeln!(f, "  in {}", plain(call))?;
     }
-    write_frames(f, "python", thread.python.as_deref().unwrap_or_default())?;
-    write_frames(f, "native", thread.native.as_deref().unwrap_or_default())?;
+    for (title, frames) in [("python", &thread.python), ("native", &thread.native)] {
+        let Some(frames) = frames.as_deref().filter(|frames| !frames.is_empty()) else { continue };
+        let is_telling = telling_stack(thread).is_some_and(|telling| std::ptr::eq(telling, frames));
+        let hangs = where_it_hangs(frames).filter(|_| is_telling);
+        writeln!(f, "  {title}:")?;
+        for (place, frame) in frames.iter().enumerate() {
+            let mark = if hangs == Some(place) { '>' } else { ' ' };
+            writeln!(f, "  {mark} {}", Line(frame))?;
+        }
+    }
     if !thread.kernel_stack.is_empty() {
         writeln!(f, "  kernel:")?;
     }
     thread.kernel_stack.iter().try_for_each(|function| writeln!(f, "    {}", plain(function)))
-}
-
-fn write_frames(f: &mut fmt::Formatter<'_>, title: &str, frames: &[Frame]) -> fmt::Result {
-    if !frames.is_empty() {
-        writeln!(f, "  {title}:")?;
-    }
-    frames.iter().try_for_each(|frame| writeln!(f, "    {}", Line(frame)))
 }
 
 /// A frame on one line: `get (queue.py:171)`, `read (libc.so.6)`.
@@ -136,7 +139,7 @@ mod tests {
         };
         let evidence = Evidence { threads: vec![thread], ..Evidence::default() };
         let text = Stacks(&Incident { evidence, ..Incident::default() }).to_string();
-        for part in ["Queue.get (queue.py:171)", "0x12 (/lib/libc.so.6)", "holds the GIL"] {
+        for part in ["> Queue.get (queue.py:171)", "  0x12 (/lib/libc.so.6)", "holds the GIL"] {
             assert!(text.contains(part), "{text}");
         }
         assert!(!text.contains('\u{1b}'), "{text:?}");

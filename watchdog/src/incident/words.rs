@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::frames::where_it_hangs;
 use super::schema::{Frame, Thread};
 use crate::text::plain;
 
@@ -42,12 +43,16 @@ pub fn place(frame: &Frame) -> String {
     }
 }
 
-/// The frame that tells the most of a thread: its innermost Python one, else its innermost native one
-/// that has a file, else the innermost.
+/// The stack that tells the most of a thread: Python's, where there is one, else the native one.
+pub fn telling_stack(thread: &Thread) -> Option<&[Frame]> {
+    let stacks = [thread.python.as_deref(), thread.native.as_deref()];
+    stacks.into_iter().flatten().find(|frames| !frames.is_empty())
+}
+
+/// The frame that tells the most of a thread: where its most telling stack hangs.
 pub fn telling_frame(thread: &Thread) -> Option<&Frame> {
-    let python = thread.python.as_ref().and_then(|frames| frames.first());
-    let native = thread.native.as_deref().unwrap_or_default();
-    python.or_else(|| native.iter().find(|frame| frame.file.is_some())).or_else(|| native.first())
+    let frames = telling_stack(thread)?;
+    where_it_hangs(frames).map(|place| &frames[place])
 }
 
 /// The operation of a record, as people read it: `too_late` is `released too late`.
@@ -68,16 +73,19 @@ pub fn operation(name: &str) -> String {
 mod tests {
     use super::*;
 
-    fn frame(function: &str, file: Option<&str>) -> Frame {
-        Frame { function: function.into(), file: file.map(str::to_owned), ..Frame::default() }
+    fn frame(function: &str, module: Option<&str>) -> Frame {
+        Frame { function: function.into(), module: module.map(str::to_owned), ..Frame::default() }
     }
 
     #[test]
-    fn the_python_frame_tells_the_most_and_then_the_one_with_a_line() {
-        let native = Some(vec![frame("syscall", None), frame("recv", Some("recv.c"))]);
+    fn the_python_frame_tells_the_most_and_then_the_native_one_that_is_no_machinery() {
+        let native =
+            Some(vec![frame("syscall", Some("/lib/libc.so.6")), frame("recv", Some("/opt/job"))]);
         let mut thread = Thread { native, ..Thread::default() };
         assert_eq!(telling_frame(&thread).unwrap().function, "recv");
-        thread.python = Some(vec![frame("get", Some("queue.py"))]);
+        thread.python = Some(vec![]);
+        assert_eq!(telling_frame(&thread).unwrap().function, "recv");
+        thread.python = Some(vec![frame("get", None)]);
         assert_eq!(telling_frame(&thread).unwrap().function, "get");
         assert_eq!(telling_frame(&Thread::default()), None);
     }

@@ -7,16 +7,17 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use super::schema::Incident;
-use super::store::Store;
+use super::store::{Store, StoreError};
 
 /// A writer at work. Dropped, it is told no more, and waited for.
 #[derive(Debug)]
 pub struct Writer {
     child: Child,
+    dir: PathBuf,
     /// `None` once it is told no more.
     to: Option<ChildStdin>,
     from: BufReader<ChildStdout>,
@@ -25,9 +26,12 @@ pub struct Writer {
 /// Why an incident was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// The store's reason, as the writer tells it.
+    /// The store refused it.
+    #[error(transparent)]
+    Refused(#[from] StoreError),
+    /// The store refused it, as the writer tells.
     #[error("{0}")]
-    Refused(String),
+    Told(String),
     /// The writer is no more.
     #[error("its writer ended: {0}")]
     Ended(#[from] io::Error),
@@ -53,14 +57,14 @@ impl Writer {
         let no_pipe = || io::Error::other("no pipe to it");
         let to = Some(child.stdin.take().ok_or_else(no_pipe)?);
         let from = BufReader::new(child.stdout.take().ok_or_else(no_pipe)?);
-        Ok(Writer { child, to, from })
+        Ok(Writer { child, dir: store.dir().to_owned(), to, from })
     }
 
-    /// Has an incident written, and waits until it is.
+    /// Has an incident written, and waits until it is. Returns its directory.
     ///
     /// # Errors
     /// [`WriteError`].
-    pub fn put(&mut self, incident: &Incident) -> Result<(), WriteError> {
+    pub fn put(&mut self, incident: &Incident) -> Result<PathBuf, WriteError> {
         let mut line = serde_json::to_vec(incident).map_err(io::Error::other)?;
         line.push(b'\n');
         let to = self.to.as_mut().ok_or(io::ErrorKind::BrokenPipe);
@@ -70,8 +74,8 @@ impl Writer {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
         }
         match serde_json::from_str(&answer).map_err(io::Error::other)? {
-            None => Ok(()),
-            Some(why) => Err(WriteError::Refused(why)),
+            None => Ok(self.dir.join(&incident.id)),
+            Some(why) => Err(WriteError::Told(why)),
         }
     }
 }
@@ -91,6 +95,7 @@ impl Drop for Writer {
 pub fn run(store: &Store, told: impl BufRead, mut tell: impl Write) -> io::Result<()> {
     for line in told.lines() {
         let incident: Incident = serde_json::from_str(&line?)?;
+        // Why it could not be written, if so.
         let why: Option<String> = store.put(&incident).err().map(|error| error.to_string());
         serde_json::to_writer(&mut tell, &why)?;
         tell.write_all(b"\n")?;

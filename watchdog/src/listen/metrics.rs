@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use hangwatch::{OverdueView, Survey};
+use hangwatch_core::allowance::Overruns;
 use hangwatch_core::stats::{Counts, bucket};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -83,6 +84,7 @@ impl Collector for Scrape {
         self.encode_overdue(&mut page)?;
         self.encode_expiries(&mut page)?;
         self.encode_scopes(&mut page)?;
+        self.encode_allowances(&mut page)?;
         self.encode_itself(&mut page)
     }
 }
@@ -213,6 +215,61 @@ impl Scrape {
         let help = "Scopes without series of their own here, summed up as (other)";
         let own = scopes.iter().filter(|(scope, _)| *scope != OTHER).count();
         page.gauge("scopes_summed_up", help, self.seen.scopes.len() - own)
+    }
+
+    /// How long scopes may take by the deadlines file, and what ran beyond that.
+    fn encode_allowances(&self, page: &mut Page) -> fmt::Result {
+        let own = self.seen.scopes.iter().filter(|scope| scope.name != OTHER).take(SCOPES);
+        let allowed = own.filter_map(|scope| Some((scope.name.as_str(), scope.allowance?)));
+        let help = "How long an acquire without a time may take, by the deadlines file";
+        page.family(
+            "scope_allowance_seconds",
+            help,
+            allowed.map(|(scope, time)| ([("scope", scope)], ConstGauge::new(time.as_secs_f64()))),
+        )?;
+        let overruns = self.overruns();
+        let ends = overruns.iter().flat_map(|(scope, overruns)| {
+            let ends = [("released", overruns.ended), ("died", overruns.died)];
+            ends.map(|(end, count)| ([("scope", *scope), ("end", end)], ConstCounter::new(count)))
+        });
+        let help = "Acquires that ran beyond the scope's allowance as it is now, by their end";
+        page.family("overruns", help, ends)?;
+        let late = |ns: u64| ConstCounter::new(seconds(ns));
+        let help = "How long the released of them ran beyond it, together";
+        let together =
+            overruns.iter().map(|(scope, it)| ([("scope", *scope)], late(it.sum_late_ns)));
+        page.family("overrun_seconds", help, together)?;
+        let help = "How long the longest of the released ran beyond it";
+        let longest = overruns
+            .iter()
+            .map(|(scope, it)| ([("scope", *scope)], ConstGauge::new(seconds(it.max_late_ns))));
+        page.family("overrun_longest_seconds", help, longest)
+    }
+
+    /// What ran beyond their allowances, of scopes that have one or have had; those without series of
+    /// their own in one.
+    fn overruns(&self) -> Vec<(&str, Overruns)> {
+        let mut other: Option<Overruns> = None;
+        let (mut scopes, mut seen) = (Vec::new(), 0);
+        for scope in &self.seen.scopes {
+            let has_series = seen < SCOPES && scope.name != OTHER;
+            seen += usize::from(has_series);
+            let overruns = &scope.overruns;
+            if scope.allowance.is_none() && *overruns == Overruns::default() {
+                continue;
+            }
+            if has_series {
+                scopes.push((scope.name.as_str(), *overruns));
+                continue;
+            }
+            let other = other.get_or_insert_default();
+            other.ended = other.ended.wrapping_add(overruns.ended);
+            other.died = other.died.wrapping_add(overruns.died);
+            other.sum_late_ns = other.sum_late_ns.wrapping_add(overruns.sum_late_ns);
+            other.max_late_ns = other.max_late_ns.max(overruns.max_late_ns);
+        }
+        scopes.extend(other.map(|overruns| (OTHER, overruns)));
+        scopes
     }
 
     /// The scopes with their counts, those without series of their own in one.

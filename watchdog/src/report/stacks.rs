@@ -2,6 +2,7 @@
 
 use maud::{Markup, html};
 
+use crate::incident::frames::where_it_hangs;
 use crate::incident::schema::{Evidence, Frame, Thread};
 use crate::incident::words;
 use crate::text::{count, plain};
@@ -88,14 +89,17 @@ fn stacks(thread: &Thread, hangs: Hangs) -> Markup {
 }
 
 fn stack(what: &str, frames: &[Frame], hangs: Hangs) -> Markup {
-    let folds = frames.len() > INNERMOST + OUTERMOST + 1;
-    let first = if folds { INNERMOST } else { frames.len() };
+    let marked = where_it_hangs(frames).filter(|_| hangs == Hangs::Here);
+    // However deep it is in machinery, the call that hangs is not folded.
+    let innermost = INNERMOST.max(marked.map_or(0, |place| place + 1));
+    let folds = frames.len() > innermost + OUTERMOST + 1;
+    let first = if folds { innermost } else { frames.len() };
     let last = if folds { frames.len() - OUTERMOST } else { frames.len() };
     html! {
         h3 { (what) " stack " span.aside { "innermost call first" } }
         div.stack {
             ol { @for (index, frame) in frames[..first].iter().enumerate() {
-                (call(frame, index == 0 && hangs == Hangs::Here))
+                (call(frame, marked == Some(index)))
             } }
             @if folds {
                 details {

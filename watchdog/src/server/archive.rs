@@ -4,8 +4,8 @@
 //! the states between, and one that hangs holds at most [`WAITING`] incidents. It is a process of its
 //! own that writes ([`Writer`]): one that is held by its disk keeps no watchdog from ending.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,10 +34,26 @@ struct Shelf {
 
 #[derive(Default)]
 struct State {
-    waiting: BTreeMap<String, Arc<Incident>>,
+    waiting: BTreeMap<String, Filed>,
     /// What is being written.
-    writing: Option<String>,
+    writing: Option<Filed>,
     is_closed: bool,
+}
+
+/// An incident to be written.
+#[derive(Clone)]
+struct Filed {
+    incident: Arc<Incident>,
+    stands: Stands,
+}
+
+/// Whether an incident may still change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stands {
+    /// It may.
+    Open,
+    /// It may not: all there will be of it is there.
+    Closed,
 }
 
 impl Shelf {
@@ -53,18 +69,34 @@ impl Archive {
         Archive { shelf: Arc::default(), journal }
     }
 
-    /// Has an incident written, in place of an earlier state of it.
-    pub(super) fn put(&self, incident: Arc<Incident>) {
+    /// Has an incident written, in place of an earlier state of it. When a closed one is written, the
+    /// log is told.
+    pub(super) fn put(&self, incident: Arc<Incident>, stands: Stands) {
         let mut state = self.shelf.state();
         let is_known = state.waiting.contains_key(&incident.id);
         if is_known || state.waiting.len() < WAITING {
-            state.waiting.insert(incident.id.clone(), incident);
+            state.waiting.insert(incident.id.clone(), Filed { incident, stands });
             self.shelf.changed.notify_all();
             return;
         }
         drop(state);
         let error = format!("{WAITING} others wait to be written already");
-        self.lost(&incident.id, error);
+        self.told(Filed { incident, stands }, Err(error));
+    }
+
+    /// Tells the log what became of an incident.
+    fn told(&self, filed: Filed, written: Result<PathBuf, String>) {
+        let Filed { incident, stands } = filed;
+        let dir = match written {
+            Ok(dir) => Some(dir),
+            Err(error) => {
+                self.journal.note(Note::IncidentLost { id: incident.id.clone(), error });
+                None
+            }
+        };
+        if stands == Stands::Closed {
+            self.journal.note(Note::Closed { incident, dir });
+        }
     }
 
     /// Has incidents written until the archive is closed and everything is written: by a process that
@@ -72,8 +104,8 @@ impl Archive {
     pub(super) fn run(&self, store: &Store, program: Option<&Path>) {
         let mut writer = None;
         loop {
-            let incident = match self.next() {
-                Next::Write(incident) => incident,
+            let filed = match self.next() {
+                Next::Write(filed) => filed,
                 Next::Nothing => {
                     writer = None;
                     continue;
@@ -84,19 +116,18 @@ impl Archive {
                 writer = program.and_then(|program| Writer::start(program, store).ok());
             }
             let written = match &mut writer {
-                Some(writer) => writer.put(&incident),
-                None => {
-                    store.put(&incident).map_err(|error| WriteError::Refused(error.to_string()))
-                }
+                Some(writer) => writer.put(&filed.incident),
+                None => store.put(&filed.incident).map_err(WriteError::from),
             };
             if matches!(written, Err(WriteError::Ended(_))) {
                 writer = None; // the next incident gets another
             }
-            // Closed while it was written, its loss has been told.
-            let was_awaited = self.shelf.state().writing.take().is_some();
-            if let (Err(error), true) = (written, was_awaited) {
-                self.lost(&incident.id, error.to_string());
+            // Told before anybody takes it for done. Closed while it was written, its loss has been told.
+            let mut state = self.shelf.state();
+            if let Some(filed) = state.writing.take() {
+                self.told(filed, written.map_err(|error| error.to_string()));
             }
+            drop(state);
             self.shelf.changed.notify_all();
         }
     }
@@ -105,9 +136,9 @@ impl Archive {
     fn next(&self) -> Next {
         let mut state = self.shelf.state();
         loop {
-            if let Some((id, incident)) = state.waiting.pop_first() {
-                state.writing = Some(id);
-                return Next::Write(incident);
+            if let Some((_, filed)) = state.waiting.pop_first() {
+                state.writing = Some(filed.clone());
+                return Next::Write(filed);
             }
             if state.is_closed {
                 return Next::Closed;
@@ -135,23 +166,22 @@ impl Archive {
             let waited = self.shelf.changed.wait_timeout(state, left);
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
-        let mut lost: BTreeSet<String> = std::mem::take(&mut state.waiting).into_keys().collect();
-        lost.extend(state.writing.take());
-        drop(state);
-        for id in lost {
-            let error = format!("the disk did not answer within {most:?} of the watchdog's end");
-            self.lost(&id, error);
+        // What waits is newer than what is being written.
+        let mut lost = std::mem::take(&mut state.waiting);
+        if let Some(filed) = state.writing.take() {
+            lost.entry(filed.incident.id.clone()).or_insert(filed);
         }
-    }
-
-    fn lost(&self, id: &str, error: String) {
-        self.journal.note(Note::IncidentLost { id: id.to_owned(), error });
+        drop(state);
+        for filed in lost.into_values() {
+            let error = format!("the disk did not answer within {most:?} of the watchdog's end");
+            self.told(filed, Err(error));
+        }
     }
 }
 
 /// What the archive is to do.
 enum Next {
-    Write(Arc<Incident>),
+    Write(Filed),
     /// It has been idle.
     Nothing,
     Closed,

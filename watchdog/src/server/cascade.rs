@@ -46,6 +46,8 @@ pub struct SuspectEnd {
     pub outcome: Outcome,
     /// Of an unkillable one: the kernel function it sleeps in, where the kernel tells.
     pub wait_channel: Option<String>,
+    /// Its incident's name, where evidence was captured.
+    pub incident: Option<String>,
 }
 
 impl Suspect {
@@ -192,6 +194,7 @@ impl SuspectEnd {
             signal = self.signal,
             outcome = ExpiryOutcome::Reap(self.outcome).name(),
             wait_channel = self.wait_channel,
+            incident = self.incident,
             "{}",
             self.sentence()
         );

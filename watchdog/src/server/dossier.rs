@@ -48,8 +48,7 @@ impl Dossier {
         let timers: Vec<Timer> =
             case.timers.iter().map(|timer| timer_of(segment, timer, case, clocks)).collect();
         let job = case.facts.as_ref().map(|facts| facts.job.clone()).unwrap_or_default();
-        let scopes = timers.iter().map(|timer| timer.scope.as_str());
-        let suspect = suspect::find(&job, scopes, &peers);
+        let suspect = suspect::find(&job, &timers, &peers);
         let own = peers.iter().position(|peer| condemned.is(peer)).map(|place| peers.remove(place));
         let incident = Incident {
             version: VERSION,

@@ -23,7 +23,7 @@
 //! | `path`, `error` | `error_file` | the worker's error file; why it could not be written |
 //! | `hold` | `held` | `traced`, `frozen`, `stopped`, or `other_user`: not the one who attached |
 //! | `wait_channel` | `expired` | of an unkillable worker: the kernel function it sleeps in |
-//! | `incident` | `expired`, `incident_lost` | the incident's name: `hangwatch show` tells it |
+//! | `incident` | `expired`, `suspect`, `incident_lost` | the incident's name: `hangwatch show` tells it |
 //! | `error` | `incident_lost`, ... | why |
 
 use std::fmt;
@@ -76,6 +76,13 @@ pub enum What {
     Expired(Box<Expiry>),
     /// All evidence there will be of an expired worker is in; how its reap ended may be unknown yet.
     Captured(Arc<Incident>),
+    /// Nothing will be added to an incident: how the reap ended is in it.
+    Closed {
+        /// It.
+        incident: Arc<Incident>,
+        /// Its directory, where it is kept.
+        dir: Option<PathBuf>,
+    },
     /// An incident, or what came of it lately, could not be kept.
     IncidentLost {
         /// Its name.

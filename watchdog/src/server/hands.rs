@@ -586,13 +586,13 @@ impl Hands for ProcessHands {
                     self.reaped += 1;
                 }
                 let case = self.known.get(&worker).and_then(|known| known.case.clone());
-                if let Some(case) = case {
+                if let Some(case) = &case {
                     // It has run out of no time of its own.
-                    self.end_case(worker, &case, signal, 0, outcome);
+                    self.end_case(worker, case, signal, 0, outcome);
                 }
                 let timer = timer.map(|timer| self.timer_note(Some(worker), timer));
                 self.suspect_note(worker, lane).map(|suspect| {
-                    Note::Suspect(SuspectEndNote { suspect, scope, timer, signal, outcome })
+                    Note::Suspect(SuspectEndNote { suspect, scope, timer, signal, outcome, case })
                 })
             }
             Event::Braked { max_reaps } => Some(Note::Braked { max_reaps }),

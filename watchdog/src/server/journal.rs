@@ -58,6 +58,7 @@ pub(super) struct SuspectEndNote {
     pub(super) timer: Option<TimerNote>,
     pub(super) signal: u8,
     pub(super) outcome: Outcome,
+    pub(super) case: Option<Arc<Case>>,
 }
 
 /// What is noted.
@@ -70,6 +71,7 @@ pub(super) enum Note {
     Left { worker: Arc<Admitted>, how: Leaving },
     Expiry { timer: TimerNote, signal: u8, late_ns: u64, outcome: Outcome, case: Option<Arc<Case>> },
     Captured(Arc<Incident>),
+    Closed { incident: Arc<Incident>, dir: Option<PathBuf> },
     IncidentLost { id: String, error: String },
     Unattestable { timer: TimerNote, late_ns: u64 },
     Warning(TimerNote),
@@ -201,6 +203,7 @@ fn suspect_end(segment: Segment, note: &SuspectEndNote) -> SuspectEnd {
         signal: note.signal,
         outcome: note.outcome,
         wait_channel: wait_channel(&note.suspect.worker, note.outcome),
+        incident: note.case.as_ref().map(|case| case.id()),
     }
 }
 
@@ -239,6 +242,7 @@ fn what(segment: Segment, note: Note) -> What {
             incident: None,
         })),
         Note::Captured(incident) => What::Captured(incident),
+        Note::Closed { incident, dir } => What::Closed { incident, dir },
         Note::IncidentLost { id, error } => What::IncidentLost { id, error },
         Note::Warning(note) => What::Warning(timer(&note)),
         Note::Overrun(note) => What::Overrun(timer(&note)),

@@ -17,7 +17,7 @@ use hangwatch_core::reap::Outcome;
 use hangwatch_core::time::Nanos;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 
-use super::archive::Archive;
+use super::archive::{Archive, Stands};
 use super::case::{Case, Charge};
 use super::dossier::Dossier;
 use super::events::ExpiryOutcome;
@@ -170,10 +170,8 @@ impl Witness {
             if options.level == Level::Full {
                 dossier.miss("process", "there is no hangwatch program to capture it");
             }
-            dossier.capture(Gathered::default(), now());
-            self.told(&case);
             self.dossiers.push(dossier);
-            self.put(&case);
+            self.captured(&case, Gathered::default());
             return;
         }
         // Whatever becomes of the rest, there is this.
@@ -206,10 +204,15 @@ impl Witness {
     }
 
     fn put(&self, case: &Arc<Case>) {
-        if let Some(archive) = &self.parts.archive
-            && let Some(dossier) = self.dossiers.iter().find(|dossier| dossier.is_of(case))
-        {
-            archive.put(dossier.incident());
+        let Some(dossier) = self.dossiers.iter().find(|dossier| dossier.is_of(case)) else {
+            return;
+        };
+        let (incident, is_closed) = (dossier.incident(), dossier.is_closed());
+        match &self.parts.archive {
+            Some(archive) if is_closed => archive.put(incident, Stands::Closed),
+            Some(archive) => archive.put(incident, Stands::Open),
+            None if is_closed => self.parts.journal.note(Note::Closed { incident, dir: None }),
+            None => {}
         }
     }
 

@@ -1,5 +1,5 @@
 //! One incident as text for a terminal: what happened, the thread that hangs with its stacks first,
-//! then all the rest in brief. [`text`] writes it; `page` lays it out in columns.
+//! then all the rest in brief. [`text`] writes it, [`in_brief`] its beginning; `page` lays it out in columns.
 //!
 //! Nothing that a worker says of itself reaches the terminal as it is: every name goes through
 //! [`plain`].
@@ -37,6 +37,17 @@ pub fn text(id: &str, incident: &Incident, look: Look) -> String {
         process(&mut page, &incident.worker.command, facts);
     }
     missing(&mut page, incident);
+    page.finish()
+}
+
+/// The least that says why: what it was in, and the call that hangs.
+pub fn in_brief(incident: &Incident, look: Look) -> String {
+    let mut page = Page::new(look);
+    page.title(&story::headline(incident));
+    if let Some(entered) = story::entered(incident) {
+        page.paragraph(&entered);
+    }
+    stacks::in_brief(&mut page, &incident.evidence);
     page.finish()
 }
 

@@ -1,6 +1,7 @@
 //! The threads: the one that hangs with all its stacks, the others in a line each.
 
-use crate::incident::schema::{Evidence, Frame, Thread};
+use crate::incident::frames::where_it_hangs;
+use crate::incident::schema::{Evidence, Frame, Missing, Thread};
 use crate::incident::{story, words};
 use crate::text::{count, plain};
 
@@ -78,7 +79,7 @@ fn stacks(page: &mut Page, thread: &Thread) {
     }
 }
 
-/// Whether the first frame of a stack is the one to look at.
+/// Whether a stack is the one to look at.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Hangs {
     Here,
@@ -87,17 +88,37 @@ enum Hangs {
 
 fn stack(page: &mut Page, what: &str, frames: &[Frame], hangs: Hangs) {
     page.line(&format!("  {what} stack, the innermost call first:"));
-    let folds = page.folds() && frames.len() > INNERMOST + OUTERMOST + 1;
+    let marked = where_it_hangs(frames).filter(|_| hangs == Hangs::Here);
+    // However deep it is in machinery, the call that hangs is shown.
+    let innermost = INNERMOST.max(marked.map_or(0, |place| place + 1));
+    let folds = page.folds() && frames.len() > innermost + OUTERMOST + 1;
     for (index, frame) in frames.iter().enumerate() {
-        if folds && index == INNERMOST {
-            let left_out = frames.len() - INNERMOST - OUTERMOST;
+        if folds && index == innermost {
+            let left_out = frames.len() - innermost - OUTERMOST;
             page.folded(&count(left_out, "more call"));
         }
-        if folds && (INNERMOST..frames.len() - OUTERMOST).contains(&index) {
+        if folds && (innermost..frames.len() - OUTERMOST).contains(&index) {
             continue;
         }
-        let marked = index == 0 && hangs == Hangs::Here;
-        call(page, frame, if marked { '>' } else { ' ' });
+        call(page, frame, if marked == Some(index) { '>' } else { ' ' });
+    }
+}
+
+/// The call that hangs, and the one that made it; what is missing, where there is no stack.
+pub(super) fn in_brief(page: &mut Page, evidence: &Evidence) {
+    let first = evidence.threads.first();
+    if let Some(thread) = first {
+        page.line(&format!("  Thread {}, {}.", called(thread), words::doing(thread)));
+    }
+    let frames = first.and_then(words::telling_stack).unwrap_or_default();
+    let hangs = where_it_hangs(frames).unwrap_or_default();
+    for (place, frame) in frames.iter().enumerate().skip(hangs).take(2) {
+        call(page, frame, if place == hangs { '>' } else { ' ' });
+    }
+    if frames.is_empty() {
+        for Missing { what, why } in &evidence.missing {
+            page.item("  missing: ", &format!("{}: {}", plain(what), plain(why)));
+        }
     }
 }
 

@@ -12,6 +12,14 @@ use super::row::{Row, ns, urgency, used};
 use super::text::{Keep, short_count, short_duration};
 use super::theme::{TITLE, Theme};
 
+/// What a timer's line has beside its scope and its tag.
+const TIMER_COLUMNS: usize = 30;
+/// What a record's line has beside its scope, its lane and its allowance.
+const RECORD_COLUMNS: usize = 22;
+/// The least and the most that a scope's name gets.
+const LEAST_SCOPE: usize = 8;
+const MOST_SCOPE: usize = 40;
+
 /// The pane's title: whose lane it is.
 pub(super) fn title(model: &Model, columns: usize, theme: Theme) -> String {
     let Some(row) = model.selected_row() else { return String::new() };
@@ -30,7 +38,10 @@ pub(super) fn lines(model: &Model, columns: usize, theme: Theme) -> Vec<Line<'st
     if row.lane.timers.is_empty() {
         lines.push(Line::styled("none is armed", theme.faint()));
     }
-    lines.extend(row.lane.timers.iter().map(|timer| timer_line(timer, columns, theme)));
+    let timers = row.lane.timers.iter();
+    let tags = timers.clone().map(|timer| tag(timer).len()).max().unwrap_or(0);
+    let width = columns.saturating_sub(TIMER_COLUMNS + tags).clamp(LEAST_SCOPE, MOST_SCOPE);
+    lines.extend(timers.map(|timer| timer_line(timer, width, theme)));
     let Some(detail) = detail else { return lines };
     lines.push(heading("STATISTICS of this lane"));
     lines.push(Line::styled(
@@ -85,11 +96,25 @@ fn about(row: &Row, detail: Option<&Detail>, columns: usize, theme: Theme) -> Ve
 
 /// What a scope's name gets beside the other columns, up to what a name needs.
 fn scope_columns(columns: usize) -> usize {
-    columns.saturating_sub(40).clamp(8, 40)
+    columns.saturating_sub(40).clamp(LEAST_SCOPE, MOST_SCOPE)
 }
 
-fn timer_line(timer: &TimerView, columns: usize, theme: Theme) -> Line<'static> {
-    let width = scope_columns(columns);
+/// What is special about a timer.
+fn tag(timer: &TimerView) -> String {
+    let kind = match timer.kind {
+        TimerKind::Guard => "",
+        TimerKind::Keyed => " keyed",
+        TimerKind::Heartbeat => " heartbeat",
+    };
+    match timer.signal {
+        TimerSignal::Default => kind.to_owned(),
+        TimerSignal::NotifyOnly => format!("{kind} report only"),
+        TimerSignal::Signal(number) => format!("{kind} signal {number}"),
+    }
+}
+
+/// A timer, its scope in so many columns.
+fn timer_line(timer: &TimerView, width: usize, theme: Theme) -> Line<'static> {
     let scope = theme.text(&timer.scope, width, Keep::End);
     let left = match (timer.state, timer.left_ns) {
         (TimerState::Condemned, _) => "condemned".to_owned(),
@@ -99,22 +124,12 @@ fn timer_line(timer: &TimerView, columns: usize, theme: Theme) -> Line<'static> 
         (_, Some(left)) => format!("{} left", short_duration(left.unsigned_abs())),
     };
     let fraction = if timer.left_ns.is_some() { used(timer) } else { 0.0 };
-    let signal = match timer.signal {
-        TimerSignal::Default => String::new(),
-        TimerSignal::NotifyOnly => " report only".to_owned(),
-        TimerSignal::Signal(number) => format!(" signal {number}"),
-    };
-    let kind = match timer.kind {
-        TimerKind::Guard => "",
-        TimerKind::Keyed => " keyed",
-        TimerKind::Heartbeat => " heartbeat",
-    };
     Line::from(vec![
         Span::raw(padded(&scope, width)),
         Span::raw(format!(" {:>7} ", short_duration(ns(timer.age)))),
         Span::raw(theme.bar(fraction, 8)),
         Span::raw(format!(" {left:>12}")),
-        Span::styled(format!("{kind}{signal}"), theme.faint()),
+        Span::styled(tag(timer), theme.faint()),
     ])
     .style(theme.of_urgency(urgency(timer)))
 }
@@ -122,18 +137,19 @@ fn timer_line(timer: &TimerView, columns: usize, theme: Theme) -> Line<'static> 
 fn scope_line(scope: &ScopeView, columns: usize, theme: Theme) -> Line<'static> {
     let width = scope_columns(columns);
     let counts = &scope.counts;
-    let quantile = |q| match counts.released() {
+    // Where nothing has been released, nothing is known, not even a maximum.
+    let known = |ns: u64| match counts.released() {
         0 => "-".to_owned(),
-        _ => short_duration(counts.quantile_ns(q)),
+        _ => short_duration(ns),
     };
     let late = counts.condemned + counts.reported;
     let text = format!(
         "{} {:>6} {:>7} {:>7} {:>7} {:>6}",
         padded(&theme.text(&scope.name, width, Keep::End), width),
         short_count(counts.acquired),
-        quantile(0.5),
-        quantile(0.99),
-        short_duration(counts.max_ns),
+        known(counts.quantile_ns(0.5)),
+        known(counts.quantile_ns(0.99)),
+        known(counts.max_ns),
         short_count(late),
     );
     Line::styled(text, if late > 0 { theme.warning() } else { ratatui::style::Style::new() })
@@ -145,7 +161,6 @@ fn record_line(
     columns: usize,
     theme: Theme,
 ) -> Line<'static> {
-    let width = scope_columns(columns);
     let ago = short_duration(detail.at_ns.saturating_sub(record.at.0));
     let elsewhere = if record.lane == detail.lane {
         String::new()
@@ -155,6 +170,8 @@ fn record_line(
     let allowance = record.deadline.map_or_else(String::new, |deadline| {
         format!(" for {}", short_duration(deadline.0.saturating_sub(record.at.0)))
     });
+    let beside = RECORD_COLUMNS + elsewhere.len() + allowance.len();
+    let width = columns.saturating_sub(beside).clamp(LEAST_SCOPE, MOST_SCOPE);
     let text = format!(
         "{ago:>7} ago  {:<8} {}{elsewhere}{allowance}",
         operation(record.operation),

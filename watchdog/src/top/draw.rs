@@ -168,7 +168,7 @@ fn footer(model: &Model, theme: Theme) -> Line<'static> {
     let hints = match (&model.place, model.pane) {
         (Place::Choosing(_), _) => "enter watch  q quit  ? help",
         (Place::Waiting(_), _) => "q quit  ? help  S segments",
-        (_, Pane::Open) => "esc back  < > lane  up down scroll  p pause  q quit  ? help",
+        (_, Pane::Open) => "esc back  left right lane  up down scroll  p pause  q quit  ? help",
         _ => "q quit  ? help  enter detail  / filter  s sort  r reverse  i idle  p pause",
     };
     let mut spans = Vec::new();

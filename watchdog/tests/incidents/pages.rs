@@ -155,7 +155,7 @@ fn the_suspect_and_the_line_that_hangs_are_seen_at_once() {
         desk.is("document.querySelector('.figures .suspect dd').innerText === 'rank 2'");
         desk.is("document.querySelector('.actor.suspect rect.condemned').getBoundingClientRect().width > 100");
         desk.is("document.querySelectorAll('.actor rect.condemned').length === 1");
-        desk.is("document.querySelector('.here .function').innerText === 'Condition.wait'");
+        desk.is("document.querySelector('.here .function').innerText === '_MultiProcessingDataLoaderIter._try_get_data'");
         desk.is("document.querySelector('.here').checkVisibility()");
     }
 }

@@ -8,6 +8,7 @@ mod stage;
 use std::time::Duration;
 
 use hangwatch::{CreateOptions, Geometry, Released};
+use hangwatch_cli::deadlines::Deadlines;
 use hangwatch_cli::state::{SCHEMA, WatchdogState};
 
 use client::{get, sample, say};
@@ -101,6 +102,45 @@ fn a_server_that_has_ended_is_red_and_says_why() {
     let told: WatchdogState =
         serde_json::from_str(&get(stage.address(), "/state", &[]).body).unwrap();
     assert!(!told.healthy && told.reason.unwrap().contains("cut short"));
+}
+
+#[test]
+fn allowances_and_what_ran_beyond_them_are_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("deadlines.toml");
+    std::fs::write(&path, "[scopes]\nforward = 0.25\nload = 5\n").unwrap();
+    let stage = Stage::small("127.0.0.1:0");
+    let worker = stage.worker();
+    worker.expires("free", Duration::from_mins(1)).unwrap().release();
+    let page = get(stage.address(), "/metrics", &[]).body;
+    assert!(!page.contains("scope_allowance") && !page.contains("_overrun"), "{page}");
+    Deadlines::read(&path).unwrap().publish(stage.segment);
+    let words = stage.segment.words();
+    let forward = words.allowance(words.names().intern("forward").scope);
+    forward.ended_late(2_000_000_000);
+    forward.ended_late(500_000_000);
+    forward.died_late();
+    // A page is made anew after a while.
+    let mut page = String::new();
+    until("it is told", || {
+        page = get(stage.address(), "/metrics", &[]).body;
+        page.contains("hangwatch_overruns_total")
+    });
+    let forward = |name: &str, of: &[&str]| {
+        sample(&page, name, &[&["scope=\"forward\""], of].concat()).unwrap_or(f64::NAN)
+    };
+    let figures = [
+        forward("hangwatch_scope_allowance_seconds", &[]),
+        forward("hangwatch_overruns_total", &["end=\"released\""]),
+        forward("hangwatch_overruns_total", &["end=\"died\""]),
+        forward("hangwatch_overrun_seconds_total", &[]),
+        forward("hangwatch_overrun_longest_seconds", &[]),
+    ];
+    assert_eq!(figures.map(|figure| figure.to_string()), ["0.25", "2", "1", "2.5", "2"], "{page}");
+    let of = |name: &str, scope: &str| sample(&page, name, &[&format!("scope=\"{scope}\"")]);
+    assert_eq!(of("hangwatch_scope_allowance_seconds", "load"), Some(5.0));
+    assert_eq!(of("hangwatch_overrun_seconds_total", "load"), Some(0.0), "there to be counted up");
+    assert_eq!(of("hangwatch_scope_allowance_seconds", "free"), None);
 }
 
 #[test]

@@ -22,6 +22,8 @@ const BEFORE_FATE: Duration = Duration::from_millis(500);
 pub(crate) fn perform(options: &DemoWorker) -> Result<Exit, Failure> {
     // The demo's watchdog lives in the demo: without it nobody would end the one that hangs.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    // It would be named after the link it was started by.
+    rustix::thread::set_name(c"demo-worker")?;
     let worker = Worker::attach(None)?;
     let shares = files::shares(&options.dir, options.of)?;
     let share = shares.get(options.share).ok_or("there is no such share")?;

@@ -1,4 +1,5 @@
-use hangwatch::{Nanos, Operation, RecordView, ScopeView};
+use hangwatch::{Nanos, Operation, RecordView, ScopeView, TimerView};
+use hangwatch_core::lane::{TimerKind, TimerSignal};
 use hangwatch_core::stats::Counts;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
@@ -108,7 +109,7 @@ fn rude_workers_cannot_reach_the_terminal() {
 }
 
 fn detail(scope: &str) -> Detail {
-    let counts = Counts { acquired: 12_345, max_ns: 2_000_000_000, ..Counts::default() };
+    let counts = Counts { acquired: 12_345, ..Counts::default() };
     let record = |operation, ago: u64, deadline: Option<u64>| RecordView {
         operation,
         at: Nanos(100_000_000_000 - ago),
@@ -130,6 +131,28 @@ fn detail(scope: &str) -> Detail {
 }
 
 #[test]
+fn what_is_special_about_a_timer_is_never_cut() {
+    let long = "a/rather/long/path/to/train.py#1234:forward_backward_and_step";
+    let own = TimerView {
+        kind: TimerKind::Heartbeat,
+        signal: TimerSignal::NotifyOnly,
+        ..timer(long, 12, 30)
+    };
+    let mut model = busy();
+    (model.selected, model.pane, model.focus) = (Some(0), Pane::Open, Focus::Detail);
+    if let Place::Watching(seen) = &mut model.place {
+        seen.rows[0].lane.timers = vec![own];
+        seen.detail = Some(detail(long));
+    }
+    for columns in [70, 80, 140] {
+        let lines = drawn(&mut model, columns, 24, PLAIN);
+        let has = |part: &str| lines.iter().any(|line| line.contains(part));
+        assert!(has("left heartbeat report only"), "{columns}: {lines:#?}");
+        assert!(has("step for 30.0s"), "{columns}: {lines:#?}");
+    }
+}
+
+#[test]
 fn the_detail_pane_tells_timers_counts_and_records() {
     let mut model = busy();
     (model.selected, model.pane, model.focus) = (Some(0), Pane::Open, Focus::Detail);
@@ -144,11 +167,11 @@ fn the_detail_pane_tells_timers_counts_and_records() {
             "|thread thread-0 (tid 1000), job jobs, rank 0 of 8, counter clock, 1.2k records|",
             "|python3 train.py forward                                                      |",
             "|TIMERS, the innermost first                                                   |",
-            "|forward                                  12.0s ###.....   18.0s left          |",
-            "|epoch                                    1m30s ........  58m30s left          |",
+            "|forward                                    12.0s ###.....   18.0s left        |",
+            "|epoch                                      1m30s ........  58m30s left        |",
             "|STATISTICS of this lane                                                       |",
             "|scope                                   count     p50     p99     max   late  |",
-            "|forward                                 12.3k       -       -    2.0s      0  |",
+            "|forward                                 12.3k       -       -       -      0  |",
             "|RECORDS, the newest first                                                     |",
             "|  12.0s ago  acquire  forward for 30.0s                                       |",
             "|  13.0s ago  release  forward                                                 |",

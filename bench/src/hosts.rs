@@ -1,13 +1,18 @@
-//! Simulated hosts: so many watchdogs' `/state`, each at an address of its own, from one thread.
+//! Simulated hosts for `hangwatch fleet`: so many watchdogs' `/state`, each at an address of its own, from one thread.
 //!
 //! All of 127.0.0.0/8 is this host: one listener at one port is as many targets as wanted, told apart
-//! by the address that was connected to. What each answers is made by the test.
+//! by the address that was connected to. What each answers is made by who serves them.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
+
+use rustix::net::listen;
+
+/// Connections that wait to be accepted: one socket stands for all hosts, and each may be asked at once.
+const BACKLOG: i32 = 4096;
 
 /// What one host does with a request.
 #[derive(Clone, Debug)]
@@ -39,6 +44,9 @@ impl Hosts {
     /// Where no port can be had.
     pub fn serve(manners: Vec<Manner>) -> Hosts {
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        // The standard library's backlog is 128; what comes beyond it is dropped, and sent again after a
+        // second.
+        listen(&listener, BACKLOG).unwrap();
         let port = listener.local_addr().unwrap().port();
         let (count, manners) = (manners.len(), Arc::new(manners));
         thread::spawn(move || {
