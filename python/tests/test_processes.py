@@ -246,7 +246,7 @@ def test_a_pause_that_takes_too_long_is_named(watchdog: Watchdog) -> None:
 
 
 def test_the_command_is_the_real_one() -> None:
-    asked = [COMMAND, "exec", "--deadline", "0.2", "--", "sleep", "3600"]
+    asked = [COMMAND, "exec", "--deadline", "0.2", "--evidence", "off", "--", "sleep", "3600"]
     assert subprocess.run(asked, capture_output=True, timeout=PATIENCE).returncode == 124
     asked = [COMMAND, "run", "--evidence", "off", "--", sys.executable, "-c", "import hangwatch; hangwatch.attach()"]
     assert subprocess.run(asked, capture_output=True, timeout=PATIENCE).returncode == 0
@@ -271,4 +271,5 @@ def test_the_demo_finds_its_own_program(tmp_path: object) -> None:
     done = subprocess.run(asked, capture_output=True, text=True, timeout=2 * PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Exactly the worker that hung was reaped" in done.stdout
-    assert "demo::worker::deadlock" in done.stdout
+    assert 'Rank 1 hung in "exchange"' in done.stdout
+    assert f"--incidents {tmp_path}/incidents" in done.stdout

@@ -495,6 +495,10 @@ pub struct Exec {
     #[command(flatten)]
     pub reap: Reap,
 
+    /// What is captured before it, and where it is kept.
+    #[command(flatten)]
+    pub evidence: Evidence,
+
     /// How the log is written.
     #[command(flatten)]
     pub log: Log,

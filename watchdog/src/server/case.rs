@@ -99,9 +99,7 @@ impl Case {
 
     /// The incident's name: when, in which segment, which process.
     pub(super) fn id(&self) -> String {
-        let time = humantime::format_rfc3339_micros(self.clocks().wall(self.at)).to_string();
-        let time = time.replace(['-', ':'], "");
-        format!("{time}-{}-{}", self.segment, self.worker.pid())
+        self.clocks().incident_id(self.at, self.segment, self.worker.pid())
     }
 
     /// What the segment says has been taken down: its lanes may be given to others.

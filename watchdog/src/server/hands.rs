@@ -291,9 +291,13 @@ impl ProcessHands {
         timer: &ExpiredTimer,
         outcome: Outcome,
     ) -> Option<Arc<Case>> {
+        let is_spared = self.is_spared(worker);
         let known = self.known.get_mut(&worker)?;
         if !matches!(outcome, Outcome::Reported | Outcome::Braked) || known.case.is_some() {
             return known.case.clone();
+        }
+        if is_spared {
+            return None; // it knows itself
         }
         let now = Nanos(clock::monotonic_ns());
         if known.reported_at.is_some_and(|at| now.since(at) < REPORTS_APART_NS) {

@@ -15,13 +15,14 @@ use super::sample;
 const LOOKS: [(u32, Theme); 4] =
     [(1280, Theme::Light), (1280, Theme::Dark), (400, Theme::Light), (400, Theme::Dark)];
 
-fn samples() -> [(&'static str, Incident); 5] {
+fn samples() -> [(&'static str, Incident); 6] {
     [
         ("ddp-4", sample::ddp(4)),
         ("ddp-64", sample::ddp(64)),
         ("innocent", sample::innocent(4)),
         ("lonely", sample::lonely()),
         ("hostile", sample::hostile()),
+        ("command", sample::command()),
     ]
 }
 
@@ -43,6 +44,15 @@ fn a_page_needs_nothing_and_escapes_everything() {
 #[test]
 fn an_incident_that_says_nothing_is_a_page_all_the_same() {
     assert!(report::page("x", &Incident::default()).contains("No stack was captured"));
+}
+
+#[test]
+fn what_a_command_had_started_is_in_its_page() {
+    let page = report::page(sample::ID, &sample::command());
+    for part in ["What it had started", "pid 18", "python3 load.py", "/srv/llm/load.py:3"] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(page.contains("2 more processes were not looked at"));
 }
 
 #[test]
