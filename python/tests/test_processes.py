@@ -254,6 +254,15 @@ def test_the_command_is_the_real_one() -> None:
     assert subprocess.run(asked, capture_output=True, timeout=PATIENCE).returncode == 2
 
 
+def test_a_broken_pipe_ends_a_command_and_not_the_watchdog() -> None:
+    # Who watches ignores SIGPIPE; who is watched gets it as it was.
+    code = "cat /proc/$PPID/status /proc/self/status | grep SigIgn"
+    asked = [COMMAND, "run", "--evidence", "off", "--", "sh", "-c", code + "; true"]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=PATIENCE)
+    ignored = [int(line.split()[1], 16) for line in done.stdout.splitlines()]
+    assert [bool(mask >> signal.SIGPIPE - 1 & 1) for mask in ignored] == [True, False], done
+
+
 def test_the_demo_finds_its_own_program(tmp_path: object) -> None:
     for number in range(8):
         with open(f"{tmp_path}/{number}", "w") as file:

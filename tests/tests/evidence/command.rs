@@ -5,11 +5,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use hangwatch_cli::incident::schema::Incident;
-use hangwatch_tests::incidents::{Incidents, missing, native};
+use hangwatch_tests::incidents::{Incidents, Script, missing, native};
 use hangwatch_tests::program;
 use serde_json::Value;
-
-use super::trouble::Script;
 
 /// A shell that waits for a child, and an orphan of its.
 const SCRIPT: &str = "sleep 1000 & (setsid env -i sleep 1001 &); wait";

@@ -138,6 +138,11 @@ impl Capture {
         self.gathered.is_complete()
     }
 
+    /// Whether it has told every stack, if not with names.
+    pub fn has_stacks(&self) -> bool {
+        self.gathered.has_stacks()
+    }
+
     /// Ends it: what it has told, what is missing because it ended and why, and the helper, which is
     /// to be waited for.
     pub fn end(mut self, too_slow: Option<&str>) -> (Gathered, Gone) {

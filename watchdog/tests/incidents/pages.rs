@@ -116,6 +116,43 @@ fn every_page_loads_nothing_complains_of_nothing_and_fits_its_window() {
 }
 
 #[test]
+fn what_the_escaping_might_let_through_neither_runs_nor_loads_nor_is_a_style() {
+    const INJECTED: &str = "<script>document.title = 'owned'</script>\
+        <img src=x onerror=\"document.title = 'owned'\">\
+        <svg onload=\"document.title = 'owned'\"></svg>\
+        <iframe srcdoc=\"<script>parent.document.title = 'owned'</script>\"></iframe>\
+        <link rel=stylesheet href=\"data:text/css,h1{display:none}\">\
+        <style>h1 { display: none }</style>\
+        <a id=link href=\"javascript:document.title = 'owned'\">here</a>\
+        <base href=\"https://elsewhere.invalid/\">";
+    let Some(mut desk) = Desk::new() else { return };
+    let page = report::page(sample::ID, &sample::ddp(4));
+    let injected = page.replacen("<main>", &format!("<main>{INJECTED}"), 1);
+    assert_ne!(page, injected, "it is in it");
+    let file = desk.dir.path().join("injected.html");
+    // Without the policy it does all of that: this test can fail.
+    let unguarded = injected.replacen("Content-Security-Policy", "None-At-All", 1);
+    fs::write(&file, unguarded).unwrap();
+    desk.browser.open(&file, LOOKS[0].0, LOOKS[0].1);
+    desk.is("document.title === 'owned'");
+    desk.is("!document.querySelector('h1').checkVisibility()");
+    assert!(desk.browser.loaded().iter().any(|url| url.starts_with("data:")));
+    fs::write(&file, injected).unwrap();
+    desk.browser.open(&file, LOOKS[0].0, LOOKS[0].1);
+    desk.browser.value("document.querySelector('#link').click()");
+    desk.is("document.title.endsWith('hangwatch')");
+    desk.is("document.querySelector('h1').checkVisibility()");
+    desk.is("document.baseURI === location.href");
+    let loaded = desk.browser.loaded();
+    assert!(loaded.iter().all(|url| !url.starts_with("data:")), "{loaded:?}");
+    let said = desk.browser.complaints();
+    assert!(
+        said.iter().filter(|text| text.contains("Content Security Policy")).count() >= 6,
+        "{said:#?}"
+    );
+}
+
+#[test]
 fn the_suspect_and_the_line_that_hangs_are_seen_at_once() {
     let Some(mut desk) = Desk::new() else { return };
     for look in LOOKS {
