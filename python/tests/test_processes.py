@@ -246,12 +246,21 @@ def test_a_pause_that_takes_too_long_is_named(watchdog: Watchdog) -> None:
 
 
 def test_the_command_is_the_real_one() -> None:
-    asked = [COMMAND, "exec", "--deadline", "0.2", "--", "sleep", "3600"]
+    asked = [COMMAND, "exec", "--deadline", "0.2", "--evidence", "off", "--", "sleep", "3600"]
     assert subprocess.run(asked, capture_output=True, timeout=PATIENCE).returncode == 124
     asked = [COMMAND, "run", "--evidence", "off", "--", sys.executable, "-c", "import hangwatch; hangwatch.attach()"]
     assert subprocess.run(asked, capture_output=True, timeout=PATIENCE).returncode == 0
     asked = [COMMAND, "nonsense"]
     assert subprocess.run(asked, capture_output=True, timeout=PATIENCE).returncode == 2
+
+
+def test_a_broken_pipe_ends_a_command_and_not_the_watchdog() -> None:
+    # Who watches ignores SIGPIPE; who is watched gets it as it was.
+    code = "cat /proc/$PPID/status /proc/self/status | grep SigIgn"
+    asked = [COMMAND, "run", "--evidence", "off", "--", "sh", "-c", code + "; true"]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=PATIENCE)
+    ignored = [int(line.split()[1], 16) for line in done.stdout.splitlines()]
+    assert [bool(mask >> signal.SIGPIPE - 1 & 1) for mask in ignored] == [True, False], done
 
 
 def test_the_demo_finds_its_own_program(tmp_path: object) -> None:
@@ -262,4 +271,5 @@ def test_the_demo_finds_its_own_program(tmp_path: object) -> None:
     done = subprocess.run(asked, capture_output=True, text=True, timeout=2 * PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Exactly the worker that hung was reaped" in done.stdout
-    assert "demo::worker::deadlock" in done.stdout
+    assert 'Rank 1 hung in "exchange"' in done.stdout
+    assert f"--incidents {tmp_path}/incidents" in done.stdout

@@ -10,6 +10,8 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -29,6 +31,7 @@ pub struct Mute {
     mount: Option<Mount>,
     end: Option<rustix::fd::OwnedFd>,
     daemon: Option<JoinHandle<io::Result<()>>>,
+    is_asked: Arc<AtomicBool>,
 }
 
 impl Mute {
@@ -46,11 +49,18 @@ impl Mute {
             }
         };
         let (told, end) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let is_asked = Arc::<AtomicBool>::default();
+        let asked = Arc::clone(&is_asked);
         let daemon = std::thread::spawn(move || {
-            serve(device, &told)
+            serve(device, &told, &asked)
             // The device is closed here: the kernel gives all requests up.
         });
-        Some(Mute { mount: Some(mount), end: Some(end), daemon: Some(daemon) })
+        Some(Mute { mount: Some(mount), end: Some(end), daemon: Some(daemon), is_asked })
+    }
+
+    /// Whether anybody waits for it, in vain.
+    pub fn is_asked(&self) -> bool {
+        self.is_asked.load(Ordering::Relaxed)
     }
 
     /// A file in it, which nobody will ever see.
@@ -79,7 +89,7 @@ fn mounted() -> io::Result<(File, Mount)> {
 }
 
 /// Reads requests until the pipe's other end is closed, and answers the first.
-fn serve(mut device: File, told: &rustix::fd::OwnedFd) -> io::Result<()> {
+fn serve(mut device: File, told: &rustix::fd::OwnedFd, is_asked: &AtomicBool) -> io::Result<()> {
     let mut request = vec![0; REQUEST_BYTES];
     loop {
         let mut polled = [
@@ -95,6 +105,8 @@ fn serve(mut device: File, told: &rustix::fd::OwnedFd) -> io::Result<()> {
         if read >= IN_HEADER + 8 && word(4) == FUSE_INIT {
             let reply = init_reply(&request);
             device.write_all(&reply)?;
+        } else {
+            is_asked.store(true, Ordering::Relaxed);
         }
     }
 }

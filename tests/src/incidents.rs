@@ -1,12 +1,13 @@
 //! Incidents of a test, and what stands in them.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use hangwatch_cli::incident::schema::{Frame, Incident, Thread};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{Watchdog, until};
+use crate::{Watchdog, program, until};
 
 /// A directory for one test's incidents, gone with it.
 pub struct Incidents {
@@ -81,6 +82,31 @@ impl Incidents {
     pub fn of_expiry(&self, watchdog: &mut Watchdog, pid: u32) -> Incident {
         let event = watchdog.expiry_of(pid);
         self.of(&event)
+    }
+}
+
+/// A program in place of `hangwatch`, for the helpers.
+pub struct Script(TempDir);
+
+impl Script {
+    /// One with this body, for the shell.
+    ///
+    /// # Panics
+    /// Where it cannot be written.
+    pub fn new(body: &str) -> Script {
+        let script = Script(TempDir::new().unwrap());
+        let real = program("stage-watchdog");
+        // The other commands are as they are.
+        let others = format!("[ \"$1\" = evidence-helper ] || exec {} \"$@\"", real.display());
+        std::fs::write(script.path(), format!("#!/bin/sh\n{others}\n{body}\n")).unwrap();
+        let executable = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(script.path(), executable).unwrap();
+        script
+    }
+
+    /// Its path.
+    pub fn path(&self) -> PathBuf {
+        self.0.path().join("hangwatch")
     }
 }
 

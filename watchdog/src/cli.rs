@@ -199,6 +199,9 @@ pub enum Command {
     /// Captures one worker's evidence; the watchdog starts it.
     #[command(hide = true)]
     EvidenceHelper(EvidenceHelper),
+    /// Writes incidents down; the watchdog starts it.
+    #[command(hide = true)]
+    IncidentWriter(IncidentWriter),
     /// List what is kept of expiries: when, who, in which scope, how it ended
     ///
     /// The newest first. One that cannot be read is a line that says why.
@@ -492,6 +495,10 @@ pub struct Exec {
     #[command(flatten)]
     pub reap: Reap,
 
+    /// What is captured before it, and where it is kept.
+    #[command(flatten)]
+    pub evidence: Evidence,
+
     /// How the log is written.
     #[command(flatten)]
     pub log: Log,
@@ -564,6 +571,20 @@ pub struct EvidenceHelper {
     /// What is redacted beside the rule.
     #[arg(long, value_name = "REGEX")]
     pub redact: Vec<String>,
+}
+
+/// Where incidents are written; the watchdog starts the writer.
+#[derive(Debug, Args)]
+pub struct IncidentWriter {
+    /// The directory.
+    #[arg(long)]
+    pub dir: PathBuf,
+    /// How many are kept.
+    #[arg(long)]
+    pub count: usize,
+    /// What they may take, bytes.
+    #[arg(long)]
+    pub bytes: u64,
 }
 
 /// What becomes of a worker of the demo.

@@ -11,6 +11,7 @@ mod doctor;
 mod evidence_helper;
 mod exec;
 mod fleet;
+mod incident_writer;
 mod incidents;
 mod learn;
 mod manual;
@@ -34,6 +35,7 @@ pub fn perform(command: Command) -> Exit {
         Command::Demo(options) => demo::perform(&options),
         Command::DemoWorker(options) => demo::worker::perform(&options),
         Command::EvidenceHelper(options) => evidence_helper::perform(&options),
+        Command::IncidentWriter(options) => incident_writer::perform(options),
         Command::Run(options) => run::perform(*options),
         Command::Status(options) => status::perform(&options),
         Command::Scopes(options) => scopes::perform(&options),

@@ -34,6 +34,7 @@ pub fn compare(mode: Mode) -> Vec<Comparison> {
     let mut turns_of = vec![vec![Vec::new(); PRODUCERS.len()]; works.len()];
     for _ in 0..turns {
         for (point, &producers) in PRODUCERS.iter().enumerate() {
+            bench.calibrate();
             for (work, turns) in works.iter().zip(&mut turns_of) {
                 turns[point].push(turn(&work.2, producers));
             }
@@ -48,7 +49,7 @@ pub fn compare(mode: Mode) -> Vec<Comparison> {
     vec![Comparison {
         id: "producers".to_owned(),
         title: "Producers at once".to_owned(),
-        how: "Each thread does pairs as fast as it can; its own processor time is counted, so that \
+        how: "Each thread does pairs as fast as it can, by the counter; its own processor time is counted, so that \
               threads beyond the cores wait at nobody's cost but share caches and memory. The \
               control is a chain of multiplications in registers of about a pair's length: where it \
               slows down, the machine did. The shared queue is one that overwrites its oldest, so \
@@ -82,12 +83,12 @@ fn turn(work: &Work, producers: usize) -> f64 {
     let body = |ready: Arc<Barrier>| -> f64 {
         match work {
             Work::Control => cpu_ns(&ready, || {
-                let chain = (0..13).fold(black_box(3_u64), |last, _| last.wrapping_mul(last | 1));
+                let chain = (0..28).fold(black_box(3_u64), |last, _| last.wrapping_mul(last | 1));
                 black_box(chain);
             }),
             Work::Lanes(segment) => {
                 let worker = WorkerOptions::new()
-                    .clock(ClockKind::System)
+                    .clock(ClockKind::Counter)
                     .attach_to(*segment)
                     .expect("a free lane");
                 let scope = worker.scope("pair").expect("a name");

@@ -1,23 +1,22 @@
-//! Many workers expire in one tick: every one is reaped, none left stopped, and memory is bounded.
+//! Many workers expire in one tick: every one is reaped, none left stopped, memory is bounded, and all
+//! have a turn at being looked at.
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
 use hangwatch::CreateOptions;
-use hangwatch_tests::incidents::Incidents;
-use hangwatch_tests::{Actor, Stage};
+use hangwatch_tests::incidents::{Incidents, Script, missing};
+use hangwatch_tests::{Actor, Stage, Watchdog};
 
 const WORKERS: usize = 64;
+/// More than may be looked at at once, on any machine.
+const SOME: usize = 12;
 /// The most that the watchdog may ever have had in memory, KiB: each incident takes some hundred.
 const MEMORY_KIB: u64 = 256 << 10;
 
-#[test]
-fn of_many_that_expire_at_once_each_is_reaped_and_has_its_incident() {
-    let geometry = Stage::geometry(WORKERS as u32 + 8);
-    let stage = Stage::with("crowd", CreateOptions { geometry, ..CreateOptions::default() });
-    let incidents = Incidents::new();
-    let mut watchdog = stage.watchdog(&incidents.options("full", &["--evidence-budget", "2s"]));
-    let mut workers: Vec<Actor> = (0..WORKERS).map(|_| stage.actor()).collect();
+/// Workers that all run out of time in `crowd` at once.
+fn crowd(stage: &Stage, count: usize) -> Vec<Actor> {
+    let mut workers: Vec<Actor> = (0..count).map(|_| stage.actor()).collect();
     for worker in &mut workers {
         worker.tell("expires start 60000");
     }
@@ -27,6 +26,17 @@ fn of_many_that_expire_at_once_each_is_reaped_and_has_its_incident() {
         let left = due_at.saturating_duration_since(Instant::now());
         worker.tell(&format!("expires crowd {}", left.as_millis().max(1)));
     }
+    workers
+}
+
+#[test]
+fn of_many_that_expire_at_once_each_is_reaped_and_has_its_incident() {
+    let geometry = Stage::geometry(WORKERS as u32 + 8);
+    let stage = Stage::with("crowd", CreateOptions { geometry, ..CreateOptions::default() });
+    let incidents = Incidents::new();
+    // A helper built for tests takes half a second, and on a busy machine a multiple of that.
+    let mut watchdog = stage.watchdog(&incidents.options("full", &["--evidence-budget", "10s"]));
+    let mut workers = crowd(&stage, WORKERS);
     let mut with_stacks = 0;
     for _ in 0..WORKERS {
         let ended = watchdog.event(|event| event["event"] == "expired");
@@ -46,4 +56,29 @@ fn of_many_that_expire_at_once_each_is_reaped_and_has_its_incident() {
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let peak: u64 = peak.trim().trim_end_matches(" kB").trim().parse().unwrap();
     assert!(peak < MEMORY_KIB, "{peak} KiB");
+}
+
+#[test]
+fn who_has_told_its_stacks_makes_room_for_those_who_wait() {
+    // A helper that never comes to an end with its names.
+    let script = Script::new("echo '{\"finished\":\"native\"}'; exec sleep 600");
+    let program = script.path();
+    let (stage, incidents) = (Stage::new("turns"), Incidents::new());
+    let options = incidents.options("full", &["--evidence-budget", "6s"]);
+    let environment = [("HANGWATCH_PROGRAM", program.to_str().unwrap())];
+    let mut watchdog = Watchdog::start(stage.name(), &options, &environment);
+    let mut workers = crowd(&stage, SOME);
+    let mut made_room = 0;
+    for _ in 0..SOME {
+        let ended = watchdog.event(|event| event["event"] == "expired");
+        assert_eq!(ended["outcome"], "reaped", "{ended}");
+        let incident = incidents.of(&ended);
+        assert_eq!(missing(&incident, "native"), None, "{:#?}", incident.evidence.missing);
+        let why = missing(&incident, "symbols").unwrap();
+        made_room += usize::from(why == "too slow: others waited for their stacks");
+    }
+    assert!(made_room > 0 && made_room < SOME, "{made_room} made room");
+    for worker in &mut workers {
+        assert_eq!(worker.wait().signal(), Some(9));
+    }
 }

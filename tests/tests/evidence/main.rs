@@ -1,5 +1,6 @@
 //! Evidence: why a worker hung, and the reap on time whatever becomes of it.
 //!
+//! * `command`: a command under `exec`, and what descends from it
 //! * `crowd`: many workers expire in one tick
 //! * `hangs`: real hangs, each with the line that hangs
 //! * `levels`: how much is captured
@@ -7,6 +8,7 @@
 //! * `python`: Python stacks
 //! * `trouble`: helpers, permissions and disks that fail
 
+mod command;
 mod crowd;
 mod hangs;
 mod levels;

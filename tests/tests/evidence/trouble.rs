@@ -1,15 +1,16 @@
 //! Helpers, permissions and disks that fail: the reap comes, and the incident or the log says what is
 //! missing.
 
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
 use std::process::Command;
 
+use hangwatch::sys::process::{State, standing};
 use hangwatch_cli::incident::schema::Incident;
 use hangwatch_tests::fuse::Mute;
-use hangwatch_tests::incidents::{Incidents, missing};
+use hangwatch_tests::incidents::{Incidents, Script, missing};
 use hangwatch_tests::{Stage, Watchdog, is_root, program};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 /// A watchdog whose helpers are as `environment` makes them; a worker of it hangs and is reaped.
 fn incident_with(test: &str, budget: &str, environment: &[(&str, &str)]) -> Incident {
@@ -23,23 +24,6 @@ fn incident_with(test: &str, budget: &str, environment: &[(&str, &str)]) -> Inci
     assert_eq!(incident.evidence.lanes[0].timers[0].scope, "hung", "what there is is kept");
     assert_eq!(incident.ending.as_ref().unwrap().outcome, "reaped");
     incident
-}
-
-/// A program in place of `hangwatch`, for the helpers.
-struct Script(tempfile::TempDir);
-
-impl Script {
-    fn new(body: &str) -> Script {
-        let script = Script(tempfile::tempdir().unwrap());
-        std::fs::write(script.path(), format!("#!/bin/sh\n{body}\n")).unwrap();
-        let executable = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(script.path(), executable).unwrap();
-        script
-    }
-
-    fn path(&self) -> PathBuf {
-        self.0.path().join("hangwatch")
-    }
 }
 
 fn check_missing(incident: &Incident, what: &str, why: &str) {
@@ -130,19 +114,58 @@ fn a_full_disk_holds_up_no_reap_and_the_log_says_so() {
     assert!(said["error"].as_str().unwrap().contains("No space left"), "{said}");
 }
 
+/// The one child of a process with one thread that has any.
+fn child_of(pid: Pid) -> Pid {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", pid.as_raw_pid())).unwrap();
+    let lists = tasks.map(|task| std::fs::read_to_string(task.unwrap().path().join("children")));
+    let lists: String = lists.map(Result::unwrap).collect();
+    let child = lists.split_whitespace().next().expect("it has one");
+    Pid::from_raw(child.parse().unwrap()).unwrap()
+}
+
 #[test]
-fn a_disk_that_never_answers_holds_up_no_reap() {
-    // Dropped last: as long as the disk does not answer, who waits for it cannot be killed.
+fn a_disk_that_never_answers_holds_up_neither_a_reap_nor_the_end() {
+    // Dropped last: were it held by the disk, it could not be killed.
     let mut watchdog;
-    let Some(mute) = Mute::mount("a_disk_that_never_answers_holds_up_no_reap") else { return };
+    let Some(mute) = Mute::mount("a_disk_that_never_answers_holds_up_neither_a_reap_nor_the_end")
+    else {
+        return;
+    };
     let stage = Stage::new("mute-disk");
     let dir = mute.file().join("incidents");
     let options = ["--evidence", "scopes", "--incidents", dir.to_str().unwrap()];
     watchdog = stage.watchdog(&options);
+    let mut incidents = Vec::new();
     for scope in ["first", "second"] {
         let mut worker = stage.actor();
         worker.tell(&format!("expires {scope} 100"));
-        assert_eq!(watchdog.expiry_of(worker.pid())["outcome"], "reaped");
+        let ended = watchdog.expiry_of(worker.pid());
+        assert_eq!(ended["outcome"], "reaped");
         assert_eq!(worker.wait().signal(), Some(9));
+        incidents.push(ended["incident"].as_str().unwrap().to_owned());
     }
+    hangwatch_tests::until("the disk is asked", || mute.is_asked().then_some(()));
+    // Its writer cannot even be killed.
+    let writer = child_of(watchdog.pid());
+    let pidfd = pidfd_open(writer, PidfdFlags::empty()).unwrap();
+    kill_process(writer, Signal::KILL).unwrap();
+    hangwatch_tests::until("the writer is held", || {
+        (standing(writer).unwrap()?.state == State::Uninterruptible).then_some(())
+    });
+    // Told to end, it ends, though its writer cannot; and what is not written is in its log.
+    watchdog.signal(Signal::TERM);
+    assert!(watchdog.wait().success());
+    for id in incidents {
+        let said = |event: &&serde_json::Value| {
+            event["event"] == "incident_lost" && event["incident"] == id.as_str()
+        };
+        let lost =
+            hangwatch_tests::until("it is told", || watchdog.events().iter().find(said).cloned());
+        assert!(lost["error"].as_str().unwrap().contains("did not answer"), "{lost}");
+    }
+    let mut ends = [PollFd::new(&pidfd, PollFlags::IN)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    assert_eq!(poll(&mut ends, Some(&at_once)).unwrap(), 0, "it is held still");
+    drop(mute);
+    assert_eq!(poll(&mut ends, None).unwrap(), 1, "its disk has failed: it ends");
 }

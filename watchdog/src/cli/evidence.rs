@@ -15,13 +15,14 @@ use crate::incident::store::{Limits, NoStateDirectory, default_dir};
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Evidence")]
 pub struct Evidence {
-    /// What is captured of an overdue worker before its first signal: off, scopes or full
+    /// What is captured of who is overdue before the first signal: off, scopes or full
     ///
     /// scopes is what the segment tells: who waited in which scope, and each
     /// thread's last records. full adds what the kernel tells, and the Python and
-    /// native stack of every thread, for which the worker is stopped for some
-    /// milliseconds; one that is only reported is not stopped. off keeps no
-    /// incidents.
+    /// native stack of every thread, for which a process is stopped for some
+    /// milliseconds; one that is only reported is not stopped. Of a command under
+    /// exec, those that descend from it are looked at, too, up to 16 processes. off
+    /// keeps no incidents.
     #[arg(
         long = "evidence",
         value_name = "LEVEL",

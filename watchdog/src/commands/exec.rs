@@ -7,7 +7,9 @@
 use std::process;
 use std::time::{Duration, Instant};
 
+use hangwatch::sys::clock;
 use hangwatch::{SEGMENT_VARIABLE, Segment, Signal as TimerSignal, WorkerOptions};
+use hangwatch_core::time::{Nanos, duration_ns};
 use rustix::process::Signal;
 
 use super::run::Removed;
@@ -16,6 +18,8 @@ use super::{Failure, OneLine, complain};
 use crate::child::{Event, Until};
 use crate::cli::Exec;
 use crate::cli::value::ReapSignal;
+use crate::evidence::capture::MayStop;
+use crate::exec::case::{Case, End, NotKept, Passed};
 use crate::exec::tree::{SpawnError, Tree};
 use crate::exit::Exit;
 use crate::inherit::Inheritance;
@@ -51,7 +55,10 @@ fn alone(options: &Exec, relay: &Relay, inheritance: &Inheritance) -> Result<Exi
     let segment = segments::make_own("exec", wanted)?;
     let _removed = Removed { name: segment.name(), origin: Origin::Made };
     let policy = super::run::policy(&options.reap, options.reap.signal);
-    let how = ServerOptions { policy, own_process: OwnProcess::Spare, ..Default::default() };
+    // Of a worker that the command is or starts, with deadlines of its own.
+    let (evidence, _) = options.evidence.options();
+    let how =
+        ServerOptions { policy, own_process: OwnProcess::Spare, evidence, ..Default::default() };
     // What becomes of exec's own deadline, it says itself.
     let told = |event: &ServerEvent| match &event.what {
         What::Expired(expiry) => {
@@ -82,7 +89,7 @@ fn under(
     let mut command = process::Command::new(&options.command[0]);
     command.args(&options.command[1..]).env(SEGMENT_VARIABLE, segment.name());
     inheritance.leave_to(&mut command);
-    let begun = Instant::now();
+    let (begun, began_at) = (Instant::now(), Nanos(clock::monotonic_ns()));
     let guard = worker.expires(&scope, options.deadline)?;
     let mut tree = match Tree::spawn(&mut command) {
         Ok(tree) => tree,
@@ -105,33 +112,34 @@ fn under(
         guard.release();
         return Ok(status.into());
     }
-    deadline_passed(options, relay, &mut tree, &scope, segment, begun)
+    let notifies_only = options.reap.signal == ReapSignal::NotifyOnly;
+    let passed = Passed {
+        segment,
+        scope: &scope,
+        began_at,
+        allowance_ns: duration_ns(options.deadline),
+        command: &options.command,
+        may_stop: if notifies_only { MayStop::No } else { MayStop::Yes },
+    };
+    deadline_passed(options, relay, &mut tree, passed)
 }
 
-/// Removes the command, or only reports where `--signal none` asks for no more.
+/// Captures why it is overdue, and removes the command, or only reports where `--signal none` asks for
+/// no more.
 fn deadline_passed(
     options: &Exec,
     relay: &Relay,
     tree: &mut Tree,
-    scope: &str,
-    segment: Segment,
-    begun: Instant,
+    passed: Passed<'_>,
 ) -> Result<Exit, Failure> {
-    let pid = tree.pid().as_raw_nonzero().get();
-    let deadline = humantime::format_duration(options.deadline).to_string();
-    let late_ms = begun.elapsed().saturating_sub(options.deadline).as_secs_f64() * 1e3;
+    let case = Case::open(passed, tree, &options.evidence.options().0);
+    let late_ns = clock::monotonic_ns() - passed.began_at.plus(passed.allowance_ns).0;
     let signal = match options.reap.signal {
         ReapSignal::Signal(signal) => signal,
         ReapSignal::NotifyOnly => {
-            tracing::warn!(
-                segment = segment.name(),
-                pid,
-                scope,
-                deadline,
-                late_ms,
-                outcome = "reported",
-                "the deadline passed"
-            );
+            let end = End { outcome: "reported", signal: 0, signalled: 0, late_ns };
+            let incident = close(case, &end, passed);
+            tell(options, tree, passed, &end, incident.as_deref());
             loop {
                 if let Event::Ended(status) = tree.wait(relay, Until::default())? {
                     return Ok(status.into());
@@ -143,21 +151,65 @@ fn deadline_passed(
         if signal == Signal::KILL { Duration::ZERO } else { options.reap.grace.max(LEAST_GRACE) };
     let removal = tree.kill_all_relaying(signal, grace, relay)?;
     let outcome = if removal.survivors.is_empty() { "reaped" } else { "unkillable" };
-    tracing::error!(
-        segment = segment.name(),
-        pid,
-        scope,
-        deadline,
-        late_ms,
-        signal = crate::cli::value::signal_name(signal),
-        processes = removal.signalled,
-        outcome,
-        "the deadline passed, and the command was removed"
-    );
+    let number = signal.as_raw().unsigned_abs() as u8;
+    let end = End { outcome, signal: number, signalled: removal.signalled, late_ns };
+    let incident = close(case, &end, passed);
+    tell(options, tree, passed, &end, incident.as_deref());
     for survivor in &removal.survivors {
         complain(&format_args!("could not be removed: {survivor}"));
     }
     Ok(Exit::DeadlinePassed)
+}
+
+/// The name of the incident, which is kept; else the log says why it is not.
+fn close(case: Option<Case>, end: &End<'_>, passed: Passed<'_>) -> Option<String> {
+    match case?.close(end) {
+        Ok(id) => Some(id),
+        Err(NotKept { id, why }) => {
+            let segment = passed.segment.name();
+            tracing::error!(
+                segment,
+                event = "incident_lost",
+                incident = id,
+                error = why,
+                "an incident could not be kept"
+            );
+            None
+        }
+    }
+}
+
+/// One line in the log.
+fn tell(options: &Exec, tree: &Tree, passed: Passed<'_>, end: &End<'_>, incident: Option<&str>) {
+    let (segment, scope) = (passed.segment.name(), passed.scope);
+    let pid = tree.pid().as_raw_nonzero().get();
+    let deadline = humantime::format_duration(options.deadline).to_string();
+    let late_ms = Duration::from_nanos(end.late_ns).as_secs_f64() * 1e3;
+    let outcome = end.outcome;
+    match options.reap.signal {
+        ReapSignal::NotifyOnly => tracing::warn!(
+            segment,
+            pid,
+            scope,
+            deadline,
+            late_ms,
+            outcome,
+            incident,
+            "the deadline passed"
+        ),
+        ReapSignal::Signal(signal) => tracing::error!(
+            segment,
+            pid,
+            scope,
+            deadline,
+            late_ms,
+            signal = crate::cli::value::signal_name(signal),
+            processes = end.signalled,
+            outcome,
+            incident,
+            "the deadline passed, and the command was removed"
+        ),
+    }
 }
 
 /// The scope the deadline is listed under: the one asked for, or the command's name.

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use super::children;
 use super::piece::Gathered;
 use super::redact::Redactor;
 
@@ -89,7 +90,9 @@ impl Capture {
         // What hangs for want of a segment, or logs, is no helper.
         command.env_remove("HANGWATCH_SEGMENT").env_remove("HANGWATCH_LOG");
         command.stdin(Stdio::from(pidfd)).stdout(Stdio::piped()).stderr(Stdio::null());
+        let starting = children::starting();
         let mut child = command.spawn()?;
+        starting.has_begun(child.id());
         let output = child.stdout.take().ok_or_else(|| io::Error::other("no pipe to it"))?;
         rustix::io::ioctl_fionbio(&output, true)?;
         let (line, gathered) = (Vec::new(), Gathered::default());
@@ -135,6 +138,11 @@ impl Capture {
         self.gathered.is_complete()
     }
 
+    /// Whether it has told every stack, if not with names.
+    pub fn has_stacks(&self) -> bool {
+        self.gathered.has_stacks()
+    }
+
     /// Ends it: what it has told, what is missing because it ended and why, and the helper, which is
     /// to be waited for.
     pub fn end(mut self, too_slow: Option<&str>) -> (Gathered, Gone) {
@@ -163,7 +171,11 @@ impl Gone {
     /// Whether it is dead now, and waited for.
     pub fn is_dead(&mut self) -> bool {
         // What cannot be waited for is somebody else's.
-        !matches!(self.0.try_wait(), Ok(None))
+        let is_dead = !matches!(self.0.try_wait(), Ok(None));
+        if is_dead {
+            children::ended(self.0.id());
+        }
+        is_dead
     }
 
     /// Its pid.

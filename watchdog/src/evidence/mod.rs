@@ -18,6 +18,7 @@
 //! [`Evidence::missing`](crate::incident::schema::Evidence::missing).
 
 pub mod capture;
+pub(crate) mod children;
 pub mod helper;
 pub mod options;
 pub mod picture;

@@ -129,6 +129,11 @@ impl Gathered {
         self.finished.contains(&Stage::Symbols)
     }
 
+    /// Whether every stack has come, if not with names.
+    pub fn has_stacks(&self) -> bool {
+        self.finished.contains(&Stage::Native)
+    }
+
     /// Says why each stage that has not come to its end is missing.
     pub fn close(&mut self, why: &str) {
         for stage in Stage::ALL {

@@ -28,7 +28,7 @@ pub(crate) struct Identity {
 pub(crate) struct Stat {
     pub(crate) identity: Identity,
     /// `None` if the parent lies outside our PID namespace, or is the kernel.
-    parent: Option<Pid>,
+    pub(super) parent: Option<Pid>,
     /// The process group; `None` if its leader lies outside our PID namespace.
     pub(crate) group: Option<Pid>,
     /// The state's letter, as in proc(5).

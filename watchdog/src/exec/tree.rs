@@ -21,6 +21,7 @@ use super::lineage::{self, Identity, Stat};
 use super::pause::Pause;
 use super::removal::{Removal, Survival, Survivor};
 use crate::child::{Child, Event, StartError, Step, Until};
+use crate::evidence::children::{self, Kind};
 use crate::relay::Relay;
 
 /// Set in the environment of every command of a tree, to the identity of the hangwatch
@@ -150,6 +151,25 @@ impl Tree {
         }
     }
 
+    /// Holds living processes of the tree, so many at most, each by its pid and a pidfd: the command
+    /// first, then those without children, in whom the work is done. And how many more there are.
+    ///
+    /// # Errors
+    ///
+    /// `/proc` cannot be read or no descriptor can be had.
+    pub(super) fn hold(&mut self, most: usize) -> io::Result<(Vec<(Pid, OwnedFd)>, usize)> {
+        let mut members = self.members()?;
+        let parents: HashSet<Pid> = members.iter().filter_map(|member| member.parent).collect();
+        members.sort_by_key(|member| {
+            (member.identity != self.root_identity, parents.contains(&member.identity.pid))
+        });
+        let mut held = Vec::new();
+        for member in members.iter().take(most) {
+            held.extend(self.handle_on(member)?.map(|pidfd| (member.identity.pid, pidfd)));
+        }
+        Ok((held, members.len().saturating_sub(most)))
+    }
+
     /// Removes the command and all its descendants, and reaps them.
     ///
     /// Unless `signal` is KILL, every process of the tree gets it once, followed by CONT,
@@ -267,7 +287,8 @@ impl Tree {
                     Sent::NotOurs => {}
                 }
             }
-            let none_left = members.is_empty() && self.reap_dead()?.is_empty();
+            let none_left =
+                members.is_empty() && self.reap_dead()?.is_empty() && !children::is_any_starting();
             if none_left || !pause.until_change(&members, None, Some(end))? {
                 return Ok(refused);
             }
@@ -336,8 +357,9 @@ impl Tree {
     /// Whether a child of this process is of the tree.
     ///
     /// An orphan's origin is nowhere written down. While this process has no other
-    /// children, each must be the command's; otherwise only one that was seen below the
-    /// command before, or bears the mark in its environment, is taken for it.
+    /// children but helpers, each must be the command's; otherwise, and as long as a helper
+    /// is being started, only one that was seen below the command before, or bears the mark
+    /// in its environment, is taken for it.
     fn is_of_tree(&self, child: Identity) -> bool {
         if child == self.root_identity {
             return true;
@@ -345,22 +367,30 @@ impl Tree {
         if self.others.contains(&child) || child.start < self.root_identity.start {
             return false;
         }
-        self.others.is_empty()
+        let kind = children::kind_of(child);
+        if kind == Kind::Helper {
+            return false;
+        }
+        (self.others.is_empty() && kind == Kind::Other)
             || self.seen.contains(&child)
             || lineage::has_in_environment(child.pid, &self.mark)
     }
 
-    fn send(&self, to: &Stat, signal: Signal) -> io::Result<Sent> {
-        let pid = to.identity.pid;
+    /// A pidfd of a process, which is of the tree if it is alive; `None` if it is gone, or has turned
+    /// out not to be of the tree.
+    fn handle_on(&self, process: &Stat) -> io::Result<Option<OwnedFd>> {
+        let pid = process.identity.pid;
         let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Err(Errno::SRCH) => return Ok(Sent::NotOurs),
+            Err(Errno::SRCH) => return Ok(None),
             pidfd => pidfd?,
         };
-        let Some(branch) = lineage::branch(pid)? else { return Ok(Sent::NotOurs) };
+        let Some(branch) = lineage::branch(pid)? else { return Ok(None) };
         let ours = Stat::read(branch)?.is_some_and(|stat| self.is_of_tree(stat.identity));
-        if !ours {
-            return Ok(Sent::NotOurs);
-        }
+        Ok(ours.then_some(pidfd))
+    }
+
+    fn send(&self, to: &Stat, signal: Signal) -> io::Result<Sent> {
+        let Some(pidfd) = self.handle_on(to)? else { return Ok(Sent::NotOurs) };
         match rustix::process::pidfd_send_signal(&pidfd, signal) {
             Ok(()) => Ok(Sent::Yes),
             Err(Errno::SRCH) => Ok(Sent::NotOurs),
@@ -417,5 +447,52 @@ fn reap(pid: Pid) -> io::Result<bool> {
         Err(Errno::CHILD) => Ok(true),
         Err(Errno::INTR) => Ok(false),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(tree: &Tree) {
+        tree.root.signal(Signal::KILL).unwrap();
+        while !reap(tree.pid()).unwrap() {
+            std::thread::yield_now();
+        }
+    }
+
+    /// Signals nobody: tests beside it have children of this process, too.
+    #[test]
+    fn a_helper_is_none_of_the_tree_from_its_start_on() {
+        let tree = Tree::spawn(Command::new("sleep").arg("1000")).unwrap();
+        let (_, value) = tree.mark.split_once('=').unwrap();
+        let starting = children::starting();
+        // Even the mark, by which else it would be taken for an orphan of the command, says nothing.
+        let mut helper = Command::new("sleep").arg("1000").env(MARK, value).spawn().unwrap();
+        let helper_identity = identity(Pid::from_child(&helper)).unwrap();
+        // (Its environment is there a moment after it has been started.)
+        while !tree.is_of_tree(helper_identity) {
+            std::thread::yield_now();
+        }
+        starting.has_begun(helper.id());
+        let is_of_tree = tree.is_of_tree(helper_identity);
+        helper.kill().unwrap();
+        helper.wait().unwrap();
+        children::ended(helper.id());
+        end(&tree);
+        assert!(!is_of_tree);
+    }
+
+    #[test]
+    fn while_a_helper_is_started_an_unknown_child_is_left_alone() {
+        let tree = Tree::spawn(Command::new("sleep").arg("1000")).unwrap();
+        let starting = children::starting();
+        let mut child = Command::new("sleep").arg("1000").env_clear().spawn().unwrap();
+        let is_of_tree = tree.is_of_tree(identity(Pid::from_child(&child)).unwrap());
+        drop(starting);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        end(&tree);
+        assert!(!is_of_tree);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! [`schema`] says what is in it, as types: they are written as `incident.json`, and read from it by
 //! everything that shows an incident. [`claims`] puts what a lane says into them,
-//! [`store`] keeps them, [`text`] is what of them is kept as text,
+//! [`store`] keeps them, in a process of its own ([`writer`]), [`text`] is what of them is kept as text,
 //! [`catalog`] finds and reads them, [`track`] puts together who did what and when, [`story`],
 //! [`crowd`] and [`words`] say it in sentences, [`frames`] finds the line of a stack that hangs.
 
@@ -17,3 +17,4 @@ pub mod story;
 pub mod text;
 pub mod track;
 pub mod words;
+pub mod writer;

@@ -32,6 +32,12 @@ impl Clocks {
         moved.unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
+    /// The name of an incident: when, in which segment, which process.
+    pub fn incident_id(self, at: Nanos, segment: &str, pid: u32) -> String {
+        let time = humantime::format_rfc3339_micros(self.wall(at)).to_string();
+        format!("{}-{segment}-{pid}", time.replace(['-', ':'], ""))
+    }
+
     /// A time of the monotonic clock on both.
     pub fn moment(self, at: Nanos) -> Moment {
         // Beyond the year 9999, which no deadline of use is, RFC 3339 has no form.

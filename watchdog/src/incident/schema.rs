@@ -36,6 +36,10 @@ pub struct Incident {
     pub ending: Option<Ending>,
     /// What was seen of the worker before its first signal.
     pub evidence: Evidence,
+    /// Of a command that `hangwatch exec` removes: its descendants, those without children first.
+    pub descendants: Vec<Descendant>,
+    /// Descendants beyond those that were looked at.
+    pub descendants_left_out: u64,
     /// What every other worker of the segment was doing then.
     pub others: Vec<Peer>,
     /// Who most likely holds the others up, where that can be told.
@@ -290,6 +294,16 @@ pub struct Frame {
     pub line: Option<u32>,
     /// The executable or library; of Python frames absent.
     pub module: Option<String>,
+}
+
+/// A process that descends from a command.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Descendant {
+    /// Who.
+    pub worker: Worker,
+    /// What was seen of it, as of the command itself.
+    pub evidence: Evidence,
 }
 
 /// Another worker of the segment, at the moment of the incident.

@@ -107,6 +107,11 @@ impl Store {
         &self.dir
     }
 
+    /// How much it keeps.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
     /// Writes an incident, in place of what there was of it, and removes the oldest beyond the limits.
     ///
     /// What is most worth having is written first, so a disk that is full half-way leaves that. Returns

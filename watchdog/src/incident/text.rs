@@ -5,7 +5,7 @@
 use std::fmt;
 
 use super::frames::where_it_hangs;
-use super::schema::{Frame, Incident, Lane, Thread};
+use super::schema::{Descendant, Frame, Incident, Lane, Thread};
 use super::words::telling_stack;
 use crate::text::plain;
 
@@ -21,10 +21,15 @@ impl fmt::Display for Stacks<'_> {
             writeln!(f, "missing: {}: {}", plain(&missing.what), plain(&missing.why))?;
         }
         evidence.threads.iter().try_for_each(|thread| write_thread(f, thread))?;
-        match evidence.threads_left_out {
-            0 => Ok(()),
-            count => writeln!(f, "\n{count} more threads"),
+        if evidence.threads_left_out > 0 {
+            writeln!(f, "\n{} more threads", evidence.threads_left_out)?;
         }
+        for Descendant { worker, evidence } in &self.0.descendants {
+            let command = plain(&worker.command.join(" ")).into_owned();
+            writeln!(f, "\ndescendant {}: {command}", worker.pid.unwrap_or(0))?;
+            evidence.threads.iter().try_for_each(|thread| write_thread(f, thread))?;
+        }
+        Ok(())
     }
 }
 

@@ -41,6 +41,7 @@ pub fn page(id: &str, incident: &Incident) -> String {
                     (told(incident))
                     (chart::section(incident))
                     (stacks::section(&incident.evidence))
+                    (stacks::descendants(incident))
                     (others(&incident.others))
                     (stacks::other_threads(&incident.evidence))
                     (facts::flight_records(incident))

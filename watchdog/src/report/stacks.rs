@@ -3,8 +3,8 @@
 use maud::{Markup, html};
 
 use crate::incident::frames::where_it_hangs;
-use crate::incident::schema::{Evidence, Frame, Thread};
-use crate::incident::words;
+use crate::incident::schema::{Descendant, Evidence, Frame, Incident, Thread};
+use crate::incident::{story, words};
 use crate::text::{count, plain};
 
 /// How many of a stack's innermost and outermost frames are not folded.
@@ -52,6 +52,40 @@ pub(super) fn other_threads(evidence: &Evidence) -> Markup {
             }
             @if evidence.threads_left_out > 0 {
                 p.aside { (evidence.threads_left_out) " more threads were not looked at." }
+            }
+        }
+    }
+}
+
+/// What a command had started, each folded to a line.
+pub(super) fn descendants(incident: &Incident) -> Markup {
+    if incident.descendants.is_empty() {
+        return html! {};
+    }
+    html! {
+        section aria-labelledby="below" {
+            h2 #below { "What it had started" }
+            @for Descendant { worker, evidence } in &incident.descendants {
+                details {
+                    summary {
+                        (story::who(worker)) " " code { (plain(&worker.command.join(" "))) } " "
+                        @if let Some(thread) = evidence.threads.first() {
+                            span.aside {
+                                (words::doing(thread))
+                                @if let Some(frame) = words::telling_frame(thread) {
+                                    " \u{b7} " code { (plain(&frame.function)) }
+                                }
+                            }
+                        }
+                    }
+                    @for thread in &evidence.threads {
+                        p { "Thread " (called(thread)) ", " (words::doing(thread)) "." }
+                        (stacks(thread, Hangs::Here))
+                    }
+                }
+            }
+            @if incident.descendants_left_out > 0 {
+                p.aside { (incident.descendants_left_out) " more processes were not looked at." }
             }
         }
     }

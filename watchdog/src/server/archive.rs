@@ -1,19 +1,23 @@
-//! The archive: the thread that writes incidents to disk, which nobody waits for.
+//! The archive: the thread that has incidents written to disk, which nobody waits for.
 //!
 //! Of each incident it holds the newest state that is not written yet, so a disk that is slow costs
-//! the states between, and one that hangs holds at most [`WAITING`] incidents.
+//! the states between, and one that hangs holds at most [`WAITING`] incidents. It is a process of its
+//! own that writes ([`Writer`]): one that is held by its disk keeps no watchdog from ending.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::journal::{Journal, Note};
 use crate::incident::schema::Incident;
 use crate::incident::store::Store;
+use crate::incident::writer::{WriteError, Writer};
 
 /// Incidents that wait to be written at most.
 const WAITING: usize = 256;
+/// How long a writer is kept that has nothing to write.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// Where incidents go to be written.
 #[derive(Clone)]
@@ -31,11 +35,13 @@ struct Shelf {
 #[derive(Default)]
 struct State {
     waiting: BTreeMap<String, Filed>,
-    is_writing: bool,
+    /// What is being written.
+    writing: Option<Filed>,
     is_closed: bool,
 }
 
 /// An incident to be written.
+#[derive(Clone)]
 struct Filed {
     incident: Arc<Incident>,
     stands: Stands,
@@ -75,59 +81,108 @@ impl Archive {
         }
         drop(state);
         let error = format!("{WAITING} others wait to be written already");
-        self.journal.note(Note::IncidentLost { id: incident.id.clone(), error });
-        self.told(incident, stands, None);
+        self.told(Filed { incident, stands }, Err(error));
     }
 
-    fn told(&self, incident: Arc<Incident>, stands: Stands, dir: Option<PathBuf>) {
+    /// Tells the log what became of an incident.
+    fn told(&self, filed: Filed, written: Result<PathBuf, String>) {
+        let Filed { incident, stands } = filed;
+        let dir = match written {
+            Ok(dir) => Some(dir),
+            Err(error) => {
+                self.journal.note(Note::IncidentLost { id: incident.id.clone(), error });
+                None
+            }
+        };
         if stands == Stands::Closed {
             self.journal.note(Note::Closed { incident, dir });
         }
     }
 
-    /// Writes until the archive is closed and everything is written.
-    pub(super) fn run(&self, store: &Store) {
+    /// Has incidents written until the archive is closed and everything is written: by a process that
+    /// `program` has as a command. Without a program, or where it cannot be started, this thread writes.
+    pub(super) fn run(&self, store: &Store, program: Option<&Path>) {
+        let mut writer = None;
         loop {
-            let Filed { incident, stands } = {
-                let mut state = self.shelf.state();
-                loop {
-                    if let Some((_, filed)) = state.waiting.pop_first() {
-                        state.is_writing = true;
-                        break filed;
-                    }
-                    if state.is_closed {
-                        return;
-                    }
-                    state = self.shelf.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let filed = match self.next() {
+                Next::Write(filed) => filed,
+                Next::Nothing => {
+                    writer = None;
+                    continue;
                 }
+                Next::Closed => return,
             };
-            let dir = match store.put(&incident) {
-                Ok(dir) => Some(dir),
-                Err(error) => {
-                    let (id, error) = (incident.id.clone(), error.to_string());
-                    self.journal.note(Note::IncidentLost { id, error });
-                    None
-                }
+            if writer.is_none() {
+                writer = program.and_then(|program| Writer::start(program, store).ok());
+            }
+            let written = match &mut writer {
+                Some(writer) => writer.put(&filed.incident),
+                None => store.put(&filed.incident).map_err(WriteError::from),
             };
-            self.told(incident, stands, dir);
-            self.shelf.state().is_writing = false;
+            if matches!(written, Err(WriteError::Ended(_))) {
+                writer = None; // the next incident gets another
+            }
+            // Told before anybody takes it for done. Closed while it was written, its loss has been told.
+            let mut state = self.shelf.state();
+            if let Some(filed) = state.writing.take() {
+                self.told(filed, written.map_err(|error| error.to_string()));
+            }
+            drop(state);
             self.shelf.changed.notify_all();
         }
     }
 
-    /// Closes it, and waits a while until everything is written.
+    /// What is to be done next, when there is something.
+    fn next(&self) -> Next {
+        let mut state = self.shelf.state();
+        loop {
+            if let Some((_, filed)) = state.waiting.pop_first() {
+                state.writing = Some(filed.clone());
+                return Next::Write(filed);
+            }
+            if state.is_closed {
+                return Next::Closed;
+            }
+            let waited = self.shelf.changed.wait_timeout(state, IDLE);
+            let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            if timeout.timed_out() && woken.waiting.is_empty() && !woken.is_closed {
+                return Next::Nothing;
+            }
+            state = woken;
+        }
+    }
+
+    /// Closes it, and waits a while until everything is written. What is not is told.
     pub(super) fn close(&self, most: Duration) {
         let until = Instant::now() + most;
         let mut state = self.shelf.state();
         state.is_closed = true;
         self.shelf.changed.notify_all();
-        while state.is_writing || !state.waiting.is_empty() {
+        while state.writing.is_some() || !state.waiting.is_empty() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return; // a disk that hangs
+                break; // a disk that hangs
             }
             let waited = self.shelf.changed.wait_timeout(state, left);
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
+        // What waits is newer than what is being written.
+        let mut lost = std::mem::take(&mut state.waiting);
+        if let Some(filed) = state.writing.take() {
+            lost.entry(filed.incident.id.clone()).or_insert(filed);
+        }
+        drop(state);
+        for filed in lost.into_values() {
+            let error = format!("the disk did not answer within {most:?} of the watchdog's end");
+            self.told(filed, Err(error));
+        }
     }
+}
+
+/// What the archive is to do.
+enum Next {
+    Write(Filed),
+    /// It has been idle.
+    Nothing,
+    Closed,
 }

@@ -58,6 +58,14 @@ pub(super) struct Case {
     is_captured: AtomicBool,
 }
 
+/// Until when evidence may be taken that is begun now: for the budget after the deadline, and where the
+/// watchdog itself comes late for half of it at least.
+pub(super) fn evidence_ends(now: Nanos, deadline: Option<Nanos>, budget_ns: u64) -> Nanos {
+    // A suspect's deadline may not have passed, or it has none.
+    let from = deadline.map_or(now, |deadline| deadline.min(now));
+    from.plus(budget_ns).max(now.plus(budget_ns / 2))
+}
+
 impl Case {
     pub(super) fn new(
         segment: &'static str,
@@ -91,9 +99,7 @@ impl Case {
 
     /// The incident's name: when, in which segment, which process.
     pub(super) fn id(&self) -> String {
-        let time = humantime::format_rfc3339_micros(self.clocks().wall(self.at)).to_string();
-        let time = time.replace(['-', ':'], "");
-        format!("{time}-{}-{}", self.segment, self.worker.pid())
+        self.clocks().incident_id(self.at, self.segment, self.worker.pid())
     }
 
     /// What the segment says has been taken down: its lanes may be given to others.
@@ -114,5 +120,24 @@ impl Case {
 
     pub(super) fn is_captured(&self) -> bool {
         self.is_captured.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_counts_from_the_deadline() {
+        let check = |now: u64, deadline: Option<u64>, ends: u64| {
+            assert_eq!(evidence_ends(Nanos(now), deadline.map(Nanos), 100), Nanos(ends));
+        };
+        check(1000, Some(1000), 1100);
+        check(1030, Some(1000), 1100);
+        // Late: it has half of the budget all the same.
+        check(1070, Some(1000), 1120);
+        // A suspect's, which is not overdue, or has no timer.
+        check(1000, Some(5000), 1100);
+        check(1000, None, 1100);
     }
 }

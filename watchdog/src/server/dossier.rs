@@ -63,6 +63,7 @@ impl Dossier {
             others: peers,
             suspect,
             timers,
+            ..Incident::default()
         };
         let incident = Arc::new(incident);
         Dossier { case: Arc::clone(case), incident, is_captured: false, is_ended: false }

@@ -18,7 +18,7 @@ use hangwatch_core::policy::SIGKILL;
 use hangwatch_core::reap::{Course, Event, Evidence, Hands, Hold, Outcome, Sent, Usual, Verdict};
 use hangwatch_core::time::Nanos;
 
-use super::case::{Case, Charge, Role, Weighed};
+use super::case::{Case, Charge, Role, Weighed, evidence_ends};
 use super::clerk::Desk;
 use super::error_file::{self, Ordered};
 use super::facts::{Admitted, LaneFacts};
@@ -268,7 +268,8 @@ impl ProcessHands {
     ) -> Option<Arc<Case>> {
         let stand = self.witness.as_ref()?;
         let facts = timers.first().and_then(|timer| self.facts_of(timer.lane));
-        let until = now.plus(stand.budget_ns);
+        let deadline = timers.iter().map(|timer| timer.deadline).min();
+        let until = evidence_ends(now, deadline, stand.budget_ns);
         let known = self.known.get_mut(&worker)?;
         let weighed = std::mem::take(&mut known.weighed);
         // A suspect may have no timer: then who it said it is stands where it was found.
@@ -290,9 +291,13 @@ impl ProcessHands {
         timer: &ExpiredTimer,
         outcome: Outcome,
     ) -> Option<Arc<Case>> {
+        let is_spared = self.is_spared(worker);
         let known = self.known.get_mut(&worker)?;
         if !matches!(outcome, Outcome::Reported | Outcome::Braked) || known.case.is_some() {
             return known.case.clone();
+        }
+        if is_spared {
+            return None; // it knows itself
         }
         let now = Nanos(clock::monotonic_ns());
         if known.reported_at.is_some_and(|at| now.since(at) < REPORTS_APART_NS) {

@@ -65,6 +65,7 @@ mod seating;
 mod serve;
 pub(crate) mod sigbus;
 mod tracers;
+mod turns;
 mod vigil;
 mod witness;
 

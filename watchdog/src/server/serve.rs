@@ -273,8 +273,11 @@ impl Staff<'_> {
             (archive, Store::new(keep.dir.clone(), keep.limits))
         });
         if let Some((archive, store)) = archive.clone() {
+            let program = options.evidence.program.clone();
             // Never joined: its disk may hang.
-            spawn("hangwatch-store", control, journal, &attention, move || archive.run(&store))?;
+            spawn("hangwatch-store", control, journal, &attention, move || {
+                archive.run(&store, program.as_deref());
+            })?;
         }
         let (witness, stand) = Witness::new(WitnessParts {
             segment,

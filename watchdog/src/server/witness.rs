@@ -26,6 +26,7 @@ use super::journal::{Journal, Note};
 use super::messages::{Answer, Answers};
 use super::seating::Seating;
 use super::tracers::Tracers;
+use super::turns::turn_ends;
 use crate::evidence::capture::{Capture, Flow, Gone, MayStop, Subject};
 use crate::evidence::options::{EvidenceOptions, Level};
 use crate::evidence::picture::Seated;
@@ -107,8 +108,15 @@ pub(super) struct Witness {
     dossiers: Vec<Dossier>,
     /// Those that wait for a helper.
     waiting: VecDeque<Arc<Case>>,
-    running: Vec<(Arc<Case>, Capture)>,
+    running: Vec<Helper>,
     gone: Vec<Gone>,
+}
+
+/// A helper at work.
+struct Helper {
+    case: Arc<Case>,
+    capture: Capture,
+    since: Nanos,
 }
 
 impl Witness {
@@ -215,9 +223,8 @@ impl Witness {
     }
 
     fn start_helpers(&mut self) {
-        let most = std::thread::available_parallelism().map_or(2, |count| count.get() * 2);
         let Some(program) = self.parts.options.program.clone() else { return };
-        while self.running.len() < most.clamp(2, HELPERS) {
+        while self.running.len() < places() {
             let Some(case) = self.waiting.pop_front() else { return };
             let left = time_left(&case);
             let subject = Subject {
@@ -238,7 +245,7 @@ impl Witness {
             match Capture::start(&program, subject) {
                 Ok(capture) => {
                     self.parts.tracers.add(capture.pid());
-                    self.running.push((case, capture));
+                    self.running.push(Helper { case, capture, since: now() });
                 }
                 Err(error) => {
                     let why = format!("no helper: {}: {error}", program.display());
@@ -252,16 +259,14 @@ impl Witness {
     fn look_at_helpers(&mut self) {
         let mut place = 0;
         while place < self.running.len() {
-            let (case, capture) = &mut self.running[place];
-            let flow = capture.pump();
-            let is_late = time_left(case).is_zero();
-            if flow == Flow::Open && !capture.is_complete() && !is_late {
+            let helper = &mut self.running[place];
+            let flow = helper.capture.pump();
+            let too_slow = helper.too_slow(self.waiting.len()).filter(|_| flow == Flow::Open);
+            if flow == Flow::Open && !helper.capture.is_complete() && too_slow.is_none() {
                 place += 1;
                 continue;
             }
-            let (case, capture) = self.running.swap_remove(place);
-            let too_slow =
-                (is_late && flow == Flow::Open).then_some("too slow: the budget is over");
+            let Helper { case, capture, .. } = self.running.swap_remove(place);
             let (gathered, gone) = capture.end(too_slow);
             self.gone.push(gone);
             self.captured(&case, gathered);
@@ -296,7 +301,7 @@ impl Witness {
 
     /// Waits for a task, something told by a helper, or the end of a budget.
     fn wait(&mut self) {
-        let helpers = self.running.iter().map(|(case, _)| time_left(case));
+        let helpers = self.running.iter().map(|helper| helper.time_left(self.waiting.len()));
         let waiting = self.waiting.iter().map(|case| time_left(case));
         let dying = (!self.gone.is_empty()).then_some(Duration::from_millis(10));
         let timeout = helpers.chain(waiting).chain(dying).min().map(|left| {
@@ -307,7 +312,8 @@ impl Witness {
             }
         });
         let mut polled = vec![PollFd::new(&self.wake_up, PollFlags::IN)];
-        polled.extend(self.running.iter().map(|(_, helper)| PollFd::new(helper, PollFlags::IN)));
+        polled
+            .extend(self.running.iter().map(|helper| PollFd::new(&helper.capture, PollFlags::IN)));
         match rustix::event::poll(&mut polled, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             // Any other refusal would come again at once.
@@ -321,7 +327,7 @@ impl Witness {
         for case in std::mem::take(&mut self.waiting) {
             self.captured(&case, Gathered::without("the watchdog ended"));
         }
-        for (case, capture) in std::mem::take(&mut self.running) {
+        for Helper { case, capture, .. } in std::mem::take(&mut self.running) {
             let (gathered, gone) = capture.end(Some("the watchdog ended"));
             self.gone.push(gone);
             self.captured(&case, gathered);
@@ -335,6 +341,35 @@ impl Witness {
             archive.close(LAST_WRITES);
         }
     }
+}
+
+impl Helper {
+    /// Why it is to be ended, if it is.
+    fn too_slow(&self, waiting: usize) -> Option<&'static str> {
+        if time_left(&self.case).is_zero() {
+            Some("too slow: the budget is over")
+        } else if self.time_left(waiting).is_zero() {
+            Some("too slow: others waited for their stacks")
+        } else {
+            None
+        }
+    }
+
+    /// How long it has from now on, while so many cases wait for a helper.
+    fn time_left(&self, waiting: usize) -> Duration {
+        let left = time_left(&self.case);
+        if waiting == 0 || !self.capture.has_stacks() {
+            return left;
+        }
+        let turn_ends = turn_ends(self.since, self.case.until, waiting, places());
+        left.min(Duration::from_nanos(turn_ends.since(now())))
+    }
+}
+
+/// How many helpers may be at work at once.
+fn places() -> usize {
+    let most = std::thread::available_parallelism().map_or(2, |count| count.get() * 2);
+    most.clamp(2, HELPERS)
 }
 
 /// How a case's expiry ended.

@@ -4,7 +4,9 @@
 //! Nothing that a worker says of itself reaches the terminal as it is: every name goes through
 //! [`plain`].
 
-use crate::incident::schema::{Decision, Incident, Lane, Missing, Peer, Process, Record};
+use crate::incident::schema::{
+    Decision, Descendant, Incident, Lane, Missing, Peer, Process, Record,
+};
 use crate::incident::{crowd, story, words};
 use crate::text::{brief_ns, bytes, count, plain};
 
@@ -31,6 +33,7 @@ pub fn text(id: &str, incident: &Incident, look: Look) -> String {
     }
     decisions(&mut page, incident.at.monotonic_ns, &incident.decisions);
     stacks::write(&mut page, &incident.evidence);
+    descendants(&mut page, incident);
     peers(&mut page, &incident.others);
     flight_records(&mut page, incident.at.monotonic_ns, &incident.evidence.lanes);
     if let Some(facts) = &incident.evidence.process {
@@ -61,6 +64,28 @@ fn decisions(page: &mut Page, at_ns: u64, decisions: &[Decision]) {
         let what = story::what_was_decided(&decision.what);
         let why = plain(&decision.why);
         page.item(&format!("{when:>8}  "), &format!("{what}: {why}"));
+    }
+}
+
+/// What a command had started: each as the command itself.
+fn descendants(page: &mut Page, incident: &Incident) {
+    for Descendant { worker, evidence } in &incident.descendants {
+        let spoken: Vec<_> = worker.command.iter().map(|word| plain(word)).collect();
+        let spoken =
+            if spoken.is_empty() { plain(&worker.name).into_owned() } else { spoken.join(" ") };
+        page.heading(&format!("Below it: {}, {spoken}", story::who(worker)));
+        if page.folds() {
+            stacks::in_brief(page, evidence);
+        } else {
+            stacks::all(page, evidence);
+        }
+    }
+    if page.folds() && !incident.descendants.is_empty() {
+        page.folded("their stacks");
+    }
+    if incident.descendants_left_out > 0 {
+        let more = incident.descendants_left_out;
+        page.remark(&format!("{more} more processes below it were not looked at"));
     }
 }
 

@@ -38,6 +38,14 @@ pub(super) fn write(page: &mut Page, evidence: &Evidence) {
     }
 }
 
+/// Every thread with its stacks.
+pub(super) fn all(page: &mut Page, evidence: &Evidence) {
+    for thread in &evidence.threads {
+        page.line(&format!("  thread {}", called(thread)));
+        stacks(page, thread);
+    }
+}
+
 fn called(thread: &Thread) -> String {
     format!("{} {}", thread.tid, story::quoted(&thread.name))
 }

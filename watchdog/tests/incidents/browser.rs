@@ -160,6 +160,11 @@ impl Browser {
         self.told("Network.requestWillBeSent", "/params/request/url")
     }
 
+    /// The URLs of everything it has got since the page was opened.
+    pub(crate) fn loaded(&mut self) -> Vec<String> {
+        self.told("Network.responseReceived", "/params/response/url")
+    }
+
     /// What it has complained about since the page was opened.
     pub(crate) fn complaints(&mut self) -> Vec<String> {
         let mut complaints = self.told("Log.entryAdded", "/params/entry/text");

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
 use hangwatch_cli::incident::schema::Moment;
+use rustix::fs::{CWD, Mode, mkfifoat};
 
 use super::sample;
 use super::shelf::{Shelf, check_golden};
@@ -69,6 +70,38 @@ fn the_file_of_somebody_who_has_no_business_there_is_not_read() {
     // But where it is that user's directory, it is that user's incident.
     chown(shelf.path(), Some(12_345), None).unwrap();
     assert!(!shelf.says(&["incidents"]).contains("belongs to uid"));
+}
+
+#[test]
+fn what_nobody_could_have_written_costs_one_row_and_neither_time_nor_memory() {
+    let shelf = three();
+    let file = |id: &str| {
+        let dir = shelf.path().join(id);
+        fs::create_dir(&dir).unwrap();
+        dir.join("incident.json")
+    };
+    // Whoever opens a pipe waits for its other end.
+    let pipe = file("20251123T160000.000000Z-train-1");
+    mkfifoat(CWD, &pipe, Mode::RUSR | Mode::WUSR).unwrap();
+    // Sparse: it takes no room here, and would there.
+    let large = file("20251123T160100.000000Z-train-2");
+    fs::File::create(large).unwrap().set_len(1 << 40).unwrap();
+    // As deep as a parser's stack is not: where an incident has something, and where it has not.
+    let deep = "[".repeat(4 << 20);
+    let at = "20251123T160200.000000Z-train-3";
+    shelf.put_text(at, &format!("{{\"version\": 1, \"timers\": {deep}"));
+    let unknown = "20251123T160300.000000Z-train-4";
+    shelf.put_text(unknown, &format!("{{\"version\": 1, \"unknown\": {deep}"));
+    let text = shelf.says(&["incidents"]);
+    assert_eq!(text.matches("(unreadable)").count(), 4, "{text}");
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in ["no plain file", "1099511627776 bytes, more than any incident"] {
+        assert_eq!(text.matches(part).count(), 1, "{part}: {text}");
+    }
+    for id in [at, unknown] {
+        let said = shelf.complains(&["show", id]);
+        assert!(said.contains("is no incident") || said.contains("ends too early"), "{said}");
+    }
 }
 
 #[test]

@@ -15,13 +15,14 @@ use super::sample;
 const LOOKS: [(u32, Theme); 4] =
     [(1280, Theme::Light), (1280, Theme::Dark), (400, Theme::Light), (400, Theme::Dark)];
 
-fn samples() -> [(&'static str, Incident); 5] {
+fn samples() -> [(&'static str, Incident); 6] {
     [
         ("ddp-4", sample::ddp(4)),
         ("ddp-64", sample::ddp(64)),
         ("innocent", sample::innocent(4)),
         ("lonely", sample::lonely()),
         ("hostile", sample::hostile()),
+        ("command", sample::command()),
     ]
 }
 
@@ -43,6 +44,15 @@ fn a_page_needs_nothing_and_escapes_everything() {
 #[test]
 fn an_incident_that_says_nothing_is_a_page_all_the_same() {
     assert!(report::page("x", &Incident::default()).contains("No stack was captured"));
+}
+
+#[test]
+fn what_a_command_had_started_is_in_its_page() {
+    let page = report::page(sample::ID, &sample::command());
+    for part in ["What it had started", "pid 18", "python3 load.py", "/srv/llm/load.py:3"] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(page.contains("2 more processes were not looked at"));
 }
 
 #[test]
@@ -103,6 +113,43 @@ fn every_page_loads_nothing_complains_of_nothing_and_fits_its_window() {
             }
         }
     }
+}
+
+#[test]
+fn what_the_escaping_might_let_through_neither_runs_nor_loads_nor_is_a_style() {
+    const INJECTED: &str = "<script>document.title = 'owned'</script>\
+        <img src=x onerror=\"document.title = 'owned'\">\
+        <svg onload=\"document.title = 'owned'\"></svg>\
+        <iframe srcdoc=\"<script>parent.document.title = 'owned'</script>\"></iframe>\
+        <link rel=stylesheet href=\"data:text/css,h1{display:none}\">\
+        <style>h1 { display: none }</style>\
+        <a id=link href=\"javascript:document.title = 'owned'\">here</a>\
+        <base href=\"https://elsewhere.invalid/\">";
+    let Some(mut desk) = Desk::new() else { return };
+    let page = report::page(sample::ID, &sample::ddp(4));
+    let injected = page.replacen("<main>", &format!("<main>{INJECTED}"), 1);
+    assert_ne!(page, injected, "it is in it");
+    let file = desk.dir.path().join("injected.html");
+    // Without the policy it does all of that: this test can fail.
+    let unguarded = injected.replacen("Content-Security-Policy", "None-At-All", 1);
+    fs::write(&file, unguarded).unwrap();
+    desk.browser.open(&file, LOOKS[0].0, LOOKS[0].1);
+    desk.is("document.title === 'owned'");
+    desk.is("!document.querySelector('h1').checkVisibility()");
+    assert!(desk.browser.loaded().iter().any(|url| url.starts_with("data:")));
+    fs::write(&file, injected).unwrap();
+    desk.browser.open(&file, LOOKS[0].0, LOOKS[0].1);
+    desk.browser.value("document.querySelector('#link').click()");
+    desk.is("document.title.endsWith('hangwatch')");
+    desk.is("document.querySelector('h1').checkVisibility()");
+    desk.is("document.baseURI === location.href");
+    let loaded = desk.browser.loaded();
+    assert!(loaded.iter().all(|url| !url.starts_with("data:")), "{loaded:?}");
+    let said = desk.browser.complaints();
+    assert!(
+        said.iter().filter(|text| text.contains("Content Security Policy")).count() >= 6,
+        "{said:#?}"
+    );
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use hangwatch_cli::incident::schema::{
-    Child, Decision, Ending, Evidence, File, Frame, Incident, Lane, Missing, Moment, Peer, Process,
-    Record, Suspect, Thread, Timer, VERSION, Worker,
+    Child, Decision, Descendant, Ending, Evidence, File, Frame, Incident, Lane, Missing, Moment,
+    Peer, Process, Record, Suspect, Thread, Timer, VERSION, Worker,
 };
 
 pub(crate) const MS: u64 = 1_000_000;
@@ -204,6 +204,71 @@ pub(crate) fn ddp(ranks: u64) -> Incident {
                 ranks - 1
             ),
         }),
+        ..Incident::default()
+    }
+}
+
+/// A command with a deadline: a shell that waits for a Python program, which hangs.
+pub(crate) fn command() -> Incident {
+    let thread = |tid, python, channel: &str| Thread {
+        tid,
+        name: if tid == 17 { "sh" } else { "python3" }.to_owned(),
+        state: "S".to_owned(),
+        wait_channel: Some(channel.to_owned()),
+        python,
+        ..Thread::default()
+    };
+    let frame = Frame {
+        function: "load".to_owned(),
+        file: Some("/srv/llm/load.py".to_owned()),
+        line: Some(3),
+        module: None,
+    };
+    let below = Worker {
+        pid: Some(18),
+        name: "python3".to_owned(),
+        command: ["python3", "load.py"].map(str::to_owned).to_vec(),
+        ..Worker::default()
+    };
+    let seen = Evidence {
+        threads: vec![thread(18, Some(vec![frame]), "futex_wait_queue")],
+        ..Evidence::default()
+    };
+    let timer = Timer {
+        scope: "nightly".to_owned(),
+        kind: "guard".to_owned(),
+        state: "condemned".to_owned(),
+        acquired: moment(AT - 30 * SECOND),
+        deadline: Some(moment(AT)),
+        age_ns: 30 * SECOND,
+        allowance_ns: 30 * SECOND,
+        ..Timer::default()
+    };
+    Incident {
+        version: VERSION,
+        id: ID.to_owned(),
+        host: "ci-3".to_owned(),
+        segment: "exec-16".to_owned(),
+        at: moment(AT),
+        worker: Worker { pid: Some(17), name: "sh".to_owned(), ..Worker::default() },
+        timers: vec![timer],
+        ending: Some(Ending {
+            at: moment(AT + 50 * MS),
+            outcome: "reaped".to_owned(),
+            signal: 9,
+            late_ns: 48 * MS,
+            ..Ending::default()
+        }),
+        evidence: Evidence {
+            level: "full".to_owned(),
+            budget_ns: 2 * SECOND,
+            taken_ns: 48 * MS,
+            threads: vec![thread(17, None, "do_wait")],
+            ..Evidence::default()
+        },
+        descendants: vec![Descendant { worker: below, evidence: seen }],
+        descendants_left_out: 2,
+        ..Incident::default()
     }
 }
 

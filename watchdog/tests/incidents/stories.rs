@@ -17,11 +17,19 @@ fn a_story_reads_well() {
     check_golden("show-ddp.txt", &story(&sample::ddp(4), PLAIN));
     check_golden("show-innocent.txt", &story(&sample::innocent(64), PLAIN));
     check_golden("show-lonely.txt", &story(&sample::lonely(), PLAIN));
+    check_golden("show-command.txt", &story(&sample::command(), PLAIN));
 }
 
 #[test]
 fn every_line_fits() {
-    for incident in [sample::ddp(64), sample::innocent(4), sample::lonely(), sample::hostile()] {
+    let samples = [
+        sample::ddp(64),
+        sample::innocent(4),
+        sample::lonely(),
+        sample::hostile(),
+        sample::command(),
+    ];
+    for incident in samples {
         for columns in [40, 80, 110] {
             for fold in [Fold::Long, Fold::Nothing] {
                 let text = story(&incident, Look { columns, fold, ..PLAIN });
@@ -92,6 +100,7 @@ fn every_field_of_an_incident_is_documented() {
     let docs = include_str!("../../../docs/incidents.md");
     let mut known = std::collections::BTreeSet::new();
     names(&serde_json::to_value(sample::ddp(4)).unwrap(), &mut known);
+    names(&serde_json::to_value(sample::command()).unwrap(), &mut known);
     assert!(known.len() > 70, "{known:?}");
     for name in known {
         assert!(docs.contains(&format!("`{name}`")), "docs/incidents.md lacks `{name}`");

@@ -1,0 +1,114 @@
+//! A command under `exec`: evidence of it and of what descends from it, and its end on time whatever
+//! becomes of the evidence.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use hangwatch_cli::incident::schema::Incident;
+use hangwatch_tests::incidents::{Incidents, Script, missing, native};
+use hangwatch_tests::program;
+use serde_json::Value;
+
+/// A shell that waits for a child, and an orphan of its.
+const SCRIPT: &str = "sleep 1000 & (setsid env -i sleep 1001 &); wait";
+
+/// What became of a command under `exec`: its exit code, and the lines of the log.
+fn exec(options: &[&str], helper: Option<&Path>) -> (Option<i32>, Vec<Value>) {
+    let mut command = Command::new(program("stage-watchdog"));
+    command.args(["exec", "--deadline", "300ms", "--log", "json"]).args(options);
+    command.args(["--", "/bin/sh", "-c", SCRIPT]);
+    command.env_remove("HANGWATCH_LOG").env_remove("HANGWATCH_SEGMENT");
+    if let Some(helper) = helper {
+        command.env("HANGWATCH_PROGRAM", helper);
+    }
+    let output = command.stdin(Stdio::null()).stdout(Stdio::null()).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| line.into()));
+    (output.status.code(), lines.collect())
+}
+
+/// Its one line, of a removal of exactly the three processes of [`SCRIPT`]: no helper is among them.
+fn removal((code, log): (Option<i32>, Vec<Value>)) -> Value {
+    assert_eq!(code, Some(124), "{log:#?}");
+    let lines: Vec<&Value> = log.iter().filter(|line| line["outcome"] == "reaped").collect();
+    assert_eq!(lines.len(), 1, "{log:#?}");
+    assert_eq!(lines[0]["processes"], 3, "{log:#?}");
+    lines[0].clone()
+}
+
+fn check_is_whole(incident: &Incident, line: &Value) {
+    assert_eq!(Value::from(incident.worker.pid), line["pid"]);
+    assert_eq!(incident.timers[0].scope, "sh");
+    let ending = incident.ending.as_ref().unwrap();
+    assert_eq!((&*ending.outcome, ending.signal), ("reaped", 9));
+    assert!(incident.decisions.iter().any(|decision| decision.what == "signalled"));
+}
+
+#[test]
+fn a_command_leaves_an_incident_with_all_that_descends_from_it() {
+    let incidents = Incidents::new();
+    let options = incidents.options("full", &["--evidence-budget", "60s"]);
+    let line = removal(exec(&options, None));
+    let incident = incidents.of(&line);
+    check_is_whole(&incident, &line);
+    assert_eq!(incidents.all().len(), 1, "of exec itself there is none");
+    assert!(!native(&incident.evidence.threads[0]).is_empty(), "{:#?}", incident.evidence);
+    let mut commands: Vec<&[String]> =
+        incident.descendants.iter().map(|below| &below.worker.command[..]).collect();
+    commands.sort_unstable();
+    assert_eq!(commands, [["sleep", "1000"], ["sleep", "1001"]]);
+    for below in &incident.descendants {
+        let call = below.evidence.threads[0].system_call.as_deref().unwrap_or_default();
+        assert!(call.contains("nanosleep"), "{below:#?}");
+    }
+}
+
+#[test]
+fn a_command_that_is_only_reported_is_not_stopped() {
+    let incidents = Incidents::new();
+    let more = ["--evidence-budget", "60s", "--signal", "none"];
+    let options = incidents.options("full", &more);
+    let mut command = Command::new(program("stage-watchdog"));
+    command.args(["exec", "--deadline", "300ms", "--log", "json"]).args(options);
+    let output = command.args(["--", "sleep", "2"]).stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let line = String::from_utf8(output.stderr).unwrap();
+    let incident = incidents.of(&serde_json::from_str(line.lines().next().unwrap()).unwrap());
+    assert_eq!(incident.ending.as_ref().unwrap().outcome, "reported");
+    assert_eq!(incident.evidence.stopped_ns, None);
+    assert!(missing(&incident, "native").unwrap().contains("not stopped"), "{incident:#?}");
+}
+
+#[test]
+fn a_helper_that_hangs_keeps_no_command_beyond_the_budget() {
+    let (incidents, script) = (Incidents::new(), Script::new("exec sleep 600"));
+    let options = incidents.options("full", &["--evidence-budget", "300ms"]);
+    let line = removal(exec(&options, Some(&script.path())));
+    let incident = incidents.of(&line);
+    check_is_whole(&incident, &line);
+    assert!(missing(&incident, "threads").unwrap().contains("too slow"), "{incident:#?}");
+    assert_eq!(incident.descendants.len(), 2);
+}
+
+#[test]
+fn a_command_whose_incident_cannot_be_kept_is_removed_and_the_log_says_why() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let place = file.path().to_str().unwrap();
+    let (code, log) = exec(&["--evidence", "scopes", "--incidents", place], None);
+    let lost = log.iter().find(|line| line["event"] == "incident_lost");
+    let why = lost.unwrap_or_else(|| panic!("{log:#?}"))["error"].as_str().unwrap();
+    assert!(why.contains("cannot write"), "{why}");
+    assert_eq!(removal((code, log))["incident"], Value::Null);
+}
+
+#[test]
+fn scopes_and_off_take_no_helper() {
+    let (incidents, script) = (Incidents::new(), Script::new("exec sleep 600"));
+    let line = removal(exec(&incidents.options("scopes", &[]), Some(&script.path())));
+    let incident = incidents.of(&line);
+    check_is_whole(&incident, &line);
+    assert_eq!((&*incident.evidence.level, incident.evidence.missing.len()), ("scopes", 0));
+    let none = Incidents::new();
+    let line = removal(exec(&none.options("off", &[]), Some(&script.path())));
+    assert_eq!((&line["incident"], none.all().len()), (&Value::Null, 0));
+}

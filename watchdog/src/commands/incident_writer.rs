@@ -1,0 +1,18 @@
+//! `hangwatch incident-writer`: the process that writes a watchdog's incidents down.
+
+use std::io;
+
+use super::Failure;
+use crate::cli::IncidentWriter;
+use crate::exit::Exit;
+use crate::incident::store::{Limits, Store};
+use crate::incident::writer;
+
+pub(super) fn perform(options: IncidentWriter) -> Result<Exit, Failure> {
+    // The watchdog may have lowered its own; where memory runs out, this process is one like others.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+    let IncidentWriter { dir, count, bytes } = options;
+    let store = Store::new(dir, Limits { count, bytes });
+    writer::run(&store, io::stdin().lock(), io::stdout().lock())?;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,106 @@
+//! The helpers among the children of this process, for whoever looks after its children: they are
+//! nobody's descendants but this process's own.
+//!
+//! A helper is a child from its fork on, and known by its pid only when it has been started. So it is
+//! announced first ([`starting`]); whoever looks in between is told that it cannot tell.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rustix::process::Pid;
+
+use crate::exec::lineage::{Identity, Stat};
+
+static CHILDREN: Mutex<Children> = Mutex::new(Children { starting: 0, helpers: BTreeMap::new() });
+
+struct Children {
+    /// Helpers that are being started.
+    starting: usize,
+    /// Those that are not waited for yet, by their pids.
+    helpers: BTreeMap<u32, Identity>,
+}
+
+/// What a child of this process is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A helper.
+    Helper,
+    /// One is being started: it may be that, or something else.
+    Unsure,
+    /// None.
+    Other,
+}
+
+/// A helper that is being started; dropped, it is none.
+pub(crate) struct Starting(());
+
+/// Announces a helper, before it is there.
+pub(crate) fn starting() -> Starting {
+    children().starting += 1;
+    Starting(())
+}
+
+impl Starting {
+    /// It has been started, and is not waited for yet.
+    pub(crate) fn has_begun(self, pid: u32) {
+        // Not waited for, it is there to be read.
+        let own = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let stat = own.and_then(|pid| Stat::read(pid).ok().flatten());
+        if let Some(stat) = stat {
+            children().helpers.insert(pid, stat.identity);
+        }
+        drop(self); // known, it is not being started any more
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        children().starting -= 1;
+    }
+}
+
+/// It is dead and has been waited for.
+pub(crate) fn ended(pid: u32) {
+    children().helpers.remove(&pid);
+}
+
+/// What a child of this process is.
+pub(crate) fn kind_of(child: Identity) -> Kind {
+    let children = children();
+    if children.helpers.values().any(|helper| *helper == child) {
+        Kind::Helper
+    } else if children.starting > 0 {
+        Kind::Unsure
+    } else {
+        Kind::Other
+    }
+}
+
+/// Whether any is being started.
+pub(crate) fn is_any_starting() -> bool {
+    children().starting > 0
+}
+
+fn children() -> MutexGuard<'static, Children> {
+    CHILDREN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_helper_is_known_from_its_fork_to_its_wait() {
+        let starting = starting();
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let identity = Stat::read(Pid::from_child(&child)).unwrap().unwrap().identity;
+        assert_eq!(kind_of(identity), Kind::Unsure);
+        starting.has_begun(child.id());
+        assert_eq!(kind_of(identity), Kind::Helper);
+        child.kill().unwrap();
+        assert_eq!(kind_of(identity), Kind::Helper, "dead, it is a child still");
+        child.wait().unwrap();
+        ended(child.id());
+        assert_ne!(kind_of(identity), Kind::Helper);
+    }
+}

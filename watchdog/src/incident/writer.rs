@@ -1,0 +1,139 @@
+//! The writer: a process of its own that writes incidents down.
+//!
+//! A disk that hangs holds whoever writes to it, SIGKILL or not, and a process cannot end while one of
+//! its threads is held. So the watchdog has a [`Writer`] write: what is held then is not the watchdog.
+//! It is `hangwatch incident-writer`; it reads an incident a line, and tells a line for each how that
+//! went. It ends when nobody can tell it any more, once it has written what it was told.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use super::schema::Incident;
+use super::store::{Store, StoreError};
+
+/// A writer at work. Dropped, it is told no more, and waited for.
+#[derive(Debug)]
+pub struct Writer {
+    child: Child,
+    dir: PathBuf,
+    /// `None` once it is told no more.
+    to: Option<ChildStdin>,
+    from: BufReader<ChildStdout>,
+}
+
+/// Why an incident was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The store refused it.
+    #[error(transparent)]
+    Refused(#[from] StoreError),
+    /// The store refused it, as the writer tells.
+    #[error("{0}")]
+    Told(String),
+    /// The writer is no more.
+    #[error("its writer ended: {0}")]
+    Ended(#[from] io::Error),
+}
+
+impl Writer {
+    /// Starts one, which `program` has as a command.
+    ///
+    /// # Errors
+    /// Where it cannot be started.
+    pub fn start(program: &Path, store: &Store) -> io::Result<Writer> {
+        let limits = store.limits();
+        let mut command = Command::new(program);
+        command.arg("incident-writer").arg("--dir").arg(store.dir());
+        command.args(["--count", &limits.count.to_string()]);
+        command.args(["--bytes", &limits.bytes.to_string()]);
+        command.env_remove("HANGWATCH_SEGMENT").env_remove("HANGWATCH_LOG");
+        // Held, it must not keep open what others wait for the end of; nor does a terminal's Ctrl-C
+        // mean it, which has the last to write.
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.process_group(0);
+        let mut child = command.spawn()?;
+        let no_pipe = || io::Error::other("no pipe to it");
+        let to = Some(child.stdin.take().ok_or_else(no_pipe)?);
+        let from = BufReader::new(child.stdout.take().ok_or_else(no_pipe)?);
+        Ok(Writer { child, dir: store.dir().to_owned(), to, from })
+    }
+
+    /// Has an incident written, and waits until it is. Returns its directory.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn put(&mut self, incident: &Incident) -> Result<PathBuf, WriteError> {
+        let mut line = serde_json::to_vec(incident).map_err(io::Error::other)?;
+        line.push(b'\n');
+        let to = self.to.as_mut().ok_or(io::ErrorKind::BrokenPipe);
+        to.map_err(io::Error::from)?.write_all(&line)?;
+        let mut answer = String::new();
+        if self.from.read_line(&mut answer)? == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        match serde_json::from_str(&answer).map_err(io::Error::other)? {
+            None => Ok(self.dir.join(&incident.id)),
+            Some(why) => Err(WriteError::Told(why)),
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.to = None;
+        // It has nothing left to write: what it was told it has answered, or it has ended.
+        let _ = self.child.wait();
+    }
+}
+
+/// Writes what it is told, and tells how that went, until nobody tells it anything.
+///
+/// # Errors
+/// Where it cannot hear or tell any more.
+pub fn run(store: &Store, told: impl BufRead, mut tell: impl Write) -> io::Result<()> {
+    for line in told.lines() {
+        let incident: Incident = serde_json::from_str(&line?)?;
+        // Why it could not be written, if so.
+        let why: Option<String> = store.put(&incident).err().map(|error| error.to_string());
+        serde_json::to_writer(&mut tell, &why)?;
+        tell.write_all(b"\n")?;
+        tell.flush()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::incident::store::{INCIDENT_FILE, Limits};
+
+    #[test]
+    fn each_incident_is_written_and_answered() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path().to_owned(), Limits::default());
+        let incident = |id: &str| Incident { id: id.to_owned(), ..Incident::default() };
+        std::fs::write(dir.path().join("second"), "in its way").unwrap();
+        let told: Vec<String> = ["first", "second", "third"]
+            .map(|id| serde_json::to_string(&incident(id)).unwrap())
+            .to_vec();
+        let mut answers = Vec::new();
+        run(&store, told.join("\n").as_bytes(), &mut answers).unwrap();
+        let answers = String::from_utf8(answers).unwrap();
+        let lines: Vec<&str> = answers.lines().collect();
+        assert_eq!((lines.len(), lines[0], lines[2]), (3, "null", "null"), "{answers}");
+        assert!(lines[1].contains("second"), "{answers}");
+        assert!(dir.path().join("third").join(INCIDENT_FILE).exists());
+    }
+
+    #[test]
+    fn a_writer_that_ends_is_told_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path().to_owned(), Limits::default());
+        let mut writer = Writer::start(Path::new("/bin/true"), &store).unwrap();
+        let error = writer.put(&Incident::default()).unwrap_err().to_string();
+        assert!(error.starts_with("its writer ended"), "{error}");
+        assert!(Writer::start(Path::new("/nonexistent/hangwatch"), &store).is_err());
+    }
+}

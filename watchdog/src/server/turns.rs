@@ -1,0 +1,45 @@
+//! Turns: how long a helper keeps its place while other cases wait for one.
+//!
+//! The stacks of every worker are worth more than the names in a few. So a helper that has told its
+//! stacks and is still looking for names makes room, when it has had its share of the time, for a case
+//! that has had no helper yet. Where nobody waits, it has all the time there is.
+
+use hangwatch_core::time::Nanos;
+
+/// When the turn of a helper is over, which was started at `since` and has until `until` at most,
+/// while `waiting` cases wait for one of `places`.
+pub(super) fn turn_ends(since: Nanos, until: Nanos, waiting: usize, places: usize) -> Nanos {
+    let (places, cases) = (places.max(1) as u128, (places.max(1) + waiting) as u128);
+    let share_ns = u128::from(until.since(since)) * places / cases;
+    // No more than the time there is, which fits.
+    Nanos(since.0.saturating_add(u64::try_from(share_ns).unwrap_or(u64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_who_wait_have_a_turn_and_the_time_is_used_up() {
+        let check = |cases: usize, places: usize, turn_ns: u64| {
+            let (mut now, until, mut left) = (Nanos(1000), Nanos(2_000_001_000), cases);
+            while left > places {
+                left -= places;
+                let ends = turn_ends(now, until, left, places);
+                // Each round takes as long as the one before.
+                assert!(ends.since(now).abs_diff(turn_ns) < 100, "{left} left: {ends:?}");
+                now = ends;
+            }
+            assert_eq!(turn_ends(now, until, 0, places), until);
+        };
+        check(64, 4, 125_000_000);
+        check(6, 2, 666_666_666);
+        check(3, 4, 0);
+    }
+
+    #[test]
+    fn a_turn_that_is_over_lasts_no_longer() {
+        assert_eq!(turn_ends(Nanos(9), Nanos(5), 3, 2), Nanos(9));
+        assert_eq!(turn_ends(Nanos(0), Nanos(u64::MAX), 0, 2), Nanos(u64::MAX));
+    }
+}
