@@ -1,7 +1,8 @@
 //! The cascade: where one worker holds up the others of its job, it is reaped before them.
 //!
 //! When a rank hangs, all the others run out of time in the same collective. [`find`] looks at the
-//! workers of a job from one scope ([`Member`]) and says whether exactly one is not in it: the suspect.
+//! workers of a job from one scope ([`Member`]) and says, by the rule of [`odd`](crate::odd), whether
+//! exactly one is not in it: the suspect.
 //! Nothing here asks or does anything; [`reap`](crate::reap) acts on it.
 //!
 //! A suspect may be within its own deadlines, or have none. So much is asked before it is reaped:
@@ -19,6 +20,7 @@ mod log;
 use crate::expiry::WorkerId;
 use crate::flight;
 use crate::lane::{Lane, OwnerWord};
+use crate::odd::{Odd, Place, Wait, odd_one_out};
 use crate::record::Operation;
 use crate::scope::ScopeId;
 use crate::time::Nanos;
@@ -108,7 +110,6 @@ pub fn find(scope: ScopeId, members: &[Member], before: Option<&Suspected>) -> (
     let mut scene =
         Scene { scope, inside: 0, overdue: 0, outside: 0, entered_at: Nanos::default() };
     let mut first_entered_at = Nanos::NEVER;
-    let (mut outsider, mut is_anyone_leaving) = (None, false);
     for member in members {
         match member.stands {
             Stands::Inside { entered_at, overdue } => {
@@ -117,33 +118,47 @@ pub fn find(scope: ScopeId, members: &[Member], before: Option<&Suspected>) -> (
                 scene.entered_at = scene.entered_at.max(entered_at);
                 first_entered_at = first_entered_at.min(entered_at);
             }
-            Stands::Outside | Stands::Unheard => {
-                scene.outside += 1;
-                outsider = Some(*member);
-            }
-            Stands::Leaving => is_anyone_leaving = true,
+            Stands::Outside | Stands::Unheard => scene.outside += 1,
+            Stands::Leaving => {}
         }
     }
+    let odd =
+        odd_one_out(members.iter().filter_map(|member| Some((*member, member.stands.place()?))));
     // Whoever entered before a suspect was named for this scope waited for that one.
     let named = before.filter(|before| first_entered_at <= before.at);
-    let outsider = outsider.filter(|_| scene.outside == 1);
-    let is_named = |member: &Member| named.is_none_or(|named| named.is(member));
-    let finding = match outsider {
-        _ if named.is_some()
-            && (scene.inside < 2 || !outsider.is_some_and(|one| is_named(&one))) =>
-        {
-            Finding::ReapedBefore
+    let is_another = |named: &Suspected| match odd {
+        Odd::NotYet(member) | Odd::One(member) => !named.is(&member),
+        Odd::Alone | Odd::Nobody | Odd::Several => true,
+    };
+    let finding = match odd {
+        _ if named.is_some_and(is_another) => Finding::ReapedBefore,
+        Odd::Alone => Finding::Alone,
+        Odd::Several => Finding::SeveralOutside,
+        Odd::Nobody if members.iter().any(|member| member.stands == Stands::Leaving) => {
+            Finding::Leaving
         }
-        _ if scene.inside < 2 => Finding::Alone,
-        Some(member) if member.stands == Stands::Unheard => Finding::NotYet(member),
-        Some(member) if member.worker.is_none() => Finding::Unproved,
-        Some(member) if scene.overdue == scene.inside => Finding::Suspect(member),
-        Some(member) => Finding::NotYet(member),
-        None if scene.outside > 1 => Finding::SeveralOutside,
-        None if is_anyone_leaving => Finding::Leaving,
-        None => Finding::NobodyOutside,
+        Odd::Nobody => Finding::NobodyOutside,
+        Odd::NotYet(member) | Odd::One(member) if member.stands == Stands::Unheard => {
+            Finding::NotYet(member)
+        }
+        Odd::NotYet(member) | Odd::One(member) if member.worker.is_none() => Finding::Unproved,
+        Odd::NotYet(member) => Finding::NotYet(member),
+        Odd::One(member) => Finding::Suspect(member),
     };
     (scene, finding)
+}
+
+impl Stands {
+    /// As the rule sees it; `None` of one that is no part of it any more. Reaping is no small thing:
+    /// only who has run out of time in the scope has waited for long enough.
+    fn place(self) -> Option<Place> {
+        match self {
+            Stands::Inside { overdue: Overdue::Yes, .. } => Some(Place::Inside(Wait::Long)),
+            Stands::Inside { overdue: Overdue::No, .. } => Some(Place::Inside(Wait::Short)),
+            Stands::Outside | Stands::Unheard => Some(Place::Outside),
+            Stands::Leaving => None,
+        }
+    }
 }
 
 /// What the flight records of a worker's lanes say about whether it was in a scope lately.

@@ -7,7 +7,7 @@
 //!   [`ring`], [`lane`], [`flight`], [`fold`]
 //! * between both sides: [`wake`], [`calibration`], [`stall`], [`allowance`]; [`advice`] from [`stats`]
 //! * the watchdog: [`tick`] (the loop and its traits), [`news`], [`table`], [`expiry`], [`policy`],
-//!   [`cascade`], [`reap`]
+//!   [`odd`], [`cascade`], [`reap`]
 //!
 //! A segment is a slice of atomic 64-bit words, `&[AtomicU64]`: whatever maps it (the crate
 //! `hangwatch`), builds it in a test or fills it at random (the fuzzer) hands over that slice, and
@@ -46,6 +46,8 @@ pub mod stall;
 pub mod wake;
 
 pub mod table;
+
+pub mod odd;
 
 pub mod cascade;
 pub mod expiry;

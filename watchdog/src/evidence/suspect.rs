@@ -1,8 +1,10 @@
 //! The suspect: where all workers of a job but one wait in the same scope, that one holds them up.
 //!
-//! Seen from the scope whose deadline passed first: whoever of the job has no timer of that scope open
-//! is outside. Exactly one outside, and at least two inside it in their innermost scope, each for a
-//! while: that one is the suspect. Anything else names nobody, rather than somebody wrongly.
+//! Seen from the scope whose deadline passed first, by the rule of [`hangwatch_core::odd`]: a worker is
+//! inside where it has a timer of that scope open, and waits there where that is its innermost, and has
+//! been for a while. Anything else names nobody, rather than somebody wrongly.
+
+use hangwatch_core::odd::{Odd, Place, Wait, odd_one_out};
 
 use crate::incident::schema::{Peer, Suspect, Timer};
 
@@ -25,23 +27,23 @@ pub fn find(job: &str, timers: &[Timer], peers: &[Peer]) -> Option<Suspect> {
 }
 
 fn seen_from(scope: &str, peers: &[&Peer], waited_ns: u64) -> Option<Suspect> {
-    let is_in = |peer: &Peer| {
-        peer.lanes.iter().flat_map(|lane| &lane.timers).any(|timer| timer.scope == scope)
-    };
-    let waits = |peer: &Peer| {
-        peer.lanes
+    let place = |peer: &&Peer| {
+        let is_in = peer.lanes.iter().flat_map(|lane| &lane.timers).any(|it| it.scope == scope);
+        let waits = peer
+            .lanes
             .iter()
             .filter_map(|lane| lane.timers.first())
-            .any(|timer| timer.scope == scope && timer.age_ns >= waited_ns)
+            .any(|innermost| innermost.scope == scope && innermost.age_ns >= waited_ns);
+        match (is_in, waits) {
+            (false, _) => Place::Outside,
+            (true, true) => Place::Inside(Wait::Long),
+            (true, false) => Place::Inside(Wait::Short),
+        }
     };
-    let mut outside = peers.iter().filter(|peer| !is_in(peer));
-    let (Some(suspect), None) = (outside.next(), outside.next()) else {
+    let Odd::One(suspect) = odd_one_out(peers.iter().map(|peer| (*peer, place(peer)))) else {
         return None;
     };
-    let waiting = peers.iter().filter(|peer| waits(peer)).count();
-    if waiting < 2 || waiting + 1 < peers.len() {
-        return None;
-    }
+    let waiting = peers.len() - 1;
     Some(Suspect {
         pid: suspect.worker.pid,
         rank: suspect.worker.rank,

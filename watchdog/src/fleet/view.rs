@@ -1,11 +1,13 @@
 //! The view over a fleet: who waits where, the oldest first, and who is the odd one out.
 //!
-//! The odd one out of a job: all its other ranks have been in one scope for a while, and it is not in
-//! it. Where a rank is on no host that answered, it is that one.
+//! The odd one out of a job, by the rule of [`hangwatch_core::odd`]: all its other ranks wait in one
+//! scope, which is the innermost of a lane of theirs and has been for a while, and it is not in it. A
+//! rank that is on no host that answered is in no scope.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use hangwatch_core::odd::{self, Wait, odd_one_out};
 use serde::Serialize;
 
 use super::answer::{Answer, Lane, Segment, State, Trouble};
@@ -13,8 +15,6 @@ use super::targets::{Place, Target};
 
 /// How long the others must have waited, ns: for less, one of them is always the last to come.
 pub const WAITED_NS: u64 = 1_000_000_000;
-/// A job of fewer ranks has no odd one out: of two, it would be both.
-const LEAST_RANKS: usize = 3;
 /// The greatest world whose missing ranks are looked for: what a worker says of it is a claim.
 const MOST_RANKS: u32 = 1 << 20;
 
@@ -235,6 +235,18 @@ struct Rank {
     host: String,
     /// The scopes its lanes are in, and how long it has been in each.
     scopes: BTreeMap<String, u64>,
+    /// Those of them that are a lane's innermost, and have been for a while.
+    waits_in: BTreeSet<String>,
+}
+
+impl Rank {
+    fn place(&self, scope: &str) -> odd::Place {
+        match (self.scopes.contains_key(scope), self.waits_in.contains(scope)) {
+            (false, _) => odd::Place::Outside,
+            (true, true) => odd::Place::Inside(Wait::Long),
+            (true, false) => odd::Place::Inside(Wait::Short),
+        }
+    }
 }
 
 fn join(jobs: &mut BTreeMap<String, Job>, state: &State, lane: &Lane) {
@@ -249,6 +261,8 @@ fn join(jobs: &mut BTreeMap<String, Job>, state: &State, lane: &Lane) {
         let age_ns = rank.scopes.entry(timer.scope.clone()).or_default();
         *age_ns = timer.age_ns.max(*age_ns);
     }
+    let innermost = lane.timers.first().filter(|timer| timer.age_ns >= WAITED_NS);
+    rank.waits_in.extend(innermost.map(|timer| timer.scope.clone()));
 }
 
 impl Job {
@@ -270,25 +284,19 @@ impl Job {
 
     fn odd_one(&self, name: &str) -> Option<Odd> {
         let absent: Vec<u32> = self.absent().take(2).collect();
-        let all = self.ranks.len() + absent.len();
-        if all < LEAST_RANKS || absent.len() > 1 {
-            return None;
-        }
         let scopes: BTreeSet<&String> =
             self.ranks.values().flat_map(|rank| rank.scopes.keys()).collect();
         let candidates = scopes.into_iter().filter_map(|scope| {
-            let inside = || self.ranks.values().filter_map(|rank| rank.scopes.get(scope));
-            let waited_ns = *inside().min()?;
-            let others = inside().count();
-            (others == all - 1 && waited_ns >= WAITED_NS).then_some((waited_ns, scope, others))
+            let known = self.ranks.iter().map(|(rank, of)| (*rank, of.place(scope)));
+            let all = known.chain(absent.iter().map(|rank| (*rank, odd::Place::Outside)));
+            let odd::Odd::One(rank) = odd_one_out(all) else { return None };
+            let waited = self.ranks.values().filter_map(|rank| rank.scopes.get(scope));
+            Some((*waited.min()?, scope, rank))
         });
-        // Of nested ones the innermost: they came there last.
-        let (waited_ns, scope, others) = candidates.min()?;
-        let odd = self.ranks.iter().find(|(_, rank)| !rank.scopes.contains_key(scope));
-        let (rank, host) = match odd {
-            Some((rank, of)) => (*rank, Some(of.host.clone())),
-            None => (*absent.first()?, None),
-        };
+        // Of several the one they came to last.
+        let (waited_ns, scope, rank) = candidates.min()?;
+        let host = self.ranks.get(&rank).map(|rank| rank.host.clone());
+        let others = self.ranks.len() - usize::from(host.is_some());
         Some(Odd { job: name.to_owned(), rank, host, scope: scope.clone(), others, waited_ns })
     }
 }

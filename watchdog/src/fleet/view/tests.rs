@@ -78,6 +78,12 @@ fn where_nobody_is_odd_nobody_is_marked() {
     let soon = |rank| lane(rank, 3, &[("allreduce", 0)]);
     let passing = vec![soon(0), soon(1), lane(2, 3, &[("load", 9)])];
     assert_eq!(odd(passing), None, "the others have not waited yet");
+    let at_work = vec![
+        lane(0, 3, &[("forward", 2), ("step", 30)]),
+        lane(1, 3, &[("backward", 2), ("step", 30)]),
+        lane(2, 3, &[("load", 9)]),
+    ];
+    assert_eq!(odd(at_work), None, "the others are in one scope, but wait in no one");
     let load = |rank| lane(rank, 4, &[("load", 9)]);
     let halves = vec![lane(0, 4, WAITING), lane(1, 4, WAITING), load(2), load(3)];
     assert_eq!(odd(halves), None, "two and two");

@@ -1,0 +1,68 @@
+//! The odd one out, by properties: who is named, whatever the others are and in whatever order.
+
+#![cfg(not(loom))]
+
+use hangwatch_core::odd::{Odd, Place, Wait, odd_one_out};
+use proptest::prelude::*;
+
+const WAITS: Place = Place::Inside(Wait::Long);
+const PASSES: Place = Place::Inside(Wait::Short);
+
+fn places() -> impl Strategy<Value = Vec<Place>> {
+    // Few outside: else nobody is ever odd.
+    let place = prop_oneof![8 => Just(WAITS), 1 => Just(PASSES), 1 => Just(Place::Outside)];
+    prop::collection::vec(place, 0..12)
+}
+
+fn find(places: &[Place]) -> Odd<usize> {
+    odd_one_out(places.iter().copied().enumerate())
+}
+
+proptest! {
+    #[test]
+    fn exactly_the_one_is_named_whom_all_of_two_or_more_others_wait_for(places in places()) {
+        let outside: Vec<usize> =
+            (0..places.len()).filter(|&index| places[index] == Place::Outside).collect();
+        let waiting = places.iter().filter(|&&place| place == WAITS).count();
+        let is_odd = outside.len() == 1 && waiting >= 2 && waiting + 1 == places.len();
+        match find(&places) {
+            Odd::One(named) => prop_assert!(is_odd && outside == [named]),
+            Odd::NotYet(named) => {
+                prop_assert!(outside == [named] && places.contains(&PASSES) && places.len() > 2);
+            }
+            Odd::Several => prop_assert!(outside.len() > 1),
+            Odd::Nobody => prop_assert!(outside.is_empty()),
+            Odd::Alone => prop_assert!(places.len() - outside.len() < 2),
+        }
+        prop_assert_eq!(is_odd, matches!(find(&places), Odd::One(_)));
+    }
+
+    #[test]
+    fn the_order_says_nothing(places in places(), turn in 0_usize..12) {
+        let named = |odd: Odd<usize>| match odd {
+            Odd::One(index) => Some(index),
+            _ => None,
+        };
+        let length = places.len().max(1);
+        let mut turned = places.clone();
+        turned.rotate_left(turn % length);
+        let back = named(find(&turned)).map(|index| (index + turn) % length);
+        prop_assert_eq!(named(find(&places)), back);
+    }
+
+    #[test]
+    fn one_more_who_waits_changes_nothing_and_one_more_outside_names_nobody(places in places()) {
+        if let Odd::One(named) = find(&places) {
+            prop_assert_eq!(find(&[&places[..], &[WAITS]].concat()), Odd::One(named));
+            prop_assert_eq!(find(&[&places[..], &[PASSES]].concat()), Odd::NotYet(named));
+            prop_assert_eq!(find(&[&places[..], &[Place::Outside]].concat()), Odd::Several);
+        }
+    }
+}
+
+#[test]
+fn of_two_nobody_is_odd() {
+    assert_eq!(find(&[WAITS, Place::Outside]), Odd::Alone);
+    assert_eq!(find(&[WAITS, WAITS]), Odd::Nobody);
+    assert_eq!(find(&[]), Odd::Alone);
+}
