@@ -58,7 +58,7 @@ pub fn state(pid: Pid) -> io::Result<Option<State>> {
 pub struct Standing {
     /// The state of its first thread.
     pub state: State,
-    /// The process that traces it (a debugger), if any does.
+    /// The thread that traces it (a debugger's), if any does.
     pub tracer: Option<Pid>,
     /// As which users it runs.
     pub users: Users,
@@ -167,7 +167,16 @@ pub fn environment_variable(pid: Pid, name: &str) -> io::Result<Option<OsString>
     Ok(value.map(|value| OsString::from_vec(value.to_vec())))
 }
 
-/// The process that traces this one (a debugger), if any does. `None` too if
+/// The process that a thread is of; `None` where there is no such thread.
+///
+/// # Errors
+///
+/// The kernel's.
+pub fn process_of(tid: Pid) -> io::Result<Option<Pid>> {
+    Ok(read(tid, "status")?.as_deref().and_then(|status| parse_pid(status, "Tgid:")))
+}
+
+/// The thread that traces this process (a debugger's), if any does. `None` too if
 /// the process is gone.
 ///
 /// # Errors
@@ -274,7 +283,11 @@ fn parse_letter(letter: char) -> State {
 }
 
 fn parse_tracer(status: &str) -> Option<Pid> {
-    let pid = status.lines().find_map(|line| line.strip_prefix("TracerPid:"))?;
+    parse_pid(status, "TracerPid:")
+}
+
+fn parse_pid(status: &str, field: &str) -> Option<Pid> {
+    let pid = status.lines().find_map(|line| line.strip_prefix(field))?;
     pid.trim().parse().ok().filter(|&pid| pid > 0).and_then(Pid::from_raw)
 }
 
@@ -424,6 +437,12 @@ mod tests {
             return;
         }
         assert_eq!(tracer_pid(child.pid()).unwrap(), Some(tracer.pid()));
+    }
+
+    #[test]
+    fn a_thread_is_found_to_be_of_its_process() {
+        let own = std::thread::spawn(|| process_of(rustix::thread::gettid())).join().unwrap();
+        assert_eq!(own.unwrap(), Some(getpid()));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! What a worker is left as by who looked at it: as it was.
 
 use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Output, Stdio};
 
 use hangwatch::sys::process::{State, standing};
-use hangwatch_tests::{program, until};
+use hangwatch_tests::{Stage, program, until};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process};
 
 /// A process that does nothing; gone with its test.
@@ -31,15 +32,17 @@ impl Quiet {
 
     /// Has a helper look at it.
     fn looked_at(&self, environment: &[(&str, &str)]) -> Output {
-        let pidfd: OwnedFd = rustix::process::pidfd_open(self.pid(), PidfdFlags::empty()).unwrap();
-        Command::new(program("stage-watchdog"))
-            .args(["evidence-helper", "--budget", "30s", "--pid"])
-            .arg(self.pid().as_raw_pid().to_string())
-            .envs(environment.iter().copied())
-            .stdin(Stdio::from(pidfd))
-            .output()
-            .unwrap()
+        looker(self.pid()).envs(environment.iter().copied()).output().unwrap()
     }
+}
+
+/// A helper that looks at a process.
+fn looker(pid: Pid) -> Command {
+    let pidfd: OwnedFd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).unwrap();
+    let mut command = Command::new(program("stage-watchdog"));
+    command.args(["evidence-helper", "--budget", "30s", "--pid"]);
+    command.arg(pid.as_raw_pid().to_string()).stdin(Stdio::from(pidfd)).stdout(Stdio::piped());
+    command
 }
 
 impl Drop for Quiet {
@@ -86,6 +89,28 @@ fn a_helper_killed_while_it_holds_the_worker_lets_it_go() {
         assert!(!output.status.success(), "{output:?}");
         quiet.awaits(if stopped { State::Stopped } else { State::Sleeping });
     }
+}
+
+#[test]
+fn a_helper_of_another_watchdog_is_no_debugger() {
+    let stage = Stage::new("two-dogs");
+    let mut watchdog = stage.watchdog(&[]);
+    let mut worker = stage.actor();
+    worker.tell("expires step 1500");
+    // It holds the worker, and will for good.
+    let pid = Pid::from_raw(worker.pid().cast_signed()).unwrap();
+    let mut looker = looker(pid)
+        .envs([("HANGWATCH_CRASH_AT", "evidence-stopped"), ("HANGWATCH_CRASH_BY", "stop")])
+        .spawn()
+        .unwrap();
+    until("it is held", || standing(pid).unwrap()?.tracer);
+    let said = watchdog.event(|event| {
+        matches!(event["event"].as_str(), Some("held" | "expired")) && event["pid"] == worker.pid()
+    });
+    looker.kill().unwrap();
+    looker.wait().unwrap();
+    assert_eq!(said["outcome"], "reaped", "{said}");
+    assert_eq!(worker.wait().signal(), Some(9));
 }
 
 #[test]

@@ -257,9 +257,8 @@ impl Clerk {
             if worker.users.is_some_and(|users| !users.may_signal(seen.users)) {
                 return Some(Hold::OtherUser);
             }
-            // A helper of ours is no debugger.
-            let is_ours = |tracer: Pid| self.tracers.contains(tracer.as_raw_pid().unsigned_abs());
-            if traced == Treatment::Report && seen.tracer.is_some_and(|tracer| !is_ours(tracer)) {
+            let is_debugger = |tracer: Pid| !self.tracers.are_helpers(tracer);
+            if traced == Treatment::Report && seen.tracer.is_some_and(is_debugger) {
                 return Some(Hold::Traced);
             }
             if stopped == Treatment::Report && seen.state == State::Stopped {

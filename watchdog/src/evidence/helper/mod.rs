@@ -26,6 +26,7 @@ mod target;
 mod teller;
 mod threads;
 
+use std::ffi::CString;
 use std::io;
 use std::panic::set_hook;
 use std::time::{Duration, Instant};
@@ -43,6 +44,9 @@ use super::redact::Redactor;
 const MEMORY_BYTES: u64 = 1 << 30;
 /// How long it waits at most for the worker's threads to stop.
 const STOP_WAIT: Duration = Duration::from_millis(200);
+
+/// What its threads are called, by which other watchdogs know it.
+pub const THREAD_NAME: &str = "hangwatch-look";
 
 /// How long after its budget it ends by itself, if it has not been ended.
 const LINGER: Duration = Duration::from_secs(1);
@@ -149,7 +153,7 @@ fn bound(budget: Duration) -> io::Result<()> {
     // The watchdog may have lowered its own. Where memory runs out, this process is to go first; where
     // that cannot be said, it is as likely as any.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
-    rustix::thread::set_name(c"hangwatch-look")?;
+    rustix::thread::set_name(&CString::new(THREAD_NAME)?)?;
     // Should nobody be left to end it.
     std::thread::spawn(move || {
         std::thread::sleep(budget + LINGER);
