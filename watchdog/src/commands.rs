@@ -2,6 +2,10 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use crate::cli::Command;
 use crate::exit::Exit;
@@ -68,9 +72,48 @@ fn complain(what: &dyn fmt::Display) {
 
 /// Writes to standard output. A reader that has left (`| head`) is no failure.
 fn print(text: &str) -> Result<(), Failure> {
+    show(text).map(|_| ())
+}
+
+/// Whether anybody reads what is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reader {
+    There,
+    Gone,
+}
+
+/// Writes to standard output, and says whether its reader is still there: what goes on for ever must
+/// end with its reader.
+fn show(text: &str) -> Result<Reader, Failure> {
     match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
+        Ok(()) => Ok(Reader::There),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Reader::Gone),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Pauses for so long, or until the reader of standard output has left.
+fn pause(time: Duration) -> Result<Reader, Failure> {
+    let until = Instant::now() + time;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(Reader::There);
+        }
+        let stdout = io::stdout();
+        // No event is asked for: a pipe nobody reads, or a terminal that was hung up, says so anyway.
+        let mut awaited = [PollFd::new(&stdout, PollFlags::empty())];
+        let left = Timespec::try_from(left).ok();
+        match poll(&mut awaited, left.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if awaited[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) {
+            return Ok(Reader::Gone);
+        }
+        if awaited[0].revents().contains(PollFlags::NVAL) {
+            return Err(Errno::BADF.into());
+        }
     }
 }
 

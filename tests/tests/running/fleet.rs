@@ -1,10 +1,13 @@
 //! `hangwatch fleet` against a thousand simulated hosts, rude ones, and real watchdogs.
 
 use std::fs;
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use hangwatch_bench::hosts::{Hosts, Manner, state};
-use hangwatch_tests::{Stage, program, until};
+use hangwatch_tests::{BOUND, Stage, program, until};
 use rustix::process::geteuid;
 use serde_json::Value;
 
@@ -180,6 +183,52 @@ fn a_job_that_waits_for_a_host_that_is_gone_says_which_rank_is_missing() {
     let table = said(&words);
     assert!(table.contains("> rank 1 of job train on no host that answered"), "{table}");
     assert!(table.contains("? 1 of 3 ranks"), "{table}");
+}
+
+#[test]
+fn a_watch_ends_when_its_reader_has_gone() {
+    let hosts = Hosts::serve(vec![healthy(0)]);
+    // A pause that nobody waits for: it ends with the reader, too.
+    let mut fleet = Command::new(program("stage-watchdog"))
+        .args(["fleet", "--watch", "1h", "--timeout", "30s", &hosts.address(0)])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(fleet.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let begun = Instant::now();
+    let ended = loop {
+        if let Some(status) = fleet.try_wait().unwrap() {
+            break Some(status);
+        }
+        if begun.elapsed() > BOUND {
+            break None;
+        }
+        thread::sleep(Duration::from_millis(10));
+    };
+    if ended.is_none() {
+        fleet.kill().unwrap();
+        fleet.wait().unwrap();
+    }
+    assert!(line.starts_with("1 target: 1 answered; 4 workers, 0 overdue"), "{line}");
+    assert_eq!(ended.and_then(|status| status.code()), Some(0), "{ended:?}");
+}
+
+#[test]
+fn one_watchdog_written_in_several_ways_is_asked_once() {
+    let hosts = Hosts::serve(vec![healthy(0)]);
+    let plain = hosts.address(0).trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let url = format!("http://{plain}/");
+    let fleet = json(&["fleet", &plain, &url, "--json", "--timeout", "30s"]);
+    assert_eq!(fleet["targets"].as_array().unwrap().len(), 1, "{fleet}");
+    assert_eq!(fleet["workers"].as_array().unwrap().len(), RANKS as usize);
+}
+
+#[test]
+fn a_target_that_is_down_and_names_no_port_says_which_was_asked() {
+    let output = hangwatch(&["fleet", "no-such-host.invalid"]);
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(table.replace("\n ", "").contains("9469, as it names none: HOST:PORT"), "{table}");
 }
 
 #[test]

@@ -39,6 +39,8 @@ fn a_shadow_tells_who_would_have_been_reaped_and_how_late_each_was() {
     let expired = watchdog.expiry_of(worker.pid());
     assert_eq!((&expired["outcome"], &expired["scope"]), (&"reported".into(), &"forward".into()));
     until("it counts as late now", || (shadow(&stage, "forward")["late_now"] == 1).then_some(()));
+    let table = said(&["shadow", "--segment", stage.name()]);
+    assert!(table.contains(": 1 acquire would have been reaped"), "{table}");
     worker.tell("release forward");
     let ended = watchdog.event(|event| event["event"] == "ended_late");
     assert_eq!((&ended["scope"], &ended["pid"]), (&"forward".into(), &worker.pid().into()));

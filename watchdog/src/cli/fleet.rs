@@ -32,7 +32,8 @@ Examples:
   hangwatch fleet --file targets.json --watch 2s
   hangwatch fleet --file targets.json --json"))]
 pub struct Fleet {
-    /// Watchdogs started with --listen: http://HOST:PORT, HOST:PORT or unix:/PATH
+    /// Watchdogs started with --listen: http://HOST:PORT, HOST:PORT (9469 where no port is
+    /// written) or unix:/PATH
     #[arg(value_name = "URL")]
     pub urls: Vec<Target>,
 

@@ -1,7 +1,6 @@
 //! `hangwatch fleet`: the watchdogs of many hosts in one table.
 
 use std::fmt::Write;
-use std::thread;
 use std::time::Duration;
 
 use hangwatch::sys::host::raise_descriptor_limit;
@@ -10,7 +9,7 @@ use rustix::termios::isatty;
 
 use super::demo::screen;
 use super::status::{brief, shortened};
-use super::{Failure, print};
+use super::{Failure, Reader, print, show};
 use crate::cli::fleet::Fleet as Options;
 use crate::exit::Exit;
 use crate::fleet::view::{Missing, Odd, TargetRow, WorkerRow};
@@ -46,8 +45,10 @@ pub(super) fn perform(options: &Options) -> Result<Exit, Failure> {
     };
     let mut trouble = None;
     loop {
-        show(&look(&asker, &whom, options), trouble.as_deref(), options)?;
-        thread::sleep(pause);
+        let reader = show_look(&look(&asker, &whom, options), trouble.as_deref(), options)?;
+        if reader == Reader::Gone || super::pause(pause)? == Reader::Gone {
+            return Ok(Exit::Ok);
+        }
         // A file that is just being written anew says nothing of the hosts that were in it.
         match targets_of(options) {
             Ok(now) => (whom, trouble) = (now, None),
@@ -56,14 +57,14 @@ pub(super) fn perform(options: &Options) -> Result<Exit, Failure> {
     }
 }
 
-/// Whom to ask, each once. A file is read anew each time.
+/// Whom to ask, each once, however it is written. A file is read anew each time.
 fn targets_of(options: &Options) -> Result<Vec<Target>, TargetsError> {
     let mut whom = options.urls.clone();
     for file in &options.file {
         whom.extend(targets::read(file)?);
     }
     let mut seen = std::collections::HashSet::new();
-    whom.retain(|target| seen.insert(target.name.clone()));
+    whom.retain(|target| seen.insert(target.place.clone()));
     Ok(whom)
 }
 
@@ -74,17 +75,17 @@ fn look(asker: &Asker, whom: &[Target], options: &Options) -> Fleet {
 }
 
 /// Shows one look of several: on a terminal over the last one.
-fn show(fleet: &Fleet, trouble: Option<&str>, options: &Options) -> Result<(), Failure> {
+fn show_look(fleet: &Fleet, trouble: Option<&str>, options: &Options) -> Result<Reader, Failure> {
     let limit = options.limit.unwrap_or(usize::MAX);
     if !isatty(stdout()) {
         trouble.into_iter().for_each(|trouble| eprintln!("hangwatch: {trouble}"));
-        return print(&(table(fleet, limit) + "\n"));
+        return show(&(table(fleet, limit) + "\n"));
     }
     let size = screen::size();
     let text = screen::clipped(&screenful(fleet, trouble, limit, size), size);
     // Each line over what stood there: a screen that is cleared first would flicker.
     let lines = text.replace('\n', &format!("{REST_OF_LINE}\n"));
-    print(&format!("{HOME}{lines}{REST_OF_SCREEN}"))
+    show(&format!("{HOME}{lines}{REST_OF_SCREEN}"))
 }
 
 /// How many are asked at once: as many as there may be descriptors, or hosts that are well would be
@@ -167,7 +168,8 @@ fn troubles(fleet: &Fleet) -> Vec<String> {
 
 fn summary(fleet: &Fleet) -> String {
     let count = |status: &str| fleet.targets.iter().filter(|it| it.status == status).count();
-    let mut text = format!("{} targets: {} answered", fleet.targets.len(), count("ok"));
+    let targets = counted(fleet.targets.len(), "target");
+    let mut text = format!("{targets}: {} answered", count("ok"));
     for (status, name) in
         [("down", "down"), ("slow", "slow"), ("lying", "lying"), ("other_version", "other version")]
     {
@@ -176,8 +178,15 @@ fn summary(fleet: &Fleet) -> String {
         }
     }
     let overdue = fleet.workers.iter().filter(|worker| worker.left_ns.is_some_and(|ns| ns < 0));
-    let _ = write!(text, "; {} workers, {} overdue", fleet.workers.len(), overdue.count());
+    let workers = counted(fleet.workers.len(), "worker");
+    let _ = write!(text, "; {workers}, {} overdue", overdue.count());
     text
+}
+
+/// So many of what this noun names.
+fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
 }
 
 fn named(job: &str) -> String {

@@ -96,7 +96,8 @@ fn table(seen: &Observation) -> String {
         );
     }
     let late: u64 = scopes.iter().map(ScopeJson::late).sum();
-    let mut text = format!("segment {}: {late} acquires would have been reaped\n", seen.segment);
+    let acquires = if late == 1 { "acquire" } else { "acquires" };
+    let mut text = format!("segment {}: {late} {acquires} would have been reaped\n", seen.segment);
     let _ = writeln!(
         text,
         "{:<24} {:>8} {:>7} {:>6} {:>5} {:>5} {:>8} {:>8}",

@@ -23,10 +23,10 @@ pub struct Target {
     pub place: Place,
 }
 
-/// Where a watchdog listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Where a watchdog listens: equal, however it was written.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
-    /// A host's name or address, and a port.
+    /// A host's name (in lower case) or address, and a port.
     Tcp(String, u16),
     /// A Unix socket.
     Unix(PathBuf),
@@ -75,6 +75,15 @@ impl FromStr for Target {
     }
 }
 
+impl Target {
+    /// Whether the port is [`PORT`] because none was written.
+    #[must_use]
+    pub fn lacks_port(&self) -> bool {
+        let authority = self.name.trim_end_matches("/state").trim_end_matches('/');
+        matches!(self.place, Place::Tcp(_, PORT)) && !authority.ends_with(&format!(":{PORT}"))
+    }
+}
+
 fn place(text: &str) -> Result<Place, &'static str> {
     const NONE: &str = "is no target: write http://HOST:PORT, HOST:PORT or unix:/PATH";
     if let Some(path) = text.strip_prefix("unix:") {
@@ -102,7 +111,7 @@ fn place(text: &str) -> Result<Place, &'static str> {
         Some((_, port)) if !port.ends_with(']') => authority.port_u16().ok_or(NONE)?,
         _ => PORT,
     };
-    Ok(Place::Tcp(host.to_owned(), port))
+    Ok(Place::Tcp(host.to_ascii_lowercase(), port))
 }
 
 /// A group of Prometheus' file discovery; its labels are Prometheus' business.
@@ -165,6 +174,29 @@ mod tests {
         assert_eq!(unix.place, Place::Unix("/run/hangwatch/a.sock".into()));
         let unix: Target = "unix:///run/a.sock".parse().unwrap();
         assert_eq!(unix.place, Place::Unix("/run/a.sock".into()));
+    }
+
+    #[test]
+    fn one_place_is_one_however_it_is_written() {
+        let check = |one: &str, other: &str| {
+            let [one, other] = [one, other].map(|text| text.parse::<Target>().unwrap());
+            assert_eq!(one.place, other.place);
+        };
+        check("gpu-1:9000", "http://gpu-1:9000/");
+        check("gpu-1:9000", "HTTP://GPU-1:9000/state");
+        check("gpu-1", "gpu-1:9469");
+        check("unix:/run/a.sock", "unix:///run/a.sock");
+    }
+
+    #[test]
+    fn a_port_that_was_not_written_is_known_as_such() {
+        let lacks = |text: &str| text.parse::<Target>().unwrap().lacks_port();
+        for text in ["gpu-1", "http://gpu-1/", "http://gpu-1/state", "[fe80::9469]"] {
+            assert!(lacks(text), "{text}");
+        }
+        for text in ["gpu-1:9469", "http://gpu-1:9469/state", "gpu-1:80", "[::1]:9469", "unix:/a"] {
+            assert!(!lacks(text), "{text}");
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use hangwatch_core::odd::{self, Wait, odd_one_out};
 use serde::Serialize;
 
 use super::answer::{Answer, Lane, Segment, State, Trouble};
-use super::targets::{Place, Target};
+use super::targets::{PORT, Place, Target};
 
 /// How long the others must have waited, ns: for less, one of them is always the last to come.
 pub const WAITED_NS: u64 = 1_000_000_000;
@@ -139,6 +139,10 @@ impl Fleet {
 fn target_row((target, answer): (&Target, &Answer)) -> TargetRow {
     let (status, reason) = match answer {
         Ok(state) => ("ok", watchdog_trouble(state)),
+        Err(trouble @ Trouble::Down(why)) if target.lacks_port() => {
+            let told = format!("{why} at port {PORT}, as it names none: HOST:PORT names one");
+            (trouble.name(), Some(told))
+        }
         Err(trouble) => (trouble.name(), Some(told(trouble))),
     };
     let state = answer.as_ref().ok();
