@@ -14,6 +14,7 @@ use crate::cli::fleet::Fleet as Options;
 use crate::exit::Exit;
 use crate::fleet::view::{Missing, Odd, TargetRow, WorkerRow};
 use crate::fleet::{Asker, Asking, Fleet, Target, TargetsError, targets};
+use crate::text::count as count_of;
 
 /// Descriptors beside the connections: those of names that are looked up, too.
 const SPARE_DESCRIPTORS: u64 = 128;
@@ -116,13 +117,18 @@ fn screenful(
     // The last row is the cursor's; a table has a head, and a line about those that are left out.
     let rows = rows.saturating_sub(1);
     let mut head = head(fleet, columns);
-    // A line each: which it is counts more than the whole reason.
-    head.extend(trouble.map(str::to_owned));
+    head.extend(trouble.iter().flat_map(|line| screen::wrapped(line, columns)));
     let mut troubles = troubles(fleet);
     let most = (rows / 3).max(1);
-    if troubles.len() > most {
+    let wrapped: Vec<String> =
+        troubles.iter().flat_map(|line| screen::wrapped(line, columns)).collect();
+    if wrapped.len() <= most {
+        troubles = wrapped;
+    } else if troubles.len() > most {
+        // A line each: which they are counts more than the whole reasons.
+        let more = troubles.len() - (most - 1);
         troubles.truncate(most - 1);
-        troubles.push("! ... and more targets in trouble; a larger terminal shows them".to_owned());
+        troubles.push(format!("! ... and {more} more targets in trouble"));
     }
     let room = rows.saturating_sub(head.len() + troubles.len() + 2);
     let workers = workers(fleet, limit.min(room), columns);
@@ -141,18 +147,67 @@ fn head(fleet: &Fleet, columns: usize) -> Vec<String> {
     lines.flat_map(|line| screen::wrapped(&line, columns)).collect()
 }
 
-/// The workers, the oldest first. What there is beyond [`COLUMNS`] goes to hosts and scopes.
+/// The columns of the workers' table, how wide each is; one of none is left out.
+struct Widths {
+    host: usize,
+    job: usize,
+    pid: usize,
+    scope: usize,
+}
+
+impl Widths {
+    /// What rank, age and time left take, with the mark and the spaces before them.
+    const ALWAYS: usize = 1 + 10 + 7 + 10;
+    /// The narrowest a scope gets before others go.
+    const LEAST_SCOPE: usize = 10;
+    /// Host, job and pid as there is less and less room.
+    const CHOICES: [[usize; 3]; 6] =
+        [[14, 9, 7], [14, 0, 7], [10, 0, 7], [10, 0, 0], [8, 0, 0], [0, 0, 0]];
+
+    /// What a table of this width has room for. What there is beyond [`COLUMNS`] goes to hosts and
+    /// scopes.
+    fn of(width: usize) -> Widths {
+        let spare = width.clamp(COLUMNS, MOST_COLUMNS) - COLUMNS;
+        // Beside the scope's space, one is kept for the rank in a world of 100,000.
+        let room = width.min(COLUMNS).saturating_sub(Widths::ALWAYS + 2);
+        let left = |choice: &[usize; 3]| {
+            let taken: usize = choice.iter().filter(|width| **width > 0).map(|it| it + 1).sum();
+            room.checked_sub(taken).filter(|left| *left >= Widths::LEAST_SCOPE)
+        };
+        let found = Widths::CHOICES.iter().find_map(|choice| Some((choice, left(choice)?)));
+        let (&[host, job, pid], scope) = found.unwrap_or((&[0; 3], Widths::LEAST_SCOPE));
+        Widths {
+            host: if host > 0 { host + spare / 2 } else { 0 },
+            job,
+            pid,
+            scope: scope + spare / 2,
+        }
+    }
+
+    /// A line of the table: mark, host, rank, job, pid, scope, age, time left.
+    fn line(&self, mark: char, texts: [&str; 7]) -> String {
+        let left = |text: &str, width: usize| match width {
+            0 => String::new(),
+            _ => format!(" {:<width$}", beginning(text, width)),
+        };
+        let [host, rank, job, pid, scope, age, time_left] = texts;
+        let (host, job) = (left(host, self.host), left(job, self.job));
+        let pid = if self.pid > 0 { format!(" {pid:>7}") } else { String::new() };
+        let scope = format!(" {:<within$}", shortened(scope, self.scope), within = self.scope);
+        let line = format!("{mark}{host} {rank:>9}{job}{pid}{scope} {age:>6} {time_left:>9}");
+        line.trim_end().to_owned()
+    }
+}
+
+/// The workers, the oldest first.
 fn workers(fleet: &Fleet, limit: usize, columns: usize) -> Vec<String> {
     if fleet.workers.is_empty() {
         return Vec::new();
     }
-    let spare = columns.clamp(COLUMNS, MOST_COLUMNS) - COLUMNS;
-    let (host, scope) = (14 + spare / 2, 17 + spare / 2);
-    let mut lines = vec![format!(
-        "  {:<host$} {:>9} {:<9} {:>7} {:<scope$} {:>6} {:>9}",
-        "HOST", "RANK", "JOB", "PID", "SCOPE", "AGE", "LEFT"
-    )];
-    lines.extend(fleet.workers.iter().take(limit).map(|it| worker_line(it, host, scope)));
+    let widths = Widths::of(columns);
+    let titles = ["HOST", "RANK", "JOB", "PID", "SCOPE", "AGE", "LEFT"];
+    let mut lines = vec![widths.line(' ', titles)];
+    lines.extend(fleet.workers.iter().take(limit).map(|it| worker_line(it, &widths)));
     let left_out = fleet.workers.len().saturating_sub(limit);
     if left_out > 0 {
         lines.push(format!("  ... and {left_out} more"));
@@ -168,7 +223,7 @@ fn troubles(fleet: &Fleet) -> Vec<String> {
 
 fn summary(fleet: &Fleet) -> String {
     let count = |status: &str| fleet.targets.iter().filter(|it| it.status == status).count();
-    let targets = counted(fleet.targets.len(), "target");
+    let targets = count_of(fleet.targets.len(), "target");
     let mut text = format!("{targets}: {} answered", count("ok"));
     for (status, name) in
         [("down", "down"), ("slow", "slow"), ("lying", "lying"), ("other_version", "other version")]
@@ -178,15 +233,9 @@ fn summary(fleet: &Fleet) -> String {
         }
     }
     let overdue = fleet.workers.iter().filter(|worker| worker.left_ns.is_some_and(|ns| ns < 0));
-    let workers = counted(fleet.workers.len(), "worker");
+    let workers = count_of(fleet.workers.len(), "worker");
     let _ = write!(text, "; {workers}, {} overdue", overdue.count());
     text
-}
-
-/// So many of what this noun names.
-fn counted(count: usize, noun: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {noun}{plural}")
 }
 
 fn named(job: &str) -> String {
@@ -213,8 +262,7 @@ fn missing_line(missing: &Missing) -> String {
     format!("? {count} of {world_size} ranks of {job} are on no host that answered: {ranks}{more}")
 }
 
-/// A worker, in so many columns for its host and its scope.
-fn worker_line(worker: &WorkerRow, host: usize, within: usize) -> String {
+fn worker_line(worker: &WorkerRow, widths: &Widths) -> String {
     let mark = if worker.odd { '>' } else { ' ' };
     let rank = match (worker.rank, worker.world_size) {
         (None, _) => "-".to_owned(),
@@ -233,15 +281,8 @@ fn worker_line(worker: &WorkerRow, host: usize, within: usize) -> String {
         }
         (Some(state), _) => shortened(state, 9),
     };
-    format!(
-        "{mark} {:<host$} {rank:>9} {:<9} {:>7} {:<within$} {age:>6} {left:>9}",
-        beginning(&worker.host, host),
-        beginning(&worker.job, 9),
-        worker.pid,
-        shortened(scope, within),
-    )
-    .trim_end()
-    .to_owned()
+    let pid = worker.pid.to_string();
+    widths.line(mark, [&worker.host, &rank, &worker.job, &pid, scope, &age, &left])
 }
 
 fn target_line(target: &TargetRow) -> String {
@@ -317,6 +358,27 @@ mod tests {
                 assert_eq!(text.contains("more targets in trouble"), sick > 30, "{told}");
                 assert_eq!(text.contains("0/100000"), workers > 0, "{told}");
             }
+        }
+    }
+
+    #[test]
+    fn a_narrow_terminal_loses_lesser_columns_and_neither_ages_nor_reasons() {
+        for (columns, titles) in [
+            (80, "HOST RANK JOB PID SCOPE AGE LEFT"),
+            (60, "HOST RANK PID SCOPE AGE LEFT"),
+            (50, "HOST RANK SCOPE AGE LEFT"),
+            (40, "RANK SCOPE AGE LEFT"),
+        ] {
+            let notice = Some("! it cannot be read; those of before are asked");
+            let text = screenful(&fleet(3, 1), notice, usize::MAX, (columns, 30));
+            let told = format!("{columns}:\n{text}");
+            assert!(text.lines().all(|line| line.chars().count() <= columns), "{told}");
+            let head = text.lines().find(|line| line.contains("SCOPE")).unwrap();
+            assert_eq!(head.split_whitespace().collect::<Vec<_>>().join(" "), titles, "{told}");
+            assert_eq!(text.lines().filter(|line| line.ends_with(" -1h00m")).count(), 3, "{told}");
+            let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(flat.contains("those of before are asked"), "{told}");
+            assert!(flat.contains("and some more words"), "{told}");
         }
     }
 

@@ -43,7 +43,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &mut Model, memory: &mut Memory
     }
     frame.render_widget(Paragraph::new(footer(model, theme)), bottom);
     if model.focus == Focus::Help {
-        draw_help(frame, area, theme);
+        draw_help(frame, area, model, theme);
     }
 }
 
@@ -180,21 +180,26 @@ fn footer(model: &Model, theme: Theme) -> Line<'static> {
     Line::from(spans)
 }
 
-fn draw_help(frame: &mut Frame<'_>, area: Rect, theme: Theme) {
-    let lines = help::lines(area.height.saturating_sub(2).into());
+fn draw_help(frame: &mut Frame<'_>, area: Rect, model: &mut Model, theme: Theme) {
+    let lines = help::lines(area.width.saturating_sub(2).into());
     let height = u16::try_from(lines.len()).unwrap_or(u16::MAX).saturating_add(2);
-    let width = help::COLUMNS + 4;
+    let width = help::COLUMNS + 3;
     let within = area.centered(
         Constraint::Length(width.min(area.width)),
         Constraint::Length(height.min(area.height)),
     );
     frame.render_widget(Clear, within);
-    let block = Block::bordered().title(" help: any key goes back ").border_style(TITLE);
+    let room = within.height.saturating_sub(2);
+    let most = u16::try_from(lines.len()).unwrap_or(u16::MAX).saturating_sub(room);
+    model.help_scroll = model.help_scroll.min(most);
+    let title = if most > 0 { " help: up down scroll, q back " } else { " help: q back " };
+    let block = Block::bordered().title(title).border_style(TITLE);
     let block = match theme.charset {
         super::text::Charset::Unicode => block,
         super::text::Charset::Ascii => block.border_set(ASCII_BORDER),
     };
-    frame.render_widget(Paragraph::new(lines).block(block), within);
+    let text = Paragraph::new(lines).block(block).scroll((model.help_scroll, 0));
+    frame.render_widget(text, within);
 }
 
 #[cfg(test)]

@@ -26,6 +26,8 @@ pub(super) struct Model {
     pub(super) chosen: usize,
     /// The detail pane, by its first line shown.
     pub(super) scroll: u16,
+    /// The help, by its first line shown.
+    pub(super) help_scroll: u16,
     /// Whether the detail pane is open, under whatever has the focus.
     pub(super) pane: Pane,
 }
@@ -151,6 +153,7 @@ impl Model {
             selected: None,
             chosen: 0,
             scroll: 0,
+            help_scroll: 0,
             pane: Pane::Closed,
         }
     }

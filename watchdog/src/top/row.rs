@@ -40,9 +40,12 @@ pub(super) enum Urgency {
 }
 
 impl Row {
-    /// The innermost timer: what the lane does now.
-    pub(super) fn innermost(&self) -> Option<&TimerView> {
-        self.lane.timers.first()
+    /// The timer its row tells of: the longest overdue, or the row of an outer scope that is overdue
+    /// would read as if a healthy inner one were; else the innermost, what the lane does now.
+    pub(super) fn told(&self) -> Option<&TimerView> {
+        let timers = &self.lane.timers;
+        let overdue = timers.iter().filter(|timer| urgency(timer) == Urgency::Overdue);
+        overdue.min_by_key(|timer| timer.left_ns.unwrap_or(0)).or(timers.first())
     }
 
     /// By its most urgent timer: a fresh inner scope hides no outer one.
@@ -56,7 +59,7 @@ impl Row {
     }
 
     fn age_ns(&self) -> Option<u64> {
-        Some(ns(self.innermost()?.age))
+        Some(ns(self.told()?.age))
     }
 
     /// Whether `wanted` (in lower case) stands anywhere in it.
@@ -96,7 +99,7 @@ pub(super) fn ns(duration: std::time::Duration) -> u64 {
 /// What rows are sorted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SortBy {
-    /// The age of the innermost scope, the oldest first.
+    /// The age of the scope that is told of, the oldest first.
     Age,
     /// The least time left of any timer, the most urgent first.
     Left,
@@ -108,7 +111,7 @@ pub(super) enum SortBy {
     Rank,
     /// The command.
     Command,
-    /// The innermost scope.
+    /// The scope that is told of.
     Scope,
 }
 
@@ -144,7 +147,7 @@ impl SortBy {
     }
 
     fn compare(self, a: &Row, b: &Row) -> Ordering {
-        let scope = |row: &Row| row.innermost().map(|timer| timer.scope.clone());
+        let scope = |row: &Row| row.told().map(|timer| timer.scope.clone());
         match self {
             SortBy::Age => Reverse(a.age_ns()).cmp(&Reverse(b.age_ns())),
             SortBy::Left => absent_last(a.least_left_ns(), b.least_left_ns()),
@@ -219,6 +222,21 @@ mod tests {
             by = by.next();
         }
         assert_eq!(by, SortBy::Age);
+    }
+
+    #[test]
+    fn a_row_tells_of_the_longest_overdue_else_of_the_innermost() {
+        let check = |timers: &[TimerView], scope: Option<&str>| {
+            let row = row(0, "a", timers);
+            assert_eq!(row.told().map(|timer| &*timer.scope), scope);
+        };
+        check(&[], None);
+        let (inner, outer) = (timer("inner", 1, 10), timer("outer", 9, 10));
+        check(&[inner.clone(), outer], Some("inner"));
+        let (late, later) = (timer("late", 12, 10), timer("later", 40, 10));
+        check(&[inner, late.clone(), later], Some("later"));
+        let condemned = TimerView { state: TimerState::Condemned, left_ns: None, ..late };
+        check(&[timer("inner", 1, 10), condemned], Some("late"));
     }
 
     #[test]

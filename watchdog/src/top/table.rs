@@ -170,7 +170,7 @@ pub(super) fn draw(
 }
 
 fn cell(row: &Row, column: Column, width: usize, theme: Theme) -> Line<'static> {
-    let timer = row.innermost();
+    let timer = row.told();
     let text = |text: &str, keep| Line::raw(theme.text(text, width, keep));
     match column {
         Column::Pid => Line::raw(row.lane.pid.to_string()),

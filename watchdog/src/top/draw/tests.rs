@@ -221,7 +221,28 @@ fn pause_filter_and_help_are_shown() {
     assert!(drawn(&mut model, 80, 8, PLAIN)[7].starts_with("filter: none of them"));
     model.focus = Focus::Help;
     let text = drawn(&mut model, 80, 24, PLAIN).join("\n");
-    assert!(text.contains("the watchdog need not run"), "{text}");
+    assert!(text.contains("need not run") && text.contains(" help: q back "), "{text}");
+}
+
+#[test]
+fn help_that_has_no_room_scrolls_to_its_end_and_no_farther() {
+    let mut model = busy();
+    model.focus = Focus::Help;
+    let first = drawn(&mut model, 40, 15, PLAIN).join("\n");
+    assert!(first.contains("up down j k") && first.contains("up down scroll, q back"), "{first}");
+    model.help_scroll = u16::MAX;
+    let last = drawn(&mut model, 40, 15, PLAIN).join("\n");
+    assert!(last.contains("need not run") || last.contains(" run."), "{last}");
+    assert!(!last.contains("up down j k"), "{last}");
+    assert!(model.help_scroll < 40, "{}", model.help_scroll);
+}
+
+#[test]
+fn the_row_of_an_overdue_outer_scope_tells_of_that_one() {
+    let timers = [timer("inner", 1, 30), timer("outer", 40, 20)];
+    let lines = drawn(&mut model(vec![row(0, "train.py", &timers)]), 80, 8, PLAIN);
+    let told = &lines[3];
+    assert!(told.contains(" outer ") && told.contains("!40.0s !!!!!!!! 20.0s"), "{told}");
 }
 
 #[test]

@@ -21,12 +21,24 @@ impl Model {
         }
         match (self.focus, &self.place) {
             (Focus::Help, _) => {
-                self.focus = self.behind();
+                self.press_in_help(key.code);
                 Asked::Nothing
             }
             (Focus::Filter, _) => self.press_in_filter(key.code),
             (_, Place::Choosing(_)) => self.press_in_choice(key.code),
             (Focus::List | Focus::Detail, _) => self.press_in_view(key.code),
+        }
+    }
+
+    fn open_help(&mut self) {
+        (self.focus, self.help_scroll) = (Focus::Help, 0);
+    }
+
+    /// Scrolls it; any other key leaves it.
+    fn press_in_help(&mut self, code: KeyCode) {
+        match step(code, usize::from(u16::MAX)) {
+            Some(by) => self.help_scroll = scrolled(self.help_scroll, by),
+            None => self.focus = self.behind(),
         }
     }
 
@@ -51,7 +63,7 @@ impl Model {
         let last = choices.len().saturating_sub(1);
         match code {
             KeyCode::Char('q') | KeyCode::Esc => return Asked::Quit,
-            KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.focus = Focus::Help,
+            KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.open_help(),
             KeyCode::Enter | KeyCode::Char('l') | KeyCode::Right => {
                 if let Some(choice) = choices.get(self.chosen) {
                     return Asked::Watch(choice.name.clone());
@@ -69,7 +81,7 @@ impl Model {
     fn press_in_view(&mut self, code: KeyCode) -> Asked {
         match code {
             KeyCode::Char('q') => return Asked::Quit,
-            KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.focus = Focus::Help,
+            KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.open_help(),
             KeyCode::Char('/') => self.focus = Focus::Filter,
             KeyCode::Char('p' | ' ') => return self.turn_motion(),
             KeyCode::Char('s') => self.sort = self.sort.next(),
@@ -144,8 +156,7 @@ impl Model {
     fn move_by(&mut self, code: KeyCode) -> Asked {
         if self.focus == Focus::Detail {
             if let Some(by) = step(code, usize::from(u16::MAX)) {
-                let by = by.clamp(i16::MIN.into(), i16::MAX.into()) as i16;
-                self.scroll = self.scroll.saturating_add_signed(by);
+                self.scroll = scrolled(self.scroll, by);
             }
             return Asked::Nothing;
         }
@@ -173,6 +184,11 @@ impl Model {
     fn behind(&self) -> Focus {
         if self.pane == Pane::Open { Focus::Detail } else { Focus::List }
     }
+}
+
+/// A scroll moved by so many lines; the drawing puts it back into what there is.
+fn scrolled(scroll: u16, by: isize) -> u16 {
+    scroll.saturating_add_signed(by.clamp(i16::MIN.into(), i16::MAX.into()) as i16)
 }
 
 /// How far a key moves in a list of `count`.

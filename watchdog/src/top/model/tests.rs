@@ -89,9 +89,10 @@ fn the_detail_pane_opens_moves_and_closes() {
     assert_eq!(press(&mut model, KeyCode::Up), Asked::Look, "in the list it selects");
     assert_eq!(model.wanted_detail(), Some(1));
     type_in(&mut model, "?");
-    assert_eq!(model.focus, Focus::Help);
+    press(&mut model, KeyCode::Down);
+    assert_eq!((model.focus, model.help_scroll), (Focus::Help, 1), "it scrolls");
     press(&mut model, KeyCode::Char('q'));
-    assert_eq!(model.focus, Focus::Detail, "any key leaves the help");
+    assert_eq!(model.focus, Focus::Detail, "any other key leaves the help");
     press(&mut model, KeyCode::Esc);
     assert_eq!((model.wanted_detail(), model.focus), (None, Focus::List));
     press(&mut model, KeyCode::Enter);
