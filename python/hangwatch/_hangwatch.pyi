@@ -92,7 +92,10 @@ def expires(
     signal: int | None = None,
 ) -> Expires: ...
 def heartbeat(
-    seconds: float | timedelta, scope: str | None = None, *, signal: int | None = None
+    seconds: float | timedelta | str | None = None,
+    scope: str | None = None,
+    *,
+    signal: int | None = None,
 ) -> Heartbeat: ...
 def paused(scope: str | None = None, max: float | timedelta | None = None) -> Paused: ...
 def attach(

@@ -76,16 +76,24 @@ pub(crate) fn expires<'py>(
     scope: Option<&Bound<'py, PyAny>>,
     signal: Option<i64>,
 ) -> PyResult<Expires> {
-    let (seconds, scope) = match (seconds, scope) {
-        (Some(name), None) if name.is_instance_of::<PyString>() => (None, Some(name)),
-        given => given,
-    };
+    let (seconds, scope) = time_and_scope(seconds, scope);
     Ok(Expires {
         allowance: seconds.map(time::allowance).transpose()?,
         scope: scope::given_or_caller(py, scope)?.unbind(),
         signal: time::signal(py, signal)?,
         entered: Entered::No,
     })
+}
+
+/// A time and a scope as they were given: a str in the time's place is the scope.
+pub(crate) fn time_and_scope<'a, 'py>(
+    seconds: Option<&'a Bound<'py, PyAny>>,
+    scope: Option<&'a Bound<'py, PyAny>>,
+) -> (Option<&'a Bound<'py, PyAny>>, Option<&'a Bound<'py, PyAny>>) {
+    match (seconds, scope) {
+        (Some(name), None) if name.is_instance_of::<PyString>() => (None, Some(name)),
+        given => given,
+    }
 }
 
 impl Expires {

@@ -4,7 +4,7 @@ use hangwatch::AcquireError;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use crate::expires::ending;
+use crate::expires::{ending, time_and_scope};
 use crate::{attachment, errors, scope, time};
 
 /// A loop that must come round in time: what `hangwatch.heartbeat` gives.
@@ -26,16 +26,20 @@ enum Beat {
     Released,
 }
 
-/// heartbeat(seconds, scope=None, *, signal=None)
+/// heartbeat(seconds=None, scope=None, *, signal=None)
 ///
 /// Begin a heartbeat: from now on it must be kicked at least every *seconds*.
+///
+/// Without a time, it must be kicked within the one that the watchdog's deadlines
+/// file gives its scope, as it is at each kick: `hangwatch.heartbeat("loop")`.
 ///
 /// It ends by release(), at the end of its `with` block, or when it is collected.
 /// Any thread may kick it.
 ///
 /// Args:
 ///     seconds: how long a round may take, in seconds (a number) or as a timedelta;
-///         more than 0, at most ten years.
+///         more than 0, at most ten years; left out, the scope's. A str in its place
+///         is the scope.
 ///     scope: the name it is reported under; file#line of the caller by default.
 ///     signal: sent at the deadline, 1 to 64; 0: it is reported only; None: the
 ///         one given to attach(), else the watchdog's.
@@ -43,7 +47,7 @@ enum Beat {
 /// Raises:
 ///     ArgumentError: a time, scope or signal that is none.
 ///     NoSegmentError, AttachError: this process is not attached and cannot be.
-///     AcquireError: no timer is free.
+///     AcquireError: no timer is free, or no time is given and none is known.
 ///
 /// Example:
 ///     >>> beat = hangwatch.heartbeat(60, "loop")
@@ -51,14 +55,15 @@ enum Beat {
 ///     ...     beat.kick()
 ///     ...     train(batch)
 #[pyfunction]
-#[pyo3(signature = (seconds, scope=None, *, signal=None))]
+#[pyo3(signature = (seconds=None, scope=None, *, signal=None))]
 pub(crate) fn heartbeat<'py>(
     py: Python<'py>,
-    seconds: &Bound<'py, PyAny>,
+    seconds: Option<&Bound<'py, PyAny>>,
     scope: Option<&Bound<'py, PyAny>>,
     signal: Option<i64>,
 ) -> PyResult<Heartbeat> {
-    let allowance = time::allowance(seconds)?;
+    let (seconds, scope) = time_and_scope(seconds, scope);
+    let allowance = seconds.map(time::allowance).transpose()?;
     let scope = scope::given_or_caller(py, scope)?;
     let signal = time::signal(py, signal)?;
     let Some(worker) = attachment::worker(py)? else {
@@ -67,7 +72,10 @@ pub(crate) fn heartbeat<'py>(
     let worker =
         if signal == hangwatch::Signal::Default { worker } else { worker.with_signal(signal) };
     let text = scope.to_string_lossy();
-    let beat = py.detach(|| worker.heartbeat(&text, allowance));
+    let beat = py.detach(|| match allowance {
+        Some(allowance) => worker.heartbeat(&text, allowance),
+        None => worker.heartbeat_as_learned(&text),
+    });
     let beat = Beat::Armed(beat.map_err(|error| errors::acquire(py, &error))?);
     Ok(Heartbeat { beat, scope: scope.unbind() })
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -75,6 +76,10 @@ class Watchdog:
         lines = [json.loads(line) for line in self._log.read_text().splitlines() if line]
         found = [line.get("fields", line) for line in lines]
         return [fields for fields in found if fields.get("event") == event]
+
+    def reread(self) -> None:
+        """Has it read its files again."""
+        self._process.send_signal(signal.SIGHUP)
 
     def end(self) -> None:
         self._process.terminate()

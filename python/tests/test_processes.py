@@ -209,8 +209,16 @@ def test_a_deadline_without_a_time_is_the_files(name: str, tmp_path: Path) -> No
         for deadline in hangwatch.expires("forward"), hangwatch.expires(scope="forward"):
             with deadline:
                 assert deadline.remaining is not None and 599 < deadline.remaining <= 600.001
-        with pytest.raises(hangwatch.AcquireError, match='scope "unknown".*--deadlines'):
-            hangwatch.expires("unknown").__enter__()
+        with hangwatch.heartbeat("forward") as beat:
+            file.write_text('[scopes]\nforward = "5m"\nhangs = 0.1\n')
+            watchdog.reread()
+            wait_for("the file is read again", lambda: len(watchdog.events("deadlines")) == 2)
+            assert beat.remaining is not None and beat.remaining > 300.001
+            beat.kick()
+            assert beat.remaining is not None and 200 < beat.remaining <= 300.001
+        for take in hangwatch.heartbeat, lambda scope: hangwatch.expires(scope).__enter__():
+            with pytest.raises(hangwatch.AcquireError, match='scope "unknown".*--deadlines'):
+                take("unknown")
         with pytest.raises(TypeError):
             hangwatch.expires("30", "forward")  # type: ignore[arg-type, unused-ignore]
         code = """

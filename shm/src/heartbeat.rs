@@ -7,6 +7,7 @@ use hangwatch_core::timer::Released;
 
 use crate::error::AcquireError;
 use crate::guard::Guard;
+use crate::worker::Scope;
 
 /// A loop that must come round again within its allowance.
 ///
@@ -26,12 +27,26 @@ use crate::guard::Guard;
 #[must_use = "the heartbeat ends when it is dropped"]
 pub struct Heartbeat {
     guard: Guard,
+    /// For each round; by the deadlines file only where that gives none any more.
     allowance: Duration,
+    /// Whose allowance the deadlines file has, where the heartbeat brought none.
+    learned: Option<Scope>,
 }
 
 impl Heartbeat {
     pub(crate) fn new(guard: Guard, allowance: Duration) -> Heartbeat {
-        Heartbeat { guard, allowance }
+        Heartbeat { guard, allowance, learned: None }
+    }
+
+    /// One that goes by the deadlines file.
+    pub(crate) fn as_learned(guard: Guard, scope: Scope, allowance: Duration) -> Heartbeat {
+        Heartbeat { guard, allowance, learned: Some(scope) }
+    }
+
+    #[inline]
+    fn allowance(&self) -> Duration {
+        let learned = self.learned.and_then(|scope| scope.learned().ok());
+        learned.unwrap_or(self.allowance)
     }
 
     /// A sign of life: the whole allowance from now on.
@@ -40,7 +55,7 @@ impl Heartbeat {
     /// [`AcquireError::NotArmed`] where it comes too late, or while it is paused.
     #[inline]
     pub fn kick(&self) -> Result<(), AcquireError> {
-        self.guard.kick(self.allowance)
+        self.guard.kick(self.allowance())
     }
 
     /// Rests: there is no deadline until [`Heartbeat::resume`]. `why` goes into the lane's records.
@@ -56,7 +71,7 @@ impl Heartbeat {
     /// # Errors
     /// [`AcquireError::NotArmed`] where it is not paused.
     pub fn resume(&self) -> Result<(), AcquireError> {
-        self.guard.resume(self.allowance)
+        self.guard.resume(self.allowance())
     }
 
     /// The time left, as [`Guard::remaining`].

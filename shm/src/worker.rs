@@ -252,6 +252,15 @@ impl Worker {
         Ok(Heartbeat::new(guard, allowance))
     }
 
+    /// Begins a heartbeat whose rounds have their allowance by the watchdog's deadlines file; see
+    /// [`Scope::heartbeat_as_learned`].
+    ///
+    /// # Errors
+    /// As [`Worker::expires_as_learned`].
+    pub fn heartbeat_as_learned(&self, name: &str) -> Result<Heartbeat, AcquireError> {
+        self.scope(name)?.heartbeat_as_learned()
+    }
+
     /// Begins a stretch that the calling thread's armed timers do not count, `max` at most; it has
     /// that deadline itself, under `name`. See [`Pause`].
     ///
@@ -336,15 +345,43 @@ impl Scope {
     /// [`AcquireError::NoDeadline`] where it gives none; otherwise as [`Scope::expires`].
     #[inline]
     pub fn expires_as_learned(&self) -> Result<Guard, AcquireError> {
+        self.arm_as_learned(TimerKind::Guard)
+    }
+
+    /// Begins a heartbeat whose rounds must each come within the allowance that the watchdog's deadlines
+    /// file gives the scope, as it is at each kick. Where the file gives it none any more, it keeps what it
+    /// began with.
+    ///
+    /// # Errors
+    /// As [`Scope::expires_as_learned`].
+    pub fn heartbeat_as_learned(&self) -> Result<Heartbeat, AcquireError> {
+        let allowance = self.learned()?;
+        let guard = self.arm_as_learned(TimerKind::Heartbeat)?;
+        Ok(Heartbeat::as_learned(guard, *self, allowance))
+    }
+
+    #[inline]
+    fn arm_as_learned(&self, kind: TimerKind) -> Result<Guard, AcquireError> {
         let worker = self.worker;
         let here = worker.shared().here().map_err(|error| Box::new(error.into()))?;
-        let allowance_ns = match here.words.allowance(self.id()).get_ns() {
-            Some(allowance_ns) => allowance_ns,
-            None => self.others_allowance_ns(here)?,
-        };
-        let subject = self.subject.allowed_by(AllowedBy::Scope);
+        let allowance_ns = self.learned_ns(here)?;
+        let subject = self.subject.of_kind(kind).allowed_by(AllowedBy::Scope);
         let armed = thread::arm(here, worker.lane_options(), subject, allowance_ns, None)?;
         Ok(Guard::new(worker.options, armed))
+    }
+
+    /// What the deadlines file gives the scope at this moment.
+    pub(crate) fn learned(&self) -> Result<Duration, AcquireError> {
+        let here = self.worker.shared().here().map_err(|error| Box::new(error.into()))?;
+        self.learned_ns(here).map(Duration::from_nanos)
+    }
+
+    #[inline]
+    fn learned_ns(&self, here: &Shared) -> Result<u64, AcquireError> {
+        match here.words.allowance(self.id()).get_ns() {
+            Some(allowance_ns) => Ok(allowance_ns),
+            None => self.others_allowance_ns(here),
+        }
     }
 
     /// What the deadlines file gives scopes that it does not name.

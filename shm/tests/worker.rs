@@ -6,7 +6,7 @@ use hangwatch::{
     AcquireError, AttachError, Condemned, CreateOptions, Geometry, Guard, Heartbeat, Nanos,
     Ptracer, Released, Scope, Segment, Worker, WorkerOptions,
 };
-use hangwatch_core::lane::{Identity, LaneNames};
+use hangwatch_core::lane::{Identity, LaneNames, TimerKind};
 use hangwatch_core::timer::TimerState;
 
 const LONG: Duration = Duration::from_mins(1);
@@ -347,6 +347,40 @@ fn an_acquire_without_a_time_has_its_scopes_at_that_moment() {
     check(&worker.expires_as_learned("unnamed").unwrap(), 6_000);
     words.set_others_allowance_ns(None);
     assert!(matches!(scope.expires_as_learned(), Err(AcquireError::NoDeadline { .. })));
+}
+
+#[test]
+fn a_heartbeat_by_the_deadlines_file_follows_it_from_kick_to_kick() {
+    let named = Named::small("beat-learned");
+    let segment = Segment::open(&named.0).unwrap();
+    let words = segment.words();
+    let worker = Worker::attach(named.0.as_str()).unwrap();
+    let id = words.names().intern("loop").scope;
+    let allow = |seconds: Option<u64>| {
+        let allowance = seconds.map(|seconds| seconds * 1_000_000_000);
+        words.allowance(id).set_ns(allowance, hangwatch::Nanos(1));
+    };
+    assert!(matches!(worker.heartbeat_as_learned("loop"), Err(AcquireError::NoDeadline { .. })));
+    allow(Some(600));
+    let beat = worker.heartbeat_as_learned("loop").unwrap();
+    let check = |seconds: u64| {
+        beat.kick().unwrap();
+        let (left, most) = (beat.remaining().unwrap(), Duration::from_secs(seconds));
+        assert!(left > most / 2 && left <= most + Duration::from_millis(1), "{left:?} of {most:?}");
+    };
+    check(600);
+    allow(Some(60));
+    check(60);
+    // The file says nothing of it any more: it goes on as it began.
+    allow(None);
+    check(600);
+    beat.pause("rests").unwrap();
+    allow(Some(6_000));
+    beat.resume().unwrap();
+    check(6_000);
+    let seen = Segment::observe(&named.0).unwrap();
+    assert_eq!(seen.lanes[0].timers[0].kind, TimerKind::Heartbeat);
+    assert_eq!(beat.release(), Released::InTime);
 }
 
 #[test]

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-/// A duration in at most seven characters: `950us`, `12.3s`, `4m05s`, `3h12m`, `2d05h`.
+/// A duration in at most seven characters: `140ns`, `950us`, `12.3s`, `4m05s`, `3h12m`, `2d05h`.
 pub(crate) fn brief(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
+        0 if (1..1_000).contains(&duration.as_nanos()) => format!("{}ns", duration.as_nanos()),
         0 if duration.as_millis() == 0 => format!("{}us", duration.as_micros()),
         0 => format!("{}ms", duration.as_millis()),
         1..60 => format!("{:.1}s", duration.as_secs_f64()),
@@ -23,6 +24,8 @@ mod tests {
     fn durations_are_brief() {
         let check = |ms: u64, text: &str| assert_eq!(brief(Duration::from_millis(ms)), text);
         check(0, "0us");
+        assert_eq!(brief(Duration::from_nanos(140)), "140ns");
+        assert_eq!(brief(Duration::from_nanos(1_040)), "1us");
         check(12, "12ms");
         check(12_340, "12.3s");
         check(245_000, "4m05s");

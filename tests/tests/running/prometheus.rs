@@ -112,13 +112,18 @@ fn every_recorded_metric_that_the_dashboard_names_is_recorded() {
 
 /// What is told under a path, or nothing yet.
 fn get(address: &str, path: &str) -> Option<String> {
+    answer(address, path).filter(|(head, _)| head.contains(" 200 ")).map(|(_, body)| body)
+}
+
+/// The head and the body of an answer.
+fn answer(address: &str, path: &str) -> Option<(String, String)> {
     let mut stream = TcpStream::connect(address).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;
-    head.contains(" 200 ").then(|| body.to_owned())
+    Some((head.to_owned(), body.to_owned()))
 }
 
 /// Network namespaces of a test: one for Prometheus, one for each host, a wire between.
@@ -171,6 +176,15 @@ impl Net {
 
     /// As [`get`], from within Prometheus' namespace.
     fn get(&self, path: &str) -> Option<String> {
+        self.ask(path, get)
+    }
+
+    /// As [`Net::get`], also where the answer is an error.
+    fn get_any(&self, path: &str) -> Option<String> {
+        self.ask(path, |address, path| Some(answer(address, path)?.1))
+    }
+
+    fn ask(&self, path: &str, get: fn(&str, &str) -> Option<String>) -> Option<String> {
         let (name, path) = (format!("/run/netns/{}", self.names[0]), path.to_owned());
         // A thread's own: it ends with its request.
         let asked = std::thread::spawn(move || {
@@ -296,5 +310,97 @@ fn a_hung_worker_fires_the_alert_with_its_host_rank_and_scope() {
     assert_eq!(summary, "rank 1 of job bert on gpu-2 hung in forward and was removed");
     assert!(workers[0].is_alive() && workers[2].is_alive());
     assert_eq!(net.firing().len(), 1, "{:#?}", net.firing());
+
+    // Something to show in every panel, also in that of who is overdue now.
+    workers[2].tell("notify reported 1");
+    for (title, expression) in expressions() {
+        let query = format!("/api/v1/query?query={}", encoded(&expression));
+        until(&format!("{title:?} shows something: {expression}"), || {
+            workers[0].tell("pairs 10");
+            shows(&net.get_any(&query)?).then_some(())
+        });
+    }
+    for variable in ["host", "segment"] {
+        let path = format!("/api/v1/label/{variable}/values?match[]=hangwatch_healthy");
+        let values: Value = serde_json::from_str(&net.get(&path).unwrap()).unwrap();
+        assert_eq!(values["data"].as_array().unwrap().len(), HOSTS, "{values}");
+    }
     drop(watchdogs);
+}
+
+fn dashboard() -> Value {
+    serde_json::from_str(&fs::read_to_string(example("dashboard.json")).unwrap()).unwrap()
+}
+
+/// Each panel's title, and what it asks for, of all hosts and segments.
+fn expressions() -> Vec<(String, String)> {
+    let dashboard = dashboard();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let all = panels.flat_map(|panel| {
+        let title = panel["title"].as_str().unwrap().to_owned();
+        panel["targets"].as_array().unwrap().iter().map(move |target| {
+            let expression = target["expr"].as_str().unwrap();
+            let expression = expression.replace("$host", ".*").replace("$segment", ".*");
+            (title.clone(), expression)
+        })
+    });
+    all.collect()
+}
+
+/// Whether an answer has a number to show; an error in the expression is one in the dashboard.
+fn shows(answer: &str) -> bool {
+    let answer: Value = serde_json::from_str(answer).unwrap();
+    assert_eq!(answer["status"], "success", "{answer}");
+    let results = answer["data"]["result"].as_array().unwrap();
+    let number = |result: &Value| result["value"][1].as_str()?.parse::<f64>().ok();
+    results.iter().filter_map(number).any(f64::is_finite)
+}
+
+fn encoded(text: &str) -> String {
+    let one = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(one).collect()
+}
+
+#[test]
+fn a_broken_expression_of_the_dashboard_would_be_found() {
+    let broken = r#"{"status": "error", "error": "parse error"}"#;
+    assert!(std::panic::catch_unwind(|| shows(broken)).is_err());
+    assert!(!shows(r#"{"status": "success", "data": {"result": []}}"#));
+    assert!(!shows(r#"{"status": "success", "data": {"result": [{"value": [0, "NaN"]}]}}"#));
+    assert!(shows(r#"{"status": "success", "data": {"result": [{"value": [0, "3"]}]}}"#));
+}
+
+/// What Grafana would show wrong, or not at all, without an error.
+#[test]
+fn the_dashboard_has_its_panels_side_by_side_and_names_no_variable_it_lacks() {
+    let dashboard = dashboard();
+    let variables = dashboard["templating"]["list"].as_array().unwrap();
+    let variables: Vec<&str> =
+        variables.iter().map(|variable| variable["name"].as_str().unwrap()).collect();
+    let mut taken = BTreeSet::new();
+    let mut ids = BTreeSet::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        let title = &panel["title"];
+        assert!(ids.insert(panel["id"].as_u64().unwrap()), "{title} has another's id");
+        assert_eq!(panel["datasource"]["uid"], "${datasource}", "{title}");
+        let side = |name: &str| panel["gridPos"][name].as_u64().unwrap();
+        for x in side("x")..side("x") + side("w") {
+            assert!(x < 24, "{title} is beyond the right edge");
+            for y in side("y")..side("y") + side("h") {
+                assert!(taken.insert((x, y)), "{title} lies over another");
+            }
+        }
+        let mut queries = BTreeSet::new();
+        for target in panel["targets"].as_array().unwrap() {
+            assert!(queries.insert(target["refId"].as_str().unwrap()), "{title}");
+            let expression = target["expr"].as_str().unwrap();
+            for part in expression.split('$').skip(1) {
+                let end = part.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(part.len());
+                assert!(variables.contains(&&part[..end]), "{title}: {expression}");
+            }
+        }
+    }
 }

@@ -22,6 +22,8 @@ const SPARE_DESCRIPTORS: u64 = 128;
 const NAMED_RANKS: usize = 12;
 /// The columns of what is no terminal, or not drawn over.
 const COLUMNS: usize = 80;
+/// The most that a table makes use of.
+const MOST_COLUMNS: usize = 160;
 /// Goes to a terminal's first corner.
 const HOME: &str = "\u{1b}[H";
 /// Clears what is right of the cursor.
@@ -98,7 +100,8 @@ fn at_once(options: &Options, targets: usize) -> usize {
 fn table(fleet: &Fleet, limit: usize) -> String {
     let troubles = troubles(fleet);
     let troubles = troubles.iter().flat_map(|line| screen::wrapped(line, COLUMNS));
-    lines_of(head(fleet, COLUMNS).into_iter().chain(workers(fleet, limit)).chain(troubles))
+    let workers = workers(fleet, limit, COLUMNS);
+    lines_of(head(fleet, COLUMNS).into_iter().chain(workers).chain(troubles))
 }
 
 /// The fleet as a terminal of this many columns and rows shows it: where there is no room for all, it
@@ -112,8 +115,8 @@ fn screenful(
     // The last row is the cursor's; a table has a head, and a line about those that are left out.
     let rows = rows.saturating_sub(1);
     let mut head = head(fleet, columns);
-    head.extend(trouble.into_iter().flat_map(|trouble| screen::wrapped(trouble, columns)));
-    // A line each: which host it is counts more than the whole reason.
+    // A line each: which it is counts more than the whole reason.
+    head.extend(trouble.map(str::to_owned));
     let mut troubles = troubles(fleet);
     let most = (rows / 3).max(1);
     if troubles.len() > most {
@@ -121,7 +124,8 @@ fn screenful(
         troubles.push("! ... and more targets in trouble; a larger terminal shows them".to_owned());
     }
     let room = rows.saturating_sub(head.len() + troubles.len() + 2);
-    lines_of(head.into_iter().chain(workers(fleet, limit.min(room))).chain(troubles))
+    let workers = workers(fleet, limit.min(room), columns);
+    lines_of(head.into_iter().chain(workers).chain(troubles))
 }
 
 fn lines_of(lines: impl Iterator<Item = String>) -> String {
@@ -136,16 +140,18 @@ fn head(fleet: &Fleet, columns: usize) -> Vec<String> {
     lines.flat_map(|line| screen::wrapped(&line, columns)).collect()
 }
 
-/// The workers, the oldest first.
-fn workers(fleet: &Fleet, limit: usize) -> Vec<String> {
+/// The workers, the oldest first. What there is beyond [`COLUMNS`] goes to hosts and scopes.
+fn workers(fleet: &Fleet, limit: usize, columns: usize) -> Vec<String> {
     if fleet.workers.is_empty() {
         return Vec::new();
     }
+    let spare = columns.clamp(COLUMNS, MOST_COLUMNS) - COLUMNS;
+    let (host, scope) = (14 + spare / 2, 17 + spare / 2);
     let mut lines = vec![format!(
-        "  {:<14} {:>9} {:<9} {:>7} {:<17} {:>6} {:>9}",
+        "  {:<host$} {:>9} {:<9} {:>7} {:<scope$} {:>6} {:>9}",
         "HOST", "RANK", "JOB", "PID", "SCOPE", "AGE", "LEFT"
     )];
-    lines.extend(fleet.workers.iter().take(limit).map(worker_line));
+    lines.extend(fleet.workers.iter().take(limit).map(|it| worker_line(it, host, scope)));
     let left_out = fleet.workers.len().saturating_sub(limit);
     if left_out > 0 {
         lines.push(format!("  ... and {left_out} more"));
@@ -198,7 +204,8 @@ fn missing_line(missing: &Missing) -> String {
     format!("? {count} of {world_size} ranks of {job} are on no host that answered: {ranks}{more}")
 }
 
-fn worker_line(worker: &WorkerRow) -> String {
+/// A worker, in so many columns for its host and its scope.
+fn worker_line(worker: &WorkerRow, host: usize, within: usize) -> String {
     let mark = if worker.odd { '>' } else { ' ' };
     let rank = match (worker.rank, worker.world_size) {
         (None, _) => "-".to_owned(),
@@ -218,11 +225,11 @@ fn worker_line(worker: &WorkerRow) -> String {
         (Some(state), _) => shortened(state, 9),
     };
     format!(
-        "{mark} {:<14} {rank:>9} {:<9} {:>7} {:<17} {age:>6} {left:>9}",
-        shortened(&worker.host, 14),
-        shortened(&worker.job, 9),
+        "{mark} {:<host$} {rank:>9} {:<9} {:>7} {:<within$} {age:>6} {left:>9}",
+        beginning(&worker.host, host),
+        beginning(&worker.job, 9),
         worker.pid,
-        shortened(scope, 17),
+        shortened(scope, within),
     )
     .trim_end()
     .to_owned()
@@ -235,7 +242,15 @@ fn target_line(target: &TargetRow) -> String {
         status => status,
     };
     let reason = target.reason.as_deref().unwrap_or_default();
-    format!("! {:<14} {status}: {reason}", shortened(&target.target, 30))
+    format!("! {:<14} {status}: {reason}", beginning(&target.target, 30))
+}
+
+/// The beginning of a name that is too long: of a host's in its domain, it tells more than its end.
+fn beginning(name: &str, width: usize) -> String {
+    if name.chars().count() <= width {
+        return name.to_owned();
+    }
+    name.chars().take(width - 1).chain(['\u{2026}']).collect()
 }
 
 #[cfg(test)]
@@ -307,6 +322,8 @@ mod tests {
         let text = table(&fleet(500, 90), usize::MAX);
         let widest = text.lines().map(|line| line.chars().count()).max();
         assert!(widest <= Some(COLUMNS), "{widest:?}");
+        assert_eq!(beginning("gpu-17.cluster.example", 10), "gpu-17.cl\u{2026}");
+        assert_eq!(beginning("gpu-17", 6), "gpu-17");
         assert_eq!(text.matches("! gpu-").count(), 90, "all of them");
     }
 }

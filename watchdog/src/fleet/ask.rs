@@ -2,7 +2,7 @@
 //!
 //! A target has its time from its own connect to its last byte, and no other's work counts in it: how
 //! late this process was to look, and how long it kept the target waiting for room, is given back
-//! ([`Patience`]). How many are connected to at once is bounded, and how much of their bodies is held:
+//! (`patience`). How many are connected to at once is bounded, and how much of their bodies is held:
 //! a target that floods is cut off at its own bound.
 
 use std::cell::Cell;

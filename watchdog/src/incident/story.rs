@@ -270,7 +270,7 @@ mod tests {
         assert_eq!(date_time(&good), "2026-11-23 15:44:13");
         assert_eq!(clock_time(&good), "15:44:13.207");
         assert_eq!(date_time(&moment("yester\u{1b}day")), "yester\\u{1b}day");
-        assert_eq!((offset(7, 5), offset(5, 7)), ("+0us".to_owned(), "-0us".to_owned()));
+        assert_eq!((offset(7, 5), offset(5, 7)), ("+2ns".to_owned(), "-2ns".to_owned()));
     }
 
     #[test]

@@ -28,6 +28,9 @@ enum Column {
     Incident,
 }
 
+/// What stands beside the bar: how long is allowed, or a timer's state.
+const SAID: usize = 7;
+
 /// The narrowest the scope's column may get before others go.
 const LEAST_SCOPE: usize = 10;
 
@@ -77,7 +80,7 @@ impl Column {
             Column::Rank => 4,
             Column::Thread => 15,
             Column::Scope => LEAST_SCOPE,
-            Column::Bar => bar_columns(width) + 1 + 7,
+            Column::Bar => bar_columns(width) + 1 + SAID,
             Column::Rate => 5,
         }
     }
@@ -197,14 +200,17 @@ fn bar(timer: &TimerView, columns: usize, theme: Theme) -> Line<'static> {
         TimerState::Paused => "paused".to_owned(),
         TimerState::Condemned => "condemned".to_owned(),
         TimerState::Reported => "reported".to_owned(),
+        TimerState::Braked => "braked".to_owned(),
         _ => short_duration(ns(timer.allowance)),
     };
     let fraction = if timer.state == TimerState::Paused { 0.0 } else { used(timer) };
     let style = theme.of_urgency(super::row::urgency(timer));
+    // `condemned` takes of the bar what it lacks.
+    let columns = (columns + SAID).saturating_sub(said.len().max(SAID));
     Line::from(vec![
         Span::styled(theme.bar(fraction, columns), style),
         Span::raw(" "),
-        Span::styled(said.chars().take(7).collect::<String>(), style),
+        Span::styled(said, style),
     ])
 }
 

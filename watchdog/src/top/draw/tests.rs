@@ -1,6 +1,7 @@
 use hangwatch::{Nanos, Operation, RecordView, ScopeView, TimerView};
 use hangwatch_core::lane::{TimerKind, TimerSignal};
 use hangwatch_core::stats::Counts;
+use hangwatch_core::timer::TimerState;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
@@ -242,4 +243,20 @@ fn a_segment_that_is_not_there_is_waited_for() {
     model.show(Place::Waiting("There is no segment \"x\". Waiting for it to appear.".to_owned()));
     let text = drawn(&mut model, 40, 10, PLAIN).join("\n");
     assert!(text.contains("Waiting for it"), "{text}");
+}
+
+#[test]
+fn the_state_of_a_timer_is_written_out() {
+    for (state, word) in [
+        (TimerState::Reported, "reported"),
+        (TimerState::Condemned, "condemned"),
+        (TimerState::Braked, "braked"),
+        (TimerState::Paused, "paused"),
+    ] {
+        let mut model = model(vec![row(0, "a", &[TimerView { state, ..timer("x", 31, 30) }])]);
+        for (columns, rows) in [(80, 24), (40, 8)] {
+            let lines = drawn(&mut model, columns, rows, PLAIN);
+            assert!(lines[3].contains(word), "{columns}: {lines:#?}");
+        }
+    }
 }
