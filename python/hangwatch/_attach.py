@@ -19,6 +19,7 @@ def attach(
     rank: int | None = None,
     require_watchdog: bool = False,
     raise_on_term: bool = False,
+    ptracer: Literal["nobody", "watchdog", "any"] | None = None,
 ) -> bool:
     """Attach this process to a segment, and say whether it is.
 
@@ -48,11 +49,15 @@ def attach(
             while all of them wait, out of asyncio.run(), which cancels them. Main
             threads that are in C code are not interrupted, as by any Python handler.
             What sets a handler of SIGTERM later takes its place.
+        ptracer: whom to allow to read this process's stacks where the kernel lets only
+            ancestors (kernel.yama.ptrace_scope=1, as on Ubuntu): the segment's watchdog
+            at the attach, with its helpers, or any process of the user; by default what
+            HANGWATCH_PTRACER says, else nobody.
 
     Raises:
         NoSegmentError: there is no such segment.
         AttachError: it cannot be attached to; no watchdog serves it.
-        ArgumentError: a clock or signal that is none; raise_on_term elsewhere than in
+        ArgumentError: a clock, signal or ptracer that is none; raise_on_term elsewhere than in
             the main thread.
 
     Example:
@@ -71,7 +76,9 @@ def attach(
     if raise_on_term:
         _term.install()
         signal = signals.SIGTERM if signal is None else signal
-    attached = _hangwatch.attach(name, required, clock, signal, job, rank, require_watchdog)
+    attached = _hangwatch.attach(
+        name, required, clock, signal, job, rank, require_watchdog, ptracer
+    )
     if attached is None:
         os.environ["HANGWATCH_OPTIONAL"] = "1"
         return False

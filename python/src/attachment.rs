@@ -8,7 +8,7 @@ use std::env;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use hangwatch::{AttachError, ClockKind, Labels, Segment, Worker, WorkerOptions};
+use hangwatch::{AttachError, ClockKind, Labels, Ptracer, Segment, Worker, WorkerOptions};
 use pyo3::prelude::*;
 
 use crate::{errors, time};
@@ -54,7 +54,7 @@ pub(crate) fn worker(py: Python<'_>) -> PyResult<Option<Worker>> {
 /// See `hangwatch.attach` for its arguments.
 #[expect(clippy::too_many_arguments, reason = "one for each of Python's")]
 #[pyfunction]
-#[pyo3(signature = (name, required, clock, signal, job, rank, require_watchdog))]
+#[pyo3(signature = (name, required, clock, signal, job, rank, require_watchdog, ptracer))]
 pub(crate) fn attach(
     py: Python<'_>,
     name: Option<String>,
@@ -64,6 +64,7 @@ pub(crate) fn attach(
     job: Option<String>,
     rank: Option<u32>,
     require_watchdog: bool,
+    ptracer: Option<&str>,
 ) -> PyResult<Option<&'static str>> {
     let clock = match clock {
         "counter" => ClockKind::Counter,
@@ -82,6 +83,15 @@ pub(crate) fn attach(
     }
     let options =
         WorkerOptions::new().clock(clock).signal(time::signal(py, signal)?).labels(labels);
+    let options = match ptracer.map(|word| (word, Ptracer::named(word))) {
+        None => options,
+        Some((_, Some(ptracer))) => options.ptracer(ptracer),
+        Some((word, None)) => {
+            let message =
+                format!("{word:?} is nobody to trace it: give \"watchdog\", \"any\" or \"nobody\"");
+            return Err(errors::argument(py, &message));
+        }
+    };
     let options = if require_watchdog { options.require_watchdog() } else { options };
     let Some(worker) = attach_to(py, name, options, required)? else { return Ok(None) };
     let segment = worker.segment().map_err(|error| errors::attach(py, &error))?;

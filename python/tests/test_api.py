@@ -356,3 +356,10 @@ def test_the_end_of_the_interpreter_is_survived(segment: str) -> None:
     for _ in range(3):
         done = run(code, HANGWATCH_SEGMENT=segment)
         assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_who_may_trace_it_is_said_at_the_attach(segment: str) -> None:
+    for ptracer in ("nobody", "watchdog", "any", None):
+        assert hangwatch.attach(segment, ptracer=ptracer)
+    with pytest.raises(hangwatch.ArgumentError, match='"everybody" is nobody to trace it'):
+        hangwatch.attach(segment, ptracer="everybody")  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ use hangwatch_core::wake::Wake;
 
 use crate::error::{AcquireError, AttachError};
 use crate::labels::Labels;
+use crate::ptracer::Ptracer;
 use crate::segment::{Shared, lane_lock_byte, lock};
 use crate::sys::fork::Canary;
 use crate::sys::identity::Claim;
@@ -26,6 +27,7 @@ use crate::timing::Timing;
 pub(crate) struct LaneOptions {
     pub(crate) clock: ClockKind,
     pub(crate) labels: Labels,
+    pub(crate) ptracer: Ptracer,
 }
 
 /// A lane this process owns, in the hands of one thread.
@@ -117,6 +119,7 @@ impl LaneOwner {
             shared.words.note_lane_used(index);
             crash::point("worker-locked");
             if let Some(claimed) = lane.claim(pid) {
+                options.ptracer.allow(shared);
                 return Ok(LaneOwner::attach(shared, index, claimed, options));
             }
             // Unless another copy of this library in this very process was first: the lock is its too.

@@ -17,6 +17,7 @@ use crate::keyed;
 use crate::labels::Labels;
 use crate::lane::{LaneOptions, allowance_ns};
 use crate::pause::Pause;
+use crate::ptracer::Ptracer;
 use crate::segment::{Segment, Shared};
 use crate::sys::lock::Holder;
 use crate::thread;
@@ -48,6 +49,7 @@ pub struct WorkerOptions {
     signal: Signal,
     labels: Labels,
     watchdog: WatchdogNeed,
+    ptracer: Ptracer,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,13 +66,14 @@ impl Default for WorkerOptions {
 
 impl WorkerOptions {
     /// The counter clock where the kernel trusts it (else the system clock), the watchdog's signal,
-    /// labels from the environment, no need of a watchdog.
+    /// labels from the environment, no need of a watchdog; whom the environment allows may trace it.
     pub fn new() -> Self {
         WorkerOptions {
             clock: ClockKind::Counter,
             signal: Signal::Default,
             labels: Labels::from_environment(),
             watchdog: WatchdogNeed::Optional,
+            ptracer: Ptracer::from_environment(),
         }
     }
 
@@ -104,6 +107,13 @@ impl WorkerOptions {
         self
     }
 
+    /// Whom to allow to trace this process for its stacks, where the kernel's Yama forbids it.
+    #[must_use]
+    pub fn ptracer(mut self, ptracer: Ptracer) -> Self {
+        self.ptracer = ptracer;
+        self
+    }
+
     /// Attaches the calling thread to the segment `name`, or to `$HANGWATCH_SEGMENT`'s where it is
     /// `None`. Other threads get lanes of their own when they first need one.
     ///
@@ -129,7 +139,7 @@ impl WorkerOptions {
                 return Err(AttachError::NoWatchdog { name: name.to_owned() });
             }
         }
-        let options = LaneOptions { clock: self.clock, labels: self.labels };
+        let options = LaneOptions { clock: self.clock, labels: self.labels, ptracer: self.ptracer };
         let shared = segment.shared();
         let worker = Worker { shared, options: shared.keep(options), signal: self.signal.into() };
         thread::attach(shared, worker.options).map_err(|error| match error {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hangwatch::{
     AcquireError, AttachError, Condemned, CreateOptions, Geometry, Guard, Heartbeat, Nanos,
-    Released, Scope, Segment, Worker, WorkerOptions,
+    Ptracer, Released, Scope, Segment, Worker, WorkerOptions,
 };
 use hangwatch_core::lane::{Identity, LaneNames, TimerKind};
 use hangwatch_core::timer::TimerState;
@@ -480,4 +480,21 @@ fn the_time_a_caller_gives_is_the_time_that_is_kept() {
     assert_eq!((counts.acquired, counts.released()), (1, 1));
     let three = Duration::from_secs(3).as_nanos() as u64;
     assert_eq!(counts.max_ns, three, "what it took by the caller's times");
+}
+
+#[test]
+fn whoever_may_trace_it_a_worker_attaches() {
+    // Without Yama the kernel knows no such permission, and with it without a watchdog there is nobody.
+    let named = Named::small("ptracer");
+    for ptracer in [Ptracer::Nobody, Ptracer::Watchdog, Ptracer::Any] {
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let worker =
+                    WorkerOptions::new().ptracer(ptracer).attach(named.0.as_str()).unwrap();
+                let guard = worker.expires("step", LONG).unwrap();
+                assert_eq!(named.armed(), ["step Armed"], "{ptracer:?}");
+                assert_eq!(guard.release(), Released::InTime);
+            });
+        });
+    }
 }

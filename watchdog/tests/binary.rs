@@ -371,3 +371,23 @@ impl Drop for Orphan {
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
     }
 }
+
+#[test]
+fn a_command_is_told_to_let_its_watchdog_look_unless_it_was_told_otherwise() {
+    for (said, told) in [(None, "watchdog\n"), (Some("nobody"), "nobody\n")] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hangwatch"));
+        command.env_remove("HANGWATCH_PTRACER").envs(said.map(|said| ("HANGWATCH_PTRACER", said)));
+        command.args([
+            "run",
+            "--evidence",
+            "off",
+            "--",
+            "/bin/sh",
+            "-c",
+            "echo $HANGWATCH_PTRACER",
+        ]);
+        let output = command.output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), told);
+        assert!(!String::from_utf8_lossy(&output.stderr).contains("PTRACER"), "{output:?}");
+    }
+}

@@ -316,8 +316,21 @@ impl Definition {
     fn strange(&self, variables: &Variables) -> Vec<String> {
         // Those of workers, hooks, tests and the log.
         let others = [
-            "CONFIG", "INCIDENT", "JOB", "LOG", "OUTCOME", "PID", "RANK", "SCOPE", "SEGMENT",
+            "CONFIG",
+            "INCIDENT",
+            "JOB",
+            "LOCAL_RANK",
+            "LOG",
+            "OPTIONAL",
+            "OUTCOME",
+            "PID",
+            "PROGRAM",
+            "PTRACER",
+            "RANK",
+            "SCOPE",
+            "SEGMENT",
             "TORCH",
+            "WORLD_SIZE",
         ];
         let families = ["TEST_", "CRASH_", "TORCH_", "EXEC"];
         let is_known = |rest: &str| {

@@ -4,12 +4,13 @@ mod check;
 mod published;
 mod reload;
 
+use std::env;
 use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hangwatch::sys::host;
-use hangwatch::{SEGMENT_VARIABLE, Segment};
+use hangwatch::{PTRACER_VARIABLE, SEGMENT_VARIABLE, Segment};
 use hangwatch_core::lane::TimerSignal;
 use hangwatch_core::policy::{Policy, Shadow};
 use hangwatch_core::time::duration_ns;
@@ -178,6 +179,10 @@ fn around(options: &Run, deadlines: Option<Published>) -> Result<Exit, Failure> 
     }
     command.env_remove(config::CONFIG_VARIABLE);
     command.args(&options.command[1..]).env(SEGMENT_VARIABLE, name);
+    // As its ancestor this process may trace it anyway; its helpers may not, unless they are allowed.
+    if env::var_os(PTRACER_VARIABLE).is_none() {
+        command.env(PTRACER_VARIABLE, "watchdog");
+    }
     // The manager is told of the watchdog, by the watchdog.
     for variable in notify::VARIABLES {
         command.env_remove(variable);

@@ -41,8 +41,9 @@ pub(super) fn stacks(facts: &Facts) -> Finding {
         (Some(1), false) => weaker(
             TOPIC,
             "kernel.yama.ptrace_scope is 1: only stacks of what `hangwatch run -- CMD` started may be \
-             read",
-            advice,
+             read, and of workers that allow it",
+            "set HANGWATCH_PTRACER=watchdog in the workers' environment (any, where the watchdog may \
+             be another later); or sysctl kernel.yama.ptrace_scope=0, or grant CAP_SYS_PTRACE",
         ),
         (Some(scope), false) => weaker(
             TOPIC,

@@ -13,7 +13,8 @@ use super::teller::Why;
 
 /// What helps where the kernel refuses to let one process look into another.
 const NO_PERMISSION: &str = "no permission to trace it: that takes the same user with no privilege \
-     less and kernel.yama.ptrace_scope=0, or CAP_SYS_PTRACE for the watchdog";
+     less and, where kernel.yama.ptrace_scope is 1, HANGWATCH_PTRACER=watchdog in the worker's \
+     environment; or CAP_SYS_PTRACE for the watchdog";
 
 /// A worker.
 pub(super) struct Target {
