@@ -477,11 +477,19 @@ fn try_word(word: &str) -> Result<(), clap::Error> {
 fn reason(error: &clap::Error) -> String {
     use std::error::Error;
     if let Some(source) = error.source() {
-        return source.to_string();
+        let is_no_number = source.is::<std::num::ParseIntError>();
+        return if is_no_number {
+            "is not a whole number in range".into()
+        } else {
+            source.to_string()
+        };
     }
     if let (ErrorKind::InvalidValue, Some(ContextValue::Strings(known))) =
         (error.kind(), error.get(ContextKind::ValidValue))
     {
+        if known.is_empty() {
+            return "must not be empty".to_owned();
+        }
         return format!("is not one of {}", known.join(", "));
     }
     let text = error.to_string();

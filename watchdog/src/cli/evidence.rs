@@ -9,7 +9,7 @@ use clap::Args;
 use super::value;
 use crate::evidence::options::{EvidenceOptions, Keep, Level};
 use crate::evidence::redact::Redactor;
-use crate::incident::store::{Limits, NoStateDirectory, default_dir};
+use crate::incident::store::{Limits, NoStateDirectory, StoreError, default_dir, try_dir};
 
 /// What is captured of an expired worker, and where it is kept.
 #[derive(Debug, Clone, Args)]
@@ -43,7 +43,8 @@ pub struct Evidence {
     ///
     /// In environment variables and command-line arguments, in addition to names such
     /// as *_TOKEN and to passwords in URLs. A match in a name redacts the whole value,
-    /// one in a value what is matched. May be given several times.
+    /// one in a value what is matched. May be given several times; in a file or a
+    /// variable, several are joined with |.
     #[arg(long, value_name = "REGEX", value_parser = value::expression)]
     pub redact: Vec<String>,
 
@@ -91,6 +92,17 @@ impl Evidence {
         let options =
             EvidenceOptions { level: self.level, budget: self.budget, program, redactor, keep };
         (options, why_not)
+    }
+
+    /// Whether incidents could be kept where they are to be; where there is no place for them, there is
+    /// nothing to try.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn try_place(&self) -> Result<(), StoreError> {
+        let dir = self.incidents.dir.clone().map_or_else(default_dir, Ok);
+        let dir = dir.ok().filter(|_| self.level != Level::Off);
+        dir.map_or(Ok(()), |dir| try_dir(&dir))
     }
 }
 

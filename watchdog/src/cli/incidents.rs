@@ -51,7 +51,8 @@ pub struct Incidents {
 
 const WHICH: &str = "\
 An incident is named as `hangwatch incidents` lists it, by any beginning that no
-other has, or as last. With a slash in it, it is the path of its directory.";
+other has, or as last, the newest that can be read. With a slash in it, it is
+the path of its directory.";
 
 /// The options of `hangwatch show`.
 #[derive(Debug, Args)]
@@ -81,8 +82,8 @@ pub struct Show {
 #[command(after_long_help = format!("\
 {WHICH}
 
-A new file is readable by its owner alone, as the incident is: look what it tells
-before you give it away.
+A new file is readable by its owner alone, as the incident is: look at what it
+tells before you give it away.
 
 Examples:
   hangwatch report last -o report.html

@@ -51,6 +51,7 @@ pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
         clock(facts),
         rights::other_users(facts),
         rights::stacks(facts),
+        rights::incidents(facts),
         rights::open_files(facts),
         rights::memory(facts),
         rights::oom_score(facts),

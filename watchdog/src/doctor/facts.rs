@@ -15,6 +15,8 @@ use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::process::{PidfdFlags, Resource, getpid};
 use rustix::thread::{CapabilitySet, futex};
 
+use crate::incident::store::{default_dir, try_dir};
+
 /// What was found.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
@@ -42,6 +44,8 @@ pub(super) struct Facts {
     pub(super) ptrace_scope: Option<u32>,
     pub(super) lock_memory: Tried,
     pub(super) lower_oom_score: Tried,
+    /// Keeping incidents where they are kept by default.
+    pub(super) keep_incidents: Tried,
     /// The highest real-time priority allowed without a capability.
     pub(super) realtime_limit: u64,
     /// The hard limit of open files; `None` where there is none.
@@ -135,6 +139,7 @@ impl Facts {
             lock_memory: host::lock_all_memory().map_err(|error| error.to_string()),
             lower_oom_score: fs::write("/proc/self/oom_score_adj", "-900")
                 .map_err(|error| error.to_string()),
+            keep_incidents: keep_incidents(),
             realtime_limit: limit(Resource::Rtprio).current.unwrap_or(u64::MAX),
             open_files: limit(Resource::Nofile).maximum,
             clock_source: line(&format!("{CLOCK_SOURCES}/current_clocksource")),
@@ -239,6 +244,11 @@ fn container() -> Option<&'static str> {
         ("/run/systemd/container", "a container (/run/systemd/container)"),
     ];
     marks.into_iter().find(|(path, _)| Path::new(path).exists()).map(|(_, what)| what)
+}
+
+fn keep_incidents() -> Tried {
+    let dir = default_dir().map_err(|error| error.to_string())?;
+    try_dir(&dir).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

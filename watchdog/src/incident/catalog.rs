@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::schema::{Ending, Incident, Moment, Suspect, Timer, VERSION, Worker};
-use super::store::INCIDENT_FILE;
+use super::store::{INCIDENT_FILE, time_of_id};
 
 /// The largest `incident.json` that is read.
 const SIZE_LIMIT_BYTES: u64 = 64 << 20;
@@ -30,7 +30,7 @@ pub struct Entry {
     pub dir: PathBuf,
     /// What a list says of it, or why it cannot.
     pub summary: Result<Summary, ReadError>,
-    /// When it was, by its own word; else when its directory was last changed.
+    /// When it was, by its own word or its name; else when its directory was last changed.
     when: Option<SystemTime>,
     owners: Owners,
 }
@@ -129,6 +129,18 @@ pub enum FindError {
         /// Where.
         dir: PathBuf,
     },
+    /// There is no directory of that path.
+    #[error("there is no directory of an incident at {}", path.display())]
+    NoDirectory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The path is that of a directory of incidents.
+    #[error("{path} is a directory of incidents; name it with --incidents {path}", path = path.display())]
+    Directory {
+        /// The path.
+        path: PathBuf,
+    },
     /// Several are.
     #[error("{key:?} may be any of {among}; write more of its name")]
     Several {
@@ -164,19 +176,39 @@ pub fn list(dir: &Path) -> Result<Vec<Entry>, ListError> {
     Ok(entries)
 }
 
-/// The incident that `key` names: by its name, by a beginning that no other has, or as `last`. A key
-/// with a slash is the path of an incident's directory, or of its file.
+/// The incident that `key` names: by its name, by a beginning that no other has, or as `last`, the
+/// newest that can be read. A key with a slash is the path of an incident's directory, or of its file.
 ///
 /// # Errors
 ///
 /// [`FindError`].
 pub fn find(dir: &Path, key: &str) -> Result<Entry, FindError> {
-    if key.contains('/') {
-        let path = Path::new(key);
-        let path = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
-        // Who names a file trusts it.
-        return Ok(Entry::new(path.to_owned(), Owners::Any));
+    // A name that the shell has completed ends in a slash.
+    let name = key.trim_end_matches('/');
+    if !name.is_empty() && !name.contains('/') && !Path::new(key).is_dir() {
+        return find_by_name(dir, name);
     }
+    if key.contains('/') { at_path(Path::new(key)) } else { find_by_name(dir, key) }
+}
+
+/// The incident in a directory, or of a file, that somebody has named, and so trusts.
+fn at_path(path: &Path) -> Result<Entry, FindError> {
+    let is_file = path.file_name().is_some_and(|name| name == INCIDENT_FILE);
+    let parent = path.parent().filter(|_| is_file && !path.is_dir());
+    let dir = fs::canonicalize(parent.unwrap_or(path))
+        .ok()
+        .filter(|dir| dir.is_dir())
+        .ok_or_else(|| FindError::NoDirectory { path: path.to_owned() })?;
+    let entry = Entry::new(dir, Owners::Any);
+    let is_no_incident = matches!(entry.summary, Err(ReadError::Missing));
+    if is_no_incident && list(&entry.dir).is_ok_and(|all| all.iter().any(|one| one.summary.is_ok()))
+    {
+        return Err(FindError::Directory { path: path.to_owned() });
+    }
+    Ok(entry)
+}
+
+fn find_by_name(dir: &Path, key: &str) -> Result<Entry, FindError> {
     let mut entries = list(dir)?;
     if entries.is_empty() {
         return Err(FindError::Empty { dir: dir.to_owned() });
@@ -185,7 +217,8 @@ pub fn find(dir: &Path, key: &str) -> Result<Entry, FindError> {
         return Ok(entries.swap_remove(exact));
     }
     if key == "last" {
-        return Ok(entries.swap_remove(0));
+        let readable = entries.iter().position(|entry| entry.summary.is_ok());
+        return Ok(entries.swap_remove(readable.unwrap_or(0)));
     }
     entries.retain(|entry| !key.is_empty() && entry.id.starts_with(key));
     match entries.len() {
@@ -207,11 +240,13 @@ impl Entry {
         let summary: Result<Summary, ReadError> = read(&dir, owners);
         let by_its_word =
             summary.as_ref().ok().and_then(|s| humantime::parse_rfc3339(&s.at.utc).ok());
-        let when = by_its_word.or_else(|| fs::metadata(&dir).and_then(|m| m.modified()).ok());
+        let when = by_its_word.or_else(|| time_of_id(&id));
+        let when = when.or_else(|| fs::metadata(&dir).and_then(|m| m.modified()).ok());
         Entry { id, dir, summary, when, owners }
     }
 
-    /// When it was: by its own word where it can be read, else when its directory was last changed.
+    /// When it was: by its own word where it can be read, else by its name, else when its directory was
+    /// last changed.
     pub fn when(&self) -> Option<SystemTime> {
         self.when
     }

@@ -9,6 +9,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 use std::{env, fmt};
 
 use rustix::process::geteuid;
@@ -87,6 +88,21 @@ pub struct StoreError {
     pub path: PathBuf,
     /// What the kernel said.
     pub source: io::Error,
+}
+
+/// Whether incidents could be kept in `dir`. Leaves nothing behind: where the directory is not there yet,
+/// it is tried in the nearest above it that is.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn try_dir(dir: &Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError { path: dir.to_owned(), source };
+    let here = if dir.is_absolute() { dir.to_owned() } else { Path::new(".").join(dir) };
+    let existing = here.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+    // A right is best tried out: a mode says nothing of a file system that is read-only or not for files.
+    let trial = existing.join(format!(".hangwatch-{}", std::process::id()));
+    DirBuilder::new().mode(0o700).create(&trial).map_err(failed)?;
+    fs::remove_dir(&trial).map_err(failed)
 }
 
 /// Writes incidents.
@@ -187,6 +203,15 @@ fn is_id(name: &str) -> bool {
     name.len() > form.len() && name.bytes().zip(form).all(fits)
 }
 
+/// When an incident was, by its name.
+pub(super) fn time_of_id(name: &str) -> Option<SystemTime> {
+    let time = is_id(name).then(|| name.split_once('Z'))??.0;
+    let at = |range: std::ops::Range<usize>| &time[range];
+    let (date, clock) =
+        ([at(0..4), at(4..6), at(6..8)].join("-"), [at(9..11), at(11..13), &time[13..]]);
+    humantime::parse_rfc3339(&format!("{date}T{}Z", clock.join(":"))).ok()
+}
+
 /// Writes a file whole, or leaves the one that was there.
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
@@ -208,6 +233,30 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn an_incidents_name_says_when_it_was() {
+        let time = time_of_id("20261123T195744.289326Z-run-3881-3889").unwrap();
+        assert_eq!(
+            humantime::format_rfc3339_micros(time).to_string(),
+            "2026-11-23T19:57:44.289326Z"
+        );
+        for name in ["", "20261123T1957Z-x", "20269923T195744.289326Z-x", "train-17"] {
+            assert_eq!(time_of_id(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn whether_incidents_could_be_kept_is_tried_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        try_dir(dir.path()).unwrap();
+        try_dir(&dir.path().join("not/there/yet")).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        // Not even root can keep anything there.
+        assert!(try_dir(Path::new("/proc/incidents")).is_err());
+        fs::write(dir.path().join("file"), "").unwrap();
+        assert!(try_dir(&dir.path().join("file")).is_err());
+    }
 
     fn incident(number: u32) -> Incident {
         Incident { id: format!("20261123T1552{number:02}.000001Z-train-7"), ..Incident::default() }

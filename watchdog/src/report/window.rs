@@ -35,14 +35,14 @@ impl Window {
         let stood_still = suspects.iter().filter_map(Track::last_ns);
         let begin = acquired.chain(stood_still).filter(|at| *at < at_ns).min();
         let begin = begin.unwrap_or(at_ns - hang_ns.min(at_ns)).max(earliest);
-        let before = (at_ns - begin) * 3 / 10;
+        let before = (at_ns - begin) / 10 * 3;
         let known = tracks.iter().map(|track| track.from_ns).min().unwrap_or(0);
         let from_ns = begin.saturating_sub(before).max(known.min(begin));
         let shown = (at_ns - from_ns).max(1_000);
         let end = incident.ending.as_ref().map_or(at_ns, |ending| ending.at.monotonic_ns);
         let end = end.clamp(at_ns, at_ns.saturating_add(shown / 2));
         let from_ns = from_ns.saturating_sub(shown / 50);
-        Window { from_ns, at_ns, to_ns: end.saturating_add(shown * 7 / 100) }
+        Window { from_ns, at_ns, to_ns: end.saturating_add(shown / 100 * 7) }
     }
 
     /// Where a point in time is, percent of the width; what lies outside is at the edge.

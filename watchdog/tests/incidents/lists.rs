@@ -189,3 +189,37 @@ fn one_is_found_by_name_beginning_last_and_path() {
     assert!(shelf.complains(&["show", ""]).contains("there is no incident \"\""));
     assert!(shelf.complains(&["show", "../.."]).contains("has no incident.json"));
 }
+
+#[test]
+fn a_path_that_leads_nowhere_is_told_as_it_was_written() {
+    let shelf = three();
+    let id = "20251123T154413.207000Z-train-4102";
+    let under = |rest: &str| shelf.path().join(rest).to_str().unwrap().to_owned();
+    let check = |key: &str, part: &str| {
+        let text = shelf.complains(&["show", key]);
+        assert!(text.contains(part), "{key}: {text}");
+    };
+    for key in
+        ["/nonexistent/x", "./nope", "/etc/passwd", &under("nope"), &under(&format!("{id}/nope"))]
+    {
+        check(key, &format!("no directory of an incident at {key}"));
+    }
+    check(&under(""), "is a directory of incidents; name it with --incidents");
+    // As a shell completes it.
+    assert!(shelf.says(&["show", &format!("{id}/")]).contains("Rank 2 hung"));
+    // By its directory's own name, however it was reached.
+    let there = shelf.says(&["show", &under(&format!("{id}/../{id}/."))]);
+    assert!(there.contains(id), "{there}");
+}
+
+#[test]
+fn what_cannot_be_read_is_as_old_as_its_name_and_not_the_last() {
+    let shelf = three();
+    shelf.put_text("20251123T154600.000000Z-train-1", "{");
+    let text = shelf.says(&["incidents"]);
+    assert!(text.contains("2025-11-23 15:46:00"), "{text}");
+    assert!(
+        shelf.says(&["show"]).contains("Rank 0 ran out of time"),
+        "the newest that can be read"
+    );
+}

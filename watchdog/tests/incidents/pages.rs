@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use hangwatch_cli::incident::schema::Incident;
 use hangwatch_cli::report;
+use hangwatch_cli::show::{self, Fold, Look};
 
 use super::browser::{Browser, Theme};
 use super::sample;
@@ -44,6 +45,25 @@ fn a_page_needs_nothing_and_escapes_everything() {
 #[test]
 fn an_incident_that_says_nothing_is_a_page_all_the_same() {
     assert!(report::page("x", &Incident::default()).contains("No stack was captured"));
+}
+
+#[test]
+fn absurd_times_are_drawn_somewhere_and_nobody_panics() {
+    let absurd = [0, 1, 1 << 63, u64::MAX];
+    for (at, other) in absurd.iter().flat_map(|at| absurd.map(|other| (*at, other))) {
+        let mut incident = sample::ddp(4);
+        incident.at.monotonic_ns = at;
+        for timer in &mut incident.timers {
+            timer.acquired.monotonic_ns = other;
+            timer.deadline = Some(sample::moment(at));
+        }
+        if let Some(ending) = &mut incident.ending {
+            ending.at.monotonic_ns = other;
+        }
+        report::page(sample::ID, &incident);
+        show::text(sample::ID, &incident, Look::of_stdout(Fold::Nothing));
+        hangwatch_cli::trace::of_incident(&incident);
+    }
 }
 
 #[test]

@@ -78,7 +78,9 @@ fn value(item: &Item) -> Result<String, String> {
         Item::Value(Value::Datetime(_)) => {
             Err("is a date; durations are written \"10s\"".to_owned())
         }
-        Item::Value(Value::Array(_)) => Err("is a list, and takes one value".to_owned()),
+        Item::Value(Value::Array(_)) => {
+            Err("is a list, and takes one value; expressions are joined with |".to_owned())
+        }
         _ => {
             Err("is a section; settings stand in the file as they are, without sections".to_owned())
         }

@@ -90,6 +90,8 @@ fn what_is_wrong_is_told_with_its_place_and_its_reason() {
     check(&[], "max-reaps = 0", "FILE:1: max-reaps: \"0\" 0 is not in 1..");
     check(&[], "max-reaps = -3", "FILE:1: max-reaps: \"-3\"");
     check(&[], "traced = \"kill\"", "FILE:1: traced: \"kill\" is not one of reap, report");
+    check(&[], "incidents = \"\"", "FILE:1: incidents: \"\" must not be empty");
+    check(&[], "lanes = \"many\"", "FILE:1: lanes: \"many\" is not a whole number");
     check(&[], "notify-only = \"yes\"", "FILE:1: notify-only: \"yes\" is not one of true, false");
     check(&[], "log = \"json\"", "FILE:1: there is no setting \"log\"; is log-format meant?");
     check(&[], "[run]\nlanes = 3", "FILE:1: there is no setting \"run\"");

@@ -19,6 +19,9 @@ pub(super) fn perform(options: &Run) -> Result<Exit, Failure> {
     for variable in &options.origins.strange {
         complain(&format_args!("{variable} is in the environment and is no setting of run"));
     }
+    if let Err(error) = options.evidence.try_place() {
+        complain(&format_args!("incidents cannot be kept: {error}"));
+    }
     print(&page::in_force(&options.origins))?;
     Ok(Exit::Ok)
 }

@@ -55,6 +55,17 @@ pub(super) fn stacks(facts: &Facts) -> Finding {
     }
 }
 
+pub(super) fn incidents(facts: &Facts) -> Finding {
+    match &facts.keep_incidents {
+        Ok(()) => works("incidents", "can be kept where they are by default"),
+        Err(error) => weaker(
+            "incidents",
+            format!("cannot be kept where they are by default: {error}"),
+            "name a directory that this user may write to with --incidents",
+        ),
+    }
+}
+
 pub(super) fn open_files(facts: &Facts) -> Finding {
     const TOPIC: &str = "open files";
     let Some(limit) = facts.open_files else { return works(TOPIC, "without a limit") };

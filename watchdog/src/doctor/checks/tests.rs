@@ -28,6 +28,7 @@ fn well() -> Facts {
         ptrace_scope: Some(1),
         lock_memory: Ok(()),
         lower_oom_score: Ok(()),
+        keep_incidents: Ok(()),
         realtime_limit: 0,
         open_files: Some(1 << 20),
         clock_source: Some("tsc".to_owned()),
@@ -86,6 +87,7 @@ fn every_fault_is_found_under_its_topic_with_what_to_change() {
     check(&|facts| facts.open_files = Some(300), "open files", Weaker, "172 workers");
     check(&|facts| facts.lock_memory = refused(), "memory lock", Weaker, "ulimit -l");
     check(&|facts| facts.lower_oom_score = refused(), "OOM score", Weaker, "CAP_SYS_RESOURCE");
+    check(&|facts| facts.keep_incidents = refused(), "incidents", Weaker, "--incidents");
     check(&|facts| facts.may_be_nice = false, "real time", Weaker, "RLIMIT_RTPRIO");
     check(&|facts| facts.cgroup = Cgroup::V1, "cgroups", Weaker, "version 1");
     check(&|facts| facts.cgroup = Cgroup::None, "cgroups", Weaker, "mount -t cgroup2");
