@@ -95,7 +95,7 @@ impl Evidence {
     }
 
     /// Whether incidents could be kept where they are to be; where there is no place for them, there is
-    /// nothing to try.
+    /// nothing to try. A disk that hangs holds whoever asks: no watchdog does.
     ///
     /// # Errors
     /// [`StoreError`].

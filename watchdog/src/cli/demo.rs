@@ -1,0 +1,59 @@
+//! What may be said to `hangwatch demo`, and what it says to its workers.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::Evidence;
+
+/// The options of `hangwatch demo`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Exit codes:
+  0    exactly the hung worker was reaped, and the others' results are right
+  125  anything else
+
+Examples:
+  hangwatch demo
+  hangwatch demo --workers 8 /usr/share/doc")]
+pub struct Demo {
+    /// The directory whose files are hashed
+    #[arg(id = "hashed", value_name = "DIR", default_value = ".")]
+    pub dir: PathBuf,
+
+    /// How many workers to start, 4 to 64
+    #[arg(long, value_name = "N", default_value_t = 4,
+          value_parser = clap::value_parser!(u32).range(4..=64))]
+    pub workers: u32,
+
+    /// What is captured of the worker that hangs, and where it is kept.
+    #[command(flatten)]
+    pub evidence: Evidence,
+}
+
+/// What one worker of the demo does; the demo starts it.
+#[derive(Debug, Args)]
+pub struct DemoWorker {
+    /// The directory whose files are hashed.
+    pub dir: PathBuf,
+    /// Which share of the files it has.
+    #[arg(long)]
+    pub share: usize,
+    /// Of how many.
+    #[arg(long)]
+    pub of: usize,
+    /// What becomes of it.
+    #[arg(long, value_enum)]
+    pub fate: Fate,
+}
+
+/// What becomes of a worker of the demo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Fate {
+    /// It finishes.
+    Finish,
+    /// Two of its threads take two locks in opposite order.
+    Deadlock,
+    /// It aborts.
+    Crash,
+}

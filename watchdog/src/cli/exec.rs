@@ -1,0 +1,52 @@
+//! What may be said to `hangwatch exec`.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{DURATIONS, ENVIRONMENT, EXIT_CODES, Evidence, Log, Reap, value};
+
+/// The options of `hangwatch exec`.
+#[derive(Debug, Args)]
+#[command(after_long_help = format!("\
+{DURATIONS}
+
+{ENVIRONMENT}
+
+{EXIT_CODES}
+
+Examples:
+  hangwatch exec --deadline 30s -- make test
+  hangwatch exec --deadline 5m --signal TERM --grace 10s -- ./backup.sh
+  hangwatch exec --deadline 1h --scope nightly --segment ci -- ./nightly"))]
+pub struct Exec {
+    /// How long the command may run
+    #[arg(long, value_name = "DURATION", value_parser = value::duration,
+          allow_hyphen_values = true)]
+    pub deadline: Duration,
+
+    /// The scope the deadline is listed under [default: the command's name]
+    #[arg(long, value_name = "SCOPE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub scope: Option<String>,
+
+    /// The segment to arm the timer in, else HANGWATCH_SEGMENT's; absent, one of its own
+    #[arg(long, value_name = "NAME")]
+    pub segment: Option<String>,
+
+    /// How the removal is done.
+    #[command(flatten)]
+    pub reap: Reap,
+
+    /// What is captured before it, and where it is kept.
+    #[command(flatten)]
+    pub evidence: Evidence,
+
+    /// How the log is written.
+    #[command(flatten)]
+    pub log: Log,
+
+    /// The command to run, with its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}

@@ -1,0 +1,42 @@
+//! What hangwatch says to the processes that it starts of itself.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::value;
+
+/// Whose evidence a helper captures; the watchdog starts it.
+#[derive(Debug, Args)]
+pub struct EvidenceHelper {
+    /// The worker, whose pidfd is the standard input.
+    #[arg(long)]
+    pub pid: u32,
+    /// How long it may take.
+    #[arg(long, value_parser = value::duration)]
+    pub budget: Duration,
+    /// The thread to begin with, by its id in its own PID namespace.
+    #[arg(long)]
+    pub first_tid: Option<u64>,
+    /// Do not stop it for its native stacks.
+    #[arg(long)]
+    pub no_stop: bool,
+    /// What is redacted beside the rule.
+    #[arg(long, value_name = "REGEX")]
+    pub redact: Vec<String>,
+}
+
+/// Where incidents are written; the watchdog starts the writer.
+#[derive(Debug, Args)]
+pub struct IncidentWriter {
+    /// The directory.
+    #[arg(long)]
+    pub dir: PathBuf,
+    /// How many are kept.
+    #[arg(long)]
+    pub count: usize,
+    /// What they may take, bytes.
+    #[arg(long)]
+    pub bytes: u64,
+}
