@@ -64,6 +64,7 @@ mod protect;
 mod seating;
 mod serve;
 pub(crate) mod sigbus;
+mod staff;
 mod tracers;
 mod turns;
 mod vigil;
@@ -97,7 +98,8 @@ use self::control::Control;
 use self::doorbell::Attention;
 use self::journal::{Journal, Note};
 use self::lock::WatchLock;
-use self::serve::{Parts, STACK_BYTES};
+use self::serve::Parts;
+use self::staff::STACK_BYTES;
 
 /// Commands that wait for the tick at most.
 const COMMANDS: usize = 16;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
 use hangwatch::Segment;
@@ -20,33 +20,21 @@ use hangwatch_core::segment::Counter;
 use hangwatch_core::tick::{Clock, Table, Watchdog};
 use hangwatch_core::time::Nanos;
 
-use super::archive::Archive;
 use super::calibrate::{Calibrator, Trust};
-use super::clerk::{Clerk, ClerkParts};
 use super::control::{Control, Ended};
 use super::doorbell::{Attention, Doorbell, LEAD_NS};
-use super::error_file::ErrorFiles;
 use super::events::Leaving;
 use super::hands::{HandsParts, ProcessHands};
 use super::journal::{Journal, Note};
-use super::kin::{self, KinDesk};
 use super::messages::{Answer, Answers, Question};
 use super::options::{Holds, ServerOptions};
-use super::seating::Seating;
-use super::tracers::Tracers;
-use super::witness::{Stand, Witness, WitnessParts};
-use super::{error_file, inspector, options, protect, sigbus};
-use crate::evidence::options::Level;
-use crate::incident::store::Store;
+use super::staff::{Hired, Staff};
+use super::{protect, sigbus};
 use crate::kin::Reach;
 use crate::listen::CONNECTIONS;
 
 /// Answers that wait for the tick at most; the clerk waits with the next.
 const ANSWERS: usize = 256;
-/// Inspections that wait at most; more are asked for again.
-const INSPECTIONS: usize = 1024;
-/// The stack of each thread, bytes: none recurses, and locked memory is dear.
-pub(super) const STACK_BYTES: usize = 512 << 10;
 /// Descriptors beside the workers' pidfds; the listener's connections take none from them.
 const SPARE_DESCRIPTORS: u64 = 128 + CONNECTIONS as u64;
 /// Descriptors for the processes that are removed with workers.
@@ -193,123 +181,6 @@ pub(super) fn serve(parts: Parts) -> Ended {
     words.next_wake().store(0, Ordering::Relaxed);
     words.watchdog().pid().store(0, Ordering::Relaxed);
     ended
-}
-
-/// Whom the tick has things done by that are not the clerk's.
-type Helpers = (Option<ErrorFiles>, Option<KinDesk>);
-
-/// Starts the other threads.
-struct Staff<'a> {
-    segment: Segment,
-    options: ServerOptions,
-    control: &'a Arc<Control>,
-    journal: &'a Journal,
-    answers: Answers,
-}
-
-/// The other threads, and how to talk to them.
-struct Hired {
-    desk: super::clerk::Desk,
-    helpers: Helpers,
-    clerk: JoinHandle<()>,
-    stand: Option<Stand>,
-    witness: Option<JoinHandle<()>>,
-}
-
-impl Staff<'_> {
-    fn hire(self) -> std::io::Result<Hired> {
-        let Staff { segment, options, control, journal, answers } = self;
-        let (inspections, to_inspect) = sync_channel(INSPECTIONS);
-        let inspector_answers = answers.clone();
-        // Never joined: it may be stuck with a hung process.
-        spawn("hangwatch-look", control, journal, &answers.attention.clone(), move || {
-            inspector::run(segment, &to_inspect, &inspector_answers);
-        })?;
-        let attention = answers.attention.clone();
-        let (seating, tracers) = (Seating::default(), Tracers::default());
-        let error_files = match options.error_files {
-            options::ErrorFiles::Leave => None,
-            options::ErrorFiles::Write => {
-                let (files, writer) = error_file::error_files();
-                let to_note = journal.clone();
-                // Never joined: it may be stuck with a disk that hangs.
-                spawn("hangwatch-error", control, journal, &attention, move || {
-                    writer.run(segment, &to_note);
-                })?;
-                Some(files)
-            }
-        };
-        let (clerk, desk) = Clerk::new(ClerkParts {
-            segment,
-            control: Arc::clone(control),
-            journal: journal.clone(),
-            answers: answers.clone(),
-            inspections,
-            seating: seating.clone(),
-            tracers: tracers.clone(),
-        })?;
-        // Its answers stand between a deadline and the signal: it runs as the tick does. What the
-        // kernel refuses it refused the tick too, which has noted it.
-        let priority = options.protection.realtime_priority;
-        let clerk = spawn("hangwatch-clerk", control, journal, &attention, move || {
-            let _ = priority.map(host::run_realtime);
-            clerk.run();
-        })?;
-        let kin = match options.reach {
-            Reach::Process => None,
-            reach => {
-                let (desk, undertaker) = kin::kin(segment, reach, journal.clone());
-                // Never joined: it may be stuck with a /proc that hangs.
-                spawn("hangwatch-kin", control, journal, &attention, move || undertaker.run())?;
-                Some(desk)
-            }
-        };
-        let helpers = (error_files, kin);
-        if options.evidence.level == Level::Off {
-            return Ok(Hired { desk, helpers, clerk, stand: None, witness: None });
-        }
-        let archive = options.evidence.keep.as_ref().map(|keep| {
-            let archive = Archive::new(journal.clone());
-            (archive, Store::new(keep.dir.clone(), keep.limits))
-        });
-        if let Some((archive, store)) = archive.clone() {
-            let program = options.evidence.program.clone();
-            // Never joined: its disk may hang.
-            spawn("hangwatch-store", control, journal, &attention, move || {
-                archive.run(&store, program.as_deref());
-            })?;
-        }
-        let (witness, stand) = Witness::new(WitnessParts {
-            segment,
-            options: options.evidence,
-            seating,
-            tracers,
-            answers,
-            journal: journal.clone(),
-            archive: archive.map(|(archive, _)| archive),
-        })?;
-        let witness =
-            spawn("hangwatch-witness", control, journal, &attention, move || witness.run())?;
-        Ok(Hired { desk, helpers, clerk, stand: Some(stand), witness: Some(witness) })
-    }
-}
-
-/// Starts a thread whose panic ends the server.
-fn spawn(
-    name: &'static str,
-    control: &Arc<Control>,
-    journal: &Journal,
-    attention: &Attention,
-    body: impl FnOnce() + Send + 'static,
-) -> std::io::Result<JoinHandle<()>> {
-    let (control, journal, attention) = (Arc::clone(control), journal.clone(), attention.clone());
-    thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(move || {
-        if let Err(message) = protect::caught(name, body) {
-            journal.note(Note::Panicked(message));
-            control.panicked.store(true, Ordering::Release);
-            attention.call();
-        }
-    })
 }
 
 impl Tick {
