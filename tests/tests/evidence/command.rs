@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use hangwatch_cli::incident::schema::Incident;
+use hangwatch_tests::fuse::Mute;
 use hangwatch_tests::incidents::{Incidents, Script, missing, native};
 use hangwatch_tests::program;
 use serde_json::Value;
@@ -111,4 +112,21 @@ fn scopes_and_off_take_no_helper() {
     let none = Incidents::new();
     let line = removal(exec(&none.options("off", &[]), Some(&script.path())));
     assert_eq!((&line["incident"], none.all().len()), (&Value::Null, 0));
+}
+
+#[test]
+fn a_disk_that_never_answers_holds_up_neither_the_removal_nor_the_end() {
+    let Some(mute) =
+        Mute::mount("a_disk_that_never_answers_holds_up_neither_the_removal_nor_the_end")
+    else {
+        return;
+    };
+    let dir = mute.file().join("incidents");
+    let options = ["--evidence", "scopes", "--incidents", dir.to_str().unwrap()];
+    let (code, log) = exec(&options, None);
+    assert!(mute.is_asked(), "the disk was to be written to");
+    let lost = log.iter().find(|line| line["event"] == "incident_lost");
+    let why = lost.unwrap_or_else(|| panic!("{log:#?}"))["error"].as_str().unwrap();
+    assert!(why.contains("does not answer"), "{why}");
+    assert_eq!(removal((code, log))["incident"], Value::Null);
 }

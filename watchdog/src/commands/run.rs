@@ -83,8 +83,6 @@ fn server_options(options: &Run) -> ServerOptions {
     let (evidence, why_not_kept) = options.evidence.options();
     if let Some(error) = why_not_kept {
         tracing::warn!(event = "unkept", %error, "incidents are not kept");
-    } else if let Err(error) = options.evidence.try_place() {
-        tracing::warn!(event = "unkept", %error, "incidents cannot be kept");
     }
     ServerOptions {
         policy: whole_policy(options),

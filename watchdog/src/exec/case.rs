@@ -118,7 +118,7 @@ impl Case {
             complete(evidence, workers.lanes_of(worker.pid.unwrap_or_default()), options, taken_ns);
         }
         incident.others = workers.others();
-        let keeper = Keeper::start(options.keep.as_ref());
+        let keeper = Keeper::start(options.keep.as_ref(), options.program.as_deref());
         // Whatever becomes of the rest, there is this.
         let _ = keeper.as_ref().map(|keeper| keeper.put(&incident));
         Some(Case { incident, clocks, keeper })

@@ -1,6 +1,7 @@
-//! The keeper: writes one incident to disk, from a thread of its own that nobody waits for longer than
-//! a disk should take.
+//! The keeper: has one incident written to disk, by a process of its own that nobody waits for longer
+//! than a disk should take: one that hangs would hold any thread of this process, and so its end.
 
+use std::path::Path;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use crate::evidence::options::Keep;
 use crate::incident::schema::Incident;
 use crate::incident::store::{NoStateDirectory, Store};
+use crate::incident::writer::Writer;
 
 /// How long the end of a command waits for its incident to be written.
 const LAST_WRITES: Duration = Duration::from_secs(2);
@@ -21,19 +23,25 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Starts one.
+    /// Starts one, whose writer `program` has as a command. Without a program, or where it cannot be
+    /// started, a thread of this process writes.
     ///
     /// # Errors
     /// Why nothing can be kept.
-    pub(super) fn start(keep: Option<&Keep>) -> Result<Keeper, String> {
+    pub(super) fn start(keep: Option<&Keep>, program: Option<&Path>) -> Result<Keeper, String> {
         let keep = keep.ok_or_else(|| NoStateDirectory.to_string())?;
         let store = Store::new(keep.dir.clone(), keep.limits);
         let (states, to_write) = channel::<Incident>();
         let (tell, done) = channel();
+        let program = program.map(Path::to_owned);
         let write = move || {
-            let written =
-                to_write.iter().map(|it| store.put(&it).map_err(|error| error.to_string()));
-            let last = written.last().unwrap_or_else(|| Err("there was none".to_owned()));
+            let mut writer = program.and_then(|program| Writer::start(&program, &store).ok());
+            let mut put = |incident: Incident| match &mut writer {
+                Some(writer) => writer.put(&incident).map_err(|error| error.to_string()),
+                None => store.put(&incident).map_err(|error| error.to_string()),
+            };
+            let last = to_write.iter().map(&mut put).last();
+            let last = last.unwrap_or_else(|| Err("there was none".to_owned()));
             let _ = tell.send(last.map(|_dir| ())); // nobody waits any more
         };
         let named = thread::Builder::new().name("hangwatch-store".to_owned());
@@ -74,7 +82,7 @@ mod tests {
             host: host.to_owned(),
             ..Incident::default()
         };
-        let keeper = Keeper::start(Some(&keep)).unwrap();
+        let keeper = Keeper::start(Some(&keep), None).unwrap();
         keeper.put(&incident("before"));
         keeper.put(&incident("after"));
         keeper.close().unwrap();
@@ -83,9 +91,9 @@ mod tests {
 
         std::fs::write(dir.path().join("file"), "").unwrap();
         let nowhere = Keep { dir: dir.path().join("file"), ..keep };
-        let keeper = Keeper::start(Some(&nowhere)).unwrap();
+        let keeper = Keeper::start(Some(&nowhere), None).unwrap();
         keeper.put(&incident(""));
         assert!(keeper.close().unwrap_err().contains("cannot write"));
-        assert!(Keeper::start(None).unwrap_err().contains("--incidents"));
+        assert!(Keeper::start(None, None).unwrap_err().contains("--incidents"));
     }
 }

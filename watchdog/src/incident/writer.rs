@@ -12,6 +12,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use super::schema::Incident;
 use super::store::{Store, StoreError};
+use crate::evidence::children;
 
 /// A writer at work. Dropped, it is told no more, and waited for.
 #[derive(Debug)]
@@ -53,7 +54,9 @@ impl Writer {
         // mean it, which has the last to write.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         command.process_group(0);
+        let starting = children::starting();
         let mut child = command.spawn()?;
+        starting.has_begun(child.id());
         let no_pipe = || io::Error::other("no pipe to it");
         let to = Some(child.stdin.take().ok_or_else(no_pipe)?);
         let from = BufReader::new(child.stdout.take().ok_or_else(no_pipe)?);
@@ -85,6 +88,7 @@ impl Drop for Writer {
         self.to = None;
         // It has nothing left to write: what it was told it has answered, or it has ended.
         let _ = self.child.wait();
+        children::ended(self.child.id());
     }
 }
 
