@@ -3,7 +3,7 @@
 //! `cargo xtask bench` runs it, with the Python peers between its two halves.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::SystemTime;
 
@@ -72,9 +72,7 @@ fn main() -> ExitCode {
     let done = process::play_role().and_then(|()| match Cli::parse().what {
         What::Measure { out, quick, only, huge } => {
             let mode = if quick { Mode::Quick } else { Mode::Full };
-            measure(mode, huge, &only).and_then(|results| {
-                Ok(fs::write(&out, serde_json::to_string_pretty(&results)? + "\n")?)
-            })
+            measure(mode, huge, &only, &out)
         }
         What::Report { measured, peer, into } => report(&measured, &peer, &into),
     });
@@ -87,7 +85,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure(mode: Mode, huge: bool, only: &[String]) -> Result<Results, Failed> {
+/// Measures, and writes down each part when it is done.
+fn measure(mode: Mode, huge: bool, only: &[String], out: &Path) -> Result<(), Failed> {
     let parts: Vec<&str> = PARTS.iter().map(|(name, _)| *name).collect();
     if let Some(unknown) = only.iter().find(|name| !parts.contains(&name.as_str())) {
         return Err(format!("there is no part {unknown:?}; parts are {}", parts.join(", ")).into());
@@ -102,10 +101,11 @@ fn measure(mode: Mode, huge: bool, only: &[String]) -> Result<Results, Failed> {
         if only.is_empty() || only.iter().any(|wanted| wanted == name) {
             eprintln!("{name}");
             results.comparisons.extend(part(mode, huge)?);
+            results.machine.load_after = machine::load();
+            fs::write(out, serde_json::to_string_pretty(&results)? + "\n")?;
         }
     }
-    results.machine.load_after = machine::load();
-    Ok(results)
+    Ok(())
 }
 
 fn report(measured: &PathBuf, files: &[PathBuf], into: &PathBuf) -> Result<(), Failed> {
