@@ -226,9 +226,9 @@ fn keys_sort_filter_open_the_details_and_quit() {
     pane.wait_for("PAUSED");
     let _three = Busy::start(&named, "thread-c", &[("middle", LONG)]);
     pane.keys(&["?"]);
-    pane.wait_for("help: any key goes back");
+    pane.wait_for("help: q back");
     pane.keys(&["x"]);
-    let screen = pane.wait("the help is gone", |screen| !screen.contains("any key"));
+    let screen = pane.wait("the help is gone", |screen| !screen.contains("help: q back"));
     assert!(!screen.contains("middle"), "the picture stands still: {screen}");
     pane.keys(&["p"]);
     pane.wait_for("middle");
@@ -324,7 +324,7 @@ fn a_stopped_view_leaves_the_terminal_to_others_and_comes_back() {
     stopped(&pane);
     // It listens to keys again.
     pane.keys(&["?"]);
-    pane.wait_for("any key goes back");
+    pane.wait_for("help: q back");
     pane.keys(&["x", "q"]);
     pane.wait("it has ended", |screen| screen.trim_end().ends_with("ready>"));
 }
