@@ -240,7 +240,9 @@ pub struct Expiry {
     pub timer: TimerFacts,
     /// The last signal sent, 0 for none.
     pub signal: u8,
-    /// From the deadline to the first signal, or to the report, ns.
+    /// From the deadline to the first signal, or to the report, ns. A signal counts when its system
+    /// call has returned. Without real-time priority that may be after the death, a few hundred
+    /// microseconds later: the kernel may give the core to the victim first.
     pub late_ns: u64,
     /// How it ended.
     pub outcome: ExpiryOutcome,

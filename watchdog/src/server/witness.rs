@@ -195,6 +195,11 @@ impl Witness {
             return;
         };
         how(&mut self.dossiers[place]);
+        self.settle(case, place);
+    }
+
+    /// Has the incident at this place written where it is complete.
+    fn settle(&mut self, case: &Arc<Case>, place: usize) {
         if self.dossiers[place].is_captured() {
             self.put(case);
         }
@@ -289,14 +294,14 @@ impl Witness {
 
     fn captured(&mut self, case: &Arc<Case>, gathered: Gathered) {
         self.told(case);
-        let mut incident = None;
-        self.change(case, |dossier| {
-            dossier.capture(gathered, now());
-            incident = Some(dossier.incident());
-        });
-        if let Some(incident) = incident {
-            self.parts.journal.note(Note::Captured(incident));
-        }
+        let Some(place) = self.dossiers.iter().position(|dossier| dossier.is_of(case)) else {
+            return;
+        };
+        let dossier = &mut self.dossiers[place];
+        dossier.capture(gathered, now());
+        // Before it is written: the word that it is closed must be the last.
+        self.parts.journal.note(Note::Captured(dossier.incident()));
+        self.settle(case, place);
     }
 
     /// Waits for a task, something told by a helper, or the end of a budget.
