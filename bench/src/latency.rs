@@ -1,10 +1,14 @@
 //! From the deadline to the signal and to the death: hangwatch's server with real worker processes,
 //! in turn with the machine's own limit.
 //!
-//! Both have a batch of processes to end, one every few milliseconds. hangwatch's are workers that
-//! hang; the limit's are processes that wait, and a thread sleeps to each one's deadline
-//! (`clock_nanosleep`, with the server's timer slack of 1 ns) and signals it through a pidfd. Who
-//! died when is seen by a thread that polls all their pidfds.
+//! Both have a batch of workers to end, which hang in a segment, one every few milliseconds. The
+//! limit's segment is served by nobody: a thread sleeps to each one's deadline (`clock_nanosleep`,
+//! with the server's timer slack of 1 ns) and signals it through a pidfd. Who died when is seen by a
+//! thread that polls all their pidfds.
+//!
+//! The victims must be alike. A process that the scheduler owes time is given the core inside the
+//! very system call that kills it, and whoever signals hears of the signal after the death: the larger
+//! the process, the later.
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
@@ -118,12 +122,7 @@ fn hang_batch(
     expired: &Receiver<Expiry>,
     late: &mut Late,
 ) -> Result<(), Failed> {
-    let mut workers = Vec::new();
-    for index in 0..BATCH {
-        let after_ns = due(conditions, index).as_nanos().to_string();
-        workers.push(Player::start(&["hang", name, &after_ns])?);
-    }
-    workers.iter_mut().for_each(Player::ready);
+    let mut workers = workers(conditions, name)?;
     let until = Instant::now() + PATIENCE;
     // A deadline of a lane that is not admitted yet is enforced when it is: not what is timed.
     while server.health().workers < workers.len() {
@@ -145,13 +144,31 @@ fn hang_batch(
     Ok(())
 }
 
+/// A batch of workers that are ready to hang.
+fn workers(conditions: Conditions, segment: &str) -> Result<Vec<Player>, Failed> {
+    let mut workers = Vec::new();
+    for index in 0..BATCH {
+        let after_ns = due(conditions, index).as_nanos().to_string();
+        workers.push(Player::start(&["hang", segment, &after_ns])?);
+    }
+    workers.iter_mut().for_each(Player::ready);
+    Ok(workers)
+}
+
 fn limit(conditions: Conditions, late: &mut Late) -> Result<(), Failed> {
-    let mut victims: Vec<Player> =
-        (0..BATCH).map(|_| Player::start(&["wait"])).collect::<Result<_, _>>()?;
-    victims.iter_mut().for_each(Player::ready);
+    let name = format!("bench-limit-{}", std::process::id());
+    Segment::create(&name, CreateOptions::default())?;
+    let outcome = signal_batch(conditions, &name, late);
+    Segment::remove(&name)?;
+    outcome
+}
+
+fn signal_batch(conditions: Conditions, name: &str, late: &mut Late) -> Result<(), Failed> {
+    let mut victims = workers(conditions, name)?;
     let deaths = Deaths::watch(&victims, conditions.priority)?;
     let pidfds: Vec<Pidfd> =
         victims.iter().map(|victim| Pidfd::open(victim.pid())).collect::<Result<_, _>>()?;
+    victims.iter_mut().for_each(Player::go);
     let sleeper = move || -> Result<Vec<(u64, u64)>, String> {
         let text = |error: std::io::Error| error.to_string();
         host::set_timer_slack(NonZeroU64::MIN).map_err(text)?;

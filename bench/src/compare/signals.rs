@@ -64,8 +64,10 @@ fn signals(id: &str, cores: Cores, priority: Option<u8>, lateness: &Lateness) ->
         title: format!("Deadline to signal, {cores}, {class} scheduling"),
         how: "The real server and real worker processes, in batches of 16 with deadlines 7 ms apart, \
               in turn with a thread that sleeps to each deadline (`clock_nanosleep`, timer slack 1 \
-              ns) and signals through a pidfd, under the same scheduling policy. Both are timed when \
-              the signal has been sent. The server wakes two milliseconds ahead of a deadline, \
+              ns) and signals workers of another such segment through a pidfd, under the same \
+              scheduling policy. Both are timed when the system call that sends the signal has \
+              returned: under normal scheduling often after the death, for which the kernel may give \
+              the core to the victim first. The server wakes two milliseconds ahead of a deadline, \
               which can make its median the better one. No evidence is captured."
             .to_owned(),
         unit: "us".to_owned(),
