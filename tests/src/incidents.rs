@@ -65,19 +65,6 @@ impl Incidents {
         })
     }
 
-    /// The incident of the process `pid`, once it is complete, whatever the log points to.
-    ///
-    /// # Panics
-    /// Where it does not come to that.
-    pub fn of_process(&self, pid: u32) -> Incident {
-        let is_complete = |one: &Incident| one.worker.pid == Some(pid) && one.ending.is_some();
-        until("the incident is complete", || {
-            let read = |dir: PathBuf| std::fs::read(dir.join("incident.json")).ok();
-            let incidents = self.all().into_iter().filter_map(read);
-            incidents.filter_map(|text| serde_json::from_slice(&text).ok()).find(is_complete)
-        })
-    }
-
     /// The incident of the expiry of the process `pid`.
     pub fn of_expiry(&self, watchdog: &mut Watchdog, pid: u32) -> Incident {
         let event = watchdog.expiry_of(pid);

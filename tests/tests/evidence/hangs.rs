@@ -130,7 +130,8 @@ fn an_incident_tells_that_its_worker_was_reaped_for_the_others() {
     let (hung, _waiting) = barrier(&stage, &incidents);
     let ended = watchdog.event(|event| event["event"] == "suspect");
     assert_eq!(ended["pid"], hung.pid());
-    let incident = incidents.of_process(hung.pid());
+    let incident = incidents.of(&ended);
+    assert_eq!(incident.worker.pid, Some(hung.pid()));
     let whys: Vec<(&str, &str)> =
         incident.decisions.iter().map(|one| (one.what.as_str(), one.why.as_str())).collect();
     assert_eq!(

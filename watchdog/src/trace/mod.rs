@@ -3,7 +3,9 @@
 //! The format is Chrome's [trace event JSON]: a process a worker, a track a thread, a slice a scope.
 //! Times are microseconds of `CLOCK_MONOTONIC`, ascending. Spans of a track that nest are complete
 //! events; one that overlaps another without nesting (guards need not nest) is an asynchronous event
-//! beside the track; one that has not ended has a begin and no end. `live` has what a segment holds
+//! beside the track; one that has not ended has a begin and no end. Perfetto takes a complete event
+//! before a begin of the same time, whatever their order here, and so for the outer one: inside a span
+//! that begins with it and has not ended, one has a begin and an end. `live` has what a segment holds
 //! now.
 //!
 //! [trace event JSON]: https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMh4h6I0nSsKchNAySU
@@ -156,18 +158,22 @@ fn track_name(track: &Track) -> String {
 
 /// The spans and marks of a track.
 fn draw(events: &mut Vec<(u64, Value)>, track: &Track, on: On, at_ns: u64) {
-    // The ends of the spans around the one that is drawn, the outermost first.
-    let mut around: Vec<u64> = Vec::new();
+    // When the spans around the one that is drawn begin and end, the outermost first.
+    let mut around: Vec<(u64, u64)> = Vec::new();
     for span in &track.spans {
         let begin = span.begin_ns.unwrap_or(track.from_ns);
         let end = span.end.at_ns().map(|end| end.max(begin));
-        around.retain(|outer| *outer > begin);
+        around.retain(|(_, outer_end)| *outer_end > begin);
         let until = end.unwrap_or(u64::MAX);
-        let nests = around.last().is_none_or(|outer| until <= *outer);
-        if nests {
-            around.push(until);
+        let form = match around.last() {
+            Some((_, outer_end)) if until > *outer_end => Form::Beside,
+            _ if around.contains(&(begin, u64::MAX)) => Form::Ends,
+            _ => Form::Whole,
+        };
+        if form != Form::Beside {
+            around.push((begin, until));
         }
-        events.extend(slice(span, (begin, end), nests, on));
+        events.extend(slice(span, (begin, end), form, on));
         if let Some(deadline) = span.deadline_ns.filter(|at| *at <= end.unwrap_or(at_ns)) {
             let name = format!("deadline of {}", plain(&span.scope));
             events.push(instant(deadline, &name, "deadline", on));
@@ -183,8 +189,19 @@ fn draw(events: &mut Vec<(u64, Value)>, track: &Track, on: On, at_ns: u64) {
     }
 }
 
+/// How a span is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// As one event; one that has not ended by its begin alone.
+    Whole,
+    /// By its begin and its end.
+    Ends,
+    /// Beside the track.
+    Beside,
+}
+
 /// A span as one or two events.
-fn slice(span: &Span, (begin, end): (u64, Option<u64>), nests: bool, on: On) -> Vec<(u64, Value)> {
+fn slice(span: &Span, (begin, end): (u64, Option<u64>), form: Form, on: On) -> Vec<(u64, Value)> {
     let args = json!({
         "lane": span.lane,
         "timer": span.timer,
@@ -205,13 +222,17 @@ fn slice(span: &Span, (begin, end): (u64, Option<u64>), nests: bool, on: On) -> 
     };
     // One acquire of one timer; a timer is acquired once at a time.
     let id = json!(format!("{}.{}.{begin}", span.lane, span.timer));
-    match (nests, end) {
-        (true, Some(end)) => {
+    match (form, end) {
+        (Form::Whole, Some(end)) => {
             let more = [("dur", json!(micros(end - begin))), ("args", args)];
             vec![(begin, with(event("X", begin), &more))]
         }
-        (true, None) => vec![(begin, with(event("B", begin), &[("args", args)]))],
-        (false, end) => {
+        (Form::Whole | Form::Ends, end) => {
+            let start = with(event("B", begin), &[("args", args)]);
+            let ended = end.map(|end| (end, event("E", end)));
+            [(begin, start)].into_iter().chain(ended).collect()
+        }
+        (Form::Beside, end) => {
             let start = with(event("b", begin), &[("id", id.clone()), ("args", args)]);
             let ended = end.map(|end| (end, with(event("e", end), &[("id", id)])));
             [(begin, start)].into_iter().chain(ended).collect()

@@ -12,12 +12,13 @@ use super::sample::{self, AT, SECOND};
 use super::shelf::Shelf;
 
 /// The events of a trace that is well-formed: times ascend, complete events of a track nest, what ends
-/// has begun, and every track has a name.
+/// has begun, and every track has a name. A complete event never begins together with an unfinished one
+/// around it: Perfetto would take it for the outer one.
 fn checked(text: &str) -> Vec<Value> {
     let document: Value = serde_json::from_str(text).unwrap();
     let events = document["traceEvents"].as_array().unwrap().clone();
     let mut last = 0.0;
-    let mut open: BTreeMap<(u64, u64), Vec<f64>> = BTreeMap::new();
+    let mut open: BTreeMap<(u64, u64), Vec<(f64, f64)>> = BTreeMap::new();
     let mut begun: Vec<(Value, Value)> = Vec::new();
     let mut named: Vec<(u64, u64)> = Vec::new();
     for event in &events {
@@ -31,16 +32,24 @@ fn checked(text: &str) -> Vec<Value> {
         assert!(at >= last, "{event} is before {last}");
         last = at;
         let around = open.entry(on).or_default();
-        around.retain(|end| *end > at);
+        around.retain(|(_, end)| *end > at);
         match event["ph"].as_str().unwrap() {
             "X" => {
                 let end = at + event["dur"].as_f64().unwrap();
-                assert!(around.iter().all(|outer| end <= outer + 0.001), "{event} does not nest");
-                around.push(end);
+                let holds = |(begin, outer): &(f64, f64)| {
+                    end <= outer + 0.001 && (outer.is_finite() || *begin < at)
+                };
+                assert!(around.iter().all(holds), "{event} does not nest");
+                around.push((at, end));
             }
             "B" => {
-                assert!(around.iter().all(|outer| outer.is_infinite()), "{event} does not nest");
-                around.push(f64::INFINITY);
+                let is_open = |(_, outer): &(f64, f64)| outer.is_infinite();
+                assert!(around.iter().all(is_open), "{event} does not nest");
+                around.push((at, f64::INFINITY));
+            }
+            "E" => {
+                let ended = around.pop();
+                assert!(ended.is_some_and(|(_, end)| end.is_infinite()), "{event} ends nothing");
             }
             "b" => begun.push((event["id"].clone(), event["name"].clone())),
             "e" => {
@@ -143,6 +152,25 @@ fn guards_that_overlap_without_nesting_stand_beside_the_track() {
     assert_eq!(named(&events, "X", "first").len(), 1);
     assert_eq!(named(&events, "X", "second").len(), 0);
     assert_eq!((named(&events, "b", "second").len(), named(&events, "e", "second").len()), (1, 1));
+}
+
+#[test]
+fn what_begins_with_the_unfinished_one_around_it_is_inside_it() {
+    let mut incident = sample::lonely();
+    let lane = &mut incident.evidence.lanes[0];
+    let around = lane.timers[0].scope.clone();
+    // Its acquire is lost, so it is drawn from the first that is known of: where the outer one begins.
+    lane.records = vec![hangwatch_cli::incident::schema::Record {
+        at_ns: AT - SECOND / 10,
+        operation: "release".to_owned(),
+        timer: 30,
+        scope: "inside".to_owned(),
+        ..Default::default()
+    }];
+    let events = checked(&trace::of_incident(&incident));
+    let (outer, inner) = (named(&events, "B", &around), named(&events, "B", "inside"));
+    assert_eq!((outer.len(), inner.len(), named(&events, "E", "inside").len()), (1, 1, 1));
+    assert_eq!(outer[0]["ts"], inner[0]["ts"], "what this is about");
 }
 
 #[test]
