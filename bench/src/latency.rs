@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use hangwatch::sys::pidfd::Pidfd;
 use hangwatch::sys::{clock, host};
 use hangwatch::{CreateOptions, Segment};
+use hangwatch_cli::evidence::options::{EvidenceOptions, Level};
 use hangwatch_cli::server::events::{Expiry, What};
 use hangwatch_cli::server::{Protection, Server, ServerOptions};
 use rustix::event::{PollFd, PollFlags};
@@ -54,6 +55,8 @@ pub struct Conditions {
     pub cores: Cores,
     /// The real-time priority of whoever signals; normal scheduling where there is none.
     pub priority: Option<u8>,
+    /// How much evidence hangwatch captures of each; it keeps none.
+    pub evidence: Level,
 }
 
 /// What else the cores do.
@@ -103,7 +106,8 @@ fn hangwatch(conditions: Conditions, late: &mut Late) -> Result<(), Failed> {
     let segment = Segment::create(&name, CreateOptions::default())?;
     let (sender, expired) = channel();
     let protection = Protection { realtime_priority: conditions.priority, ..Protection::default() };
-    let options = ServerOptions { protection, ..ServerOptions::default() };
+    let evidence = EvidenceOptions { level: conditions.evidence, ..EvidenceOptions::default() };
+    let options = ServerOptions { protection, evidence, ..ServerOptions::default() };
     let server = Server::start(segment, options, move |event| {
         if let What::Expired(expiry) = event.what {
             let _ = sender.send(*expiry);

@@ -35,21 +35,9 @@ impl Bench {
         self.segment
     }
 
-    /// Publishes the counter's rate, as a watchdog does twice a second.
-    ///
-    /// # Panics
-    /// Where the clock stands still.
+    /// Publishes the counter's rate: see [`calibrate`].
     pub fn calibrate(&self) {
-        let sample = || {
-            let sample = clock::sample_pair();
-            (sample.counter, Nanos(sample.monotonic_ns))
-        };
-        let first = sample();
-        std::thread::sleep(Duration::from_millis(20));
-        let calibration = Calibration::between(first, sample()).expect("the clock runs");
-        self.segment.words().publish_calibration(calibration);
-        // Until it is ripe, a worker goes by the system clock: that is not what is measured.
-        std::thread::sleep(Duration::from_nanos(2 * RIPE_NS));
+        calibrate(self.segment);
     }
 
     /// Calls `with` on a thread of its own, for a lane has one clock, with a scope timed by `kind`.
@@ -94,6 +82,25 @@ impl Drop for Bench {
         // The name alone: this process keeps the mapping.
         let _ = Segment::remove(self.segment.name());
     }
+}
+
+/// Publishes the counter's rate, as a watchdog does twice a second, where none is at work. Within
+/// [`STALE_NS`](hangwatch_core::calibration::STALE_NS) it must be done again: from then on a worker goes
+/// by the system clock.
+///
+/// # Panics
+/// Where the clock stands still.
+pub fn calibrate(segment: Segment) {
+    let sample = || {
+        let sample = clock::sample_pair();
+        (sample.counter, Nanos(sample.monotonic_ns))
+    };
+    let first = sample();
+    std::thread::sleep(Duration::from_millis(20));
+    let calibration = Calibration::between(first, sample()).expect("the clock runs");
+    segment.words().publish_calibration(calibration);
+    // Until it is ripe, a worker goes by the system clock: that is not what is measured.
+    std::thread::sleep(Duration::from_nanos(2 * RIPE_NS));
 }
 
 /// One acquire and its release. The guard is in memory in between, as it is around any real work.

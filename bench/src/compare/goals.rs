@@ -38,6 +38,8 @@ pub fn goals(results: &Results) -> Vec<Goal> {
     for (id, what, percentile, most) in [
         ("signal", "deadline to signal, idle, p50", 0, 1.2),
         ("signal", "the same, p99", 1, 2.0),
+        ("signal-scopes", "deadline to signal with --evidence scopes, idle, p50", 0, 1.2),
+        ("signal-scopes", "the same, p99", 1, 2.0),
         ("signal-busy", "deadline to signal, every core computing, p99.9", 2, 2.0),
         ("signal-busy-realtime", "the same, real-time priority, p99.9", 2, 2.0),
     ] {

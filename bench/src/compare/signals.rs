@@ -3,6 +3,8 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use hangwatch_cli::evidence::options::Level;
+
 use super::Mode;
 use super::results::{Comparison, Contender, Side};
 use crate::latency::{Conditions, Cores, Lateness, measure};
@@ -24,15 +26,17 @@ pub fn compare(mode: Mode) -> Result<Vec<Comparison>, Failed> {
     let samples = mode.of(1008, 32);
     let ahead = Duration::from_millis(30);
     let all = [
-        ("signal", Cores::Idle, None),
-        ("signal-busy", Cores::Busy, None),
-        ("signal-realtime", Cores::Idle, Some(50)),
-        ("signal-busy-realtime", Cores::Busy, Some(50)),
+        ("signal", Cores::Idle, None, Level::Off),
+        ("signal-scopes", Cores::Idle, None, Level::Scopes),
+        ("signal-busy", Cores::Busy, None, Level::Off),
+        ("signal-realtime", Cores::Idle, Some(50), Level::Off),
+        ("signal-busy-realtime", Cores::Busy, Some(50), Level::Off),
     ];
     let mut comparisons = Vec::new();
-    for (id, cores, priority) in all {
+    for (id, cores, priority, evidence) in all {
         eprintln!("  {id}: {samples} signals each");
-        let lateness = match measure(Conditions { ahead, cores, priority }, samples) {
+        let conditions = Conditions { ahead, cores, priority, evidence };
+        let lateness = match measure(conditions, samples) {
             Ok(lateness) => lateness,
             Err(error) if priority.is_some() => {
                 eprintln!("  {id}: left out: {error}");
@@ -40,35 +44,41 @@ pub fn compare(mode: Mode) -> Result<Vec<Comparison>, Failed> {
             }
             Err(error) => return Err(error),
         };
-        comparisons.push(signals(id, cores, priority, &lateness));
+        comparisons.push(signals(id, conditions, &lateness));
         if id == "signal" {
             comparisons.push(deaths(mode, &lateness)?);
         }
     }
-    let far = Conditions { ahead: Duration::from_millis(250), cores: Cores::Idle, priority: None };
-    let mut beyond = signals("signal-far", Cores::Idle, None, &measure(far, samples / 4)?);
+    let far = Conditions {
+        ahead: Duration::from_millis(250),
+        cores: Cores::Idle,
+        priority: None,
+        evidence: Level::Off,
+    };
+    let mut beyond = signals("signal-far", far, &measure(far, samples / 4)?);
     beyond.title = format!("{}, the deadline beyond the interval", beyond.title);
     comparisons.push(beyond);
     Ok(comparisons)
 }
 
-fn signals(id: &str, cores: Cores, priority: Option<u8>, lateness: &Lateness) -> Comparison {
-    let cores = match cores {
+fn signals(id: &str, conditions: Conditions, lateness: &Lateness) -> Comparison {
+    let cores = match conditions.cores {
         Cores::Idle => "idle cores",
         Cores::Busy => "every core computing",
     };
-    let class = if priority.is_some() { "real-time" } else { "normal" };
+    let class = if conditions.priority.is_some() { "real-time" } else { "normal" };
+    let evidence = conditions.evidence.name();
     let contender = |name, side, values| Contender::percentiles(name, side, values, &PERCENTILES);
     Comparison {
         id: id.to_owned(),
-        title: format!("Deadline to signal, {cores}, {class} scheduling"),
+        title: format!("Deadline to signal, {cores}, {class} scheduling, evidence {evidence}"),
         how: "The real server and real worker processes, in batches of 16 with deadlines 7 ms apart, \
               in turn with a thread that sleeps to each deadline (`clock_nanosleep`, timer slack 1 \
               ns) and signals workers of another such segment through a pidfd, under the same \
               scheduling policy. Both are timed when the system call that sends the signal has \
               returned: under normal scheduling often after the death, for which the kernel may give \
               the core to the victim first. The server wakes two milliseconds ahead of a deadline, \
-              which can make its median the better one. No evidence is captured."
+              which can make its median the better one."
             .to_owned(),
         unit: "us".to_owned(),
         axis: "percentile".to_owned(),

@@ -1,17 +1,18 @@
 //! An acquire and its release on the worker, beside bare clock reads and queues.
 
 use std::hint::black_box;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hangwatch::{ClockKind, Scope, Segment, WorkerOptions};
 use hangwatch_cli::server::{Server, ServerOptions};
+use hangwatch_core::calibration::RENEW_NS;
 
 use super::Mode;
 use super::queues::{self, Crossbeam, Pipe, Queue, Rtrb, Thing};
 use super::results::{Comparison, Side};
 use super::turns::{Player, alternate};
 use crate::measure::ns_each;
-use crate::pair::{Bench, clock_read, pair};
+use crate::pair::{Bench, calibrate, clock_read, pair};
 
 /// What ratios are to.
 pub const CLOCK: &str = "one `clock_gettime`";
@@ -33,7 +34,6 @@ pub fn compare(mode: Mode) -> Vec<Comparison> {
     let turns = mode.of(301, 21);
     let bench = Bench::new();
     let mut alone = comparison("pair", "Acquire + release on the worker, nobody reading");
-    bench.calibrate();
     alone.contenders = alternate(players(bench.segment(), Reading::Nobody), turns, PAIRS);
     let server = Server::start(bench.segment(), ServerOptions::default(), |_| ())
         .expect("nobody else serves it");
@@ -91,6 +91,21 @@ fn check() {
 }
 
 fn players(segment: Segment, reading: Reading) -> Vec<Player> {
+    let by_counter = move || {
+        let scope = attach(segment, ClockKind::Counter);
+        let mut calibrated_at: Option<Instant> = None;
+        move |count| {
+            // As the server does where there is one.
+            let renew_after = Duration::from_nanos(RENEW_NS);
+            if reading == Reading::Nobody
+                && calibrated_at.is_none_or(|at| at.elapsed() > renew_after)
+            {
+                calibrate(segment);
+                calibrated_at = Some(Instant::now());
+            }
+            ns_each(count, || pair(&scope))
+        }
+    };
     let clocked = |name, side, kind| {
         Player::start(name, side, move || {
             let scope = attach(segment, kind);
@@ -103,7 +118,7 @@ fn players(segment: Segment, reading: Reading) -> Vec<Player> {
     };
     vec![
         Player::start(CLOCK, Side::Limit, || |count| ns_each(count, clock_read)),
-        clocked(COUNTER, Side::Ours, ClockKind::Counter),
+        Player::start(COUNTER, Side::Ours, by_counter),
         clocked(SYSTEM, Side::Variant, ClockKind::System),
         clocked(COARSE, Side::Variant, ClockKind::Coarse),
         Player::start(PASSED, Side::Variant, passed),
