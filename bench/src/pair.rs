@@ -53,18 +53,17 @@ impl Bench {
         std::thread::scope(|threads| threads.spawn(run).join().expect("the pair ran"))
     }
 
-    /// The medians of a pair and of a bare `clock_gettime(CLOCK_MONOTONIC)`, ns, in `rounds` short
-    /// rounds in turn: what disturbs one disturbs the other.
-    pub fn beside_clock(&self, kind: ClockKind, rounds: usize) -> (f64, f64) {
-        const EACH: usize = 10_000;
+    /// The medians of a pair and of a bare `clock_gettime(CLOCK_MONOTONIC)`, ns, in `rounds`
+    /// rounds of `count` each, in turn: what disturbs one disturbs the other.
+    pub fn beside_clock(&self, kind: ClockKind, rounds: usize, count: usize) -> (f64, f64) {
         self.with_scope(kind, |scope| {
             let mut times = (Vec::new(), Vec::new());
             for round in 0..rounds {
                 if round % 100 == 0 {
                     self.calibrate();
                 }
-                times.0.push(ns_each(EACH, || pair(&scope)));
-                times.1.push(ns_each(EACH, clock_read));
+                times.0.push(ns_each(count, || pair(&scope)));
+                times.1.push(ns_each(count, clock_read));
             }
             (median(&times.0), median(&times.1))
         })

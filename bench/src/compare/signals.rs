@@ -24,21 +24,26 @@ type Failed = Box<dyn std::error::Error>;
 /// Where processes or servers cannot be started.
 pub fn compare(mode: Mode) -> Result<Vec<Comparison>, Failed> {
     let samples = mode.of(1008, 32);
-    let ahead = Duration::from_millis(30);
+    let idle = Conditions {
+        ahead: Duration::from_millis(30),
+        cores: Cores::Idle,
+        priority: None,
+        evidence: Level::Off,
+    };
+    let busy = Conditions { cores: Cores::Busy, ..idle };
     let all = [
-        ("signal", Cores::Idle, None, Level::Off),
-        ("signal-scopes", Cores::Idle, None, Level::Scopes),
-        ("signal-busy", Cores::Busy, None, Level::Off),
-        ("signal-realtime", Cores::Idle, Some(50), Level::Off),
-        ("signal-busy-realtime", Cores::Busy, Some(50), Level::Off),
+        ("signal", idle),
+        ("signal-scopes", Conditions { evidence: Level::Scopes, ..idle }),
+        ("signal-busy", busy),
+        ("signal-realtime", Conditions { priority: Some(50), ..idle }),
+        ("signal-busy-realtime", Conditions { priority: Some(50), ..busy }),
     ];
     let mut comparisons = Vec::new();
-    for (id, cores, priority, evidence) in all {
+    for (id, conditions) in all {
         eprintln!("  {id}: {samples} signals each");
-        let conditions = Conditions { ahead, cores, priority, evidence };
         let lateness = match measure(conditions, samples) {
             Ok(lateness) => lateness,
-            Err(error) if priority.is_some() => {
+            Err(error) if conditions.priority.is_some() => {
                 eprintln!("  {id}: left out: {error}");
                 continue;
             }
@@ -49,12 +54,7 @@ pub fn compare(mode: Mode) -> Result<Vec<Comparison>, Failed> {
             comparisons.push(deaths(mode, &lateness)?);
         }
     }
-    let far = Conditions {
-        ahead: Duration::from_millis(250),
-        cores: Cores::Idle,
-        priority: None,
-        evidence: Level::Off,
-    };
+    let far = Conditions { ahead: Duration::from_millis(250), ..idle };
     let mut beyond = signals("signal-far", far, &measure(far, samples / 4)?);
     beyond.title = format!("{}, the deadline beyond the interval", beyond.title);
     comparisons.push(beyond);

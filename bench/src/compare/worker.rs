@@ -25,6 +25,8 @@ pub const COARSE: &str = "hangwatch, coarse clock";
 /// With the caller's time.
 pub const PASSED: &str = "hangwatch, time passed in";
 
+/// How often the counter's calibration is renewed.
+const RENEW: Duration = Duration::from_nanos(RENEW_NS);
 /// Pairs a turn: two records each must fit into every queue.
 const PAIRS: usize = 10_000;
 
@@ -91,25 +93,19 @@ fn check() {
 }
 
 fn players(segment: Segment, reading: Reading) -> Vec<Player> {
-    let by_counter = move || {
-        let scope = attach(segment, ClockKind::Counter);
-        let mut calibrated_at: Option<Instant> = None;
-        move |count| {
-            // As the server does where there is one.
-            let renew_after = Duration::from_nanos(RENEW_NS);
-            if reading == Reading::Nobody
-                && calibrated_at.is_none_or(|at| at.elapsed() > renew_after)
-            {
-                calibrate(segment);
-                calibrated_at = Some(Instant::now());
-            }
-            ns_each(count, || pair(&scope))
-        }
-    };
     let clocked = |name, side, kind| {
         Player::start(name, side, move || {
             let scope = attach(segment, kind);
-            move |count| ns_each(count, || pair(&scope))
+            let is_alone = kind == ClockKind::Counter && reading == Reading::Nobody;
+            let mut calibrated_at: Option<Instant> = None;
+            move |count| {
+                // As the server does where there is one.
+                if is_alone && calibrated_at.is_none_or(|at| at.elapsed() > RENEW) {
+                    calibrate(segment);
+                    calibrated_at = Some(Instant::now());
+                }
+                ns_each(count, || pair(&scope))
+            }
         })
     };
     let passed = move || {
@@ -118,7 +114,7 @@ fn players(segment: Segment, reading: Reading) -> Vec<Player> {
     };
     vec![
         Player::start(CLOCK, Side::Limit, || |count| ns_each(count, clock_read)),
-        Player::start(COUNTER, Side::Ours, by_counter),
+        clocked(COUNTER, Side::Ours, ClockKind::Counter),
         clocked(SYSTEM, Side::Variant, ClockKind::System),
         clocked(COARSE, Side::Variant, ClockKind::Coarse),
         Player::start(PASSED, Side::Variant, passed),

@@ -175,14 +175,14 @@ impl Witness {
             return;
         }
         // Whatever becomes of the rest, there is this.
-        self.dossiers.push(dossier);
-        self.put(&case);
+        self.put(&dossier);
         // Who holds the others up is looked at first.
-        if self.dossiers.last().is_some_and(Dossier::is_of_suspect) {
+        if dossier.is_of_suspect() {
             self.waiting.push_front(case);
         } else {
             self.waiting.push_back(case);
         }
+        self.dossiers.push(dossier);
     }
 
     fn signalled(&mut self, case: &Arc<Case>, at: Nanos, signal: u8) {
@@ -191,27 +191,26 @@ impl Witness {
 
     /// Changes the incident of a case, and has it written where it is complete.
     fn change(&mut self, case: &Arc<Case>, how: impl FnOnce(&mut Dossier)) {
-        let Some(place) = self.dossiers.iter().position(|dossier| dossier.is_of(case)) else {
-            return;
-        };
+        let Some(place) = self.place_of(case) else { return };
         how(&mut self.dossiers[place]);
-        self.settle(case, place);
+        self.settle(place);
+    }
+
+    fn place_of(&self, case: &Arc<Case>) -> Option<usize> {
+        self.dossiers.iter().position(|dossier| dossier.is_of(case))
     }
 
     /// Has the incident at this place written where it is complete.
-    fn settle(&mut self, case: &Arc<Case>, place: usize) {
+    fn settle(&mut self, place: usize) {
         if self.dossiers[place].is_captured() {
-            self.put(case);
+            self.put(&self.dossiers[place]);
         }
         if self.dossiers[place].is_closed() {
             self.dossiers.swap_remove(place);
         }
     }
 
-    fn put(&self, case: &Arc<Case>) {
-        let Some(dossier) = self.dossiers.iter().find(|dossier| dossier.is_of(case)) else {
-            return;
-        };
+    fn put(&self, dossier: &Dossier) {
         let (incident, is_closed) = (dossier.incident(), dossier.is_closed());
         match &self.parts.archive {
             Some(archive) if is_closed => archive.put(incident, Stands::Closed),
@@ -294,14 +293,12 @@ impl Witness {
 
     fn captured(&mut self, case: &Arc<Case>, gathered: Gathered) {
         self.told(case);
-        let Some(place) = self.dossiers.iter().position(|dossier| dossier.is_of(case)) else {
-            return;
-        };
+        let Some(place) = self.place_of(case) else { return };
         let dossier = &mut self.dossiers[place];
         dossier.capture(gathered, now());
         // Before it is written: the word that it is closed must be the last.
         self.parts.journal.note(Note::Captured(dossier.incident()));
-        self.settle(case, place);
+        self.settle(place);
     }
 
     /// Waits for a task, something told by a helper, or the end of a budget.
