@@ -27,10 +27,11 @@ impl<'a> Wake<'a> {
         Wake { next_wake, horizon_ns }
     }
 
-    /// The worker's side, after its record: whether it must ring the doorbell for `deadline`.
+    /// The worker's side, after its record: whether it must ring the doorbell for `deadline`, which is
+    /// `ahead_ns` away or a little more.
     #[inline]
-    pub fn must_ring(&self, deadline: Nanos, now: Nanos) -> bool {
-        deadline.since(now) < self.horizon_ns && self.is_before_announced(deadline)
+    pub fn must_ring(&self, deadline: Nanos, ahead_ns: u64) -> bool {
+        ahead_ns < self.horizon_ns && self.is_before_announced(deadline)
     }
 
     #[cold]

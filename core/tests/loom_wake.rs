@@ -51,7 +51,7 @@ impl Shared {
             at: Nanos(0),
             deadline,
         });
-        if self.wake().must_ring(deadline, Nanos(0)) {
+        if self.wake().must_ring(deadline, deadline.0) {
             // Relaxed: the kernel's futex orders a ring and a sleep.
             self.doorbell.fetch_add(1, Ordering::Relaxed);
         }

@@ -164,7 +164,7 @@ impl Guard {
         let subject = self.armed.subject.in_scope(scope);
         lane.record(operation, &Armed { subject, ..self.armed }, now, deadline);
         if word.state() == Some(TimerState::Armed) {
-            lane.ring_if_near(deadline, now);
+            lane.ring_if_near(deadline, deadline.begins().since(now));
         }
     }
 

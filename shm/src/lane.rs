@@ -301,15 +301,15 @@ impl LaneOwner {
         self.ring.write(Operation::Acquire, Place::Own, index, [now.0, begins.0, subject.bits()]);
         crash::point("worker-recorded");
         self.stats(subject.scope()).acquired();
-        self.ring_if_near(deadline, now);
+        self.ring_if_near(deadline, allowance_ns);
         (Armed { shared: self.shared, acquired_at: now, subject, index }, word)
     }
 
-    /// Rings if the watchdog would wake too late for `deadline`.
+    /// Rings if the watchdog would wake too late for `deadline`, `ahead_ns` from now.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
-    pub(crate) fn ring_if_near(&self, deadline: Units, now: Nanos) {
-        if self.wake.must_ring(deadline.begins(), now) {
+    pub(crate) fn ring_if_near(&self, deadline: Units, ahead_ns: u64) {
+        if self.wake.must_ring(deadline.begins(), ahead_ns) {
             self.shared.ring();
         }
     }

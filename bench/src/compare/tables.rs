@@ -32,7 +32,7 @@ pub fn compare(mode: Mode, huge: bool) -> Vec<Comparison> {
         sizes.push(10_000_000);
     }
     // The slow contenders need minutes at ten million.
-    let turns = |timers| if timers > 1_000_000 { 2 } else { mode.of(5, 2) };
+    let turns = |timers| if timers > 1_000_000 { 3 } else { mode.of(5, 2) };
     let runs: Vec<Run> = sizes.iter().map(|&timers| Run::take(timers, turns(timers))).collect();
     let points: Vec<String> = sizes.iter().map(ToString::to_string).collect();
     let works = WORKS.iter().enumerate().map(|(work, name)| {
