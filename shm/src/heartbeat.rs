@@ -7,7 +7,7 @@ use hangwatch_core::timer::Released;
 
 use crate::error::AcquireError;
 use crate::guard::Guard;
-use crate::worker::Scope;
+use crate::scope::Scope;
 
 /// A loop that must come round again within its allowance.
 ///

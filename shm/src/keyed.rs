@@ -11,7 +11,7 @@ use hangwatch_core::timer::{Released, TimerWord};
 use crate::error::AcquireError;
 use crate::guard::{self, Guard};
 use crate::lane::Armed;
-use crate::segment::lock;
+use crate::registry::lock;
 use crate::thread;
 use crate::worker::Worker;
 

@@ -46,7 +46,9 @@ mod observer;
 mod pause;
 mod ptracer;
 mod recent;
+mod registry;
 mod returned;
+mod scope;
 mod segment;
 mod stale;
 mod survey;
@@ -72,10 +74,11 @@ pub use observer::Observer;
 pub use pause::Pause;
 pub use ptracer::{PTRACER_VARIABLE, Ptracer};
 pub use recent::RecordView;
+pub use scope::Scope;
 pub use segment::{CreateOptions, Lifetime, SEGMENT_VARIABLE, Segment};
 pub use stale::StaleError;
 pub use survey::{OverdueView, Survey};
-pub use worker::{Scope, Signal, Worker, WorkerOptions};
+pub use worker::{Signal, Worker, WorkerOptions};
 
 #[doc(hidden)]
 pub use segment::{MAKER_LOCK_BYTE, WATCHDOG_LOCK_BYTE, lane_lock_byte};

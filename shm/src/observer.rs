@@ -13,7 +13,8 @@ use hangwatch_core::segment::Segment as Words;
 use crate::error::OpenError;
 use crate::observe::{self, Observation, ScopeView};
 use crate::recent::{self, RecordView};
-use crate::segment::{self, Segment, WATCHDOG_LOCK_BYTE};
+use crate::registry;
+use crate::segment::{Segment, WATCHDOG_LOCK_BYTE};
 use crate::sys::file::{self, SegmentFile};
 use crate::sys::lock::{self, Holder};
 use crate::sys::mapping::ReadOnlyMapping;
@@ -58,7 +59,7 @@ impl Observer {
     pub fn open(name: &str) -> Result<Observer, OpenError> {
         let failed = |source| OpenError::File { name: name.to_owned(), source };
         let found = file::look(name).map_err(failed)?;
-        let source = segment::with_registered(name, found.id(), |used| {
+        let source = registry::with_registered(name, found.id(), |used| {
             if let Some(segment) = used {
                 return Ok(Source::Used(segment));
             }
@@ -158,7 +159,7 @@ impl Observer {
             Source::Mapped { mapping, .. } => {
                 // SAFETY: whatever is done with them here and in `observe` loads only.
                 let words = unsafe { mapping.words() };
-                segment::checked(&self.name, words)
+                registry::checked(&self.name, words)
             }
         }
     }
@@ -172,7 +173,7 @@ impl Drop for Observer {
         // Closed, it would take the locks with it that this process's lanes have got since. Where
         // nobody can say whether there are any, it is kept.
         let mut kept = Some(file);
-        let _ = segment::with_registered(&self.name, id, |used| {
+        let _ = registry::with_registered(&self.name, id, |used| {
             if used.is_none() {
                 drop(kept.take());
             }

@@ -7,7 +7,8 @@ use std::env;
 
 use rustix::process::{PTracer, set_ptracer};
 
-use crate::segment::{Segment, Shared};
+use crate::registry::Shared;
+use crate::segment::Segment;
 use crate::sys::lock::Holder;
 
 /// The environment variable that says whom a worker allows to trace it, unless its program does:

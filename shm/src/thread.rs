@@ -17,7 +17,7 @@ use hangwatch_core::timer::TimerWord;
 
 use crate::error::AcquireError;
 use crate::lane::{Armed, LaneOptions, LaneOwner};
-use crate::segment::Shared;
+use crate::registry::Shared;
 
 thread_local! {
     /// The lane used last; `None` where there is none, or the thread is ending.

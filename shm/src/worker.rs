@@ -1,13 +1,11 @@
-//! The worker: a process's handle on a segment, and the scopes it times.
+//! The worker: a process's handle on a segment.
 
 use std::fmt;
 use std::time::Duration;
 
 use hangwatch_core::atomic::Ordering;
 use hangwatch_core::calibration::ClockKind;
-use hangwatch_core::lane::{AllowedBy, Subject, TimerKind, TimerSignal};
-use hangwatch_core::scope::ScopeId;
-use hangwatch_core::time::Nanos;
+use hangwatch_core::lane::{TimerKind, TimerSignal};
 use hangwatch_core::timer::Released;
 
 use crate::error::{AcquireError, AttachError};
@@ -15,10 +13,12 @@ use crate::guard::Guard;
 use crate::heartbeat::Heartbeat;
 use crate::keyed;
 use crate::labels::Labels;
-use crate::lane::{LaneOptions, allowance_ns};
+use crate::lane::LaneOptions;
 use crate::pause::Pause;
 use crate::ptracer::Ptracer;
-use crate::segment::{Segment, Shared};
+use crate::registry::Shared;
+use crate::scope::Scope;
+use crate::segment::Segment;
 use crate::sys::lock::Holder;
 use crate::thread;
 
@@ -221,7 +221,7 @@ impl Worker {
             thread::know_scope(here.key(), name, interned.scope);
             interned.scope
         });
-        Ok(Scope { worker: *self, subject: Subject::new(id, self.signal, TimerKind::Guard) })
+        Ok(Scope::new(*self, id))
     }
 
     /// Sets the deadline of the scope `name` of this process: upstream's keyed rule, by which the
@@ -290,129 +290,5 @@ impl Worker {
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Worker").field(&self.shared).finish()
-    }
-}
-
-/// An interned scope of a worker: the hot path's handle.
-#[derive(Clone, Copy, Debug)]
-pub struct Scope {
-    worker: Worker,
-    subject: Subject,
-}
-
-impl Scope {
-    /// Begins the scope; it must end within `allowance`.
-    ///
-    /// # Errors
-    /// [`AcquireError`].
-    #[inline(always)]
-    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
-    pub fn expires(&self, allowance: Duration) -> Result<Guard, AcquireError> {
-        self.arm(TimerKind::Guard, allowance, None)
-    }
-
-    /// Begins the scope as [`Scope::expires`] does, without a reading of the clock: `now` is a time that
-    /// the caller has just read, by [`crate::now`]. For loops that read it anyway.
-    ///
-    /// The deadline is `now + allowance`: a `now` of long ago may have passed it already, and this very
-    /// process is reaped for it.
-    ///
-    /// ```no_run
-    /// # use std::time::Duration;
-    /// # let worker = hangwatch::Worker::attach(None)?;
-    /// let (scope, mut now) = (worker.scope("event")?, hangwatch::now());
-    /// for _event in 0..1000 {
-    ///     let guard = scope.expires_at(now, Duration::from_secs(5))?;
-    ///     // ... the event is handled ...
-    ///     now = hangwatch::now(); // one reading for this end and the next beginning
-    ///     guard.release_at(now);
-    /// }
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`AcquireError`].
-    #[inline(always)]
-    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
-    pub fn expires_at(&self, now: Nanos, allowance: Duration) -> Result<Guard, AcquireError> {
-        self.arm(TimerKind::Guard, allowance, Some(now))
-    }
-
-    /// Begins the scope; it must end within the allowance that the watchdog's deadlines file gives it
-    /// at this moment: one load more than [`Scope::expires`].
-    ///
-    /// # Errors
-    /// [`AcquireError::NoDeadline`] where it gives none; otherwise as [`Scope::expires`].
-    #[inline]
-    pub fn expires_as_learned(&self) -> Result<Guard, AcquireError> {
-        self.arm_as_learned(TimerKind::Guard)
-    }
-
-    /// Begins a heartbeat whose rounds must each come within the allowance that the watchdog's deadlines
-    /// file gives the scope, as it is at each kick. Where the file gives it none any more, it keeps what it
-    /// began with.
-    ///
-    /// # Errors
-    /// As [`Scope::expires_as_learned`].
-    pub fn heartbeat_as_learned(&self) -> Result<Heartbeat, AcquireError> {
-        let allowance = self.learned()?;
-        let guard = self.arm_as_learned(TimerKind::Heartbeat)?;
-        Ok(Heartbeat::as_learned(guard, *self, allowance))
-    }
-
-    #[inline]
-    fn arm_as_learned(&self, kind: TimerKind) -> Result<Guard, AcquireError> {
-        let worker = self.worker;
-        let here = worker.shared().here().map_err(|error| Box::new(error.into()))?;
-        let allowance_ns = self.learned_ns(here)?;
-        let subject = self.subject.of_kind(kind).allowed_by(AllowedBy::Scope);
-        let armed = thread::arm(here, worker.lane_options(), subject, allowance_ns, None)?;
-        Ok(Guard::new(worker.options, armed))
-    }
-
-    /// What the deadlines file gives the scope at this moment.
-    pub(crate) fn learned(&self) -> Result<Duration, AcquireError> {
-        let here = self.worker.shared().here().map_err(|error| Box::new(error.into()))?;
-        self.learned_ns(here).map(Duration::from_nanos)
-    }
-
-    #[inline]
-    fn learned_ns(&self, here: &Shared) -> Result<u64, AcquireError> {
-        match here.words.allowance(self.id()).get_ns() {
-            Some(allowance_ns) => Ok(allowance_ns),
-            None => self.others_allowance_ns(here),
-        }
-    }
-
-    /// What the deadlines file gives scopes that it does not name.
-    #[cold]
-    fn others_allowance_ns(&self, here: &Shared) -> Result<u64, AcquireError> {
-        here.words.others_allowance_ns().ok_or_else(|| {
-            let name = here.words.names().name(self.id());
-            let scope = name.map_or("(unknown)".into(), |name| name.as_str().into());
-            AcquireError::NoDeadline { scope }
-        })
-    }
-
-    #[inline(always)]
-    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
-    fn arm(
-        &self,
-        kind: TimerKind,
-        allowance: Duration,
-        at: Option<Nanos>,
-    ) -> Result<Guard, AcquireError> {
-        let (worker, allowance_ns) = (self.worker, allowance_ns(allowance)?);
-        let subject = self.subject.of_kind(kind);
-        let armed = thread::arm(worker.shared(), worker.lane_options(), subject, allowance_ns, at)?;
-        Ok(Guard::new(worker.options, armed))
-    }
-
-    pub(crate) fn id(&self) -> ScopeId {
-        self.subject.scope()
-    }
-
-    pub(crate) fn subject(&self) -> Subject {
-        self.subject
     }
 }

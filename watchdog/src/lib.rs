@@ -1,18 +1,15 @@
 //! The watchdog as a library: the server of a segment, and the commands of the `hangwatch` binary.
 //!
 //! The modules from the outside in: [`cli`] reads the command line, [`commands`] does what it asks
-//! for, [`server`] watches a segment; [`exec`] removes a command with its descendants, [`child`] and
-//! [`relay`] run one and pass signals on, [`evidence`] finds out why a worker hangs, [`incident`] is
-//! what is kept of an expiry, [`program`] is the binary itself, [`logging`] and [`exit`] are what the
-//! outside sees.
 //! for, [`server`] watches a segment, [`deadlines`] is the file that says how long scopes may take;
 //! [`exec`] removes a command with its descendants, [`child`] and [`relay`] run one and pass signals on,
-//! [`incident`] is what is kept of an expiry, [`show`], [`report`] and [`trace`] are what is made of one
+//! `children` tells helpers from the rest, [`evidence`] finds out why a worker hangs, [`incident`] is what is kept of an expiry, [`show`], [`report`] and [`trace`] are what is made of one
 //! for people, [`listen`] tells of a server over HTTP, [`state`] is a segment as JSON, [`fleet`] those
 //! of many hosts, `top` the live view, `doctor` says what works here, [`notify`] tells the service
 //! manager, [`logging`] and [`exit`] are what the outside sees.
 
 pub mod child;
+mod children;
 pub mod cli;
 pub mod commands;
 pub mod deadlines;

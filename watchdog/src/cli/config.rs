@@ -5,23 +5,26 @@
 //! option's own parser: `settle` has clap read the words of the command line again, with a word put
 //! before them for each setting that only the environment or the file has.
 //!
-//! [`file`] reads the file, [`page`] shows settings, [`Origins`] remembers where each came from.
+//! `definition` asks clap what the settings are, `layers` puts the sources one before the other, `file`
+//! reads the file, [`page`] shows settings, [`Origins`] remembers where each came from.
 
 use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, CommandFactory, Parser};
+use clap::error::ErrorKind;
+use clap::{ArgMatches, CommandFactory, Parser};
 
+use self::definition::{Definition, name_of, reason};
+use self::layers::{Layers, Said};
 use super::value::ReapSignal;
 use super::{Cli, Command, Run};
-use file::Line;
 
+mod definition;
 mod file;
+mod layers;
 pub mod page;
 
 /// The environment variable that names the file.
@@ -122,7 +125,7 @@ pub struct Origins {
     pub file: Option<PathBuf>,
     /// Every setting, in the order of the help.
     pub settings: Vec<Setting>,
-    /// Variables that look like a setting's and are none: slips of the pen, perhaps.
+    /// What to say of variables that look like a setting's and are none: slips of the pen, perhaps.
     pub strange: Vec<String>,
 }
 
@@ -258,266 +261,6 @@ fn matches(words: Vec<OsString>) -> Result<ArgMatches, clap::Error> {
     let mut matches = Cli::command().try_get_matches_from(words)?;
     let (_, run) = matches.remove_subcommand().expect("the words begin with run");
     Ok(run)
-}
-
-/// What the options of `run` are.
-struct Definition(clap::Command);
-
-impl Definition {
-    fn new() -> Definition {
-        let mut command = Cli::command();
-        command.build();
-        Definition(command.find_subcommand("run").expect("it is defined").clone())
-    }
-
-    fn settings(&self) -> impl Iterator<Item = &Arg> {
-        let is_setting =
-            |arg: &&Arg| arg.get_long().is_some_and(|long| !NO_SETTINGS.contains(&long));
-        self.0.get_arguments().filter(is_setting)
-    }
-
-    fn get(&self, name: &str) -> Option<&Arg> {
-        self.settings().find(|arg| name_of(arg) == name)
-    }
-
-    /// The word that says it on the command line, where a switch may have to say nothing but its name.
-    fn word(&self, name: &str, value: &str) -> String {
-        if self.is_bare(name) { format!("--{name}") } else { format!("--{name}={value}") }
-    }
-
-    fn is_bare(&self, name: &str) -> bool {
-        self.get(name).is_some_and(|arg| matches!(arg.get_action(), ArgAction::SetTrue))
-    }
-
-    /// Has the option's own parser judge a value.
-    fn check(&self, name: &str, value: &str) -> Result<(), String> {
-        if self.is_bare(name) && value == "false" {
-            return Ok(()); // it says nothing
-        }
-        if self.is_bare(name) && value != "true" {
-            return Err("is not one of true, false".to_owned());
-        }
-        match try_word(&self.word(name, value)) {
-            // By itself it is good; what it takes beside may come from elsewhere.
-            Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => Ok(()),
-            checked => checked.map_err(|error| reason(&error)),
-        }
-    }
-
-    /// Whether clap would not take both.
-    fn contradict(&self, one: &Arg, other: &Arg) -> bool {
-        let excludes = |one: &Arg, other: &Arg| {
-            self.0.get_arg_conflicts_with(one).iter().any(|arg| arg.get_id() == other.get_id())
-        };
-        excludes(one, other) || excludes(other, one)
-    }
-
-    /// Variables that look like a setting's and are not.
-    fn strange(&self, variables: &Variables) -> Vec<String> {
-        // Those of workers, hooks, tests and the log.
-        let others = [
-            "CONFIG",
-            "INCIDENT",
-            "JOB",
-            "LOCAL_RANK",
-            "LOG",
-            "OPTIONAL",
-            "OUTCOME",
-            "PID",
-            "PROGRAM",
-            "PTRACER",
-            "RANK",
-            "SCOPE",
-            "SEGMENT",
-            "TORCH",
-            "WORLD_SIZE",
-        ];
-        let families = ["TEST_", "CRASH_", "TORCH_", "EXEC"];
-        let is_known = |rest: &str| {
-            others.contains(&rest)
-                || families.iter().any(|family| rest.starts_with(family))
-                || self.get(&rest.to_ascii_lowercase().replace('_', "-")).is_some()
-        };
-        let names = variables.0.keys();
-        names.filter(|name| !is_known(&name[PREFIX.len()..])).cloned().collect()
-    }
-}
-
-fn name_of(arg: &Arg) -> &str {
-    arg.get_long().expect("settings are options")
-}
-
-/// What was said of one setting.
-#[derive(Clone, Debug)]
-struct Said {
-    value: String,
-    origin: Origin,
-}
-
-impl Said {
-    /// A switch that is off excludes nothing.
-    fn is_off(&self) -> bool {
-        self.value == "false"
-    }
-}
-
-/// The sources, the most important first.
-struct Layers<'a> {
-    definition: &'a Definition,
-    /// Whether a command is to be run.
-    has_command: bool,
-    said: BTreeMap<String, Said>,
-    problems: Problems,
-}
-
-impl<'a> Layers<'a> {
-    /// Begins with the command line.
-    fn new(definition: &'a Definition, flags: &ArgMatches) -> Layers<'a> {
-        let mut said = BTreeMap::new();
-        for arg in definition.settings() {
-            let id = arg.get_id().as_str();
-            if flags.value_source(id) == Some(ValueSource::CommandLine) {
-                let value = flags.get_raw(id).and_then(|mut values| values.next());
-                let value = value.map(|value| value.to_string_lossy().into_owned());
-                let said_here = Said { value: value.unwrap_or_default(), origin: Origin::Flag };
-                said.insert(name_of(arg).to_owned(), said_here);
-            }
-        }
-        let has_command = flags.value_source("command") == Some(ValueSource::CommandLine);
-        Layers { definition, has_command, said, problems: Problems::default() }
-    }
-
-    fn add_environment(&mut self, variables: &Variables) {
-        let mut layer = Vec::new();
-        for arg in self.definition.settings() {
-            let (name, variable) = (name_of(arg), variable_of(name_of(arg)));
-            let Some(value) = variables.get(&variable) else { continue };
-            if name == SEGMENT && self.has_command {
-                continue;
-            }
-            let origin = Origin::Variable(variable);
-            match self.definition.check(name, &value) {
-                Ok(()) => layer.push((arg, Said { value, origin })),
-                Err(why) => self.problems.add(&origin, format_args!("{value:?} {why}")),
-            }
-        }
-        self.add(layer);
-    }
-
-    fn add_file(&mut self, path: &Path) {
-        let lines = match file::read(path) {
-            Ok(lines) => lines,
-            Err(error) => {
-                self.problems.0.push(error.to_string());
-                return;
-            }
-        };
-        let mut layer = Vec::new();
-        for Line { number, key, value } in lines {
-            let origin = Origin::File(path.to_owned(), number);
-            let Some(arg) = self.definition.get(&key) else {
-                self.problems.add(&origin, unknown(&key));
-                continue;
-            };
-            let checked = value.and_then(|value| match self.definition.check(&key, &value) {
-                Ok(()) => Ok(value),
-                Err(why) => Err(format!("{value:?} {why}")),
-            });
-            match checked {
-                Ok(value) => layer.push((arg, Said { value, origin })),
-                Err(why) => self.problems.add(&origin, format_args!("{key}: {why}")),
-            }
-        }
-        self.add(layer);
-    }
-
-    /// Adds what one source says, as far as no source before it speaks against it.
-    fn add(&mut self, layer: Vec<(&Arg, Said)>) {
-        let mut seen: Vec<(&Arg, &Said)> = Vec::new();
-        for (arg, said) in layer.iter().filter(|(_, said)| !said.is_off()) {
-            let against = seen.iter().find(|(other, _)| self.definition.contradict(arg, other));
-            if let Some((other, earlier)) = against {
-                let what = format!(
-                    "{} contradicts {} ({}): leave one of them out",
-                    name_of(arg),
-                    name_of(other),
-                    earlier.origin
-                );
-                self.problems.add(&said.origin, what);
-            }
-            seen.push((arg, said));
-        }
-        let mut taken = Vec::new();
-        for (arg, said) in layer {
-            let name = name_of(arg);
-            let is_overruled = self.said.iter().any(|(other, earlier)| {
-                let other = self.definition.get(other).expect("only settings are said");
-                !earlier.is_off() && !said.is_off() && self.definition.contradict(arg, other)
-            });
-            let positional = self.definition.0.get_positionals().next();
-            let clashes_with_command = self.has_command
-                && positional.is_some_and(|command| self.definition.contradict(arg, command));
-            if !self.said.contains_key(name) && !is_overruled && !clashes_with_command {
-                taken.push((name.to_owned(), said));
-            }
-        }
-        self.said.extend(taken);
-    }
-
-    fn settle(self) -> Result<BTreeMap<String, Said>, Problems> {
-        self.problems.or(self.said)
-    }
-}
-
-fn try_word(word: &str) -> Result<(), clap::Error> {
-    Cli::try_parse_from(["hangwatch", "run", word]).map(|_| ())
-}
-
-/// What is wrong, without the option that the user did not write.
-fn reason(error: &clap::Error) -> String {
-    use std::error::Error;
-    if let Some(source) = error.source() {
-        let is_no_number = source.is::<std::num::ParseIntError>();
-        return if is_no_number {
-            "is not a whole number in range".into()
-        } else {
-            source.to_string()
-        };
-    }
-    if let (ErrorKind::InvalidValue, Some(ContextValue::Strings(known))) =
-        (error.kind(), error.get(ContextKind::ValidValue))
-    {
-        if known.is_empty() {
-            return "must not be empty".to_owned();
-        }
-        return format!("is not one of {}", known.join(", "));
-    }
-    let text = error.to_string();
-    let text = text.split("\n\nUsage:").next().unwrap_or_default();
-    text.trim_start_matches("error: ").trim_end().to_owned()
-}
-
-fn unknown(key: &str) -> String {
-    if NO_SETTINGS.contains(&key) {
-        return format!("{key} is for the command line only");
-    }
-    let definition = Definition::new();
-    let is_alias = |arg: &&Arg| arg.get_all_aliases().is_some_and(|aliases| aliases.contains(&key));
-    if let Some(arg) = definition.settings().find(is_alias) {
-        return format!("there is no setting {key:?}; is {} meant?", name_of(arg));
-    }
-    let meant = try_word(&format!("--{key}=x")).err().and_then(|error| {
-        match error.get(ContextKind::SuggestedArg) {
-            Some(ContextValue::String(option)) => {
-                Some(option.trim_start_matches("--").split('=').next()?.to_owned())
-            }
-            _ => None,
-        }
-    });
-    match meant.filter(|meant| definition.get(meant).is_some()) {
-        Some(meant) => format!("there is no setting {key:?}; is {meant} meant?"),
-        None => format!("there is no setting {key:?}; see `hangwatch run --help`"),
-    }
 }
 
 #[cfg(test)]

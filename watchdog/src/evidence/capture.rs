@@ -9,9 +9,9 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use super::children;
 use super::piece::Gathered;
 use super::redact::Redactor;
+use crate::children;
 
 /// What a helper may tell at most, bytes.
 const MOST_BYTES: usize = 16 << 20;

@@ -18,7 +18,6 @@
 //! [`Evidence::missing`](crate::incident::schema::Evidence::missing).
 
 pub mod capture;
-pub(crate) mod children;
 pub mod helper;
 pub mod options;
 pub mod picture;

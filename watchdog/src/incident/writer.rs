@@ -12,7 +12,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use super::schema::Incident;
 use super::store::{Store, StoreError};
-use crate::evidence::children;
+use crate::children;
 
 /// A writer at work. Dropped, it is told no more, and waited for.
 #[derive(Debug)]

@@ -14,35 +14,28 @@ use std::fmt;
 
 use hangwatch::{OverdueView, Survey};
 use hangwatch_core::allowance::Overruns;
-use hangwatch_core::stats::{Counts, bucket};
+use hangwatch_core::stats::Counts;
 use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet,
-};
-use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use self::page::{Page, Spread, seconds};
 use super::http::Traffic;
 use super::tally::{self, OTHER, Subject, Subjects};
 use crate::server::Health;
 use crate::state::state_name;
+
+mod page;
 
 /// How many scopes have series of their own: the first that were interned, so that a series never
 /// changes what it counts.
 pub(super) const SCOPES: usize = 128;
 #[cfg(doc)]
 use super::tally::SUBJECTS;
-
-/// The upper bounds of the buckets, as powers of two in ns: they are bounds of the shared histograms
-/// too, so that every count is exact. From 1 us by fours to 1 ms, from there by twos to 73 minutes.
-const BOUNDS: [u32; 28] = [
-    10, 12, 14, 16, 18, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38,
-    39, 40, 41, 42,
-];
 
 /// What is counted of a scope.
 type Count = fn(&Counts) -> u64;
@@ -321,80 +314,4 @@ fn with<'a>(
     [one, two, three]: [(&'static str, &'a str); 3],
 ) -> [(&'static str, &'a str); 4] {
     [(name, value), one, two, three]
-}
-
-/// The page that is written.
-struct Page<'a>(DescriptorEncoder<'a>);
-
-impl Page<'_> {
-    fn one(&mut self, name: &str, help: &str, metric: &impl EncodeMetric) -> fmt::Result {
-        metric.encode(self.0.encode_descriptor(name, help, None, metric.metric_type())?)
-    }
-
-    fn counter(&mut self, name: &str, help: &str, count: u64) -> fmt::Result {
-        self.one(name, help, &ConstCounter::new(count))
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: usize) -> fmt::Result {
-        self.one(name, help, &ConstGauge::new(value as u64))
-    }
-
-    fn gauges<L: EncodeLabelSet>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl IntoIterator<Item = (L, usize)>,
-    ) -> fmt::Result {
-        let values = values.into_iter();
-        self.family(name, help, values.map(|(of, value)| (of, ConstGauge::new(value as u64))))
-    }
-
-    /// Several of one name; nothing where there is none.
-    fn family<L: EncodeLabelSet, M: EncodeMetric>(
-        &mut self,
-        name: &str,
-        help: &str,
-        metrics: impl IntoIterator<Item = (L, M)>,
-    ) -> fmt::Result {
-        let mut metrics = metrics.into_iter().peekable();
-        let Some((_, first)) = metrics.peek() else { return Ok(()) };
-        let mut encoder = self.0.encode_descriptor(name, help, None, first.metric_type())?;
-        for (labels, metric) in metrics {
-            metric.encode(encoder.encode_family(&labels)?)?;
-        }
-        Ok(())
-    }
-}
-
-/// A shared histogram, in the buckets of [`BOUNDS`].
-struct Spread<'a>(&'a Counts);
-
-impl EncodeMetric for Spread<'_> {
-    fn encode(&self, mut encoder: MetricEncoder) -> fmt::Result {
-        let Spread(counts) = *self;
-        let mut buckets = Vec::with_capacity(BOUNDS.len() + 1);
-        let mut from = 0;
-        for bound in BOUNDS {
-            let until = bucket(1 << bound);
-            // The last duration below the bound: OpenMetrics counts what is less or equal.
-            buckets.push((seconds((1 << bound) - 1), sum(&counts.buckets[from..until])));
-            from = until;
-        }
-        buckets.push((f64::INFINITY, sum(&counts.buckets[from..])));
-        let count = counts.released();
-        encoder.encode_histogram::<NoLabelSet>(seconds(counts.sum_ns), count, &buckets, None)
-    }
-
-    fn metric_type(&self) -> MetricType {
-        MetricType::Histogram
-    }
-}
-
-fn sum(counts: &[u64]) -> u64 {
-    counts.iter().fold(0, |sum, count| sum.wrapping_add(*count))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "seconds with a fraction are for reading")]
-fn seconds(ns: u64) -> f64 {
-    ns as f64 / 1e9
 }

@@ -28,7 +28,7 @@ use super::facts::{Admitted, LaneFacts};
 use super::journal::{CascadeNote, Journal, Note, SuspectEndNote, SuspectNote, TimerNote};
 use super::kin::{self, KinDesk};
 use super::options::{Holds, OwnProcess};
-use super::witness::{Stand, Task};
+use super::stand::{Stand, Task};
 use known::{Asked, Known, Unlocked};
 
 /// How soon an answer is looked for again, ns.

@@ -15,11 +15,11 @@
 //!    +--------- notes ------+---------> journal -> log, on a thread of its own
 //! ```
 //!
-//! * The tick (`serve`, `doorbell`, `hands`, `calibrate`) runs the core's loop. It never waits but
+//! * The tick (`serve`, `tick`, `doorbell`, `hands`, `calibrate`) runs the core's loop. It never waits but
 //!   for the doorbell: no file, no `/proc`, no channel can hold it up.
 //! * The clerk (`clerk`) asks the kernel who owns which lane and hears when a process dies.
 //! * The inspector (`inspector`) reads what a hung process can keep it waiting for, for ever.
-//! * The witness (`witness`, `case`, `dossier`) takes evidence of who is condemned, with a helper
+//! * The witness (`witness`, `stand`, `case`, `dossier`) takes evidence of who is condemned, with a helper
 //!   process for each; the archive (`archive`) writes it down. Neither holds a signal up for longer
 //!   than the budget.
 //! * The journal (`journal`, [`events`]) tells what happened.
@@ -65,6 +65,8 @@ mod seating;
 mod serve;
 pub(crate) mod sigbus;
 mod staff;
+mod stand;
+mod tick;
 mod tracers;
 mod turns;
 mod vigil;

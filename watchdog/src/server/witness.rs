@@ -1,21 +1,21 @@
 //! The witness: the thread that takes evidence, so that the tick need not.
 //!
 //! For each [`Case`] it takes a picture of the segment at once, then has a helper capture the rest, a
-//! few helpers at a time; it writes down what was decided and how it ended, and hands the incident to
+//! few helpers at a time (`helper`); it writes down what was decided and how it ended, and hands the incident to
 //! the [`archive`](super::archive). It waits for nothing but events, each with a limit.
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::TryRecvError;
 use std::time::{Duration, Instant};
 
 use hangwatch::Segment;
 use hangwatch::sys::clock;
 use hangwatch_core::reap::Outcome;
 use hangwatch_core::time::Nanos;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::archive::{Archive, Stands};
 use super::case::{Case, Charge};
@@ -25,68 +25,22 @@ use super::facts::Admitted;
 use super::journal::{Journal, Note};
 use super::messages::{Answer, Answers};
 use super::seating::Seating;
+use super::stand::{Ears, Stand, Task};
 use super::tracers::Tracers;
-use super::turns::turn_ends;
 use crate::evidence::capture::{Capture, Flow, Gone, MayStop, Subject};
 use crate::evidence::options::{EvidenceOptions, Level};
 use crate::evidence::picture::Seated;
 use crate::evidence::piece::Gathered;
 use crate::incident::schema::Ending;
 
-/// Tasks that wait for the witness at most.
-const TASKS: usize = 4096;
-/// Helpers at work at once at most, whatever the processors: each may take a gigabyte.
-const HELPERS: usize = 8;
-/// How much sooner than the tick the witness calls the budget over, so that the tick has what came.
-const MARGIN: Duration = Duration::from_millis(20);
+use self::helper::{Helper, places, time_left};
+
+mod helper;
+
 /// How long the witness waits for the last incidents to be written, when it ends.
 const LAST_WRITES: Duration = Duration::from_secs(2);
 /// How long it waits for helpers it has killed, when it ends.
 const LAST_DEATHS: Duration = Duration::from_millis(200);
-
-/// What the witness is told.
-#[derive(Debug)]
-pub(super) enum Task {
-    /// A case was opened.
-    Open(Arc<Case>),
-    /// A signal was sent.
-    Signalled { case: Arc<Case>, at: Nanos, signal: u8 },
-    /// The expiry has come to its end, or to a point that must be known.
-    Ended { case: Arc<Case>, at: Nanos, signal: u8, late_ns: u64, outcome: Outcome },
-}
-
-/// How the tick talks to the witness: without waiting.
-pub(super) struct Stand {
-    // Dropped in this order: woken, the witness finds that nobody is left.
-    tasks: SyncSender<Task>,
-    wake_up: WakeUp,
-    pub(super) level: Level,
-    pub(super) budget_ns: u64,
-}
-
-struct WakeUp(Arc<OwnedFd>);
-
-impl WakeUp {
-    fn wake(&self) {
-        // Full is awake.
-        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
-    }
-}
-
-impl Drop for WakeUp {
-    fn drop(&mut self) {
-        self.wake();
-    }
-}
-
-impl Stand {
-    /// Tells the witness; false where there is no room.
-    pub(super) fn tell(&self, task: Task) -> bool {
-        let is_told = self.tasks.try_send(task).is_ok();
-        self.wake_up.wake();
-        is_told
-    }
-}
 
 /// What a witness is made of.
 pub(super) struct WitnessParts {
@@ -102,8 +56,7 @@ pub(super) struct WitnessParts {
 /// The witness's own things.
 pub(super) struct Witness {
     parts: WitnessParts,
-    tasks: Receiver<Task>,
-    wake_up: Arc<OwnedFd>,
+    ears: Ears,
     /// Every incident that has not come to its end.
     dossiers: Vec<Dossier>,
     /// Those that wait for a helper.
@@ -112,26 +65,12 @@ pub(super) struct Witness {
     gone: Vec<Gone>,
 }
 
-/// A helper at work.
-struct Helper {
-    case: Arc<Case>,
-    capture: Capture,
-    since: Nanos,
-}
-
 impl Witness {
     /// A witness, and how to talk to it.
     pub(super) fn new(parts: WitnessParts) -> io::Result<(Witness, Stand)> {
-        let (sender, tasks) = sync_channel(TASKS);
-        let wake_up = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let stand = Stand {
-            tasks: sender,
-            wake_up: WakeUp(Arc::clone(&wake_up)),
-            level: parts.options.level,
-            budget_ns: u64::try_from(parts.options.budget.as_nanos()).unwrap_or(u64::MAX),
-        };
+        let (stand, ears) = Stand::new(&parts.options)?;
         let (dossiers, waiting, running, gone) = Default::default();
-        Ok((Witness { parts, tasks, wake_up, dossiers, waiting, running, gone }, stand))
+        Ok((Witness { parts, ears, dossiers, waiting, running, gone }, stand))
     }
 
     /// Works until nobody talks to it any more.
@@ -146,7 +85,7 @@ impl Witness {
 
     fn take_tasks(&mut self) -> Talk {
         loop {
-            match self.tasks.try_recv() {
+            match self.ears.tasks.try_recv() {
                 Ok(Task::Open(case)) => self.open(case),
                 Ok(Task::Signalled { case, at, signal }) => self.signalled(&case, at, signal),
                 Ok(Task::Ended { case, at, signal, late_ns, outcome }) => {
@@ -313,7 +252,7 @@ impl Witness {
                 tv_nsec: left.subsec_nanos().into(),
             }
         });
-        let mut polled = vec![PollFd::new(&self.wake_up, PollFlags::IN)];
+        let mut polled = vec![PollFd::new(&self.ears.wake_up, PollFlags::IN)];
         polled
             .extend(self.running.iter().map(|helper| PollFd::new(&helper.capture, PollFlags::IN)));
         match rustix::event::poll(&mut polled, timeout.as_ref()) {
@@ -321,7 +260,7 @@ impl Witness {
             // Any other refusal would come again at once.
             Err(_) => std::thread::sleep(Duration::from_millis(1)),
         }
-        let _ = rustix::io::read(&self.wake_up, &mut [0u8; 8]);
+        let _ = rustix::io::read(&self.ears.wake_up, &mut [0u8; 8]);
     }
 
     /// The watchdog ends: what has come is kept.
@@ -343,35 +282,6 @@ impl Witness {
             archive.close(LAST_WRITES);
         }
     }
-}
-
-impl Helper {
-    /// Why it is to be ended, if it is.
-    fn too_slow(&self, waiting: usize) -> Option<&'static str> {
-        if time_left(&self.case).is_zero() {
-            Some("too slow: the budget is over")
-        } else if self.time_left(waiting).is_zero() {
-            Some("too slow: others waited for their stacks")
-        } else {
-            None
-        }
-    }
-
-    /// How long it has from now on, while so many cases wait for a helper.
-    fn time_left(&self, waiting: usize) -> Duration {
-        let left = time_left(&self.case);
-        if waiting == 0 || !self.capture.has_stacks() {
-            return left;
-        }
-        let turn_ends = turn_ends(self.since, self.case.until, waiting, places());
-        left.min(Duration::from_nanos(turn_ends.since(now())))
-    }
-}
-
-/// How many helpers may be at work at once.
-fn places() -> usize {
-    let most = std::thread::available_parallelism().map_or(2, |count| count.get() * 2);
-    most.clamp(2, HELPERS)
 }
 
 /// How a case's expiry ended.
@@ -397,14 +307,6 @@ fn now() -> Nanos {
 enum Talk {
     GoesOn,
     IsOver,
-}
-
-/// How long the helper of a case has from now on.
-fn time_left(case: &Case) -> Duration {
-    let budget_ns = case.until.since(case.at);
-    let margin_ns = (MARGIN.as_nanos() as u64).min(budget_ns / 10);
-    let left_ns = case.until.since(now());
-    Duration::from_nanos(left_ns.saturating_sub(margin_ns))
 }
 
 /// What a worker calls itself, as far as that is known by now.

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use clap::Arg;
 
-use super::{Definition, Origin, Origins, REREAD, Setting, name_of, variable_of};
+use super::definition::{Definition, name_of};
+use super::{Origin, Origins, REREAD, Setting, variable_of};
 
 /// The columns of a comment.
 const COLUMNS: usize = 78;

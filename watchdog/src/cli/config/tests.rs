@@ -201,3 +201,22 @@ fn every_setting_that_is_read_again_is_one() {
         assert!(super::super::SETTINGS.replace('\n', " ").contains(name), "{name}");
     }
 }
+
+#[test]
+fn a_misspelt_variable_is_told_with_what_is_meant() {
+    let variables = [
+        ("HANGWATCH_MAX_REAP", "3"),
+        ("HANGWATCH_COLOUR", "red"),
+        ("HANGWATCH_GRACE", "3s"),
+        ("HANGWATCH_RANK", "3"),
+    ];
+    let run = settle("--segment s", &variables, "").unwrap();
+    assert_eq!(
+        run.origins.strange,
+        [
+            "HANGWATCH_COLOUR is in the environment and is no setting of run",
+            "HANGWATCH_MAX_REAP is in the environment and is no setting of run; is \
+             HANGWATCH_MAX_REAPS meant?",
+        ]
+    );
+}

@@ -16,9 +16,7 @@ pub(super) fn perform(options: &Run) -> Result<Exit, Failure> {
         segments::check_existing(name, wanted(options))?;
     }
     options.deadlines.as_deref().map(Deadlines::read).transpose()?;
-    for variable in &options.origins.strange {
-        complain(&format_args!("{variable} is in the environment and is no setting of run"));
-    }
+    options.origins.strange.iter().for_each(|strange| complain(strange));
     if let Err(error) = options.evidence.try_place() {
         complain(&format_args!("incidents cannot be kept: {error}"));
     }

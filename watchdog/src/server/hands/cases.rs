@@ -10,7 +10,7 @@ use hangwatch_core::time::Nanos;
 use super::super::case::{Case, Charge, Role, Weighed, evidence_ends};
 use super::super::journal::CascadeNote;
 use super::super::options::OwnProcess;
-use super::super::witness::Task;
+use super::super::stand::Task;
 use super::ProcessHands;
 use super::known::Known;
 use crate::evidence::options::Level;

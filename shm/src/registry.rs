@@ -1,0 +1,193 @@
+//! What a process keeps of the segments it has open: one [`Shared`] each, found again after a fork.
+//!
+//! A process holds one descriptor of a segment and never closes it: its locks fall when *any*
+//! descriptor of the file is closed. So every open goes through the registry here, and what it gives
+//! lives as long as the process.
+#![expect(unsafe_code, reason = "a registry is leaked, and found again through an atomic pointer")]
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use hangwatch_core::segment::{DOORBELL_AT_WORD, Segment as Words};
+
+use crate::error::OpenError;
+use crate::keyed::Keyed;
+use crate::lane::{LaneOptions, LaneOwner};
+use crate::returned::Returned;
+use crate::segment::Segment;
+use crate::sys::file::{self, FileId, SegmentFile};
+use crate::sys::fork::Canary;
+use crate::sys::mapping::{Prefault, doorbell};
+use crate::sys::{futex, host};
+
+/// What this process knows about one segment.
+pub(crate) struct Shared {
+    pub(crate) name: String,
+    pub(crate) file: SegmentFile,
+    pub(crate) words: Words<'static>,
+    pub(crate) doorbell: &'static AtomicU32,
+    pub(crate) canary: Canary,
+    /// Serialises claims and detaches of this process: its locks are one per process, not a thread.
+    pub(crate) claims: Mutex<()>,
+    /// Lanes whose thread ended with timers armed: they stay enforced, the next thread goes on.
+    pub(crate) orphans: Mutex<Vec<LaneOwner>>,
+    /// Timers without a handle that their lanes' owners have not heard of yet.
+    pub(crate) returned: Returned,
+    pub(crate) keyed: Mutex<Keyed>,
+    /// What workers of this process attached with, each kind once.
+    attachments: Mutex<Vec<&'static LaneOptions>>,
+}
+
+/// The segments of one process; a forked child begins with an empty one of its own.
+pub(crate) struct Registry {
+    pub(crate) canary: Canary,
+    pub(crate) segments: Mutex<Vec<&'static Shared>>,
+}
+
+static REGISTRY: AtomicPtr<Registry> = AtomicPtr::new(std::ptr::null_mut());
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl Shared {
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Rings the watchdog's doorbell.
+    #[cold]
+    pub(crate) fn ring(&self) {
+        // Release: pairs with the Acquire of the watchdog's `prepare`: what was rung for is seen.
+        self.doorbell.fetch_add(1, Ordering::Release);
+        futex::wake(self.doorbell);
+    }
+
+    /// `options`, kept for the process's life like the segment itself: guards refer to them.
+    pub(crate) fn keep(&self, options: LaneOptions) -> &'static LaneOptions {
+        let mut kept = lock(&self.attachments);
+        if let Some(same) = kept.iter().find(|kept| ***kept == options) {
+            return same;
+        }
+        let options: &'static LaneOptions = Box::leak(Box::new(options));
+        kept.push(options);
+        options
+    }
+
+    /// Tells this segment from any other, in this process and its children.
+    #[inline]
+    pub(crate) fn key(&self) -> u64 {
+        self.words.fixed().incarnation
+    }
+
+    /// This segment in the calling process: itself, or in a forked child its mapping there.
+    pub(crate) fn here(&'static self) -> Result<&'static Shared, OpenError> {
+        if !self.canary.forked() {
+            return Ok(self);
+        }
+        let registry = registry(&self.name)?;
+        let mut segments = lock(&registry.segments);
+        if let Some(shared) = segments.iter().find(|shared| shared.key() == self.key()) {
+            return Ok(shared);
+        }
+        // The inherited descriptor, unless the child closed it and something else has its number.
+        let inherited = self.file.inherited();
+        let file = match inherited {
+            Some(file) => file,
+            None => file::open(&self.name)
+                .map_err(|source| OpenError::File { name: self.name.clone(), source })?,
+        };
+        register(&mut segments, &self.name, file, registry.canary).map(Segment::shared)
+    }
+}
+
+/// The registry of this process.
+pub(crate) fn registry(name: &str) -> Result<&'static Registry, OpenError> {
+    let canary =
+        Canary::arm().map_err(|source| OpenError::Canary { name: name.to_owned(), source })?;
+    // Acquire: pairs with the exchange below: the registry is whole.
+    let mut seen = REGISTRY.load(Ordering::Acquire);
+    loop {
+        // SAFETY: null, or leaked by the exchange below (here, or before a fork: the memory is
+        // private and was copied), and never freed.
+        match unsafe { seen.as_ref() } {
+            Some(registry) if registry.canary.generation() == canary.generation() => {
+                return Ok(registry);
+            }
+            _ => {}
+        }
+        // A child must not touch its parent's registry: a thread that is not there may hold its lock.
+        let fresh = Box::into_raw(Box::new(Registry { canary, segments: Mutex::new(Vec::new()) }));
+        match REGISTRY.compare_exchange(seen, fresh, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => seen = fresh,
+            Err(other) => {
+                // SAFETY: `fresh` came from `into_raw` above and nobody else saw it.
+                drop(unsafe { Box::from_raw(fresh) });
+                seen = other;
+            }
+        }
+    }
+}
+
+/// Does something with the segment that this process has of a file, if any, while it can get none.
+pub(crate) fn with_registered<T>(
+    name: &str,
+    id: FileId,
+    what: impl FnOnce(Option<Segment>) -> T,
+) -> Result<T, OpenError> {
+    let segments = lock(&registry(name)?.segments);
+    let used = segments.iter().find(|shared| shared.file.id() == id);
+    Ok(what(used.map(|shared| Segment::of(shared))))
+}
+
+/// Maps, checks and keeps an open file.
+pub(crate) fn register(
+    segments: &mut Vec<&'static Shared>,
+    name: &str,
+    file: SegmentFile,
+    canary: Canary,
+) -> Result<Segment, OpenError> {
+    let named = || name.to_owned();
+    let mapping =
+        file.map(Prefault::OnUse).map_err(|source| OpenError::Map { name: named(), source })?;
+    checked(name, mapping.words())?;
+    let words: &'static [AtomicU64] = mapping.leak();
+    let checked = checked(name, words)?;
+    let shared: &'static Shared = Box::leak(Box::new(Shared {
+        name: named(),
+        file,
+        words: checked,
+        doorbell: doorbell(words, DOORBELL_AT_WORD * 8),
+        canary,
+        claims: Mutex::new(()),
+        orphans: Mutex::new(Vec::new()),
+        returned: Returned::new(checked.geometry()),
+        keyed: Mutex::new(Keyed::default()),
+        attachments: Mutex::new(Vec::new()),
+    }));
+    segments.push(shared);
+    Ok(Segment::of(shared))
+}
+
+/// The words of a segment of this boot and clock.
+pub(crate) fn checked<'w>(name: &str, words: &'w [AtomicU64]) -> Result<Words<'w>, OpenError> {
+    let named = || name.to_owned();
+    let segment =
+        Words::open(words).map_err(|source| OpenError::Format { name: named(), source })?;
+    let host = |source| OpenError::Host { name: named(), source };
+    if segment.fixed().boot_id != host::boot_id().map_err(host)? {
+        return Err(OpenError::OtherBoot { name: named() });
+    }
+    if segment.fixed().time_namespace != host::time_namespace().map_err(host)? {
+        return Err(OpenError::OtherTimeNamespace { name: named() });
+    }
+    Ok(segment)
+}
+
+/// A lock whose holder panicked still guards sound data here: every change is a single step.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

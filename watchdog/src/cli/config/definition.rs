@@ -1,0 +1,159 @@
+//! What the options of `run` are, and what their own parsers say of a value.
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, CommandFactory, Parser};
+
+use super::{NO_SETTINGS, PREFIX, Variables, variable_of};
+use crate::cli::Cli;
+
+/// What the options of `run` are.
+pub(super) struct Definition(clap::Command);
+
+impl Definition {
+    pub(super) fn new() -> Definition {
+        let mut command = Cli::command();
+        command.build();
+        Definition(command.find_subcommand("run").expect("it is defined").clone())
+    }
+
+    pub(super) fn settings(&self) -> impl Iterator<Item = &Arg> {
+        let is_setting =
+            |arg: &&Arg| arg.get_long().is_some_and(|long| !NO_SETTINGS.contains(&long));
+        self.0.get_arguments().filter(is_setting)
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Arg> {
+        self.settings().find(|arg| name_of(arg) == name)
+    }
+
+    /// The word that says it on the command line, where a switch may have to say nothing but its name.
+    pub(super) fn word(&self, name: &str, value: &str) -> String {
+        if self.is_bare(name) { format!("--{name}") } else { format!("--{name}={value}") }
+    }
+
+    fn is_bare(&self, name: &str) -> bool {
+        self.get(name).is_some_and(|arg| matches!(arg.get_action(), ArgAction::SetTrue))
+    }
+
+    /// Has the option's own parser judge a value.
+    pub(super) fn check(&self, name: &str, value: &str) -> Result<(), String> {
+        if self.is_bare(name) && value == "false" {
+            return Ok(()); // it says nothing
+        }
+        if self.is_bare(name) && value != "true" {
+            return Err("is not one of true, false".to_owned());
+        }
+        match try_word(&self.word(name, value)) {
+            // By itself it is good; what it takes beside may come from elsewhere.
+            Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => Ok(()),
+            checked => checked.map_err(|error| reason(&error)),
+        }
+    }
+
+    /// Whether clap would not take both.
+    pub(super) fn contradict(&self, one: &Arg, other: &Arg) -> bool {
+        let excludes = |one: &Arg, other: &Arg| {
+            self.0.get_arg_conflicts_with(one).iter().any(|arg| arg.get_id() == other.get_id())
+        };
+        excludes(one, other) || excludes(other, one)
+    }
+
+    /// Whether clap would not take the option with a command to run.
+    pub(super) fn contradicts_command(&self, arg: &Arg) -> bool {
+        self.0.get_positionals().next().is_some_and(|command| self.contradict(arg, command))
+    }
+
+    /// Variables that look like a setting's and are not: what there is to say of each.
+    pub(super) fn strange(&self, variables: &Variables) -> Vec<String> {
+        // Those of workers, hooks, tests and the log.
+        let others = [
+            "CONFIG",
+            "INCIDENT",
+            "JOB",
+            "LOCAL_RANK",
+            "LOG",
+            "OPTIONAL",
+            "OUTCOME",
+            "PID",
+            "PROGRAM",
+            "PTRACER",
+            "RANK",
+            "SCOPE",
+            "SEGMENT",
+            "TORCH",
+            "WORLD_SIZE",
+        ];
+        let families = ["TEST_", "CRASH_", "TORCH_", "EXEC"];
+        let strange = |name: &String| {
+            let rest = &name[PREFIX.len()..];
+            let setting = rest.to_ascii_lowercase().replace('_', "-");
+            let is_known = others.contains(&rest)
+                || families.iter().any(|family| rest.starts_with(family))
+                || self.get(&setting).is_some();
+            let meant = || self.meant_by(&setting).map(|meant| variable_of(&meant));
+            let meant = || meant().map_or(String::new(), |meant| format!("; is {meant} meant?"));
+            (!is_known).then(|| {
+                format!("{name} is in the environment and is no setting of run{}", meant())
+            })
+        };
+        variables.0.keys().filter_map(strange).collect()
+    }
+
+    /// The setting that is meant by a name that is none's.
+    fn meant_by(&self, key: &str) -> Option<String> {
+        let is_alias =
+            |arg: &&Arg| arg.get_all_aliases().is_some_and(|aliases| aliases.contains(&key));
+        if let Some(arg) = self.settings().find(is_alias) {
+            return Some(name_of(arg).to_owned());
+        }
+        let error = try_word(&format!("--{key}=x")).err()?;
+        let Some(ContextValue::String(option)) = error.get(ContextKind::SuggestedArg) else {
+            return None;
+        };
+        let meant = option.trim_start_matches("--").split('=').next()?;
+        self.get(meant).map(|arg| name_of(arg).to_owned())
+    }
+
+    /// What there is to say of a key of the file that is no setting's.
+    pub(super) fn unknown(&self, key: &str) -> String {
+        if NO_SETTINGS.contains(&key) {
+            return format!("{key} is for the command line only");
+        }
+        match self.meant_by(key) {
+            Some(meant) => format!("there is no setting {key:?}; is {meant} meant?"),
+            None => format!("there is no setting {key:?}; see `hangwatch run --help`"),
+        }
+    }
+}
+
+pub(super) fn name_of(arg: &Arg) -> &str {
+    arg.get_long().expect("settings are options")
+}
+
+fn try_word(word: &str) -> Result<(), clap::Error> {
+    Cli::try_parse_from(["hangwatch", "run", word]).map(|_| ())
+}
+
+/// What is wrong, without the option that the user did not write.
+pub(super) fn reason(error: &clap::Error) -> String {
+    use std::error::Error;
+    if let Some(source) = error.source() {
+        let is_no_number = source.is::<std::num::ParseIntError>();
+        return if is_no_number {
+            "is not a whole number in range".into()
+        } else {
+            source.to_string()
+        };
+    }
+    if let (ErrorKind::InvalidValue, Some(ContextValue::Strings(known))) =
+        (error.kind(), error.get(ContextKind::ValidValue))
+    {
+        if known.is_empty() {
+            return "must not be empty".to_owned();
+        }
+        return format!("is not one of {}", known.join(", "));
+    }
+    let text = error.to_string();
+    let text = text.split("\n\nUsage:").next().unwrap_or_default();
+    text.trim_start_matches("error: ").trim_end().to_owned()
+}

@@ -1,0 +1,229 @@
+//! Events as lines in the log.
+//!
+//! [`emit`] writes an event through `tracing`, one line each, with these fields and no others; times
+//! end in their unit, points in time are `CLOCK_MONOTONIC`:
+//!
+//! | field | of | meaning |
+//! | --- | --- | --- |
+//! | `segment` | all | the segment's name |
+//! | `event` | all | what happened: `expired`, `warning`, `overrun`, `ended_late`, `held`, `signalled`, ... |
+//! | `lane`, `timer` | timers | which timer |
+//! | `pid`, `command` | workers | the process as the watchdog sees it; absent where unproved |
+//! | `thread`, `tid`, `job`, `rank`, `world_size`, `host` | timers | what the worker said of itself at its attach |
+//! | `scope`, `kind` | timers | what was timed; `guard`, `keyed` or `heartbeat` |
+//! | `deadline_ns`, `allowance_ms` | timers | when it was due, stalls credited; how long it had |
+//! | `late_ms` | `expired` | from the deadline to the signal, or to the report |
+//! | `signal` | `expired`, `signalled` | the last signal sent, 0 for none |
+//! | `decision` | `cascade` | `suspect_first`, `held_back`, `suspect_told` or `as_usual`; the message says why |
+//! | `suspect_pid`, `suspect_rank` | `cascade` | the one who is not where the others wait |
+//! | `inside`, `overdue`, `outside` | `cascade` | how many workers of the job are in the scope, have run out of time there, are not there |
+//! | `outcome` | `expired`, `suspect` | `reaped`, `exited`, `reported`, `braked`, `unkillable`, `failed`, `unattestable` |
+//! | `processes` | `kin` | how many processes were removed with a worker |
+//! | `spared`, `survivors`, `fallback` | `kin` | other workers among them, by pid; those that live; why `--reap` did not reach as far as it was to |
+//! | `path`, `error` | `error_file` | the worker's error file; why it could not be written |
+//! | `hold` | `held` | `traced`, `frozen`, `stopped`, or `other_user`: not the one who attached |
+//! | `wait_channel` | `expired` | of an unkillable worker: the kernel function it sleeps in |
+//! | `incident` | `expired`, `suspect`, `incident_lost` | the incident's name: `hangwatch show` tells it |
+//! | `error` | `incident_lost`, ... | why |
+
+use super::{Expiry, Leaving, ServerEvent, TimerFacts, What, WorkerFacts, hold_name};
+use crate::kin::Removed;
+use crate::state::kind_name;
+
+/// Emits one line with the fields of a timer, and those given.
+macro_rules! timer_line {
+    ($level:ident, $event:literal, $segment:expr, $timer:expr, $($field:tt)*) => {{
+        let timer: &TimerFacts = $timer;
+        let command = timer.worker.as_ref().map(|worker| worker.command.to_string());
+        tracing::$level!(
+            segment = $segment,
+            event = $event,
+            lane = timer.lane,
+            timer = timer.timer,
+            pid = timer.worker.as_ref().map(|worker| worker.pid),
+            command,
+            thread = timer.owner.thread,
+            tid = timer.owner.tid,
+            job = (!timer.owner.job.is_empty()).then_some(timer.owner.job.as_str()),
+            rank = timer.owner.rank,
+            world_size = timer.owner.world_size,
+            host = (!timer.owner.host.is_empty()).then_some(timer.owner.host.as_str()),
+            scope = timer.scope,
+            kind = kind_name(timer.kind),
+            deadline_ns = timer.deadline_ns,
+            allowance_ms = ms(timer.allowance_ns()),
+            $($field)*
+        );
+    }};
+}
+
+/// Writes an event to the log.
+pub fn emit(event: &ServerEvent) {
+    let segment = event.segment;
+    match &event.what {
+        What::Expired(expiry) => emit_expiry(segment, expiry),
+        What::Warning(timer) => {
+            timer_line!(warn, "warning", segment, timer, "a deadline comes near");
+        }
+        What::Overrun(timer) => {
+            timer_line!(warn, "overrun", segment, timer, "would be reaped by the deadlines file");
+        }
+        What::EndedLate { timer, late_ns } => {
+            let late_ms = ms(*late_ns);
+            timer_line!(info, "ended_late", segment, timer, late_ms, "a late acquire has ended");
+        }
+        What::Held { timer, hold } => {
+            let hold = hold_name(*hold);
+            timer_line!(warn, "held", segment, timer, hold, "overdue, but held up: not signalled");
+        }
+        What::Cascade(cascade) => cascade.emit(segment),
+        What::Suspect(end) => end.emit(segment),
+        What::Signalled { worker, signal } => {
+            let WorkerFacts { pid, command } = worker;
+            tracing::info!(segment, event = "signalled", pid, %command, signal, "signalled");
+        }
+        What::ErrorFile { worker: WorkerFacts { pid, command }, path, error } => {
+            let path = path.display();
+            if let Some(error) = error {
+                tracing::warn!(segment, event = "error_file", pid, %command, %path, error, "no error file");
+            } else {
+                tracing::info!(segment, event = "error_file", pid, %command, %path, "error file written");
+            }
+        }
+        What::Kin { worker, removed } => emit_kin(segment, worker, removed),
+        What::ReapFailed { worker, error } => {
+            let WorkerFacts { pid, command } = worker;
+            tracing::error!(segment, event = "reap_failed", pid, %command, error, "a reap failed");
+        }
+        What::Admitted(WorkerFacts { pid, command }) => {
+            tracing::debug!(segment, event = "admitted", pid, %command, "admitted");
+        }
+        What::Left { worker: WorkerFacts { pid, command }, how } => {
+            let how = if *how == Leaving::Died { "died" } else { "execd" };
+            tracing::debug!(segment, event = "left", pid, %command, how, "left");
+        }
+        What::IncidentLost { id, error } => tracing::error!(
+            segment,
+            event = "incident_lost",
+            incident = id,
+            error,
+            "an incident could not be kept"
+        ),
+        other => emit_about_itself(segment, other),
+    }
+}
+
+fn emit_expiry(segment: &str, expiry: &Expiry) {
+    let late_ms = ms(expiry.late_ns);
+    let Expiry { timer, signal, outcome, wait_channel, incident, .. } = expiry;
+    let (outcome, wait_channel) = (outcome.name(), wait_channel.as_deref());
+    let incident = incident.as_deref();
+    timer_line!(
+        warn,
+        "expired",
+        segment,
+        timer,
+        late_ms,
+        signal,
+        outcome,
+        wait_channel,
+        incident,
+        "expired"
+    );
+}
+
+fn emit_kin(segment: &str, worker: &WorkerFacts, removed: &Removed) {
+    let WorkerFacts { pid, command } = worker;
+    let Removed { signalled, spared, survivors, fallback } = removed;
+    let spared: Vec<String> = spared.iter().map(ToString::to_string).collect();
+    let listed = |items: &[String]| (!items.is_empty()).then(|| items.join(", "));
+    let (spared, survivors) = (listed(&spared), listed(survivors));
+    macro_rules! line {
+        ($level:ident, $text:literal) => {
+            tracing::$level!(
+                segment, event = "kin", pid, %command, processes = signalled, spared, survivors,
+                fallback, $text
+            )
+        };
+    }
+    if survivors.is_some() {
+        line!(error, "not all processes below a worker could be removed with it");
+    } else if fallback.is_some() {
+        line!(warn, "a worker's descendants were removed with it, and no others");
+    } else {
+        line!(info, "the processes of a worker were removed with it");
+    }
+}
+
+fn emit_about_itself(segment: &str, what: &What) {
+    match what {
+        What::Standby => tracing::info!(segment, event = "standby", "waiting for the segment"),
+        What::Serving { adopted_lanes } => {
+            tracing::info!(segment, event = "serving", adopted_lanes, "serving");
+        }
+        What::Ended(why) => {
+            let why = format!("{why:?}").to_lowercase();
+            tracing::info!(segment, event = "ended", why, "ended");
+        }
+        What::Braked { max_reaps } => tracing::error!(
+            segment,
+            event = "braked",
+            max_reaps,
+            "the brake holds: nobody is signalled until `hangwatch release-brake` releases it; who is \
+             overdue still is judged again then"
+        ),
+        What::BrakeReleased => {
+            let text = "the brake is released: who is overdue still is judged again";
+            tracing::info!(segment, event = "brake_released", "{text}");
+        }
+        What::Quarantined { lane, facts } => tracing::error!(
+            segment,
+            event = "quarantined",
+            lane,
+            claimed_pid = facts.claimed_pid,
+            "a lane lied: its deadlines are not enforced until its owner is dead"
+        ),
+        What::Stalled { length_ns } => {
+            let late_ms = ms(*length_ns);
+            let text = "the watchdog was late: deadlines armed then got the time back";
+            tracing::warn!(segment, event = "stalled", late_ms, "{text}");
+        }
+        What::AdmissionFailed { error } => {
+            tracing::error!(
+                segment,
+                event = "admission_failed",
+                error,
+                "cannot admit every worker"
+            );
+        }
+        What::Unprotected { error } => {
+            tracing::info!(segment, event = "unprotected", error, "a protection was refused");
+        }
+        What::File(finding) => {
+            let finding = format!("{finding:?}").to_lowercase();
+            tracing::error!(
+                segment,
+                event = "file",
+                finding,
+                "the segment's file was tampered with"
+            );
+        }
+        What::Panicked { message } => {
+            tracing::error!(
+                segment,
+                event = "panicked",
+                message_text = message,
+                "the watchdog panicked"
+            );
+        }
+        What::Lost { events } => {
+            tracing::error!(segment, event = "lost", events, "events were lost");
+        }
+        _ => {}
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "milliseconds with a fraction are for reading")]
+fn ms(ns: u64) -> f64 {
+    (ns as f64 / 1000.0).round() / 1000.0
+}
