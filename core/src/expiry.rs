@@ -45,6 +45,8 @@ pub struct Expiry<'a> {
     segment: Segment<'a>,
     minima: Minima,
     seats: Vec<Seat>,
+    /// Of each lane which process gave it back last, by its own word, and when that was seen.
+    given_back: Vec<(u32, Nanos)>,
     /// The word for which a timer's leaf was put off, for a retry or a credit: as long as the word is
     /// that, neither the sweep nor news of the timer move the leaf.
     put_off: Vec<TimerWord>,
@@ -73,6 +75,7 @@ impl<'a> Expiry<'a> {
             segment,
             minima: Minima::new(timers),
             seats: alloc::vec![vacant; geometry.lanes as usize],
+            given_back: alloc::vec![(0, Nanos(0)); geometry.lanes as usize],
             put_off: alloc::vec![NOT_PUT_OFF; timers],
             stalls: segment.stalls(now),
             warn,
@@ -99,6 +102,8 @@ impl<'a> Expiry<'a> {
                 self.resume_following(lane);
             }
         }
+        // Put off for ever where nobody was to be signalled.
+        self.look_anew_at(TimerState::Condemned);
     }
 
     /// What is to be asked or told since the last call; who owns a lane is asked last, and first of
@@ -131,12 +136,17 @@ impl<'a> Expiry<'a> {
 
     /// The brake was released: the timers that it spared are looked at again.
     pub fn judge_again(&mut self) {
+        self.look_anew_at(TimerState::Braked);
+    }
+
+    /// Looks at all timers in this state by their words, however long they were put off for.
+    fn look_anew_at(&mut self, state: TimerState) {
         for lane in 0..self.segment.lanes_used() {
             if !self.seats[lane as usize].is_taken() {
                 continue;
             }
             for (index, word) in self.segment.lane_timers(lane).iter().enumerate() {
-                if Timer(word).load().state() == Some(TimerState::Braked) {
+                if Timer(word).load().state() == Some(state) {
                     let id = self.id(lane, index);
                     self.put_off[id] = NOT_PUT_OFF;
                     self.refresh(lane, index);

@@ -183,7 +183,7 @@ impl<'a, H: Hands> Reaping<'a, H> {
         let first = left.first()?;
         let signal = self.policy.signal_for(first.detail.signal).unwrap_or(SIGKILL);
         let suspicion = self.take_over_suspicion(now, &mut left);
-        Some(Ok(Machine::new(signal, left, suspicion)))
+        Some(Ok(Machine::new(now, signal, left, suspicion)))
     }
 
     /// Whether the brake forbids one more reap. The first that it does engages it.
@@ -263,6 +263,7 @@ impl<H: Hands> Reaper<Expiry<'_>> for Reaping<'_, H> {
         };
         let due: Vec<WorkerId> =
             self.machines.iter().filter(|(_, m)| is_due(m)).map(|(worker, _)| *worker).collect();
+        self.let_go_who_released(now);
         let mut ended = Vec::new();
         for worker in due {
             match self.reap(now, worker, &[]) {

@@ -83,6 +83,12 @@ impl Expiry<'_> {
         let ids = self.ids(lane);
         self.minima.clear_block(ids.clone());
         self.put_off[ids].fill(NOT_PUT_OFF);
+        let before = self.seats[lane as usize].owner;
+        if before.state() == Some(LaneState::Attached) {
+            self.given_back[lane as usize] = (before.pid(), self.now);
+        } else if owner.state() == Some(LaneState::Detached) {
+            self.given_back[lane as usize] = (owner.pid(), self.now);
+        }
         self.seats[lane as usize] = Seat { owner, phase: Phase::Vacant };
         match owner.state() {
             Some(LaneState::Free) => {}

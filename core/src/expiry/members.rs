@@ -67,6 +67,12 @@ impl Expiry<'_> {
         self.attached_lanes().filter(move |lane| self.worker_of(*lane) == Some(worker))
     }
 
+    /// Whether a thread of the process `pid` has given its lane back since then: what it did last stands
+    /// in no flight record any more.
+    pub fn has_given_back(&self, pid: u32, since: Nanos) -> bool {
+        self.given_back.iter().any(|&(of, at)| of == pid && at >= since)
+    }
+
     /// Whether the kernel has been asked who owns a lane, and has not answered.
     fn is_asked(&self, lane: u32) -> bool {
         matches!(self.seats[lane as usize].phase, Phase::Asked(_))

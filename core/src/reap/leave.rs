@@ -1,17 +1,26 @@
 //! Leave to signal: whether a worker that is overdue could run at all, and has had its allowance since.
 
+use alloc::vec::Vec;
+
 use super::Reaping;
 use super::hands::{Event, Hands, Hold, Verdict};
 use crate::expiry::{ExpiredTimer, WorkerId};
-use crate::lane::NotedHold;
+use crate::lane::{NotedHold, OwnerWord};
 use crate::time::Nanos;
 use crate::timer::TimerState;
 
 /// A worker that was overdue and could not run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Held {
     /// It is held.
-    For(Hold),
+    For {
+        /// By what.
+        hold: Hold,
+        /// When it is looked at again, if it is overdue still.
+        again_at: Nanos,
+        /// The lanes in which that is noted, and who owned them.
+        lanes: Vec<(u32, OwnerWord)>,
+    },
     /// It was found let go at this time: timers older than that have their allowance from then.
     Until(Nanos),
 }
@@ -30,13 +39,56 @@ impl<H: Hands> Reaping<'_, H> {
         match self.hands.verdict(now, worker, first.lane) {
             Verdict::Go => self.has_had_its_allowance(now, worker, timers),
             Verdict::Held(hold) => {
-                self.note_hold(timers, NotedHold::Held);
-                if self.held.insert(worker, Held::For(hold)) != Some(Held::For(hold)) {
+                let lanes = timers.iter().map(|timer| timer.lane).collect();
+                let (again_at, before) = self.hold(now, worker, hold, lanes);
+                if before != Some(hold) {
                     self.hands.note(Event::Held { worker, timer: first, hold });
                 }
-                Err(now.plus(self.segment.fixed().horizon_ns))
+                Err(again_at)
             }
             Verdict::Wait(until) => Err(until),
+        }
+    }
+
+    /// Takes note that a worker is held: when to look at it again, and what held it before.
+    pub(super) fn hold(
+        &mut self,
+        now: Nanos,
+        worker: WorkerId,
+        hold: Hold,
+        lanes: Vec<u32>,
+    ) -> (Nanos, Option<Hold>) {
+        let again_at = now.plus(self.segment.fixed().horizon_ns);
+        let noted = |lane| {
+            self.segment.lane(lane).note_hold(NotedHold::Held);
+            (lane, self.segment.lane(lane).owner())
+        };
+        let lanes = lanes.into_iter().map(noted).collect();
+        let before = match self.held.insert(worker, Held::For { hold, again_at, lanes }) {
+            Some(Held::For { hold, .. }) => Some(hold),
+            _ => None,
+        };
+        (again_at, before)
+    }
+
+    /// Who was held and is not overdue any more has been let go: what it acquires from here on has its
+    /// own allowance and no other.
+    pub(super) fn let_go_who_released(&mut self, now: Nanos) {
+        if self.brake.is_engaged() {
+            return; // what it spares is overdue, and not looked at
+        }
+        for held in self.held.values_mut() {
+            let Held::For { again_at, lanes, .. } = held else { continue };
+            if *again_at > now {
+                continue;
+            }
+            for (lane, owner) in lanes {
+                let lane = self.segment.lane(*lane);
+                if lane.owner() == *owner {
+                    lane.note_hold(NotedHold::LetGo(now));
+                }
+            }
+            *held = Held::Until(now);
         }
     }
 
@@ -48,16 +100,17 @@ impl<H: Hands> Reaping<'_, H> {
         worker: WorkerId,
         timers: &[ExpiredTimer],
     ) -> Result<(), Nanos> {
-        let held = self.held.get(&worker).copied();
+        let held = self.held.get(&worker);
+        let was_let_go = matches!(held, Some(Held::Until(_)));
         let let_go_at = match held {
-            Some(Held::Until(at)) => at,
-            Some(Held::For(_)) => now,
+            Some(Held::Until(at)) => *at,
+            Some(Held::For { .. }) => now,
             None => match self.inherited_hold(now, timers) {
                 Some(at) => at,
                 None => return Ok(()),
             },
         };
-        if held != Some(Held::Until(let_go_at)) {
+        if !was_let_go {
             self.held.insert(worker, Held::Until(let_go_at));
             self.note_hold(timers, NotedHold::LetGo(let_go_at));
         }

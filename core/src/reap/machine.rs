@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::Reaping;
-use super::hands::{Event, Evidence, Hands, Outcome, Sent};
+use super::hands::{Event, Evidence, Hands, Outcome, Sent, Verdict};
 use super::suspects::Suspicion;
 use crate::expiry::{ExpiredTimer, WorkerId};
 use crate::policy::SIGKILL;
@@ -46,16 +46,26 @@ pub(super) struct Machine {
     suspicion: Option<Suspicion>,
     /// When it is to be looked at again.
     pub(super) again_at: Nanos,
+    /// When it was last said that the worker may be signalled.
+    vouched_at: Nanos,
 }
 
 impl Machine {
+    /// The reap of a worker that may be signalled `now`.
     pub(super) fn new(
+        now: Nanos,
         signal: u8,
         timers: Vec<ExpiredTimer>,
         suspicion: Option<Suspicion>,
     ) -> Machine {
-        let (state, signalled_at) = (State::Condemned, None);
-        Machine { state, signal, signalled_at, timers, suspicion, again_at: Nanos(0) }
+        let (state, signalled_at, again_at) = (State::Condemned, None, Nanos(0));
+        Machine { state, signal, signalled_at, timers, suspicion, again_at, vouched_at: now }
+    }
+
+    /// A lane of the worker's.
+    fn lane(&self) -> Option<u32> {
+        let first = self.condemned().first().map(|timer| timer.lane);
+        first.or_else(|| self.suspicion.as_ref().map(|suspicion| suspicion.lane))
     }
 
     /// The timers that were condemned.
@@ -88,6 +98,9 @@ impl<H: Hands> Reaping<'_, H> {
                         Evidence::Ready => {}
                         Evidence::Pending(again_at) => return Ok(Reap::Kept { again_at }),
                     }
+                    if let Some(again_at) = self.must_wait(now, worker, machine) {
+                        return Ok(Reap::Kept { again_at });
+                    }
                     if !self.send(worker, machine, machine.signal)? {
                         return Ok(self.ended(worker, machine, Outcome::Exited));
                     }
@@ -98,6 +111,9 @@ impl<H: Hands> Reaping<'_, H> {
                     }
                     if now < until {
                         return Ok(Reap::Kept { again_at: until });
+                    }
+                    if let Some(again_at) = self.must_wait(now, worker, machine) {
+                        return Ok(Reap::Kept { again_at });
                     }
                     self.send(worker, machine, SIGKILL)?;
                 }
@@ -111,6 +127,23 @@ impl<H: Hands> Reaping<'_, H> {
                     return self.survived(now, worker, machine);
                 }
             }
+        }
+    }
+
+    /// Until when a signal has to wait. Evidence and grace take their time, and the worker may run another
+    /// program by now, or be held up: whether it may be signalled is asked anew.
+    fn must_wait(&mut self, now: Nanos, worker: WorkerId, machine: &mut Machine) -> Option<Nanos> {
+        // Nothing vouches for the dead any more, and no signal reaches them.
+        if machine.vouched_at == now || self.hands.is_dead(worker) {
+            return None;
+        }
+        match self.hands.verdict(now, worker, machine.lane()?) {
+            Verdict::Go => {
+                machine.vouched_at = now;
+                None
+            }
+            Verdict::Held(_) => Some(now.plus(self.segment.fixed().horizon_ns)),
+            Verdict::Wait(until) => Some(until),
         }
     }
 

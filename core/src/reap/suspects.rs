@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 
 use super::{Course, Event, Hands, Held, Machine, Reaping, Spared, Usual, Verdict};
 use crate::atomic::add_single_writer;
-use crate::cascade::{Finding, Scene, Suspected, Visit, has_been_in};
+use crate::cascade::{Finding, Member, Scene, Suspected, Visit, has_been_in};
 use crate::crash;
 use crate::expiry::{ExpiredTimer, Expiry, WorkerId};
 use crate::lane::{NotedHold, TimerSignal};
@@ -147,11 +147,14 @@ impl<H: Hands> Reaping<'_, H> {
         view.spared = if !armed.is_empty() && timer.is_none() {
             Some(Spared::ReportsOnly)
         } else {
-            self.left_it(table, worker, &view.scene)
+            self.left_it(table, worker, &member, &view.scene)
         };
         let Cascade::Hold { hold_ns } = self.cascade() else { return };
         if view.spared.is_some() || !matches!(view.finding, Finding::Suspect(_)) {
             return;
+        }
+        if self.machines.contains_key(&worker) {
+            return view.first = First::Begun; // for another of the scopes it is awaited in
         }
         let timer = timer.copied();
         match self.may_reap_suspect(now, worker, member.lane, hold_ns) {
@@ -168,17 +171,24 @@ impl<H: Hands> Reaping<'_, H> {
         let wanted = timer.map_or(TimerSignal::Default, |timer| timer.detail.signal);
         let signal = self.policy.signal_for(wanted).unwrap_or(SIGKILL);
         let suspicion = Suspicion { lane, scope, timer };
-        let machine = Machine::new(signal, Vec::new(), Some(suspicion));
+        let machine = Machine::new(now, signal, Vec::new(), Some(suspicion));
         self.machines.insert(worker, machine);
         expired.insert(0, Expired { worker, timers: timer.into_iter().collect() });
         view.first = First::Begun;
     }
 
-    fn left_it(&self, table: &Expiry<'_>, worker: WorkerId, scene: &Scene) -> Option<Spared> {
+    fn left_it(
+        &self,
+        table: &Expiry<'_>,
+        worker: WorkerId,
+        member: &Member,
+        scene: &Scene,
+    ) -> Option<Spared> {
+        let is_at_work = table.has_given_back(member.owner.pid(), scene.entered_at);
         let visits = table
             .lanes_of(worker)
             .map(|lane| has_been_in(self.segment.lane(lane), scene.scope, scene.entered_at));
-        visits.fold(None, |so_far, visit| match visit {
+        visits.fold(is_at_work.then_some(Spared::AtWork), |so_far, visit| match visit {
             Visit::Lately => Some(Spared::HasLeft),
             Visit::Overwritten => so_far.or(Some(Spared::AtWork)),
             Visit::None => so_far,
@@ -195,8 +205,7 @@ impl<H: Hands> Reaping<'_, H> {
         match self.hands.verdict(now, worker, lane) {
             Verdict::Go => {}
             Verdict::Held(hold) => {
-                self.held.insert(worker, Held::For(hold));
-                self.segment.lane(lane).note_hold(NotedHold::Held);
+                self.hold(now, worker, hold, alloc::vec![lane]);
                 return Err(Refusal::Spared(Spared::Held(hold)));
             }
             Verdict::Wait(until) => return Err(Refusal::Later(until)),

@@ -78,6 +78,10 @@ fn a_notify_only_successor_signals_nobody_for_what_was_condemned_before_it() {
     assert_eq!(world.signals(), []);
     assert_eq!(world.outcomes(), [Outcome::Reported], "told once");
     assert_eq!(hung.state(0), Some(TimerState::Condemned), "final");
+    // Told to signal again, it resumes that reap.
+    world.set_policy(Policy::default());
+    world.serve_for(SECOND);
+    assert_eq!(world.signalled(), [(10, SIGKILL)]);
 }
 
 #[test]

@@ -250,6 +250,44 @@ fn who_was_in_the_scope_with_the_others_and_left_it_is_no_suspect() {
     assert_eq!(world.signals().len(), 2);
 }
 
+/// A lane that was given back tells nothing of the visit.
+#[test]
+fn whose_thread_was_in_the_scope_and_has_ended_is_no_suspect() {
+    let words = words();
+    let mut world = World::new(&words, holding());
+    let (_workers, deadline) = barrier(&world, 3, SECOND);
+    world.serve_for(100 * MS);
+    let mut visitor = world.thread(3);
+    visitor.enter(BARRIER, 0, 60 * SECOND);
+    world.serve_for(100 * MS);
+    visitor.release(0);
+    visitor.detach();
+    world.serve_until(deadline.plus(SECOND));
+    for pid in [1, 2] {
+        world.check_killed(pid, deadline);
+        assert_eq!(courses(&world, pid), [Course::Usual(Usual::Spared(Spared::AtWork))]);
+    }
+    assert_eq!(world.signals().len(), 2);
+}
+
+#[test]
+fn who_is_awaited_in_two_scopes_at_once_is_reaped_once() {
+    let words = words();
+    let mut world = World::new(&words, Policy { max_reaps: Some(1), ..holding() });
+    let (mut workers, _) = barrier(&world, 3, SECOND);
+    let mut deadline = Nanos(0);
+    for worker in &mut workers[..2] {
+        deadline = worker.enter(STEP, 1, SECOND);
+    }
+    let own = workers[2].enter(LOAD, 0, 3600 * SECOND);
+    let other = workers[2].enter(LOAD, 1, 3600 * SECOND);
+    assert!(own > deadline && other > deadline);
+    world.serve_until(deadline.plus(SECOND));
+    assert_eq!(world.signalled(), [(3, SIGKILL)]);
+    assert!(!world.watchdog.reaper.is_braked(), "one reap counts once");
+    assert_eq!(world.count(Counter::Condemned), 1);
+}
+
 #[test]
 fn who_has_recorded_so_much_since_is_at_work_and_no_suspect() {
     let words = words();

@@ -352,6 +352,26 @@ fn a_held_worker_is_reported_once_and_gets_its_allowance_when_it_is_let_go() {
 }
 
 #[test]
+fn who_was_held_and_released_has_no_more_than_its_allowance_for_what_it_acquires_later() {
+    for watchdog in ["the same", "a successor"] {
+        let words = words();
+        let mut world = World::new(&words, Policy::default());
+        let mut traced = world.worker(10);
+        traced.acquire(0, SECOND);
+        let let_go = world.now().plus(10 * SECOND);
+        hold(&mut world, 10, Hold::Traced, let_go);
+        assert_eq!(traced.release(0), Released::InTime);
+        world.serve_for(60 * SECOND);
+        let deadline = traced.acquire(0, 30 * SECOND);
+        if watchdog == "a successor" {
+            world.succeed(Policy::default());
+        }
+        world.serve_for(40 * SECOND);
+        world.check_killed(10, deadline);
+    }
+}
+
+#[test]
 fn a_successor_gives_a_worker_that_was_held_its_allowance() {
     for let_go in ["before", "after"] {
         let words = words();
@@ -452,6 +472,51 @@ fn a_verdict_that_is_not_in_yet_is_waited_for() {
     world.process(10, |process| process.verdict = Verdict::Go);
     world.serve_for(HORIZON);
     world.check_killed(10, known_at);
+}
+
+/// It may run another program by now, or have been seized by a debugger: a verdict of before says nothing.
+#[test]
+fn whether_a_worker_may_be_signalled_is_asked_anew_after_its_evidence_and_after_its_grace() {
+    for first in [SIGKILL, SIGTERM] {
+        let words = words();
+        let mut world = World::new(&words, Policy { grace_ns: 2 * SECOND, ..Policy::default() });
+        let mut hung = world.worker(10);
+        world.process(10, |process| process.survives.insert(SIGTERM));
+        let deadline = hung.acquire_with(0, SECOND, TimerSignal::Signal(first));
+        if first == SIGKILL {
+            let evidence_by = deadline.plus(2 * SECOND);
+            world.process(10, |process| process.evidence_by = evidence_by);
+        }
+        world.serve_until(deadline.plus(SECOND));
+        let so_far = world.signals().len();
+        let vouched_at = deadline.plus(6 * SECOND);
+        world.process(10, |process| process.verdict = Verdict::Wait(vouched_at));
+        world.serve_until(vouched_at);
+        assert_eq!(world.signals().len(), so_far, "nobody vouches for it");
+        world.process(10, |process| process.verdict = Verdict::Held(Hold::Traced));
+        world.serve_for(5 * SECOND);
+        assert_eq!(world.signals().len(), so_far, "it is held");
+        world.process(10, |process| process.verdict = Verdict::Go);
+        world.serve_for(SECOND);
+        assert_eq!(world.signalled().last(), Some(&(10, SIGKILL)));
+        assert_eq!(world.signals().len(), so_far + 1);
+        assert_eq!(world.outcomes(), [Outcome::Reaped]);
+    }
+}
+
+#[test]
+fn who_dies_while_nobody_vouches_for_it_has_exited() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let mut hung = world.worker(10);
+    let deadline = hung.acquire(0, SECOND);
+    world.process(10, |process| process.evidence_by = deadline.plus(SECOND));
+    world.serve_until(deadline.plus(500 * MS));
+    world.kernel.borrow_mut().tells_of_deaths = false;
+    world.process(10, |process| process.verdict = Verdict::Wait(Nanos::NEVER));
+    world.kernel.borrow_mut().kill(10);
+    world.serve_for(2 * SECOND);
+    assert_eq!((world.signals(), world.outcomes()), (vec![], vec![Outcome::Exited]));
 }
 
 #[test]

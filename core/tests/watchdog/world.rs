@@ -13,7 +13,7 @@ use hangwatch_core::lane::{
 use hangwatch_core::layout::Geometry;
 use hangwatch_core::news::{Rings, Sleep};
 use hangwatch_core::policy::{Policy, SIGKILL};
-use hangwatch_core::reap::{Course, Event, Hands, Hold, Outcome, Reaping, Sent, Verdict};
+use hangwatch_core::reap::{Course, Event, Evidence, Hands, Hold, Outcome, Reaping, Sent, Verdict};
 use hangwatch_core::record::{Operation, Place, Record};
 use hangwatch_core::ring::RingWriter;
 use hangwatch_core::scope::ScopeId;
@@ -81,6 +81,8 @@ pub(crate) struct Process {
     pub(crate) survives: BTreeSet<u8>,
     pub(crate) cannot_be_signalled: bool,
     pub(crate) verdict: Verdict,
+    /// When its evidence is in.
+    pub(crate) evidence_by: Nanos,
     pub(crate) admission: Admission,
 }
 
@@ -153,6 +155,11 @@ impl Hands for FakeHands<'_> {
 
     fn verdict(&mut self, _now: Nanos, worker: WorkerId, _lane: u32) -> Verdict {
         self.0.borrow().processes[&worker.0].verdict
+    }
+
+    fn evidence(&mut self, now: Nanos, worker: WorkerId, _timers: &[ExpiredTimer]) -> Evidence {
+        let by = self.0.borrow().processes[&worker.0].evidence_by;
+        if now < by { Evidence::Pending(by) } else { Evidence::Ready }
     }
 
     fn signal(&mut self, worker: WorkerId, signal: u8) -> Result<Sent, Self::Error> {
@@ -269,6 +276,7 @@ impl<'a> World<'a> {
             survives: BTreeSet::new(),
             cannot_be_signalled: false,
             verdict: Verdict::Go,
+            evidence_by: Nanos(0),
             admission: Admission::Worker(WorkerId(pid)),
         };
         self.kernel.borrow_mut().processes.insert(pid, process);

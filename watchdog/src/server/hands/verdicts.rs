@@ -76,7 +76,10 @@ impl ProcessHands {
             return Verdict::Go;
         };
         match known.standing {
-            Some((at, hold)) if now.since(at) < FRESH_NS => hold.map_or(Verdict::Go, Verdict::Held),
+            // A server that ends has no time to ask anew.
+            Some((at, hold)) if self.is_hurried || now.since(at) < FRESH_NS => {
+                hold.map_or(Verdict::Go, Verdict::Held)
+            }
             _ => {
                 if known.asked.is_due(now) {
                     self.desk.ask(Question::Standing { worker });
