@@ -58,6 +58,26 @@ fn who_is_only_reported_is_looked_at_without_being_stopped() {
 }
 
 #[test]
+fn a_report_during_a_reap_does_not_end_its_incident() {
+    let (stage, incidents) = (Stage::new("beside"), Incidents::new());
+    let more = ["--signal", "TERM", "--grace", "1s"];
+    let mut watchdog = stage.watchdog(&incidents.options("scopes", &more));
+    let mut worker = stage.actor();
+    worker.tell("ignore 15");
+    worker.tell("expires hung 100");
+    worker.tell("notify late 300");
+    let is_expiry_of = |scope: &'static str| {
+        move |event: &serde_json::Value| event["event"] == "expired" && event["scope"] == scope
+    };
+    let report = watchdog.event(is_expiry_of("late"));
+    assert_eq!((&report["outcome"], &report["incident"]), (&"reported".into(), &().into()));
+    let reaped = watchdog.event(is_expiry_of("hung"));
+    let incident = incidents.of(&reaped);
+    let ending = incident.ending.unwrap();
+    assert_eq!((ending.outcome.as_str(), ending.signal), ("reaped", 9));
+}
+
+#[test]
 fn what_looks_like_a_secret_is_not_told_and_nobody_else_may_read_the_rest() {
     let (stage, incidents) = (Stage::new("secrets"), Incidents::new());
     let more = ["--evidence-budget", "30s", "--redact", "sesame[0-9]+"];

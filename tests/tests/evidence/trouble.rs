@@ -6,9 +6,10 @@ use std::process::Command;
 
 use hangwatch::sys::process::{State, standing};
 use hangwatch_cli::incident::schema::Incident;
+use hangwatch_core::segment::Counter;
 use hangwatch_tests::fuse::Mute;
 use hangwatch_tests::incidents::{Incidents, Script, missing};
-use hangwatch_tests::{Stage, Watchdog, is_root, program};
+use hangwatch_tests::{Stage, Watchdog, is_root, program, until};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
@@ -40,6 +41,27 @@ fn a_helper_that_hangs_costs_no_more_than_the_budget() {
     for stage in ["process", "threads", "python", "native", "symbols"] {
         check_missing(&incident, stage, "too slow");
     }
+}
+
+/// Its deadline has passed, its reap has begun, and its evidence takes long: it is another program's
+/// process by the time that the signal would be sent.
+#[test]
+fn who_execs_while_its_evidence_is_taken_is_not_signalled() {
+    let (stage, incidents) = (Stage::new("execs"), Incidents::new());
+    let script = Script::new("exec sleep 600");
+    let program = script.path().to_owned();
+    let environment = [("HANGWATCH_PROGRAM", program.to_str().unwrap())];
+    let options = incidents.options("full", &["--evidence-budget", "300ms"]);
+    let mut watchdog = Watchdog::start(stage.name(), &options, &environment);
+    let mut worker = stage.actor();
+    worker.tell("expires hung 100");
+    until("it is condemned", || (stage.counter(Counter::Condemned) == 1).then_some(()));
+    worker.order("exec");
+    let left = watchdog.event(|event| event["event"] == "left" && event["pid"] == worker.pid());
+    assert_eq!(left["how"], "execd");
+    assert!(worker.is_alive());
+    watchdog.end();
+    assert!(watchdog.events().iter().all(|event| event["event"] != "signalled"));
 }
 
 #[test]

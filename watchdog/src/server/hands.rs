@@ -234,6 +234,14 @@ impl ProcessHands {
         case.as_ref().is_some_and(|case| now < *until && !case.is_listed())
     }
 
+    /// The worker lives on, whatever was to be done to it.
+    fn leave_kin(&mut self, worker: WorkerId) {
+        let kin = self.known.get_mut(&worker).and_then(|known| known.kin.take());
+        if let Some((Some(case), _)) = kin {
+            case.leave();
+        }
+    }
+
     /// Whether anybody is being removed with a worker.
     pub(super) fn is_removing_kin(&self) -> bool {
         self.kin.as_ref().is_some_and(KinDesk::is_at_work)
@@ -349,8 +357,11 @@ impl Hands for ProcessHands {
                 }
                 known(self, worker).map(|worker| Note::Signalled { worker, signal })
             }
-            Event::Failed { worker, error } => known(self, worker)
-                .map(|worker| Note::ReapFailed { worker, error: error.to_string() }),
+            Event::Failed { worker, error } => {
+                self.leave_kin(worker);
+                known(self, worker)
+                    .map(|worker| Note::ReapFailed { worker, error: error.to_string() })
+            }
         };
         if let Some(note) = note {
             self.journal.note(note);

@@ -39,14 +39,11 @@ pub(super) fn run(segment: Segment, inspections: &Receiver<Inspection>, answers:
     while let Ok(inspection) = inspections.recv() {
         match inspection {
             Inspection::Describe(worker) => describe(&worker),
-            Inspection::Worker { lane, owner, worker } => {
-                let at = Nanos(clock::monotonic_ns());
-                match runs_same_program(&worker, maps) {
-                    Some(true) => answers.tell(Answer::SameProgram { lane, owner, at }),
-                    Some(false) => answers.tell(Answer::Execd { worker: worker.id }),
-                    None => {}
-                }
-            }
+            Inspection::Worker { lane, owner, worker } => match runs_same_program(&worker, maps) {
+                Some((true, at)) => answers.tell(Answer::SameProgram { lane, owner, at }),
+                Some((false, _)) => answers.tell(Answer::Execd { worker: worker.id }),
+                None => {}
+            },
             Inspection::Claimant { lane, owner, claim, facts } => {
                 let admission = claimant(&claim, maps);
                 answers.tell(Answer::Admission { lane, owner, admission, worker: None, facts });
@@ -55,14 +52,16 @@ pub(super) fn run(segment: Segment, inspections: &Receiver<Inspection>, answers:
     }
 }
 
-/// Whether the worker still runs the program it was admitted with; `None` where that cannot be said,
-/// or it is dead.
+/// Whether the worker still runs the program it was admitted with, and as of when; `None` where that
+/// cannot be said, or it is dead.
 fn runs_same_program(
     worker: &Admitted,
     maps: impl Fn(Pid) -> std::io::Result<bool>,
-) -> Option<bool> {
+) -> Option<(bool, Nanos)> {
     let pid = worker.process.pid;
+    // Of a process with many mappings this takes its time: the answer is of when its image is read.
     let maps = maps(pid).ok()?;
+    let at = Nanos(clock::monotonic_ns());
     // Asked after it: one about to die gives up its memory first, and maps nothing any more.
     let image = process::image(pid).ok()??;
     // Asked last: what was read before was read of it.
@@ -71,7 +70,7 @@ fn runs_same_program(
     }
     // A program that attached anew after its exec has the segment mapped, and is another all the same.
     let same_image = worker.image.is_none_or(|admitted| admitted == image);
-    Some(maps && same_image)
+    Some((maps && same_image, at))
 }
 
 /// A living claimant of a lane without a lock: one that closed its descriptors, or that has exec'd.

@@ -70,11 +70,12 @@ impl ProcessHands {
     ) -> Option<Arc<Case>> {
         let is_spared = self.is_spared(worker);
         let known = self.known.get_mut(&worker)?;
-        if !matches!(outcome, Outcome::Reported | Outcome::Braked) || known.case.is_some() {
+        if !matches!(outcome, Outcome::Reported | Outcome::Braked) {
             return known.case.clone();
         }
-        if is_spared {
-            return None; // it knows itself
+        // The watchdog knows itself; and the incident of a reap under way does not end with a report.
+        if is_spared || known.case.is_some() {
+            return None;
         }
         let now = Nanos(clock::monotonic_ns());
         if known.reported_at.is_some_and(|at| now.since(at) < REPORTS_APART_NS) {
