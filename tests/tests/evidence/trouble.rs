@@ -49,7 +49,7 @@ fn a_helper_that_hangs_costs_no_more_than_the_budget() {
 fn who_execs_while_its_evidence_is_taken_is_not_signalled() {
     let (stage, incidents) = (Stage::new("execs"), Incidents::new());
     let script = Script::new("exec sleep 600");
-    let program = script.path().to_owned();
+    let program = script.path();
     let environment = [("HANGWATCH_PROGRAM", program.to_str().unwrap())];
     let options = incidents.options("full", &["--evidence-budget", "300ms"]);
     let mut watchdog = Watchdog::start(stage.name(), &options, &environment);
