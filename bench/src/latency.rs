@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use hangwatch::sys::pidfd::Pidfd;
 use hangwatch::sys::{clock, host};
-use hangwatch::{CreateOptions, Segment};
+use hangwatch::{CreateOptions, Geometry, Segment};
 use hangwatch_cli::evidence::options::{EvidenceOptions, Level};
 use hangwatch_cli::server::events::{Expiry, What};
 use hangwatch_cli::server::{Protection, Server, ServerOptions};
@@ -72,6 +72,8 @@ type Failed = Box<dyn std::error::Error>;
 
 /// Processes to end at a time.
 const BATCH: u32 = 16;
+/// Batches in one segment: its lanes, of which those of the dead are freed by a server only.
+const BATCHES: u32 = 16;
 /// From one deadline of a batch to the next.
 const APART: Duration = Duration::from_millis(7);
 /// Something is wrong after that.
@@ -90,10 +92,47 @@ pub fn measure(conditions: Conditions, samples: usize) -> Result<Lateness, Faile
         (0..busy).map(|_| Player::start(&["spin"])).collect::<Result<_, _>>()?;
     let mut lateness = Lateness::default();
     while lateness.hangwatch.signals.len() < samples {
-        hangwatch(conditions, &mut lateness.hangwatch)?;
-        limit(conditions, &mut lateness.limit)?;
+        let segments = Segments::create()?;
+        for _ in 0..BATCHES {
+            hangwatch(conditions, &segments.served, &mut lateness.hangwatch)?;
+            limit(conditions, &segments.unserved, &mut lateness.limit)?;
+            if lateness.hangwatch.signals.len() >= samples {
+                break;
+            }
+        }
     }
     Ok(lateness)
+}
+
+/// Two segments, by their names, for as many batches as one has lanes for: a process keeps every
+/// segment that it has made for its life.
+struct Segments {
+    served: String,
+    unserved: String,
+}
+
+impl Segments {
+    fn create() -> Result<Segments, Failed> {
+        let pid = std::process::id();
+        let segments = Segments {
+            served: format!("bench-latency-{pid}"),
+            unserved: format!("bench-limit-{pid}"),
+        };
+        for name in [&segments.served, &segments.unserved] {
+            let lanes = BATCH * BATCHES;
+            let geometry = Geometry { lanes, ..Geometry::default() };
+            Segment::create(name, CreateOptions { geometry, ..CreateOptions::default() })?;
+        }
+        Ok(segments)
+    }
+}
+
+impl Drop for Segments {
+    fn drop(&mut self) {
+        for name in [&self.served, &self.unserved] {
+            let _ = Segment::remove(name);
+        }
+    }
 }
 
 /// When the `index`th process of a batch is due, after its beginning.
@@ -101,9 +140,8 @@ fn due(conditions: Conditions, index: u32) -> Duration {
     conditions.ahead + APART * index
 }
 
-fn hangwatch(conditions: Conditions, late: &mut Late) -> Result<(), Failed> {
-    let name = format!("bench-latency-{}", std::process::id());
-    let segment = Segment::create(&name, CreateOptions::default())?;
+fn hangwatch(conditions: Conditions, name: &str, late: &mut Late) -> Result<(), Failed> {
+    let segment = Segment::open(name)?;
     let (sender, expired) = channel();
     let protection = Protection { realtime_priority: conditions.priority, ..Protection::default() };
     let evidence = EvidenceOptions { level: conditions.evidence, ..EvidenceOptions::default() };
@@ -113,9 +151,8 @@ fn hangwatch(conditions: Conditions, late: &mut Late) -> Result<(), Failed> {
             let _ = sender.send(*expiry);
         }
     })?;
-    let outcome = hang_batch(conditions, &name, &server, &expired, late);
+    let outcome = hang_batch(conditions, name, &server, &expired, late);
     server.stop();
-    Segment::remove(&name)?;
     outcome
 }
 
@@ -159,15 +196,7 @@ fn workers(conditions: Conditions, segment: &str) -> Result<Vec<Player>, Failed>
     Ok(workers)
 }
 
-fn limit(conditions: Conditions, late: &mut Late) -> Result<(), Failed> {
-    let name = format!("bench-limit-{}", std::process::id());
-    Segment::create(&name, CreateOptions::default())?;
-    let outcome = signal_batch(conditions, &name, late);
-    Segment::remove(&name)?;
-    outcome
-}
-
-fn signal_batch(conditions: Conditions, name: &str, late: &mut Late) -> Result<(), Failed> {
+fn limit(conditions: Conditions, name: &str, late: &mut Late) -> Result<(), Failed> {
     let mut victims = workers(conditions, name)?;
     let deaths = Deaths::watch(&victims, conditions.priority)?;
     let pidfds: Vec<Pidfd> =
