@@ -141,6 +141,10 @@ pub enum AttachError {
         /// The segment.
         name: String,
     },
+    /// The thread is ending, and has given its lanes back: this is called by the destructor of a
+    /// thread-local.
+    #[error("this thread is ending: time its scopes before its thread-locals are dropped")]
+    ThreadEnding,
     /// A lane's lock could not be taken.
     #[error("cannot attach to segment {name:?}: {source}")]
     Lock {

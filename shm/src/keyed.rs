@@ -36,8 +36,9 @@ pub(crate) fn acquire(worker: Worker, name: &str, allowance: Duration) -> Result
         if kicked.is_ok() {
             return Ok(());
         }
-        // Nobody will release it.
+        // Nobody will release it; and whatever comes, the key is not of this timer any more.
         armed.give_back();
+        keyed.0.remove(name);
     }
     let subject = scope.subject().of_kind(TimerKind::Keyed);
     let armed = thread::arm(here, worker.lane_options(), subject, allowance_ns, None)?;

@@ -15,7 +15,7 @@ use hangwatch_core::scope::ScopeId;
 use hangwatch_core::time::Nanos;
 use hangwatch_core::timer::TimerWord;
 
-use crate::error::AcquireError;
+use crate::error::{AcquireError, AttachError};
 use crate::lane::{Armed, LaneOptions, LaneOwner};
 use crate::registry::Shared;
 
@@ -121,13 +121,21 @@ fn current(key: u64) -> Option<&'static mut LaneOwner> {
 
 /// Makes sure that this thread has a lane of the segment.
 pub(crate) fn attach(shared: &'static Shared, options: &LaneOptions) -> Result<(), AcquireError> {
-    LANES.with_borrow_mut(|lanes| {
+    with_lanes(|lanes| {
         lanes.forget_parents();
         if lanes.find(shared.key(), None).is_none() {
             CURRENT.set(Some(lanes.find_idle(shared, options)?));
         }
         Ok(())
     })
+}
+
+/// Does something with this thread's lanes, unless it has none any more.
+fn with_lanes<T>(
+    what: impl FnOnce(&mut ThreadLanes) -> Result<T, AcquireError>,
+) -> Result<T, AcquireError> {
+    let done = LANES.try_with(|lanes| what(&mut lanes.borrow_mut()));
+    done.unwrap_or_else(|_| Err(Box::new(AttachError::ThreadEnding).into()))
 }
 
 /// Arms a timer in one of this thread's lanes, and says what word it left in it. `at` is the time
@@ -160,7 +168,7 @@ fn make_current(
     shared: &'static Shared,
     options: &'static LaneOptions,
 ) -> Result<(), AcquireError> {
-    let lane = LANES.with_borrow_mut(|lanes| lanes.find_idle(shared, options))?;
+    let lane = with_lanes(|lanes| lanes.find_idle(shared, options))?;
     CURRENT.set(Some(lane));
     Ok(())
 }

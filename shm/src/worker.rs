@@ -143,7 +143,7 @@ impl WorkerOptions {
         let shared = segment.shared();
         let worker = Worker { shared, options: shared.keep(options), signal: self.signal.into() };
         thread::attach(shared, worker.options).map_err(|error| match error {
-            AcquireError::Attach(error) => *error,
+            AcquireError::Attach(error) | AcquireError::NoFreeTimer { source: error, .. } => *error,
             other => unreachable!("an attach arms nothing, yet: {other}"),
         })?;
         Ok(worker)

@@ -272,6 +272,73 @@ fn a_guard_that_was_cleared_keeps_its_timer_from_others_until_it_ends() {
     assert_eq!([second.release(), fourth.release()], [Released::InTime; 2]);
 }
 
+/// Its thread has ended: the lane stays this process's until the guard's release can meet nobody else's.
+#[test]
+fn a_guard_that_was_cleared_keeps_the_lane_of_its_thread() {
+    let geometry = Geometry { lanes: 2, timers: 1, records: 16, scopes: 4, lane_scopes: 4 };
+    let named = Named::new("cleared-lane", geometry);
+    let worker = Worker::attach(named.0.as_str()).unwrap();
+    let (give, given) = std::sync::mpsc::channel();
+    let (end, may_end) = std::sync::mpsc::channel();
+    let acquires = std::thread::spawn(move || {
+        give.send(worker.expires("cleared", LONG).unwrap()).unwrap();
+        may_end.recv().unwrap();
+    });
+    let cleared = given.recv().unwrap();
+    condemn_and_clear(&named, 1, 0);
+    end.send(()).unwrap();
+    acquires.join().unwrap();
+    let next_thread = move || {
+        // Else the release of the first would end this one's deadline.
+        let refused = worker.expires("own", LONG).unwrap_err();
+        assert!(matches!(refused, AcquireError::NoFreeTimer { .. }), "{refused}");
+        assert_eq!(cleared.release(), Released::NotArmed);
+        assert_eq!(worker.expires("own", LONG).unwrap().release(), Released::InTime);
+    };
+    std::thread::spawn(next_thread).join().unwrap();
+}
+
+#[test]
+fn a_thread_attaches_no_lane_whose_timers_all_have_handles() {
+    let geometry = Geometry { lanes: 1, timers: 1, records: 16, scopes: 4, lane_scopes: 4 };
+    let named = Named::new("taken", geometry);
+    let name = named.0.clone();
+    let start = move || Worker::attach(name.as_str()).unwrap().expires("moved", LONG).unwrap();
+    let moved = std::thread::spawn(start).join().unwrap();
+    let refused = Worker::attach(named.0.as_str()).unwrap_err();
+    assert!(matches!(refused, AttachError::NoFreeLane { .. }), "{refused}");
+    assert_eq!(moved.release(), Released::InTime);
+}
+
+#[test]
+fn a_scope_in_the_destructor_of_a_thread_local_is_refused() {
+    use std::cell::RefCell;
+    use std::sync::mpsc::{Sender, channel};
+
+    struct Late(Worker, Sender<String>);
+
+    impl Drop for Late {
+        fn drop(&mut self) {
+            let refused = self.0.expires("late", LONG).map(drop);
+            let _ = self.1.send(format!("{refused:?}"));
+        }
+    }
+
+    thread_local! {
+        static LATE: RefCell<Option<Late>> = const { RefCell::new(None) };
+    }
+
+    let named = Named::small("late");
+    let (worker, (said, heard)) = (Worker::attach(named.0.as_str()).unwrap(), channel());
+    let body = move || {
+        // Used first, it is dropped last.
+        LATE.set(Some(Late(worker, said)));
+        assert_eq!(worker.expires("early", LONG).unwrap().release(), Released::InTime);
+    };
+    std::thread::spawn(body).join().unwrap();
+    assert_eq!(heard.recv().unwrap(), "Err(Attach(ThreadEnding))");
+}
+
 #[test]
 fn a_key_whose_timer_was_cleared_gives_it_back_when_it_is_acquired_anew() {
     let geometry = Geometry { lanes: 1, timers: 2, records: 16, scopes: 4, lane_scopes: 4 };

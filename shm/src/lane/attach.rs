@@ -1,12 +1,9 @@
 //! How a thread comes to a lane, and what becomes of it when the thread ends.
 
-use std::sync::atomic::Ordering;
-
 use hangwatch_core::lane::{Identity, Lane, LaneNames, LaneState, OwnerWord};
 use hangwatch_core::ring::RingWriter;
 use hangwatch_core::scope::ScopeId;
 use hangwatch_core::stats::ScopeStats;
-use hangwatch_core::timer::{TimerState, TimerWord};
 use hangwatch_core::wake::Wake;
 
 use super::{LaneOptions, LaneOwner};
@@ -45,8 +42,11 @@ impl LaneOwner {
                 options.ptracer.allow(shared);
                 return Ok(LaneOwner::attach(shared, index, claimed, options));
             }
-            // Unless another copy of this library in this very process was first: the lock is its too.
-            if lane.owner().pid() != pid {
+            // Unless another copy of this library in this very process was first: the lock is its too. (A
+            // lane that is being recycled names the process that gave it back.)
+            let owner = lane.owner();
+            let is_taken = matches!(owner.state(), Some(LaneState::Claimed | LaneState::Attached));
+            if !(is_taken && owner.pid() == pid) {
                 let _ = locks::unlock(shared.fd(), lane_lock_byte(index));
             }
         }
@@ -101,7 +101,7 @@ impl LaneOwner {
             timing,
         };
         owned.find_blocks();
-        // Free or detached, it had no armed timer, and no handle on any.
+        // Free or detached: no timer was armed, and none of this process's handles was left on any.
         shared.returned.forget(index);
         owned.idle.extend((0..owned.lane.timers().len() as u16).rev());
         owned
@@ -119,16 +119,15 @@ impl LaneOwner {
         }
     }
 
-    /// The thread has ended: gives the lane back, or leaves it to the next thread where timers are
-    /// still armed (their guards have moved elsewhere, and their deadlines hold).
-    pub(crate) fn leave(self) {
+    /// The thread has ended: gives the lane back, or leaves it to the next thread where timers still
+    /// have handles (they have moved elsewhere, and their deadlines hold). A timer that the watchdog
+    /// cleared is idle and has one all the same: its release must not meet somebody else's acquire.
+    pub(crate) fn leave(mut self) {
         if self.shared.canary.forked() {
             return; // the parent's lane
         }
-        let all_idle = self.lane.timers().iter().all(|word| {
-            TimerWord::from_bits(word.load(Ordering::Acquire)).state() == Some(TimerState::Idle)
-        });
-        if !all_idle {
+        self.find_idle();
+        if self.idle.len() < self.lane.timers().len() {
             lock(&self.shared.orphans).push(self);
             return;
         }

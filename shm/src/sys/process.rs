@@ -110,6 +110,9 @@ pub struct Image {
 ///
 /// # Errors
 /// Where `/proc` refuses.
+///
+/// `None` also where it may not be seen: of a process that is not dumpable, or has given up its user,
+/// by one that may not trace it.
 pub fn image(pid: Pid) -> io::Result<Option<Image>> {
     if let image @ Some(_) = read(pid, "stat")?.as_deref().and_then(parse_image) {
         return Ok(image);
@@ -262,10 +265,10 @@ fn parse_state(stat: &str) -> Option<State> {
 }
 
 /// What `stat` says of a program; `None` where there is no memory to hold one:
-/// its code then begins at 0 (at 1 where it may not be seen).
+/// its code then begins at 0; or where it may not be seen: at 1.
 fn parse_image(stat: &str) -> Option<Image> {
     let mut fields = stat_fields(stat)?;
-    let code = fields.nth(26 - 3)?.parse().ok().filter(|&code| code != 0)?;
+    let code = fields.nth(26 - 3)?.parse().ok().filter(|&code| code > 1)?;
     let stack = fields.nth(28 - 27)?.parse().ok()?;
     Some(Image { code, stack })
 }
@@ -410,6 +413,7 @@ mod tests {
         assert_eq!(stat(111, 222), Some(Image { code: 111, stack: 222 }));
         assert_ne!(stat(111, 222), stat(111, 223));
         assert_eq!(stat(0, 0), None, "no memory is no program");
+        assert_eq!(stat(1, 0), None, "what may not be seen is no other program");
     }
 
     #[test]
