@@ -23,6 +23,17 @@ pub enum CreateError {
         /// Which size.
         source: GeometryError,
     },
+    /// A wake horizon out of bounds.
+    #[error(
+        "cannot make segment {name:?}: a longest time of {asked:?} between two ticks is none; 1 ms to 1 \
+         minute are possible"
+    )]
+    MaxInterval {
+        /// The segment.
+        name: String,
+        /// What was asked for.
+        asked: Duration,
+    },
     /// The file could not be made.
     #[error("cannot make segment {name:?}: {source}")]
     File {

@@ -60,7 +60,8 @@ impl Scope {
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     pub fn expires_at(&self, now: Nanos, allowance: Duration) -> Result<Guard, AcquireError> {
-        self.arm(TimerKind::Guard, allowance, Some(now))
+        // No machine is up for so long; what comes after must not wrap.
+        self.arm(TimerKind::Guard, allowance, Some(now.min(Nanos(1 << 60))))
     }
 
     /// Begins the scope; it must end within the allowance that the watchdog's deadlines file gives it

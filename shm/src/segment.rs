@@ -55,7 +55,7 @@ pub struct Segment {
 pub struct CreateOptions {
     /// Its sizes.
     pub geometry: Geometry,
-    /// The wake horizon: the longest time between two ticks. 1 ms to 10 s.
+    /// The wake horizon: the longest time between two ticks. 1 ms to a minute.
     pub max_interval: Duration,
     /// The permission bits of its file.
     pub mode: u32,
@@ -100,6 +100,10 @@ impl Segment {
             .geometry
             .check()
             .map_err(|source| CreateError::Geometry { name: named(), source })?;
+        let asked = options.max_interval;
+        if !(Duration::from_millis(1)..=Duration::from_mins(1)).contains(&asked) {
+            return Err(CreateError::MaxInterval { name: named(), asked });
+        }
         let host = |source| CreateError::Host { name: named(), source };
         let fixed = Fixed {
             geometry: options.geometry,

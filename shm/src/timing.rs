@@ -60,7 +60,7 @@ impl Timing {
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     pub(crate) fn deadline(&self, now: Nanos, allowance_ns: u64) -> Units {
-        // No addition can wrap: the time is below 2^60 ns, the allowance below 2^59. `now` is added
+        // No addition can wrap: the time is no more than 2^60 ns, the allowance below 2^59. `now` is added
         // last, for it is ready last: the release's locked instruction waits for this chain.
         let ahead_ns = allowance_ns + self.round_up_ns;
         Units::begun_by(Nanos(now.0 + ahead_ns))

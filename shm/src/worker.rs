@@ -28,7 +28,8 @@ pub enum Signal {
     /// What the watchdog was told by `--signal`, SIGKILL if nothing.
     #[default]
     Default,
-    /// This signal, 1 to 64; SIGKILL follows after the watchdog's grace.
+    /// This signal, 1 to 64; SIGKILL follows after the watchdog's grace. What is no signal's number
+    /// counts as [`Signal::Default`].
     Number(u8),
     /// None: the expiry is reported, nobody is signalled.
     NotifyOnly,
@@ -153,8 +154,8 @@ impl WorkerOptions {
 impl From<Signal> for TimerSignal {
     fn from(signal: Signal) -> TimerSignal {
         match signal {
-            Signal::Default => TimerSignal::Default,
-            Signal::Number(number) => TimerSignal::Signal(number.clamp(1, 64)),
+            Signal::Number(number @ 1..=64) => TimerSignal::Signal(number),
+            Signal::Default | Signal::Number(_) => TimerSignal::Default,
             Signal::NotifyOnly => TimerSignal::NotifyOnly,
         }
     }

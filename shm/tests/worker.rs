@@ -311,6 +311,25 @@ fn a_thread_attaches_no_lane_whose_timers_all_have_handles() {
 }
 
 #[test]
+fn what_is_no_interval_makes_no_segment() {
+    for asked in [Duration::ZERO, Duration::from_micros(999), Duration::from_secs(61)] {
+        let options = CreateOptions { max_interval: asked, ..CreateOptions::default() };
+        let refused = Segment::create("test-no-interval", options).unwrap_err().to_string();
+        assert!(refused.contains("1 ms to 1 minute"), "{refused}");
+    }
+}
+
+/// Else it would wrap to a time long past, and the process be reaped for it.
+#[test]
+fn a_time_beyond_all_times_puts_a_deadline_off_for_good() {
+    let named = Named::small("beyond");
+    let worker = Worker::attach(named.0.as_str()).unwrap();
+    let guard = worker.scope("beyond").unwrap().expires_at(Nanos::NEVER, LONG).unwrap();
+    assert!(guard.remaining().unwrap() > Duration::from_hours(24));
+    assert_eq!(guard.release(), Released::InTime);
+}
+
+#[test]
 fn a_scope_in_the_destructor_of_a_thread_local_is_refused() {
     use std::cell::RefCell;
     use std::sync::mpsc::{Sender, channel};
