@@ -257,6 +257,11 @@ impl Actor {
                     Err(std::io::Error::last_os_error().into())
                 }
             }
+            ["hide"] => {
+                let hidden = rustix::process::DumpableBehavior::NotDumpable;
+                rustix::process::set_dumpable_behavior(hidden)?;
+                Ok(String::new())
+            }
             ["exec"] => Err(Command::new("sleep").arg("600").exec().into()),
             ["exit"] => std::process::exit(0),
             _ => Err("unknown order".into()),

@@ -88,6 +88,27 @@ fn a_worker_of_an_allowed_group_is_watched_like_any_other() {
     assert_eq!(actor.wait().signal(), Some(9));
 }
 
+/// It shows no image from then on, which is not that of another program.
+#[test]
+fn a_worker_that_hides_from_a_watchdog_of_its_own_user_is_watched_on() {
+    if !is_root("a watchdog of another user") {
+        return;
+    }
+    let programs = Programs::new();
+    let stage = segment_for(0o600, None);
+    chown(stage.path(), Some(STRANGER), Some(GROUP)).unwrap();
+    let mut command = programs.run_as("stage-watchdog", STRANGER, GROUP);
+    command.args(Watchdog::arguments(stage.name(), &[]));
+    let mut watchdog = Watchdog::spawn(command);
+    let (mut actor, answer) = programs.attach(stage.name(), STRANGER, GROUP);
+    assert!(answer.starts_with("ok "), "{answer}");
+    watchdog.event(|event| event["event"] == "admitted" && event["pid"] == actor.pid());
+    actor.tell("hide");
+    actor.tell("expires hung 300");
+    assert_eq!(watchdog.expiry_of(actor.pid())["outcome"], "reaped");
+    assert_eq!(actor.wait().signal(), Some(9));
+}
+
 /// A watchdog that is root may signal anybody; it asks whether who attached might, whatever else it
 /// is told to ask about.
 #[test]
