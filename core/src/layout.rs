@@ -21,7 +21,7 @@
 use crate::stats::STATS_WORDS;
 
 /// The layout's version. Another version is refused: there is no migration of a live segment.
-pub const LAYOUT_VERSION: u64 = 2;
+pub const LAYOUT_VERSION: u64 = 3;
 
 /// `"HANGWTCH"`, little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"HANGWTCH");
@@ -30,6 +30,8 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"HANGWTCH");
 pub const PAGE_BYTES: usize = 4096;
 /// The words of a page.
 pub const PAGE_WORDS: usize = PAGE_BYTES / 8;
+/// Words of the largest page that a kernel maps files by: 64 KiB, on some of aarch64 and ppc64.
+const LARGEST_PAGE_WORDS: usize = 64 * 1024 / 8;
 
 /// The words before the timer words in a lane's front: one cache line.
 pub const FRONT_WORDS: usize = 8;
@@ -238,10 +240,10 @@ impl Layout {
         (self.front_stride + self.back_stride) * 8
     }
 
-    /// The words of the whole segment: whole pages.
+    /// The words of the whole segment: whole pages, of whatever kernel.
     pub fn words(&self) -> usize {
         let lanes = self.geometry.lanes as usize;
-        (self.backs_at + lanes * self.back_stride).next_multiple_of(PAGE_WORDS)
+        (self.backs_at + lanes * self.back_stride).next_multiple_of(LARGEST_PAGE_WORDS)
     }
 
     /// The bytes of the whole segment.
@@ -259,6 +261,7 @@ mod tests {
         let layout = Geometry::default().check().unwrap();
         assert!(layout.lane_bytes() <= 32 * 1024, "{} bytes", layout.lane_bytes());
         assert_eq!(layout.words() % PAGE_WORDS, 0);
+        assert_eq!(layout.bytes() % (64 << 10), 0, "whole pages also where they are large");
     }
 
     #[test]

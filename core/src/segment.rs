@@ -258,7 +258,9 @@ pub(crate) mod tests {
             assert!(fits(&error), "{error:?}");
         };
         check(0, 7, |error| *error == FormatError::NotASegment);
-        check(1, 3, |error| *error == FormatError::Version { found: 3 });
+        let other =
+            |error: &FormatError| *error == FormatError::Version { found: LAYOUT_VERSION + 1 };
+        check(1, LAYOUT_VERSION + 1, other);
         check(4, 9, |error| *error == FormatError::Checksum);
         check(CHECKSUM, 9, |error| *error == FormatError::Checksum);
         let words = tiny_segment();
