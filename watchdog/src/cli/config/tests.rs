@@ -1,6 +1,7 @@
 //! Which source wins, and what is wrong with what they say.
 
 use std::io::Write;
+use std::path::Path;
 use std::time::Duration;
 
 use super::*;
