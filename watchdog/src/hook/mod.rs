@@ -5,6 +5,7 @@
 //! has a command run for each (`running`), so many at once, each with a limit of time. Nothing that a
 //! command does or does not do can stop or delay a reap: reaps know nothing of it.
 
+mod facts;
 mod running;
 mod story;
 

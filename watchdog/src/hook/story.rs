@@ -4,18 +4,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use hangwatch::sys::clock;
-use hangwatch_core::time::Nanos;
-
+use super::facts::{now, timer_of, worker_of};
 use super::running::Call;
-use crate::incident::schema::{Decision, Ending, Incident, Moment, Timer, VERSION, Worker};
-use crate::server::ServerEvent;
+use crate::incident::schema::{Decision, Ending, Incident, VERSION};
 use crate::server::cascade::{Cascade, Suspect, SuspectEnd};
-use crate::server::events::{Expiry, ExpiryOutcome, TimerFacts, What, WorkerFacts};
-use crate::server::{Command, LaneFacts};
-use crate::state::kind_name;
+use crate::server::events::{Expiry, ExpiryOutcome, What, WorkerFacts};
+use crate::server::{LaneFacts, ServerEvent};
 
 /// How long after the last word about a worker its story is complete: each of its timers has an event
 /// of its own.
@@ -180,7 +176,7 @@ impl Stories {
         let timer = &expiry.timer;
         let story = self.story(segment, timer.worker.as_ref(), &timer.owner, timer.lane);
         story.is_of(expiry.incident.as_ref());
-        story.incident.timers.push(timer_of(timer, state_of(expiry.outcome)));
+        story.incident.timers.push(timer_of(timer, expiry.outcome));
         // Of several timers, the first has the earliest deadline.
         story.incident.ending.get_or_insert(ending);
     }
@@ -189,16 +185,17 @@ impl Stories {
         let Suspect { worker, owner } = &end.suspect;
         self.decide(worker.pid, "reaped_first", end.sentence());
         let lane = end.timer.as_ref().map_or(0, |timer| timer.lane);
+        let outcome = ExpiryOutcome::Reap(end.outcome);
         let ending = Ending {
             at: now(),
-            outcome: ExpiryOutcome::Reap(end.outcome).name().to_owned(),
+            outcome: outcome.name().to_owned(),
             signal: end.signal,
             late_ns: 0,
             wait_channel: end.wait_channel.clone(),
         };
         let story = self.story(segment, Some(worker), owner, lane);
         story.is_of(end.incident.as_ref());
-        story.incident.timers.extend(end.timer.as_ref().map(|timer| timer_of(timer, "condemned")));
+        story.incident.timers.extend(end.timer.as_ref().map(|timer| timer_of(timer, outcome)));
         story.incident.ending.get_or_insert(ending);
         story.incident.suspect = Some(crate::incident::schema::Suspect {
             pid: Some(worker.pid),
@@ -261,61 +258,4 @@ fn call(segment: &'static str, incident: Arc<Incident>, dir: Option<PathBuf>) ->
         dir,
         incident,
     }
-}
-
-fn worker_of(worker: Option<&WorkerFacts>, owner: &LaneFacts) -> Worker {
-    let Command { name, .. } = worker.map(|worker| worker.command.clone()).unwrap_or_default();
-    Worker {
-        pid: worker.map(|worker| worker.pid),
-        name,
-        // Arguments may hold secrets: they are told by who redacts them.
-        command: Vec::new(),
-        job: owner.job.clone(),
-        rank: owner.rank,
-        world_size: owner.world_size,
-        local_rank: owner.local_rank,
-    }
-}
-
-fn state_of(outcome: ExpiryOutcome) -> &'static str {
-    use hangwatch_core::reap::Outcome;
-    match outcome {
-        ExpiryOutcome::Unattestable | ExpiryOutcome::Reap(Outcome::Reported | Outcome::Braked) => {
-            "reported"
-        }
-        ExpiryOutcome::Reap(_) => "condemned",
-    }
-}
-
-fn timer_of(timer: &TimerFacts, state: &str) -> Timer {
-    Timer {
-        lane: timer.lane,
-        timer: timer.timer,
-        scope: timer.scope.clone(),
-        kind: kind_name(timer.kind).to_owned(),
-        state: state.to_owned(),
-        acquired: moment(timer.acquired_at_ns),
-        deadline: Some(moment(timer.deadline_ns)),
-        age_ns: clock::monotonic_ns().saturating_sub(timer.acquired_at_ns),
-        allowance_ns: timer.allowance_ns(),
-    }
-}
-
-fn now() -> Moment {
-    moment(clock::monotonic_ns())
-}
-
-/// A time of the monotonic clock on both. The wall clock is for people: nothing is decided by it.
-fn moment(ns: u64) -> Moment {
-    let (wall, monotonic) = (SystemTime::now(), Nanos(clock::monotonic_ns()));
-    let at = Nanos(ns);
-    let moved = if at >= monotonic {
-        wall.checked_add(Duration::from_nanos(at.since(monotonic)))
-    } else {
-        wall.checked_sub(Duration::from_nanos(monotonic.since(at)))
-    };
-    // Beyond the year 9999, which no deadline of use is, RFC 3339 has no form.
-    let last = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
-    let utc = moved.unwrap_or(SystemTime::UNIX_EPOCH).min(last);
-    Moment { utc: humantime::format_rfc3339_nanos(utc).to_string(), monotonic_ns: ns }
 }
