@@ -1,12 +1,14 @@
 //! `--on-expire`: a command of the user's that hears of each expiry, with the incident as JSON on its
 //! standard input.
 //!
-//! [`Hooks::hear`] is told every event and never waits; a thread puts incidents together (`story`) and
-//! has a command run for each (`running`), so many at once, each with a limit of time. Nothing that a
-//! command does or does not do can stop or delay a reap: reaps know nothing of it.
+//! [`Hooks::hear`] is told every event and never waits; a thread puts incidents together (`stories`, of
+//! which each is a `story`) and has a command run for each (`running`), so many at once, each with a
+//! limit of time. Nothing that a command does or does not do can stop or delay a reap: reaps know nothing
+//! of it.
 
 mod facts;
 mod running;
+mod stories;
 mod story;
 
 use std::collections::VecDeque;
@@ -21,7 +23,7 @@ use std::time::{Duration, Instant};
 use crate::inherit::Inheritance;
 use crate::server::ServerEvent;
 use running::Call;
-use story::{Events, Stories};
+use stories::{Events, Stories};
 
 /// Commands that run at once at most; the others wait for their turn.
 pub const AT_ONCE: usize = 8;
@@ -65,7 +67,7 @@ impl Hooks {
 
     /// Takes note of an event, or loses it where thousands wait.
     pub fn hear(&self, event: &ServerEvent) {
-        if let Some(events) = self.events.as_ref().filter(|_| story::is_of_use(&event.what)) {
+        if let Some(events) = self.events.as_ref().filter(|_| stories::is_of_use(&event.what)) {
             let _ = events.try_send(event.clone());
         }
     }
@@ -98,7 +100,7 @@ impl Room {
             let is_idle = stories.are_told() && waiting.is_empty();
             let wait = if is_open && is_idle { Duration::from_hours(1) } else { LOOK };
             match events.recv_timeout(wait) {
-                Ok(event) => stories.hear(&event),
+                Ok(event) => stories.hear(&event, Instant::now()),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     is_open = false;
@@ -111,7 +113,7 @@ impl Room {
                 }
             }
             while let Ok(event) = events.try_recv() {
-                stories.hear(&event);
+                stories.hear(&event, Instant::now());
             }
             let still = if is_open { Events::Open } else { Events::Over };
             for call in stories.complete(Instant::now(), still) {
