@@ -43,6 +43,26 @@ fn a_helper_that_hangs_costs_no_more_than_the_budget() {
 }
 
 #[test]
+fn what_is_reported_while_a_reap_waits_for_evidence_is_not_its_end() {
+    let (stage, incidents, script) =
+        (Stage::new("beside"), Incidents::new(), Script::new("exec sleep 600"));
+    let environment = [("HANGWATCH_PROGRAM", script.path().to_str().unwrap().to_owned())];
+    let environment: Vec<_> = environment.iter().map(|(key, value)| (*key, &value[..])).collect();
+    let options = incidents.options("full", &["--evidence-budget", "2s"]);
+    let mut watchdog = Watchdog::start(stage.name(), &options, &environment);
+    let mut worker = stage.actor();
+    worker.tell("notify told 300");
+    worker.tell("expires hung 100");
+    assert_eq!(watchdog.expiry_of(worker.pid())["outcome"], "reported");
+    let reaped = watchdog.expiry_of(worker.pid());
+    assert_eq!(reaped["outcome"], "reaped");
+    let incident = incidents.of(&reaped);
+    assert_eq!(incident.ending.as_ref().unwrap().outcome, "reaped");
+    assert!(incident.decisions.iter().any(|decision| decision.what == "signalled"));
+    assert_eq!(worker.wait().signal(), Some(9));
+}
+
+#[test]
 fn a_helper_that_hangs_while_it_holds_the_worker_does_not_hold_up_the_reap() {
     let crash = [("HANGWATCH_CRASH_AT", "evidence-stopped"), ("HANGWATCH_CRASH_BY", "stop")];
     let incident = incident_with("holds", "5s", &crash);
