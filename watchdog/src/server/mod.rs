@@ -74,7 +74,7 @@ mod witness;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -96,15 +96,13 @@ pub use self::vigil::Finding;
 
 pub(crate) use self::protect::caught;
 
-use self::control::Control;
+use self::control::{Control, ReleaseBrake, Wishes};
 use self::doorbell::Attention;
 use self::journal::{Journal, Note};
 use self::lock::WatchLock;
 use self::serve::Parts;
 use self::staff::STACK_BYTES;
 
-/// Commands that wait for the tick at most.
-const COMMANDS: usize = 16;
 /// How long a dying server waits for its last event to be logged.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -113,7 +111,6 @@ pub struct Server {
     segment: Segment,
     control: Arc<Control>,
     attention: Attention,
-    commands: SyncSender<serve::Command>,
     /// In a forked child the threads are not there to be joined.
     canary: Canary,
     tick: Option<JoinHandle<()>>,
@@ -154,7 +151,6 @@ impl Server {
         let control = Arc::new(Control::new(state, options.holds));
         let attention = Attention::new(segment.doorbell());
         attention.call(); // the first pass of the loop looks at everything
-        let (commands, to_do) = sync_channel(COMMANDS);
         let (hired, is_hired) = sync_channel(1);
         let (journal, reader) = journal::journal();
         let failed = |source| ServeError::Thread { segment: name, source };
@@ -165,13 +161,12 @@ impl Server {
             control: Arc::clone(&control),
             journal,
             attention: attention.clone(),
-            commands: to_do,
             hired,
         };
         let is_standby = lock.is_none();
         let tick = spawn("hangwatch-tick", move || live(parts, lock)).map_err(failed)?;
         let (tick, log) = (Some(tick), Some(log));
-        let server = Server { segment, control, attention, commands, canary, tick, log };
+        let server = Server { segment, control, attention, canary, tick, log };
         if is_standby {
             return Ok(server);
         }
@@ -198,24 +193,23 @@ impl Server {
         Vitals::new(self.segment, Arc::clone(&self.control))
     }
 
-    /// Lets the brake go.
+    /// Lets the brake go. A standby does as soon as it serves.
     pub fn release_brake(&self) {
-        self.command(serve::Command::ReleaseBrake);
+        self.wish(|wishes| wishes.brake = Some(ReleaseBrake));
     }
 
     /// Changes what is done about expired timers from now on; no timer is lost, or forgiven, for it.
     pub fn set_policy(&self, policy: Policy) {
-        self.command(serve::Command::SetPolicy(policy));
+        self.wish(|wishes| wishes.policy = Some(policy));
     }
 
     /// Changes what is done from now on about an overdue worker that something holds up.
     pub fn set_holds(&self, holds: Holds) {
-        self.command(serve::Command::SetHolds(holds));
+        self.wish(|wishes| wishes.holds = Some(holds));
     }
 
-    fn command(&self, command: serve::Command) {
-        // Full only where the tick has been stuck for sixteen commands.
-        let _ = self.commands.try_send(command);
+    fn wish(&self, wish: impl FnOnce(&mut Wishes)) {
+        self.control.wish(wish);
         self.attention.call();
     }
 

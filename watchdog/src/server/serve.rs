@@ -3,14 +3,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use hangwatch::Segment;
 use hangwatch::sys::{clock, crash, host};
 use hangwatch_core::atomic::add_single_writer;
 use hangwatch_core::expiry::Expiry;
 use hangwatch_core::news::Rings;
-use hangwatch_core::policy::Policy;
 use hangwatch_core::reap::Reaping;
 use hangwatch_core::segment::Counter;
 use hangwatch_core::tick::Watchdog;
@@ -22,7 +21,7 @@ use super::doorbell::{Attention, Doorbell};
 use super::hands::{HandsParts, ProcessHands};
 use super::journal::{Journal, Note};
 use super::messages::Answers;
-use super::options::{Holds, ServerOptions};
+use super::options::ServerOptions;
 use super::staff::{Hired, Staff};
 use super::tick::{SystemClock, Tick};
 use super::{protect, sigbus};
@@ -36,14 +35,6 @@ const SPARE_DESCRIPTORS: u64 = 128 + CONNECTIONS as u64;
 /// Descriptors for the processes that are removed with workers.
 const KIN_DESCRIPTORS: u64 = 4096;
 
-/// What the handle asks of the tick.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Command {
-    ReleaseBrake,
-    SetPolicy(Policy),
-    SetHolds(Holds),
-}
-
 /// What the tick thread is given.
 pub(super) struct Parts {
     pub(super) segment: Segment,
@@ -51,14 +42,13 @@ pub(super) struct Parts {
     pub(super) control: Arc<Control>,
     pub(super) journal: Journal,
     pub(super) attention: Attention,
-    pub(super) commands: Receiver<Command>,
     /// Told whether all threads are there; whoever started a standby does not listen.
     pub(super) hired: SyncSender<std::io::Result<()>>,
 }
 
 /// Serves the segment until told to stop, or until it cannot be served. The caller holds the lock.
 pub(super) fn serve(parts: Parts) -> Ended {
-    let Parts { segment, options, control, journal, attention, commands, hired } = parts;
+    let Parts { segment, options, control, journal, attention, hired } = parts;
     protect::protect(options.protection, &journal);
     let for_kin = if options.reach == Reach::Process { 0 } else { KIN_DESCRIPTORS };
     let wanted = u64::from(segment.geometry().lanes) + SPARE_DESCRIPTORS + for_kin;
@@ -122,7 +112,6 @@ pub(super) fn serve(parts: Parts) -> Ended {
         control,
         journal,
         attention,
-        commands,
         answers,
         dog,
         calibrator,
