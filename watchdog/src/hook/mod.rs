@@ -21,6 +21,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::inherit::Inheritance;
+use crate::join::ends_within;
 use crate::server::ServerEvent;
 use running::Call;
 use stories::{Events, Stories};
@@ -31,6 +32,8 @@ pub const AT_ONCE: usize = 8;
 pub const WAITING: usize = 256;
 /// Events that wait to be heard at most.
 const EVENTS: usize = 4096;
+/// How much longer than its commands the thread may take to end: they are killed, too.
+const LEEWAY: Duration = Duration::from_secs(10);
 /// How often it is looked whether a command has ended and a story is complete.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -50,6 +53,7 @@ pub struct Hooks {
     /// `None` once it is to end.
     events: Option<SyncSender<ServerEvent>>,
     thread: Option<JoinHandle<()>>,
+    timeout: Duration,
 }
 
 impl Hooks {
@@ -59,10 +63,11 @@ impl Hooks {
     /// Where no thread is to be had.
     pub(crate) fn start(options: HookOptions, inheritance: Inheritance) -> io::Result<Hooks> {
         let (sender, events) = sync_channel(EVENTS);
+        let timeout = options.timeout;
         let room = Room { options: Arc::new(options), inheritance, running: Arc::default() };
         let run = move || room.run(&events);
         let thread = thread::Builder::new().name("hangwatch-hook".to_owned()).spawn(run)?;
-        Ok(Hooks { events: Some(sender), thread: Some(thread) })
+        Ok(Hooks { events: Some(sender), thread: Some(thread), timeout })
     }
 
     /// Takes note of an event, or loses it where thousands wait.
@@ -74,10 +79,14 @@ impl Hooks {
 }
 
 impl Drop for Hooks {
-    /// Waits until every command has run, which each may for its time and no longer.
+    /// Waits until every command has run, which each may for its time and no longer: those that run, and
+    /// once more those that have their turn then. Beyond that, something else holds its thread, such as a
+    /// log that nobody reads.
     fn drop(&mut self) {
         self.events = None;
-        if let Some(thread) = self.thread.take() {
+        if let Some(thread) = self.thread.take()
+            && ends_within(&thread, self.timeout.saturating_mul(2).saturating_add(LEEWAY))
+        {
             let _ = thread.join();
         }
     }

@@ -150,6 +150,11 @@ pub enum What {
         /// What was asked for, and why it was refused.
         error: String,
     },
+    /// The server ends without one of its threads, which something holds for ever.
+    LeftBehind {
+        /// Which.
+        who: &'static str,
+    },
     /// Something happened to the segment's file.
     File(Finding),
     /// A thread of the watchdog panicked.

@@ -90,6 +90,7 @@ pub(super) enum Note {
     Stalled { length_ns: u64 },
     Admission(String),
     Unprotected(String),
+    LeftBehind(&'static str),
     File(Finding),
     Panicked(String),
 }
@@ -129,9 +130,14 @@ impl Journal {
         }
     }
 
+    /// How many of the notes have not been told.
+    pub(super) fn untold(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
     /// Whether everything noted has been told.
     pub(super) fn is_read(&self) -> bool {
-        self.open.load(Ordering::Relaxed) == 0
+        self.untold() == 0
     }
 }
 
@@ -270,6 +276,7 @@ fn what(segment: Segment, note: Note) -> What {
         Note::Stalled { length_ns } => What::Stalled { length_ns },
         Note::Admission(error) => What::AdmissionFailed { error },
         Note::Unprotected(error) => What::Unprotected { error },
+        Note::LeftBehind(who) => What::LeftBehind { who },
         Note::File(finding) => What::File(finding),
         Note::Panicked(message) => What::Panicked { message },
     }

@@ -102,15 +102,19 @@ use self::journal::{Journal, Note};
 use self::lock::WatchLock;
 use self::serve::Parts;
 use self::staff::STACK_BYTES;
+use crate::join::ends_within;
 
 /// How long a dying server waits for its last event to be logged.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long one event may take to be logged before a server that ends waits for it no longer.
+const ONE_EVENT: Duration = Duration::from_secs(3);
 
 /// A running server. Dropped, it stops as by [`Server::stop`].
 pub struct Server {
     segment: Segment,
     control: Arc<Control>,
     attention: Attention,
+    journal: Journal,
     /// In a forked child the threads are not there to be joined.
     canary: Canary,
     tick: Option<JoinHandle<()>>,
@@ -159,14 +163,14 @@ impl Server {
             segment,
             options,
             control: Arc::clone(&control),
-            journal,
+            journal: journal.clone(),
             attention: attention.clone(),
             hired,
         };
         let is_standby = lock.is_none();
         let tick = spawn("hangwatch-tick", move || live(parts, lock)).map_err(failed)?;
         let (tick, log) = (Some(tick), Some(log));
-        let server = Server { segment, control, attention, canary, tick, log };
+        let server = Server { segment, control, attention, journal, canary, tick, log };
         if is_standby {
             return Ok(server);
         }
@@ -218,8 +222,9 @@ impl Server {
         self.control.wait()
     }
 
-    /// Ends it: its threads are gone, its lock is given back, the segment is as a successor wants it.
-    /// Armed timers stay armed.
+    /// Ends it: its lock is given back, the segment is as a successor wants it, its threads are gone, but
+    /// for those that a disk or a log nobody reads holds for ever: these are left behind. Armed timers
+    /// stay armed.
     pub fn stop(mut self) -> Summary {
         let ended = self.end();
         Summary { ended, health: self.health() }
@@ -240,7 +245,7 @@ impl Server {
         self.control.stop.store(true, Ordering::Release);
         self.attention.call();
         let _ = tick.join();
-        let _ = log.join();
+        join_log(log, &self.journal);
         self.control.wait()
     }
 }
@@ -259,6 +264,20 @@ impl std::fmt::Debug for Server {
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(body)
+}
+
+/// Waits until every event is told. A log that comes no further with one, held by a pipe that nobody
+/// reads, say, is left behind: nobody could be told of it.
+fn join_log(log: JoinHandle<()>, journal: &Journal) {
+    let mut untold = journal.untold();
+    while !ends_within(&log, ONE_EVENT) {
+        let before = std::mem::replace(&mut untold, journal.untold());
+        // Where all is told, the log comes to an end of its own: of hooks, which have a limit.
+        if untold != 0 && untold == before {
+            return;
+        }
+    }
+    let _ = log.join();
 }
 
 /// The life of the tick thread: standby, service, end.
@@ -295,9 +314,7 @@ fn stand_by_and_serve(parts: Parts, lock: Option<WatchLock>) -> Ended {
     if !parts.control.begin() {
         return Ended::Stopped;
     }
-    let ended = serve::serve(parts);
-    drop(lock);
-    ended
+    serve::serve(parts, lock)
 }
 
 fn exit_after_last_words(journal: &Journal, code: u8) -> ! {
