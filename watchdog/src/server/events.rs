@@ -183,7 +183,7 @@ pub enum Leaving {
 pub struct WorkerFacts {
     /// Its pid as the watchdog sees it.
     pub pid: u32,
-    /// What it calls itself; empty where that could not be read.
+    /// What it calls itself, redacted; empty where that could not be read.
     pub command: Command,
 }
 

@@ -158,7 +158,9 @@ impl Server {
         let (hired, is_hired) = sync_channel(1);
         let (journal, reader) = journal::journal();
         let failed = |source| ServeError::Thread { segment: name, source };
-        let log = spawn("hangwatch-log", move || reader.run(segment, log)).map_err(failed)?;
+        let redactor = options.evidence.redactor.clone();
+        let told = move || reader.run(segment, &redactor, log);
+        let log = spawn("hangwatch-log", told).map_err(failed)?;
         let parts = Parts {
             segment,
             options,

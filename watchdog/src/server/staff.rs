@@ -72,10 +72,10 @@ impl Staff<'_> {
             options::ErrorFiles::Leave => None,
             options::ErrorFiles::Write => {
                 let (files, writer) = error_file::error_files();
-                let to_note = journal.clone();
+                let (to_note, redactor) = (journal.clone(), options.evidence.redactor.clone());
                 // Never joined: it may be stuck with a disk that hangs.
                 spawn("hangwatch-error", control, journal, &attention, move || {
-                    writer.run(segment, &to_note);
+                    writer.run(segment, &redactor, &to_note);
                 })?;
                 Some(files)
             }

@@ -8,7 +8,7 @@
 //! | `segment` | all | the segment's name |
 //! | `event` | all | what happened: `expired`, `warning`, `overrun`, `ended_late`, `held`, `signalled`, ... |
 //! | `lane`, `timer` | timers | which timer |
-//! | `pid`, `command` | workers | the process as the watchdog sees it; absent where unproved |
+//! | `pid`, `command` | workers | the process as the watchdog sees it, its arguments redacted; absent where unproved |
 //! | `thread`, `tid`, `job`, `rank`, `world_size`, `host` | timers | what the worker said of itself at its attach |
 //! | `scope`, `kind` | timers | what was timed; `guard`, `keyed` or `heartbeat` |
 //! | `deadline_ns`, `allowance_ms` | timers | when it was due, stalls credited; how long it had |
