@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use crate::inherit::Inheritance;
 use crate::join::ends_within;
-use crate::server::ServerEvent;
+use crate::server::{ServerEvent, caught};
 use running::Call;
 use stories::{Events, Stories};
 
@@ -65,7 +65,12 @@ impl Hooks {
         let (sender, events) = sync_channel(EVENTS);
         let timeout = options.timeout;
         let room = Room { options: Arc::new(options), inheritance, running: Arc::default() };
-        let run = move || room.run(&events);
+        let run = move || {
+            if let Err(message) = caught("hangwatch-hook", || room.run(&events)) {
+                let text = "no hook is run any more";
+                tracing::error!(event = "panicked", message_text = message, "{text}");
+            }
+        };
         let thread = thread::Builder::new().name("hangwatch-hook".to_owned()).spawn(run)?;
         Ok(Hooks { events: Some(sender), thread: Some(thread), timeout })
     }
@@ -117,7 +122,8 @@ impl Room {
                     // Whoever has not had its turn when one could have run to its end has none.
                     let until = *give_up_at.get_or_insert(Instant::now() + self.options.timeout);
                     if Instant::now() > until {
-                        waiting.drain(..).for_each(|call: Call| call.is_lost(WAITING));
+                        let why = "the watchdog ends, and its turn has not come";
+                        waiting.drain(..).for_each(|call: Call| call.is_lost(&why));
                     }
                 }
             }
@@ -129,7 +135,7 @@ impl Room {
                 if waiting.len() < WAITING {
                     waiting.push_back(call);
                 } else {
-                    call.is_lost(WAITING);
+                    call.is_lost(&format_args!("{WAITING} incidents wait for it already"));
                 }
             }
             while self.running.load(Ordering::Acquire) < AT_ONCE

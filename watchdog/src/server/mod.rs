@@ -72,6 +72,7 @@ mod turns;
 mod vigil;
 mod witness;
 
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
@@ -158,8 +159,18 @@ impl Server {
         let (hired, is_hired) = sync_channel(1);
         let (journal, reader) = journal::journal();
         let failed = |source| ServeError::Thread { segment: name, source };
+        let (panicked, to_call) = (Arc::clone(&control), attention.clone());
         let redactor = options.evidence.redactor.clone();
-        let told = move || reader.run(segment, &redactor, log);
+        let told = move || {
+            if let Err(message) =
+                protect::caught("hangwatch-log", || reader.run(segment, &redactor, log))
+            {
+                // Who would write this down is no more; where nobody hears it, its exit code tells.
+                let _ = writeln!(std::io::stderr(), "hangwatch: panicked: {message}");
+                panicked.panicked.store(true, Ordering::Release);
+                to_call.call();
+            }
+        };
         let log = spawn("hangwatch-log", told).map_err(failed)?;
         let parts = Parts {
             segment,

@@ -345,3 +345,10 @@ fn a_log_that_never_returns_keeps_no_server_from_ending() {
     assert_eq!(server.unwrap().stop().ended, Ended::Stopped);
     drop(stage.serve(ServerOptions::default()));
 }
+
+#[test]
+fn a_server_whose_log_panics_does_not_go_on_without() {
+    let stage = Stage::new("no-log");
+    let server = Server::start(stage.segment, ServerOptions::default(), |_| panic!("no log"));
+    assert_eq!(server.unwrap().wait(), Ended::Panicked);
+}
