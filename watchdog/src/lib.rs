@@ -21,6 +21,7 @@ pub mod fleet;
 pub mod hook;
 pub mod incident;
 mod inherit;
+mod join;
 pub mod kin;
 pub mod listen;
 pub mod logging;

@@ -91,6 +91,34 @@ fn a_helper_that_hangs_keeps_no_command_beyond_the_budget() {
     assert_eq!(incident.descendants.len(), 2);
 }
 
+/// The helper lets the command go, and ends when that has.
+#[test]
+fn a_command_that_ends_while_evidence_is_taken_has_ended_by_itself() {
+    let (incidents, directory) = (Incidents::new(), tempfile::tempdir().unwrap());
+    let (go, pid) = (directory.path().join("go"), directory.path().join("pid"));
+    let script = Script::new(&format!(
+        "touch {}; until grep -q '^State:.Z' /proc/$(cat {})/status; do sleep 0.01; done",
+        go.display(),
+        pid.display()
+    ));
+    let waits =
+        format!("echo $$ > {}; until [ -e {} ]; do sleep 0.01; done", pid.display(), go.display());
+    let mut command = Command::new(program("stage-watchdog"));
+    command.args(["exec", "--deadline", "300ms", "--log", "json"]);
+    command.args(incidents.options("full", &["--evidence-budget", "60s"]));
+    command.args(["--", "/bin/sh", "-c", &waits]).env("HANGWATCH_PROGRAM", script.path());
+    command.env_remove("HANGWATCH_LOG").env_remove("HANGWATCH_SEGMENT");
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(124), "{output:?}");
+    let log = String::from_utf8(output.stderr).unwrap();
+    let line: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+    assert_eq!((&line["outcome"], &line["signal"]), (&"exited".into(), &Value::Null), "{log}");
+    let incident = incidents.of(&line);
+    let ending = incident.ending.as_ref().unwrap();
+    assert_eq!((&*ending.outcome, ending.signal), ("exited", 0));
+    assert!(incident.decisions.iter().all(|decision| decision.what != "signalled"));
+}
+
 #[test]
 fn a_command_whose_incident_cannot_be_kept_is_removed_and_the_log_says_why() {
     let file = tempfile::NamedTempFile::new().unwrap();

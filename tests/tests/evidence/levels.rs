@@ -1,9 +1,10 @@
 //! How much is captured.
 
 use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 
-use hangwatch_tests::Stage;
 use hangwatch_tests::incidents::{Incidents, missing};
+use hangwatch_tests::{Actor, Stage, program};
 
 #[test]
 fn off_keeps_nothing() {
@@ -98,4 +99,24 @@ fn what_looks_like_a_secret_is_not_told_and_nobody_else_may_read_the_rest() {
         assert_eq!(permissions.mode() & 0o777, 0o600);
     }
     assert_eq!(std::fs::metadata(&dir).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn the_log_says_no_more_of_a_command_than_an_incident_does() {
+    let stage = Stage::new("log");
+    let mut watchdog = stage.watchdog(&["--redact", "sesame[0-9]+"]);
+    let mut command = Command::new(program("stage-worker"));
+    command.arg("--note=API_KEY=hunter2 sesame7 x");
+    let mut worker = Actor::spawn(stage.name(), command);
+    worker.tell("attach");
+    // What it calls itself is read while it works.
+    let said = hangwatch_tests::until("its command is known", || {
+        worker.tell("notify step 20");
+        let said = watchdog.expiry_of(worker.pid())["command"].to_string();
+        worker.tell("release step");
+        said.contains("stage-worker").then_some(said)
+    });
+    assert!(said.contains("--note=API_KEY=[redacted] [redacted] x"), "{said}");
+    let all = format!("{:?}", watchdog.events());
+    assert!(!all.contains("hunter") && !all.contains("sesame"), "{all}");
 }

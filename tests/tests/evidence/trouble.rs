@@ -65,6 +65,26 @@ fn who_execs_while_its_evidence_is_taken_is_not_signalled() {
 }
 
 #[test]
+fn what_is_reported_while_a_reap_waits_for_evidence_is_not_its_end() {
+    let (stage, incidents, script) =
+        (Stage::new("beside"), Incidents::new(), Script::new("exec sleep 600"));
+    let environment = [("HANGWATCH_PROGRAM", script.path().to_str().unwrap().to_owned())];
+    let environment: Vec<_> = environment.iter().map(|(key, value)| (*key, &value[..])).collect();
+    let options = incidents.options("full", &["--evidence-budget", "2s"]);
+    let mut watchdog = Watchdog::start(stage.name(), &options, &environment);
+    let mut worker = stage.actor();
+    worker.tell("notify told 300");
+    worker.tell("expires hung 100");
+    assert_eq!(watchdog.expiry_of(worker.pid())["outcome"], "reported");
+    let reaped = watchdog.expiry_of(worker.pid());
+    assert_eq!(reaped["outcome"], "reaped");
+    let incident = incidents.of(&reaped);
+    assert_eq!(incident.ending.as_ref().unwrap().outcome, "reaped");
+    assert!(incident.decisions.iter().any(|decision| decision.what == "signalled"));
+    assert_eq!(worker.wait().signal(), Some(9));
+}
+
+#[test]
 fn a_helper_that_hangs_while_it_holds_the_worker_does_not_hold_up_the_reap() {
     let crash = [("HANGWATCH_CRASH_AT", "evidence-stopped"), ("HANGWATCH_CRASH_BY", "stop")];
     let incident = incident_with("holds", "5s", &crash);
@@ -190,4 +210,35 @@ fn a_disk_that_never_answers_holds_up_neither_a_reap_nor_the_end() {
     assert_eq!(poll(&mut ends, Some(&at_once)).unwrap(), 0, "it is held still");
     drop(mute);
     assert_eq!(poll(&mut ends, None).unwrap(), 1, "its disk has failed: it ends");
+}
+
+#[test]
+fn a_helper_that_cannot_begin_holds_up_neither_a_successor_nor_the_end() {
+    // Dropped last: the program that is being started is held by its disk until it is gone.
+    let mut watchdog;
+    let Some(mute) =
+        Mute::mount("a_helper_that_cannot_begin_holds_up_neither_a_successor_nor_the_end")
+    else {
+        return;
+    };
+    let (stage, incidents) = (Stage::new("mute-helper"), Incidents::new());
+    let options = incidents.options("full", &["--evidence-budget", "300ms"]);
+    let program = mute.file();
+    let environment = [("HANGWATCH_PROGRAM", program.to_str().unwrap())];
+    watchdog = Watchdog::start(stage.name(), &options, &environment);
+    let mut worker = stage.actor();
+    worker.tell("expires hung 100");
+    assert_eq!(watchdog.expiry_of(worker.pid())["outcome"], "reaped");
+    assert_eq!(worker.wait().signal(), Some(9));
+    hangwatch_tests::until("the disk is asked", || mute.is_asked().then_some(()));
+    let mut successor = stage.watchdog(&["--standby"]);
+    watchdog.signal(Signal::TERM);
+    successor.event(|event| event["event"] == "serving");
+    assert!(watchdog.wait().success());
+    let mut said = |name: &str| {
+        let is_it = |event: &&serde_json::Value| event["event"] == name;
+        hangwatch_tests::until("it is told", || watchdog.events().iter().find(is_it).cloned())
+    };
+    assert_eq!(said("left_behind")["who"], "witness");
+    assert!(said("incident_lost")["error"].as_str().unwrap().contains("did not answer"));
 }

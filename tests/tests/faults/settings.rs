@@ -21,6 +21,15 @@ impl Configured {
         Configured { file, watchdog }
     }
 
+    /// As [`Configured::new`], of one that waits for another's end.
+    fn standby(stage: &Stage, settings: &str) -> Configured {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), settings).unwrap();
+        let options = ["--standby", "--config", file.path().to_str().unwrap()];
+        let watchdog = stage.watchdog(&options);
+        Configured { file, watchdog }
+    }
+
     /// Changes the file and has it read; the first of these events that comes of it.
     fn change(&mut self, settings: &str, event: &str) -> Value {
         fs::write(self.file.path(), settings).unwrap();
@@ -96,4 +105,26 @@ fn how_held_workers_are_treated_can_change_while_they_are_held() {
     assert_eq!(said["changed"], "stopped");
     assert_eq!(configured.watchdog.expiry_of(worker.pid())["outcome"], "reaped");
     assert_eq!(worker.wait().signal(), Some(9));
+}
+
+#[test]
+fn a_standby_takes_over_with_the_settings_it_read_last() {
+    let stage = Stage::new("reload-standby");
+    let mut first = stage.watchdog(&[]);
+    let mut standby = Configured::standby(&stage, "notify-only = true\n");
+    for most in 1..=20 {
+        standby.change(&format!("notify-only = true\nmax-reaps = {most}\n"), "reloaded");
+    }
+    standby.change("notify-only = false\nstopped = \"report\"\n", "reloaded");
+    first.kill();
+    standby.watchdog.event(|said| said["event"] == "serving");
+    let (mut worker, mut stopped) = (stage.actor(), stage.actor());
+    assert_eq!(standby.outcome(&mut worker), "reaped");
+    assert_eq!(worker.wait().signal(), Some(9));
+    stopped.tell("expires stopped 300");
+    let pid = rustix::process::Pid::from_raw(stopped.pid().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, Signal::STOP).unwrap();
+    let held =
+        standby.watchdog.event(|said| said["pid"] == stopped.pid() && said["event"] != "admitted");
+    assert_eq!((&held["event"], &held["hold"]), (&"held".into(), &"stopped".into()));
 }

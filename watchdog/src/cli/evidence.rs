@@ -42,9 +42,10 @@ pub struct Evidence {
     /// Redact what this regular expression matches, beside what looks like a secret
     ///
     /// In environment variables and command-line arguments, in addition to names such
-    /// as *_TOKEN and to passwords in URLs. A match in a name redacts the whole value,
-    /// one in a value what is matched. May be given several times; in a file or a
-    /// variable, several are joined with |.
+    /// as *_TOKEN, also within a value (sh -c "TOKEN=... run"), and to passwords in URLs;
+    /// in incidents and in the log. A match in a name redacts the whole value, one in a
+    /// value what is matched. May be given several times; in a file or a variable,
+    /// several are joined with |.
     #[arg(long, value_name = "REGEX", value_parser = value::expression)]
     pub redact: Vec<String>,
 

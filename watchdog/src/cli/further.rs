@@ -66,12 +66,15 @@ pub struct Hook {
     /// Run this for each expiry, by sh, with the incident as JSON on its standard input
     ///
     /// It runs when the reap has come to its end, or the expiry was only reported, and
-    /// the evidence is written, and can neither stop nor delay a reap. With --evidence
-    /// off, it is told what is known without. For simple scripts there are
-    /// HANGWATCH_PID, HANGWATCH_SCOPE, HANGWATCH_RANK, HANGWATCH_OUTCOME,
-    /// HANGWATCH_INCIDENT (the incident's directory, which `hangwatch show` takes) and
-    /// HANGWATCH_SEGMENT in its environment; what is not known is empty. Its standard output is dropped; its exit status and the beginning of its
-    /// standard error go to the log. Up to 8 run at once.
+    /// the evidence is written, and can neither stop nor delay a reap. Of a worker that
+    /// SIGKILL does not end it runs as soon as that is found (unkillable), and once more
+    /// at its death. With --evidence off, it is told what is known without. For simple
+    /// scripts there are HANGWATCH_PID, HANGWATCH_SCOPE, HANGWATCH_RANK,
+    /// HANGWATCH_OUTCOME, HANGWATCH_INCIDENT (the incident's directory, which
+    /// `hangwatch show` takes) and HANGWATCH_SEGMENT in its environment; what is not
+    /// known is empty. Its standard output is dropped; its exit status and the beginning
+    /// of its standard error go to the log. Up to 8 run at once. What is reported of a
+    /// worker without a pause is told together, once a second.
     #[arg(long, value_name = "CMD", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub on_expire: Option<String>,
 

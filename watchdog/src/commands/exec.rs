@@ -150,9 +150,14 @@ fn deadline_passed(
     let grace =
         if signal == Signal::KILL { Duration::ZERO } else { options.reap.grace.max(LEAST_GRACE) };
     let removal = tree.kill_all_relaying(signal, grace, relay)?;
-    let outcome = if removal.survivors.is_empty() { "reaped" } else { "unkillable" };
+    let signalled = removal.signalled;
     let number = signal.as_raw().unsigned_abs() as u8;
-    let end = End { outcome, signal: number, signalled: removal.signalled, late_ns };
+    let end = match (removal.survivors.is_empty(), signalled) {
+        // It ended while evidence was taken: as of a watchdog's worker, nothing was late for it.
+        (true, 0) => End { outcome: "exited", signal: 0, signalled, late_ns: 0 },
+        (true, _) => End { outcome: "reaped", signal: number, signalled, late_ns },
+        (false, _) => End { outcome: "unkillable", signal: number, signalled, late_ns },
+    };
     let incident = close(case, &end, passed);
     tell(options, tree, passed, &end, incident.as_deref());
     for survivor in &removal.survivors {
@@ -186,6 +191,7 @@ fn tell(options: &Exec, tree: &Tree, passed: Passed<'_>, end: &End<'_>, incident
     let deadline = humantime::format_duration(options.deadline).to_string();
     let late_ms = Duration::from_nanos(end.late_ns).as_secs_f64() * 1e3;
     let outcome = end.outcome;
+    let text = "the deadline passed, and the command ended by itself before a signal";
     match options.reap.signal {
         ReapSignal::NotifyOnly => tracing::warn!(
             segment,
@@ -197,6 +203,9 @@ fn tell(options: &Exec, tree: &Tree, passed: Passed<'_>, end: &End<'_>, incident
             incident,
             "the deadline passed"
         ),
+        ReapSignal::Signal(_) if outcome == "exited" => {
+            tracing::warn!(segment, pid, scope, deadline, outcome, incident, "{text}");
+        }
         ReapSignal::Signal(signal) => tracing::error!(
             segment,
             pid,

@@ -7,7 +7,11 @@
 //!   or `DSN` in it, or a word `KEY`, `PWD` (other than `PWD` and `OLDPWD`) or `PASS`. A name is what
 //!   stands before `=`, in `NAME=value` and `--name=value`; before `:` and a space, in
 //!   `Header: value`; or an option by itself, `--name`, whose value is the next argument.
-//! * Within any other value are replaced: the password in `scheme://user:password@host`, and what has
+//! * Within any other value, such as a shell's script, the same: a secret name's value after `=`, after
+//!   `: `, or after the quote that ends the name (`"token": "..."`), up to its quote's end, else to the
+//!   next space or separator. Not `key`, `keys`, `pass` or `pwd` alone there, and nothing of tokens that
+//!   are counted or made (`max_tokens=`, `tokenizer=`): these are ordinary words.
+//! * There are replaced, too: the password in `scheme://user:password@host`, and what has
 //!   the form of a well-known key (of AWS, GitHub, GitLab, Slack, Hugging Face, `sk-...`, a JSON web
 //!   token, a PEM block).
 //! * Beside these, whatever one of the expressions given with `--redact` matches: in a name, the whole
@@ -36,6 +40,21 @@ static SECRET_VALUE: LazyLock<Regex> = LazyLock::new(|| {
         r"(?P<kept>[a-zA-Z][a-zA-Z0-9+.-]*://[^/\s:@]*:)[^/\s@]+(?P<host>@)|(AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_[0-9A-Za-z]{20,}|github_pat_[0-9A-Za-z_]{20,}|glpat-[0-9A-Za-z_-]{16,}|xox[a-z]-[0-9A-Za-z-]{10,}|hf_[0-9A-Za-z]{20,}|\bsk-[0-9A-Za-z_-]{16,}|eyJ[0-9A-Za-z_-]{8,}\.[0-9A-Za-z_-]{8,}\.[0-9A-Za-z_-]*|-----BEGIN [A-Z ]*PRIVATE KEY-----[^-]*(-----END [A-Z ]*-----)?",
     )
 });
+
+/// A name within a text, and what stands between it and its value, which may begin with a quote.
+static NAMED: LazyLock<Regex> = LazyLock::new(|| {
+    built(
+        r#"(?P<name>[A-Za-z0-9_.-]+)(?:(?:\\?["']\s*[:=]\s*|\s*=\s*|:\s+)\\?(?P<quote>["'])|\\?["']\s*[:=]\s*|=|:\s+)"#,
+    )
+});
+
+/// A name that looks secret and is none within a text.
+static ORDINARY_NAME: LazyLock<Regex> =
+    LazyLock::new(|| built("(?i)^[-.]*(key|keys|pass|pwd)$|tokeniz|tokens$"));
+
+/// The value of an unquoted name in a text; how it is authorized belongs to a header's.
+static BARE_VALUE: LazyLock<Regex> =
+    LazyLock::new(|| built(r#"^((Bearer|Basic|Digest|Token)\s+)?[^\s"'`&;,|<>(){}\\]+"#));
 
 fn built(expression: &str) -> Regex {
     Regex::new(expression).expect("a constant, which the tests build")
@@ -109,13 +128,50 @@ impl Redactor {
         SECRET_NAME.is_match(name) || self.more.iter().any(|regex| regex.is_match(name))
     }
 
+    /// A text in which names may stand with their values.
+    fn text(&self, text: &str) -> String {
+        let (mut told, mut rest) = (String::new(), text);
+        while let Some(named) = NAMED.captures(rest) {
+            let (whole, name) = (named.get_match(), &named["name"]);
+            told.push_str(&rest[..whole.end()]);
+            let quote = named.name("quote").and_then(|quote| quote.as_str().chars().next());
+            rest = &rest[whole.end()..];
+            if ORDINARY_NAME.is_match(name) || !self.is_secret_name(name) {
+                continue;
+            }
+            let length = length_of(rest, quote);
+            if length > 0 {
+                told.push_str(REDACTED);
+            }
+            rest = &rest[length..];
+        }
+        told + rest
+    }
+
     fn value(&self, value: &str) -> String {
         let replacement = format!("${{kept}}{REDACTED}${{host}}");
-        let mut value = SECRET_VALUE.replace_all(value, replacement).into_owned();
+        let value = self.text(value);
+        let mut value = SECRET_VALUE.replace_all(&value, replacement).into_owned();
         for regex in &self.more {
             value = regex.replace_all(&value, regex::NoExpand(REDACTED)).into_owned();
         }
         value
+    }
+}
+
+/// How long a secret is that begins this text, after such a quote or none.
+fn length_of(text: &str, quote: Option<char>) -> usize {
+    if text.starts_with(REDACTED) {
+        return 0;
+    }
+    match quote {
+        Some(quote) => {
+            let end = text.find(quote).unwrap_or(text.len());
+            text[..end].trim_end_matches('\\').len() // of a quote within a quote
+        }
+        // A comparison is no assignment.
+        None if text.starts_with('=') => 0,
+        None => BARE_VALUE.find(text).map_or(0, |value| value.end()),
     }
 }
 
@@ -126,66 +182,4 @@ fn is_name(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check_variable(variable: &str, redacted: &str) {
-        assert_eq!(Redactor::default().variable(variable), redacted);
-    }
-
-    #[test]
-    fn variables_that_look_secret_are_redacted_and_others_are_not() {
-        for name in [
-            "AWS_SECRET_ACCESS_KEY",
-            "HF_TOKEN",
-            "PGPASSWORD",
-            "MYSQL_PWD",
-            "OPENAI_API_KEY",
-            "key",
-        ] {
-            check_variable(&format!("{name}=hunter2"), &format!("{name}=[redacted]"));
-        }
-        for harmless in
-            ["PWD=/home/me", "PATH=/bin", "KEYBOARD=de", "RANK=3", "COMPASS=n", "HF_TOKEN=", "odd"]
-        {
-            check_variable(harmless, harmless);
-        }
-    }
-
-    #[test]
-    fn values_that_are_secrets_by_their_form_are_redacted_wherever_they_stand() {
-        check_variable(
-            "DATABASE=postgres://me:hunter2@db/x?y=1",
-            "DATABASE=postgres://me:[redacted]@db/x?y=1",
-        );
-        check_variable("A=x AKIAIOSFODNN7EXAMPLE y", "A=x [redacted] y");
-        check_variable("URL=http://host:8080/a@b", "URL=http://host:8080/a@b");
-    }
-
-    #[test]
-    fn arguments_are_redacted_by_their_names() {
-        let check = |arguments: &[&str], redacted: &[&str]| {
-            let arguments: Vec<String> = arguments.iter().map(|&it| it.to_owned()).collect();
-            assert_eq!(Redactor::default().arguments(&arguments), redacted);
-        };
-        check(
-            &["serve", "--api-key=k", "--port=80"],
-            &["serve", "--api-key=[redacted]", "--port=80"],
-        );
-        check(&["serve", "--password", "p", "x"], &["serve", "--password", "[redacted]", "x"]);
-        check(
-            &["curl", "-H", "Authorization: Bearer x"],
-            &["curl", "-H", "Authorization: [redacted]"],
-        );
-        check(&["--no-auth", "--verbose"], &["--no-auth", "--verbose"]);
-        check(&["train.py", "--lr", "0.1"], &["train.py", "--lr", "0.1"]);
-    }
-
-    #[test]
-    fn the_rule_can_be_extended() {
-        let redactor = Redactor::new(["(?i)license", "lot-[0-9]+"]).unwrap();
-        assert_eq!(redactor.variable("LICENSE_SERVER=a"), "LICENSE_SERVER=[redacted]");
-        assert_eq!(redactor.variable("NOTE=of lot-77."), "NOTE=of [redacted].");
-        assert!(Redactor::new(["("]).is_err());
-    }
-}
+mod tests;

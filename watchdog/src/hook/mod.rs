@@ -1,11 +1,14 @@
 //! `--on-expire`: a command of the user's that hears of each expiry, with the incident as JSON on its
 //! standard input.
 //!
-//! [`Hooks::hear`] is told every event and never waits; a thread puts incidents together (`story`) and
-//! has a command run for each (`running`), so many at once, each with a limit of time. Nothing that a
-//! command does or does not do can stop or delay a reap: reaps know nothing of it.
+//! [`Hooks::hear`] is told every event and never waits; a thread puts incidents together (`stories`, of
+//! which each is a `story`) and has a command run for each (`running`), so many at once, each with a
+//! limit of time. Nothing that a command does or does not do can stop or delay a reap: reaps know nothing
+//! of it.
 
+mod facts;
 mod running;
+mod stories;
 mod story;
 
 use std::collections::VecDeque;
@@ -18,9 +21,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::inherit::Inheritance;
-use crate::server::ServerEvent;
+use crate::join::ends_within;
+use crate::server::{ServerEvent, caught};
 use running::Call;
-use story::{Events, Stories};
+use stories::{Events, Stories};
 
 /// Commands that run at once at most; the others wait for their turn.
 pub const AT_ONCE: usize = 8;
@@ -28,6 +32,8 @@ pub const AT_ONCE: usize = 8;
 pub const WAITING: usize = 256;
 /// Events that wait to be heard at most.
 const EVENTS: usize = 4096;
+/// How much longer than its commands the thread may take to end: they are killed, too.
+const LEEWAY: Duration = Duration::from_secs(10);
 /// How often it is looked whether a command has ended and a story is complete.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -47,6 +53,7 @@ pub struct Hooks {
     /// `None` once it is to end.
     events: Option<SyncSender<ServerEvent>>,
     thread: Option<JoinHandle<()>>,
+    timeout: Duration,
 }
 
 impl Hooks {
@@ -56,25 +63,35 @@ impl Hooks {
     /// Where no thread is to be had.
     pub(crate) fn start(options: HookOptions, inheritance: Inheritance) -> io::Result<Hooks> {
         let (sender, events) = sync_channel(EVENTS);
+        let timeout = options.timeout;
         let room = Room { options: Arc::new(options), inheritance, running: Arc::default() };
-        let run = move || room.run(&events);
+        let run = move || {
+            if let Err(message) = caught("hangwatch-hook", || room.run(&events)) {
+                let text = "no hook is run any more";
+                tracing::error!(event = "panicked", message_text = message, "{text}");
+            }
+        };
         let thread = thread::Builder::new().name("hangwatch-hook".to_owned()).spawn(run)?;
-        Ok(Hooks { events: Some(sender), thread: Some(thread) })
+        Ok(Hooks { events: Some(sender), thread: Some(thread), timeout })
     }
 
     /// Takes note of an event, or loses it where thousands wait.
     pub fn hear(&self, event: &ServerEvent) {
-        if let Some(events) = self.events.as_ref().filter(|_| story::is_of_use(&event.what)) {
+        if let Some(events) = self.events.as_ref().filter(|_| stories::is_of_use(&event.what)) {
             let _ = events.try_send(event.clone());
         }
     }
 }
 
 impl Drop for Hooks {
-    /// Waits until every command has run, which each may for its time and no longer.
+    /// Waits until every command has run, which each may for its time and no longer: those that run, and
+    /// once more those that have their turn then. Beyond that, something else holds its thread, such as a
+    /// log that nobody reads.
     fn drop(&mut self) {
         self.events = None;
-        if let Some(thread) = self.thread.take() {
+        if let Some(thread) = self.thread.take()
+            && ends_within(&thread, self.timeout.saturating_mul(2).saturating_add(LEEWAY))
+        {
             let _ = thread.join();
         }
     }
@@ -97,7 +114,7 @@ impl Room {
             let is_idle = stories.are_told() && waiting.is_empty();
             let wait = if is_open && is_idle { Duration::from_hours(1) } else { LOOK };
             match events.recv_timeout(wait) {
-                Ok(event) => stories.hear(&event),
+                Ok(event) => stories.hear(&event, Instant::now()),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     is_open = false;
@@ -105,19 +122,20 @@ impl Room {
                     // Whoever has not had its turn when one could have run to its end has none.
                     let until = *give_up_at.get_or_insert(Instant::now() + self.options.timeout);
                     if Instant::now() > until {
-                        waiting.drain(..).for_each(|call: Call| call.is_lost(WAITING));
+                        let why = "the watchdog ends, and its turn has not come";
+                        waiting.drain(..).for_each(|call: Call| call.is_lost(&why));
                     }
                 }
             }
             while let Ok(event) = events.try_recv() {
-                stories.hear(&event);
+                stories.hear(&event, Instant::now());
             }
             let still = if is_open { Events::Open } else { Events::Over };
             for call in stories.complete(Instant::now(), still) {
                 if waiting.len() < WAITING {
                     waiting.push_back(call);
                 } else {
-                    call.is_lost(WAITING);
+                    call.is_lost(&format_args!("{WAITING} incidents wait for it already"));
                 }
             }
             while self.running.load(Ordering::Acquire) < AT_ONCE

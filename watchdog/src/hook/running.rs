@@ -1,6 +1,7 @@
 //! One run of the hook: the incident goes in, what it says on standard error comes out, and at the end
 //! of its time it is killed with all that descends from it.
 
+use std::fmt::Display;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -48,15 +49,15 @@ enum End {
 }
 
 impl Call {
-    /// There was no room for it.
-    pub(super) fn is_lost(&self, waiting: usize) {
+    /// It is not run.
+    pub(super) fn is_lost(&self, why: &dyn Display) {
         tracing::error!(
             segment = self.segment,
             event = "hook",
             pid = self.pid,
             scope = self.scope,
             outcome = "lost",
-            "the hook is not run: {waiting} incidents wait for it already"
+            "the hook is not run: {why}"
         );
     }
 

@@ -1,321 +1,121 @@
-//! The incidents that the hook is told of: those that were captured; where nobody captures evidence,
-//! or what was captured does not come, what the server's events say.
+//! One story: what is heard of one worker that ran out of time, until the hook is told of it.
+//!
+//! A report and a reap of the same worker are two stories, unless they name the same incident; in one
+//! story, a reap's ending takes the place of a report's. So every reap is told of, as such.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Instant;
 
-use hangwatch::sys::clock;
-use hangwatch_core::time::Nanos;
+use hangwatch_core::reap::Outcome;
 
-use super::running::Call;
-use crate::incident::schema::{Decision, Ending, Incident, Moment, Timer, VERSION, Worker};
-use crate::server::ServerEvent;
-use crate::server::cascade::{Cascade, Suspect, SuspectEnd};
-use crate::server::events::{Expiry, ExpiryOutcome, TimerFacts, What, WorkerFacts};
-use crate::server::{Command, LaneFacts};
-use crate::state::kind_name;
+use super::facts::{now, worker_of};
+use crate::incident::schema::{Decision, Ending, Incident, Timer, VERSION};
+use crate::server::LaneFacts;
+use crate::server::events::{ExpiryOutcome, WorkerFacts};
 
-/// How long after the last word about a worker its story is complete: each of its timers has an event
-/// of its own.
-const QUIET: Duration = Duration::from_millis(30);
-/// Workers that something was decided about, and that have not come to their end.
-const UNDECIDED_AT_MOST: usize = 1024;
+/// Timers of a story at most; the others are counted.
+pub(super) const TIMERS_AT_MOST: usize = 64;
+/// What the decision to send a signal is called.
+pub(super) const SIGNALLED: &str = "signalled";
 
-/// Whether an event is part of a story.
-pub(super) fn is_of_use(what: &What) -> bool {
-    matches!(
-        what,
-        What::Expired(_)
-            | What::Suspect(_)
-            | What::Cascade(_)
-            | What::Signalled { .. }
-            | What::Captured(_)
-            | What::Closed { .. }
-    )
-}
-
-/// Captured incidents whose stories are not told yet at most.
-const CAPTURED_AT_MOST: usize = 1024;
-
-/// The stories that are being told, each about one worker.
-#[derive(Debug, Default)]
-pub(super) struct Stories {
-    open: BTreeMap<Key, Story>,
-    decisions: BTreeMap<u32, Vec<Decision>>,
-    /// What was captured, by the incident's name.
-    captured: BTreeMap<String, Captured>,
-    /// How long a story waits for what is captured, and for its place.
-    patience: Duration,
-}
-
-#[derive(Debug)]
-struct Captured {
-    incident: Arc<Incident>,
-    stands: Stands,
-}
-
-/// Whether anything is still to come of what is captured.
-#[derive(Debug)]
-enum Stands {
-    Open,
-    /// It is not; this is its directory, where it is kept.
-    Closed(Option<PathBuf>),
-}
-
-/// Whether there are more events to come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Events {
-    Open,
-    Over,
-}
-
-/// Whom a story is about: a process, or a lane whose owner nobody has proved.
+/// How much an ending says: it replaces one that says less, so that a reap is told of as such, whatever
+/// was reported of the worker beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Key {
-    Process(u32),
-    Lane(u32),
+pub(super) enum Weight {
+    /// Nobody was signalled for it, and nobody will be.
+    Report,
+    /// A reap that goes on.
+    Stage,
+    /// A reap's end.
+    End,
 }
 
+impl Weight {
+    fn of(outcome: ExpiryOutcome) -> Weight {
+        match outcome {
+            ExpiryOutcome::Unattestable
+            | ExpiryOutcome::Reap(Outcome::Reported | Outcome::Braked) => Weight::Report,
+            ExpiryOutcome::Reap(Outcome::Unkillable) => Weight::Stage,
+            ExpiryOutcome::Reap(Outcome::Reaped | Outcome::Exited | Outcome::Failed) => Weight::End,
+        }
+    }
+}
+
+/// What is heard of one expiry, or of one reap.
 #[derive(Debug)]
-struct Story {
-    segment: &'static str,
-    incident: Incident,
-    last_word: Instant,
+pub(super) struct Story {
+    pub(super) segment: &'static str,
+    pub(super) incident: Incident,
+    /// That of its ending.
+    weight: Weight,
+    pub(super) first_word: Instant,
+    pub(super) last_word: Instant,
 }
 
-impl Stories {
-    /// None yet. Each waits so long at most for what is captured of it.
-    pub(super) fn new(patience: Duration) -> Stories {
-        Stories { patience, ..Stories::default() }
-    }
-
-    /// Whether nothing is left to be told.
-    pub(super) fn are_told(&self) -> bool {
-        self.open.is_empty()
-    }
-
-    pub(super) fn hear(&mut self, event: &ServerEvent) {
-        match &event.what {
-            What::Expired(expiry) => self.expired(event.segment, expiry),
-            What::Suspect(end) => self.suspect_ended(event.segment, end),
-            What::Cascade(cascade) => self.decided(cascade),
-            What::Signalled { worker, signal } => {
-                let why = format!("signal {signal} was sent");
-                self.decide(worker.pid, "signalled", why);
-            }
-            What::Captured(incident) => self.captured(incident, Stands::Open),
-            What::Closed { incident, dir } => {
-                self.captured(incident, Stands::Closed(dir.clone()));
-            }
-            _ => {}
-        }
-    }
-
-    fn captured(&mut self, incident: &Arc<Incident>, stands: Stands) {
-        if self.captured.len() >= CAPTURED_AT_MOST {
-            self.captured.pop_first(); // names begin with their time
-        }
-        let captured = Captured { incident: Arc::clone(incident), stands };
-        self.captured.insert(incident.id.clone(), captured);
-    }
-
-    /// The calls for the stories that are complete by now.
-    pub(super) fn complete(&mut self, now: Instant, events: Events) -> Vec<Call> {
-        let is_complete = |story: &Story| {
-            let since = now.duration_since(story.last_word);
-            let is_closed = |it: &Captured| matches!(it.stands, Stands::Closed(_));
-            let is_there = story.incident.id.is_empty()
-                || self.captured.get(&story.incident.id).is_some_and(is_closed);
-            // Whatever becomes of the evidence, the hook is run.
-            let is_awaited = !is_there && events == Events::Open && since < self.patience;
-            since >= QUIET && !is_awaited
-        };
-        let keys: Vec<Key> =
-            self.open.iter().filter(|(_, story)| is_complete(story)).map(|(key, _)| *key).collect();
-        let stories: Vec<Story> = keys.iter().filter_map(|key| self.open.remove(key)).collect();
-        stories.into_iter().map(|story| self.call(story)).collect()
-    }
-
-    fn call(&mut self, story: Story) -> Call {
-        let Story { segment, incident, .. } = story;
-        match self.captured.remove(&incident.id) {
-            None => call(segment, Arc::new(incident), None),
-            Some(Captured { incident: captured, stands }) => {
-                let dir = if let Stands::Closed(dir) = stands { dir } else { None };
-                // How it ended is known here, also where that has not come to the evidence.
-                let captured = match captured.ending {
-                    Some(_) => captured,
-                    None => Arc::new(Incident { ending: incident.ending, ..(*captured).clone() }),
-                };
-                call(segment, captured, dir)
-            }
-        }
-    }
-
-    fn decided(&mut self, cascade: &Cascade) {
-        if let Some(worker) = &cascade.timer.worker {
-            self.decide(worker.pid, cascade.name(), cascade.sentence());
-        }
-    }
-
-    fn decide(&mut self, pid: u32, what: &str, why: String) {
-        if self.decisions.len() >= UNDECIDED_AT_MOST {
-            self.decisions.clear(); // of workers that have released since
-        }
-        let at = now();
-        let decision = Decision { at, what: what.to_owned(), why };
-        self.decisions.entry(pid).or_default().push(decision);
-    }
-
-    fn expired(&mut self, segment: &'static str, expiry: &Expiry) {
-        let ending = Ending {
-            at: now(),
-            outcome: expiry.outcome.name().to_owned(),
-            signal: expiry.signal,
-            late_ns: expiry.late_ns,
-            wait_channel: expiry.wait_channel.clone(),
-        };
-        let timer = &expiry.timer;
-        let story = self.story(segment, timer.worker.as_ref(), &timer.owner, timer.lane);
-        story.is_of(expiry.incident.as_ref());
-        story.incident.timers.push(timer_of(timer, state_of(expiry.outcome)));
-        // Of several timers, the first has the earliest deadline.
-        story.incident.ending.get_or_insert(ending);
-    }
-
-    fn suspect_ended(&mut self, segment: &'static str, end: &SuspectEnd) {
-        let Suspect { worker, owner } = &end.suspect;
-        self.decide(worker.pid, "reaped_first", end.sentence());
-        let lane = end.timer.as_ref().map_or(0, |timer| timer.lane);
-        let ending = Ending {
-            at: now(),
-            outcome: ExpiryOutcome::Reap(end.outcome).name().to_owned(),
-            signal: end.signal,
-            late_ns: 0,
-            wait_channel: end.wait_channel.clone(),
-        };
-        let story = self.story(segment, Some(worker), owner, lane);
-        story.is_of(end.incident.as_ref());
-        story.incident.timers.extend(end.timer.as_ref().map(|timer| timer_of(timer, "condemned")));
-        story.incident.ending.get_or_insert(ending);
-        story.incident.suspect = Some(crate::incident::schema::Suspect {
-            pid: Some(worker.pid),
-            rank: owner.rank,
-            scope: end.scope.clone(),
-            why: end.sentence(),
-        });
-    }
-
-    fn story(
-        &mut self,
-        segment: &'static str,
-        worker: Option<&WorkerFacts>,
-        owner: &LaneFacts,
-        lane: u32,
-    ) -> &mut Story {
-        let pid = worker.map(|worker| worker.pid);
-        let decisions = pid.and_then(|pid| self.decisions.remove(&pid)).unwrap_or_default();
-        let story =
-            self.open.entry(pid.map_or(Key::Lane(lane), Key::Process)).or_insert_with(|| {
-                let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-                let worker = worker_of(worker, owner);
-                let at = now();
-                let (segment_name, version) = (segment.to_owned(), VERSION);
-                let incident = Incident {
-                    version,
-                    host,
-                    segment: segment_name,
-                    at,
-                    worker,
-                    ..Incident::default()
-                };
-                Story { segment, incident, last_word: Instant::now() }
-            });
-        story.incident.decisions.extend(decisions);
-        story.last_word = Instant::now();
-        story
-    }
+/// One event of a story, as far as every kind has it.
+pub(super) struct Word<'e> {
+    pub(super) segment: &'static str,
+    pub(super) worker: Option<&'e WorkerFacts>,
+    pub(super) owner: &'e LaneFacts,
+    pub(super) lane: u32,
+    pub(super) incident: Option<&'e String>,
+    pub(super) outcome: ExpiryOutcome,
+    pub(super) at: Instant,
 }
 
 impl Story {
-    /// Notes the name of what is captured of it.
-    fn is_of(&mut self, incident: Option<&String>) {
-        self.incident
-            .id
-            .extend(incident.filter(|_| self.incident.id.is_empty()).map(String::as_str));
+    /// One of which nothing is known yet but who it is about.
+    pub(super) fn begun(word: &Word<'_>) -> Story {
+        let incident = Incident {
+            version: VERSION,
+            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            segment: word.segment.to_owned(),
+            at: now(),
+            worker: worker_of(word.worker, word.owner),
+            ..Incident::default()
+        };
+        let weight = Weight::of(word.outcome);
+        let (segment, first_word, last_word) = (word.segment, word.at, word.at);
+        Story { segment, incident, weight, first_word, last_word }
     }
-}
 
-fn call(segment: &'static str, incident: Arc<Incident>, dir: Option<PathBuf>) -> Call {
-    let first = incident.timers.first();
-    let suspected_in = incident.suspect.as_ref().map(|suspect| suspect.scope.clone());
-    let scope = first.map(|timer| timer.scope.clone()).or(suspected_in).unwrap_or_default();
-    Call {
-        segment,
-        pid: incident.worker.pid,
-        scope,
-        rank: incident.worker.rank,
-        outcome: incident.ending.as_ref().map(|end| end.outcome.clone()).unwrap_or_default(),
-        dir,
-        incident,
+    /// Whether a word that names no incident of another may be about the same: a report and a reap
+    /// never are.
+    pub(super) fn may_take(&self, word: &Word<'_>) -> bool {
+        let is_report = |weight: Weight| weight == Weight::Report;
+        let is_alike = is_report(self.weight) == is_report(Weight::of(word.outcome));
+        is_alike && (word.incident.is_none() || self.incident.id.is_empty())
     }
-}
 
-fn worker_of(worker: Option<&WorkerFacts>, owner: &LaneFacts) -> Worker {
-    let Command { name, .. } = worker.map(|worker| worker.command.clone()).unwrap_or_default();
-    Worker {
-        pid: worker.map(|worker| worker.pid),
-        name,
-        // Arguments may hold secrets: they are told by who redacts them.
-        command: Vec::new(),
-        job: owner.job.clone(),
-        rank: owner.rank,
-        world_size: owner.world_size,
-        local_rank: owner.local_rank,
+    /// Takes what was decided about its worker; a signal that was sent meanwhile is no part of a report.
+    pub(super) fn takes(&mut self, decisions: &mut Vec<Decision>, word: &Word<'_>) {
+        let is_report = self.weight.max(Weight::of(word.outcome)) == Weight::Report;
+        let is_its = |it: &mut Decision| !is_report || it.what != SIGNALLED;
+        self.incident.decisions.extend(decisions.extract_if(.., is_its));
     }
-}
 
-fn state_of(outcome: ExpiryOutcome) -> &'static str {
-    use hangwatch_core::reap::Outcome;
-    match outcome {
-        ExpiryOutcome::Unattestable | ExpiryOutcome::Reap(Outcome::Reported | Outcome::Braked) => {
-            "reported"
+    /// Takes in when a word of it came, and the incident that the word names.
+    pub(super) fn hears(&mut self, word: &Word<'_>) {
+        self.last_word = word.at;
+        self.incident.id.extend(word.incident.filter(|_| self.incident.id.is_empty()).cloned());
+    }
+
+    /// Adds a timer, once.
+    pub(super) fn adds(&mut self, timer: Timer) {
+        let Incident { timers, timers_left_out, .. } = &mut self.incident;
+        let id = |it: &Timer| (it.lane, it.timer, it.acquired.monotonic_ns);
+        match timers.iter().position(|known| id(known) == id(&timer)) {
+            Some(place) => timers[place] = timer,
+            None if timers.len() < TIMERS_AT_MOST => timers.push(timer),
+            None => *timers_left_out += 1,
         }
-        ExpiryOutcome::Reap(_) => "condemned",
     }
-}
 
-fn timer_of(timer: &TimerFacts, state: &str) -> Timer {
-    Timer {
-        lane: timer.lane,
-        timer: timer.timer,
-        scope: timer.scope.clone(),
-        kind: kind_name(timer.kind).to_owned(),
-        state: state.to_owned(),
-        acquired: moment(timer.acquired_at_ns),
-        deadline: Some(moment(timer.deadline_ns)),
-        age_ns: clock::monotonic_ns().saturating_sub(timer.acquired_at_ns),
-        allowance_ns: timer.allowance_ns(),
+    /// Notes how it ended, where that says more than what is known. (Of several timers, the first has
+    /// the earliest deadline.)
+    pub(super) fn ends(&mut self, outcome: ExpiryOutcome, ending: impl FnOnce() -> Ending) {
+        let weight = Weight::of(outcome);
+        if self.incident.ending.is_none() || weight > self.weight {
+            (self.incident.ending, self.weight) = (Some(ending()), weight);
+        }
     }
-}
-
-fn now() -> Moment {
-    moment(clock::monotonic_ns())
-}
-
-/// A time of the monotonic clock on both. The wall clock is for people: nothing is decided by it.
-fn moment(ns: u64) -> Moment {
-    let (wall, monotonic) = (SystemTime::now(), Nanos(clock::monotonic_ns()));
-    let at = Nanos(ns);
-    let moved = if at >= monotonic {
-        wall.checked_add(Duration::from_nanos(at.since(monotonic)))
-    } else {
-        wall.checked_sub(Duration::from_nanos(monotonic.since(at)))
-    };
-    // Beyond the year 9999, which no deadline of use is, RFC 3339 has no form.
-    let last = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
-    let utc = moved.unwrap_or(SystemTime::UNIX_EPOCH).min(last);
-    Moment { utc: humantime::format_rfc3339_nanos(utc).to_string(), monotonic_ns: ns }
 }

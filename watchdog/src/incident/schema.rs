@@ -30,6 +30,9 @@ pub struct Incident {
     pub worker: Worker,
     /// The timers of it that were condemned, the earliest deadline first.
     pub timers: Vec<Timer>,
+    /// For `--on-expire`: timers of the worker that ran out of time within the same second, beyond
+    /// those listed.
+    pub timers_left_out: u64,
     /// What was decided about it, in the order in which it was decided.
     pub decisions: Vec<Decision>,
     /// How the reap ended; absent while it is under way, or where the watchdog ended before it.

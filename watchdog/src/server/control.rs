@@ -1,8 +1,9 @@
 //! What the threads of one server share, and what its handle can ask of them.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 
+use hangwatch_core::policy::Policy;
 use hangwatch_core::stats::{Counts, ScopeStats, StatsWords};
 
 use super::options::{Holds, Treatment};
@@ -31,9 +32,27 @@ pub enum Ended {
     Failed,
 }
 
+/// What the handle asks of the tick: of each the newest, however long the tick does not look. (One that
+/// waits for its predecessor's end does not for days.)
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wishes {
+    /// The policy from now on.
+    pub(super) policy: Option<Policy>,
+    /// The holds from now on.
+    pub(super) holds: Option<Holds>,
+    /// The brake's release.
+    pub(super) brake: Option<ReleaseBrake>,
+}
+
+/// The brake is to be let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ReleaseBrake;
+
 /// What the threads share.
 #[derive(Debug)]
 pub(super) struct Control {
+    /// Held for an assignment only.
+    wishes: Mutex<Wishes>,
     state: Mutex<State>,
     changed: Condvar,
     /// The tick is to end.
@@ -111,6 +130,7 @@ impl Durations {
 impl Control {
     pub(super) fn new(state: State, holds: Holds) -> Control {
         Control {
+            wishes: Mutex::default(),
             state: Mutex::new(state),
             changed: Condvar::new(),
             stop: AtomicBool::new(false),
@@ -127,6 +147,21 @@ impl Control {
             holds: HoldsCell::new(holds),
             at_work: Durations::default(),
             lateness: Durations::default(),
+        }
+    }
+
+    /// Asks something of the tick, which is to be called then.
+    pub(super) fn wish(&self, wish: impl FnOnce(&mut Wishes)) {
+        wish(&mut self.wishes.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// What has been asked since the last time. It never waits: whoever holds the wishes in this moment
+    /// calls the tick afterwards, and it looks again.
+    pub(super) fn take_wishes(&self) -> Wishes {
+        match self.wishes.try_lock() {
+            Ok(mut wishes) => std::mem::take(&mut *wishes),
+            Err(TryLockError::Poisoned(wishes)) => std::mem::take(&mut *wishes.into_inner()),
+            Err(TryLockError::WouldBlock) => Wishes::default(),
         }
     }
 

@@ -57,7 +57,7 @@ impl Dossier {
             segment: segment.name().to_owned(),
             at: clocks.moment(case.at),
             worker: worker_of(case, options),
-            decisions: decisions(segment, case, &timers, clocks),
+            decisions: decisions(segment, case, &timers, options),
             ending: None,
             evidence: evidence_of(own, &timers, options),
             others: peers,
@@ -130,6 +130,9 @@ impl Dossier {
 
     /// Notes how it ended; once more only where it ended otherwise after all.
     pub(super) fn end(&mut self, ending: Ending, outcome: Outcome) {
+        if self.case.charge == Charge::Condemned && outcome == Outcome::Reported {
+            return; // another timer of a worker whose reap goes on
+        }
         let incident = Arc::make_mut(&mut self.incident);
         // Of several timers, the first has the earliest deadline.
         if incident.ending.as_ref().is_none_or(|before| before.outcome != ending.outcome) {
@@ -180,9 +183,15 @@ fn worker_of(case: &Case, options: &EvidenceOptions) -> Worker {
 }
 
 /// What was decided about a worker before its case was opened, and that it was.
-fn decisions(segment: Segment, case: &Case, timers: &[Timer], clocks: Clocks) -> Vec<Decision> {
+fn decisions(
+    segment: Segment,
+    case: &Case,
+    timers: &[Timer],
+    options: &EvidenceOptions,
+) -> Vec<Decision> {
+    let clocks = case.clocks();
     let weighed = case.weighed.iter().map(|weighed| {
-        let cascade = journal::cascade(segment, &weighed.note);
+        let cascade = journal::cascade(segment, &options.redactor, &weighed.note);
         let (what, why) = match weighed.role {
             Role::Overdue => (cascade.name(), cascade.sentence()),
             Role::Suspect => ("reaped_first", cascade.charge()),

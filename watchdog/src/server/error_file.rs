@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use super::events::TimerFacts;
 use super::facts::Admitted;
 use super::journal::{Journal, Note, TimerNote, timer_facts};
+use crate::evidence::redact::Redactor;
 
 /// How torchrun tells a worker which file is its.
 const VARIABLE: &str = "TORCHELASTIC_ERROR_FILE";
@@ -97,9 +98,10 @@ impl ErrorFiles {
 
 impl Writer {
     /// Writes until nobody orders any more.
-    pub(super) fn run(self, segment: Segment, journal: &Journal) {
+    pub(super) fn run(self, segment: Segment, redactor: &Redactor, journal: &Journal) {
         while let Ok(Order { worker, path, timers, done }) = self.orders.recv() {
-            let timers: Vec<_> = timers.iter().map(|note| timer_facts(segment, note)).collect();
+            let facts = |note| timer_facts(segment, redactor, note);
+            let timers: Vec<_> = timers.iter().map(facts).collect();
             let Some(first) = timers.first() else { continue };
             let text = report(first, &timers, Instants::now()).to_string();
             let error =

@@ -150,6 +150,11 @@ pub enum What {
         /// What was asked for, and why it was refused.
         error: String,
     },
+    /// The server ends without one of its threads, which something holds for ever.
+    LeftBehind {
+        /// Which.
+        who: &'static str,
+    },
     /// Something happened to the segment's file.
     File(Finding),
     /// A thread of the watchdog panicked.
@@ -178,7 +183,7 @@ pub enum Leaving {
 pub struct WorkerFacts {
     /// Its pid as the watchdog sees it.
     pub pid: u32,
-    /// What it calls itself; empty where that could not be read.
+    /// What it calls itself, redacted; empty where that could not be read.
     pub command: Command,
 }
 

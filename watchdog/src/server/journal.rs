@@ -18,8 +18,9 @@ use super::cascade::{Cascade, Suspect, SuspectEnd};
 use super::case::Case;
 use super::control::Ended;
 use super::events::{Expiry, ExpiryOutcome, Leaving, ServerEvent, TimerFacts, What, WorkerFacts};
-use super::facts::{Admitted, LaneFacts};
+use super::facts::{Admitted, Command, LaneFacts};
 use super::vigil::Finding;
+use crate::evidence::redact::Redactor;
 use crate::incident::schema::Incident;
 use crate::kin::Removed;
 
@@ -90,6 +91,7 @@ pub(super) enum Note {
     Stalled { length_ns: u64 },
     Admission(String),
     Unprotected(String),
+    LeftBehind(&'static str),
     File(Finding),
     Panicked(String),
 }
@@ -129,21 +131,31 @@ impl Journal {
         }
     }
 
+    /// How many of the notes have not been told.
+    pub(super) fn untold(&self) -> u64 {
+        self.open.load(Ordering::Relaxed)
+    }
+
     /// Whether everything noted has been told.
     pub(super) fn is_read(&self) -> bool {
-        self.open.load(Ordering::Relaxed) == 0
+        self.untold() == 0
     }
 }
 
 impl Reader {
     /// Makes events of the notes until the server's end is noted. (Threads that hang may hold on to
     /// their journals for ever.)
-    pub(super) fn run(self, segment: Segment, mut log: impl FnMut(ServerEvent)) {
+    pub(super) fn run(
+        self,
+        segment: Segment,
+        redactor: &Redactor,
+        mut log: impl FnMut(ServerEvent),
+    ) {
         let segment_name = segment.name();
         let mut tell = |what| log(ServerEvent { segment: segment_name, what });
         while let Ok(note) = self.notes.recv() {
             let is_last = matches!(note, Note::Ended(_));
-            tell(what(segment, note));
+            tell(what(segment, redactor, note));
             self.open.fetch_sub(1, Ordering::Relaxed);
             let events = self.lost.swap(0, Ordering::Relaxed);
             if events > 0 {
@@ -156,17 +168,22 @@ impl Reader {
     }
 }
 
-fn worker_facts(worker: &Admitted) -> WorkerFacts {
-    let command = worker.command.get().cloned().unwrap_or_default();
-    WorkerFacts { pid: worker.pid(), command }
+/// What a worker calls itself, without what looks like a secret: the log is for more eyes than an incident.
+fn worker_facts(worker: &Admitted, redactor: &Redactor) -> WorkerFacts {
+    let told = worker.command.get();
+    let command = told.map(|Command { name, arguments }| Command {
+        name: name.clone(),
+        arguments: redactor.arguments(arguments),
+    });
+    WorkerFacts { pid: worker.pid(), command: command.unwrap_or_default() }
 }
 
-pub(super) fn timer_facts(segment: Segment, note: &TimerNote) -> TimerFacts {
+pub(super) fn timer_facts(segment: Segment, redactor: &Redactor, note: &TimerNote) -> TimerFacts {
     let detail = note.timer.detail;
     TimerFacts {
         lane: note.timer.lane,
         timer: note.timer.timer,
-        worker: note.worker.as_deref().map(worker_facts),
+        worker: note.worker.as_deref().map(|worker| worker_facts(worker, redactor)),
         owner: note.owner.as_deref().cloned().unwrap_or_default(),
         scope: scope_name(segment, detail.scope),
         kind: detail.kind,
@@ -180,26 +197,26 @@ fn scope_name(segment: Segment, scope: ScopeId) -> String {
     name.map_or_else(|| "(unknown)".to_owned(), |name| name.as_str().to_owned())
 }
 
-fn suspect_facts(note: &SuspectNote) -> Suspect {
+fn suspect_facts(redactor: &Redactor, note: &SuspectNote) -> Suspect {
     let owner = note.owner.as_deref().cloned().unwrap_or_default();
-    Suspect { worker: worker_facts(&note.worker), owner }
+    Suspect { worker: worker_facts(&note.worker, redactor), owner }
 }
 
-pub(super) fn cascade(segment: Segment, note: &CascadeNote) -> Cascade {
+pub(super) fn cascade(segment: Segment, redactor: &Redactor, note: &CascadeNote) -> Cascade {
     Cascade {
-        timer: timer_facts(segment, &note.timer),
+        timer: timer_facts(segment, redactor, &note.timer),
         scope: scope_name(segment, note.scene.scope),
         scene: note.scene,
-        suspect: note.suspect.as_ref().map(suspect_facts),
+        suspect: note.suspect.as_ref().map(|suspect| suspect_facts(redactor, suspect)),
         course: note.course,
     }
 }
 
-fn suspect_end(segment: Segment, note: &SuspectEndNote) -> SuspectEnd {
+fn suspect_end(segment: Segment, redactor: &Redactor, note: &SuspectEndNote) -> SuspectEnd {
     SuspectEnd {
-        suspect: suspect_facts(&note.suspect),
+        suspect: suspect_facts(redactor, &note.suspect),
         scope: scope_name(segment, note.scope),
-        timer: note.timer.as_ref().map(|timer| timer_facts(segment, timer)),
+        timer: note.timer.as_ref().map(|timer| timer_facts(segment, redactor, timer)),
         signal: note.signal,
         outcome: note.outcome,
         wait_channel: wait_channel(&note.suspect.worker, note.outcome),
@@ -213,19 +230,20 @@ fn wait_channel(worker: &Admitted, outcome: Outcome) -> Option<String> {
     is_unkillable.then(|| wchan(worker.process.pid).ok().flatten()).flatten()
 }
 
-fn what(segment: Segment, note: Note) -> What {
-    let timer = |note: &TimerNote| Box::new(timer_facts(segment, note));
+fn what(segment: Segment, redactor: &Redactor, note: Note) -> What {
+    let timer = |note: &TimerNote| Box::new(timer_facts(segment, redactor, note));
+    let facts = |worker: &Admitted| worker_facts(worker, redactor);
     match note {
         Note::Standby => What::Standby,
         Note::Serving { adopted_lanes } => What::Serving { adopted_lanes },
         Note::Ended(ended) => What::Ended(ended),
-        Note::Admitted(worker) => What::Admitted(worker_facts(&worker)),
-        Note::Left { worker, how } => What::Left { worker: worker_facts(&worker), how },
+        Note::Admitted(worker) => What::Admitted(facts(&worker)),
+        Note::Left { worker, how } => What::Left { worker: facts(&worker), how },
         Note::Expiry { timer, signal, late_ns, outcome, case } => {
             let wait_channel =
                 timer.worker.as_ref().and_then(|worker| wait_channel(worker, outcome));
             What::Expired(Box::new(Expiry {
-                timer: timer_facts(segment, &timer),
+                timer: timer_facts(segment, redactor, &timer),
                 signal,
                 late_ns,
                 outcome: ExpiryOutcome::Reap(outcome),
@@ -234,7 +252,7 @@ fn what(segment: Segment, note: Note) -> What {
             }))
         }
         Note::Unattestable { timer, late_ns } => What::Expired(Box::new(Expiry {
-            timer: timer_facts(segment, &timer),
+            timer: timer_facts(segment, redactor, &timer),
             signal: 0,
             late_ns,
             outcome: ExpiryOutcome::Unattestable,
@@ -250,17 +268,13 @@ fn what(segment: Segment, note: Note) -> What {
             What::EndedLate { timer: timer(&note), late_ns }
         }
         Note::Held { timer: note, hold } => What::Held { timer: timer(&note), hold },
-        Note::Cascade(note) => What::Cascade(Box::new(cascade(segment, &note))),
-        Note::Suspect(note) => What::Suspect(Box::new(suspect_end(segment, &note))),
-        Note::Signalled { worker, signal } => {
-            What::Signalled { worker: worker_facts(&worker), signal }
-        }
-        Note::Kin { worker, removed } => What::Kin { worker: worker_facts(&worker), removed },
-        Note::ReapFailed { worker, error } => {
-            What::ReapFailed { worker: worker_facts(&worker), error }
-        }
+        Note::Cascade(note) => What::Cascade(Box::new(cascade(segment, redactor, &note))),
+        Note::Suspect(note) => What::Suspect(Box::new(suspect_end(segment, redactor, &note))),
+        Note::Signalled { worker, signal } => What::Signalled { worker: facts(&worker), signal },
+        Note::Kin { worker, removed } => What::Kin { worker: facts(&worker), removed },
+        Note::ReapFailed { worker, error } => What::ReapFailed { worker: facts(&worker), error },
         Note::ErrorFile { worker, path, error } => {
-            What::ErrorFile { worker: worker_facts(&worker), path, error }
+            What::ErrorFile { worker: facts(&worker), path, error }
         }
         Note::Braked { max_reaps } => What::Braked { max_reaps },
         Note::BrakeReleased => What::BrakeReleased,
@@ -270,6 +284,7 @@ fn what(segment: Segment, note: Note) -> What {
         Note::Stalled { length_ns } => What::Stalled { length_ns },
         Note::Admission(error) => What::AdmissionFailed { error },
         Note::Unprotected(error) => What::Unprotected { error },
+        Note::LeftBehind(who) => What::LeftBehind { who },
         Note::File(finding) => What::File(finding),
         Note::Panicked(message) => What::Panicked { message },
     }

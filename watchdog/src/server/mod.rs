@@ -72,9 +72,10 @@ mod turns;
 mod vigil;
 mod witness;
 
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -96,24 +97,25 @@ pub use self::vigil::Finding;
 
 pub(crate) use self::protect::caught;
 
-use self::control::Control;
+use self::control::{Control, ReleaseBrake, Wishes};
 use self::doorbell::Attention;
 use self::journal::{Journal, Note};
 use self::lock::WatchLock;
 use self::serve::Parts;
 use self::staff::STACK_BYTES;
+use crate::join::ends_within;
 
-/// Commands that wait for the tick at most.
-const COMMANDS: usize = 16;
 /// How long a dying server waits for its last event to be logged.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long one event may take to be logged before a server that ends waits for it no longer.
+const ONE_EVENT: Duration = Duration::from_secs(3);
 
 /// A running server. Dropped, it stops as by [`Server::stop`].
 pub struct Server {
     segment: Segment,
     control: Arc<Control>,
     attention: Attention,
-    commands: SyncSender<serve::Command>,
+    journal: Journal,
     /// In a forked child the threads are not there to be joined.
     canary: Canary,
     tick: Option<JoinHandle<()>>,
@@ -154,24 +156,34 @@ impl Server {
         let control = Arc::new(Control::new(state, options.holds));
         let attention = Attention::new(segment.doorbell());
         attention.call(); // the first pass of the loop looks at everything
-        let (commands, to_do) = sync_channel(COMMANDS);
         let (hired, is_hired) = sync_channel(1);
         let (journal, reader) = journal::journal();
         let failed = |source| ServeError::Thread { segment: name, source };
-        let log = spawn("hangwatch-log", move || reader.run(segment, log)).map_err(failed)?;
+        let (panicked, to_call) = (Arc::clone(&control), attention.clone());
+        let redactor = options.evidence.redactor.clone();
+        let told = move || {
+            if let Err(message) =
+                protect::caught("hangwatch-log", || reader.run(segment, &redactor, log))
+            {
+                // Who would write this down is no more; where nobody hears it, its exit code tells.
+                let _ = writeln!(std::io::stderr(), "hangwatch: panicked: {message}");
+                panicked.panicked.store(true, Ordering::Release);
+                to_call.call();
+            }
+        };
+        let log = spawn("hangwatch-log", told).map_err(failed)?;
         let parts = Parts {
             segment,
             options,
             control: Arc::clone(&control),
-            journal,
+            journal: journal.clone(),
             attention: attention.clone(),
-            commands: to_do,
             hired,
         };
         let is_standby = lock.is_none();
         let tick = spawn("hangwatch-tick", move || live(parts, lock)).map_err(failed)?;
         let (tick, log) = (Some(tick), Some(log));
-        let server = Server { segment, control, attention, commands, canary, tick, log };
+        let server = Server { segment, control, attention, journal, canary, tick, log };
         if is_standby {
             return Ok(server);
         }
@@ -198,24 +210,23 @@ impl Server {
         Vitals::new(self.segment, Arc::clone(&self.control))
     }
 
-    /// Lets the brake go.
+    /// Lets the brake go. A standby does as soon as it serves.
     pub fn release_brake(&self) {
-        self.command(serve::Command::ReleaseBrake);
+        self.wish(|wishes| wishes.brake = Some(ReleaseBrake));
     }
 
     /// Changes what is done about expired timers from now on; no timer is lost, or forgiven, for it.
     pub fn set_policy(&self, policy: Policy) {
-        self.command(serve::Command::SetPolicy(policy));
+        self.wish(|wishes| wishes.policy = Some(policy));
     }
 
     /// Changes what is done from now on about an overdue worker that something holds up.
     pub fn set_holds(&self, holds: Holds) {
-        self.command(serve::Command::SetHolds(holds));
+        self.wish(|wishes| wishes.holds = Some(holds));
     }
 
-    fn command(&self, command: serve::Command) {
-        // Full only where the tick has been stuck for sixteen commands.
-        let _ = self.commands.try_send(command);
+    fn wish(&self, wish: impl FnOnce(&mut Wishes)) {
+        self.control.wish(wish);
         self.attention.call();
     }
 
@@ -224,8 +235,9 @@ impl Server {
         self.control.wait()
     }
 
-    /// Ends it: its threads are gone, its lock is given back, the segment is as a successor wants it.
-    /// Armed timers stay armed.
+    /// Ends it: its lock is given back, the segment is as a successor wants it, its threads are gone, but
+    /// for those that a disk or a log nobody reads holds for ever: these are left behind. Armed timers
+    /// stay armed.
     pub fn stop(mut self) -> Summary {
         let ended = self.end();
         Summary { ended, health: self.health() }
@@ -246,7 +258,7 @@ impl Server {
         self.control.stop.store(true, Ordering::Release);
         self.attention.call();
         let _ = tick.join();
-        let _ = log.join();
+        join_log(log, &self.journal);
         self.control.wait()
     }
 }
@@ -265,6 +277,20 @@ impl std::fmt::Debug for Server {
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(body)
+}
+
+/// Waits until every event is told. A log that comes no further with one, held by a pipe that nobody
+/// reads, say, is left behind: nobody could be told of it.
+fn join_log(log: JoinHandle<()>, journal: &Journal) {
+    let mut untold = journal.untold();
+    while !ends_within(&log, ONE_EVENT) {
+        let before = std::mem::replace(&mut untold, journal.untold());
+        // Where all is told, the log comes to an end of its own: of hooks, which have a limit.
+        if untold != 0 && untold == before {
+            return;
+        }
+    }
+    let _ = log.join();
 }
 
 /// The life of the tick thread: standby, service, end.
@@ -301,9 +327,7 @@ fn stand_by_and_serve(parts: Parts, lock: Option<WatchLock>) -> Ended {
     if !parts.control.begin() {
         return Ended::Stopped;
     }
-    let ended = serve::serve(parts);
-    drop(lock);
-    ended
+    serve::serve(parts, lock)
 }
 
 fn exit_after_last_words(journal: &Journal, code: u8) -> ! {

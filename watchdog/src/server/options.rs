@@ -116,7 +116,8 @@ pub enum Ask {
     Yes,
 }
 
-/// What happens where a thread of the watchdog panics. It never goes on as if nothing were.
+/// What happens where a thread of the server panics, the log's own among them. It never goes on as if
+/// nothing were.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnPanic {
     /// The server ends, gives the segment free and says so; its process goes on.

@@ -3,14 +3,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
 
 use hangwatch::Segment;
 use hangwatch::sys::{clock, crash, host};
 use hangwatch_core::atomic::add_single_writer;
 use hangwatch_core::expiry::Expiry;
 use hangwatch_core::news::Rings;
-use hangwatch_core::policy::Policy;
 use hangwatch_core::reap::Reaping;
 use hangwatch_core::segment::Counter;
 use hangwatch_core::tick::Watchdog;
@@ -21,11 +21,14 @@ use super::control::{Control, Ended};
 use super::doorbell::{Attention, Doorbell};
 use super::hands::{HandsParts, ProcessHands};
 use super::journal::{Journal, Note};
+use super::lock::WatchLock;
 use super::messages::Answers;
-use super::options::{Holds, ServerOptions};
+use super::options::ServerOptions;
 use super::staff::{Hired, Staff};
 use super::tick::{SystemClock, Tick};
+use super::witness::LAST_WRITES;
 use super::{protect, sigbus};
+use crate::join::ends_within;
 use crate::kin::Reach;
 use crate::listen::CONNECTIONS;
 
@@ -36,13 +39,8 @@ const SPARE_DESCRIPTORS: u64 = 128 + CONNECTIONS as u64;
 /// Descriptors for the processes that are removed with workers.
 const KIN_DESCRIPTORS: u64 = 4096;
 
-/// What the handle asks of the tick.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Command {
-    ReleaseBrake,
-    SetPolicy(Policy),
-    SetHolds(Holds),
-}
+/// How long the witness may take to bring in the last evidence: longer than its own limits together.
+const WITNESS_ENDS: Duration = Duration::from_secs(4);
 
 /// What the tick thread is given.
 pub(super) struct Parts {
@@ -51,14 +49,14 @@ pub(super) struct Parts {
     pub(super) control: Arc<Control>,
     pub(super) journal: Journal,
     pub(super) attention: Attention,
-    pub(super) commands: Receiver<Command>,
     /// Told whether all threads are there; whoever started a standby does not listen.
     pub(super) hired: SyncSender<std::io::Result<()>>,
 }
 
-/// Serves the segment until told to stop, or until it cannot be served. The caller holds the lock.
-pub(super) fn serve(parts: Parts) -> Ended {
-    let Parts { segment, options, control, journal, attention, commands, hired } = parts;
+/// Serves the segment until told to stop, or until it cannot be served. The lock is given back as soon as
+/// nothing is done to the segment any more; what is left to be done about incidents comes after that.
+pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
+    let Parts { segment, options, control, journal, attention, hired } = parts;
     protect::protect(options.protection, &journal);
     let for_kin = if options.reach == Reach::Process { 0 } else { KIN_DESCRIPTORS };
     let wanted = u64::from(segment.geometry().lanes) + SPARE_DESCRIPTORS + for_kin;
@@ -77,7 +75,7 @@ pub(super) fn serve(parts: Parts) -> Ended {
     let policy = options.policy;
     let (own_process, holds_matter) = (options.own_process, options.holds.matter());
     let staff = Staff { segment, options, control: &control, journal: &journal, answers: answerer };
-    let Hired { desk, helpers, clerk, stand, witness } = match staff.hire() {
+    let Hired { desk, helpers, clerk, stand, witness, archive } = match staff.hire() {
         Ok(hired) => hired,
         Err(error) => {
             journal.note(Note::Admission(format!("no clerk could be had: {error}")));
@@ -119,10 +117,9 @@ pub(super) fn serve(parts: Parts) -> Ended {
     let signed_at = now;
     let tick = Tick {
         segment,
-        control,
-        journal,
+        control: Arc::clone(&control),
+        journal: journal.clone(),
         attention,
-        commands,
         answers,
         dog,
         calibrator,
@@ -133,10 +130,20 @@ pub(super) fn serve(parts: Parts) -> Ended {
     let ended = tick.run();
     // The desk and the stand went with the tick: clerk and witness hear that nobody is left.
     let _ = clerk.join();
-    if let Some(witness) = witness {
-        let _ = witness.join();
-    }
     words.next_wake().store(0, Ordering::Relaxed);
     words.watchdog().pid().store(0, Ordering::Relaxed);
+    // Before another serves it: deadlines are published by whoever serves. From here on this server only
+    // reads the segment, and rings its doorbell, as anybody may.
+    let ended = control.end(ended);
+    drop(lock);
+    if let Some(witness) = witness {
+        if ends_within(&witness, WITNESS_ENDS) {
+            let _ = witness.join();
+        } else {
+            journal.note(Note::LeftBehind("witness"));
+            // What it has filed is written, or told to be lost.
+            archive.inspect(|archive| archive.close(LAST_WRITES));
+        }
+    }
     ended
 }

@@ -1,7 +1,8 @@
 //! The staff: every thread of a server beside the tick's, started before the first tick.
 //!
 //! The clerk's answers and the witness's evidence stand before a signal; those that a disk, a `/proc` or a
-//! hung process may hold up for ever are never joined.
+//! hung process may hold up for ever are never joined. The witness is, for a while: it brings in the last
+//! evidence, but a helper's program may lie on a disk that hangs.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -53,6 +54,7 @@ pub(super) struct Hired {
     pub(super) clerk: JoinHandle<()>,
     pub(super) stand: Option<Stand>,
     pub(super) witness: Option<JoinHandle<()>>,
+    pub(super) archive: Option<Archive>,
 }
 
 impl Staff<'_> {
@@ -70,10 +72,10 @@ impl Staff<'_> {
             options::ErrorFiles::Leave => None,
             options::ErrorFiles::Write => {
                 let (files, writer) = error_file::error_files();
-                let to_note = journal.clone();
+                let (to_note, redactor) = (journal.clone(), options.evidence.redactor.clone());
                 // Never joined: it may be stuck with a disk that hangs.
                 spawn("hangwatch-error", control, journal, &attention, move || {
-                    writer.run(segment, &to_note);
+                    writer.run(segment, &redactor, &to_note);
                 })?;
                 Some(files)
             }
@@ -105,7 +107,7 @@ impl Staff<'_> {
         };
         let helpers = (error_files, kin);
         if options.evidence.level == Level::Off {
-            return Ok(Hired { desk, helpers, clerk, stand: None, witness: None });
+            return Ok(Hired { desk, helpers, clerk, stand: None, witness: None, archive: None });
         }
         let archive = options.evidence.keep.as_ref().map(|keep| {
             let archive = Archive::new(journal.clone());
@@ -118,6 +120,7 @@ impl Staff<'_> {
                 archive.run(&store, program.as_deref());
             })?;
         }
+        let archive = archive.map(|(archive, _)| archive);
         let (witness, stand) = Witness::new(WitnessParts {
             segment,
             options: options.evidence,
@@ -125,11 +128,11 @@ impl Staff<'_> {
             tracers,
             answers,
             journal: journal.clone(),
-            archive: archive.map(|(archive, _)| archive),
+            archive: archive.clone(),
         })?;
         let witness =
             spawn("hangwatch-witness", control, journal, &attention, move || witness.run())?;
-        Ok(Hired { desk, helpers, clerk, stand: Some(stand), witness: Some(witness) })
+        Ok(Hired { desk, helpers, clerk, stand: Some(stand), witness: Some(witness), archive })
     }
 }
 

@@ -20,13 +20,12 @@ use hangwatch_core::tick::{Clock, Table, Watchdog};
 use hangwatch_core::time::Nanos;
 
 use super::calibrate::{Calibrator, Trust};
-use super::control::{Control, Ended};
+use super::control::{Control, Ended, ReleaseBrake, Wishes};
 use super::doorbell::{Attention, Doorbell, LEAD_NS};
 use super::events::Leaving;
 use super::hands::ProcessHands;
 use super::journal::{Journal, Note};
 use super::messages::{Answer, Question};
-use super::serve::Command;
 use super::sigbus;
 
 /// How long a server that is told to stop waits for workers it has just killed, ns.
@@ -57,7 +56,6 @@ pub(super) struct Tick {
     pub(super) control: Arc<Control>,
     pub(super) journal: Journal,
     pub(super) attention: Attention,
-    pub(super) commands: Receiver<Command>,
     pub(super) answers: Receiver<Answer>,
     pub(super) dog: Dog,
     pub(super) calibrator: Calibrator,
@@ -81,7 +79,7 @@ impl Tick {
                     return ended;
                 }
                 self.take_answers();
-                self.take_commands();
+                self.take_wishes();
             }
             self.let_go_of_parted();
             if self.dog.reaper.is_release_asked() {
@@ -205,19 +203,19 @@ impl Tick {
         });
     }
 
-    fn take_commands(&mut self) {
-        while let Ok(command) = self.commands.try_recv() {
-            match command {
-                Command::ReleaseBrake => self.release_brake(),
-                Command::SetPolicy(policy) => {
-                    self.dog.reaper.set_policy(policy);
-                    self.dog.table.set_policy(policy);
-                }
-                Command::SetHolds(holds) => {
-                    self.control.holds.set(holds);
-                    self.dog.reaper.hands_mut().set_holds(holds);
-                }
-            }
+    fn take_wishes(&mut self) {
+        let Wishes { policy, holds, brake } = self.control.take_wishes();
+        if let Some(policy) = policy {
+            self.dog.reaper.set_policy(policy);
+            self.dog.table.set_policy(policy);
+        }
+        if let Some(holds) = holds {
+            self.control.holds.set(holds);
+            self.dog.reaper.hands_mut().set_holds(holds);
+        }
+        // Last: who is overdue still is judged again by the policy that is asked for.
+        if let Some(ReleaseBrake) = brake {
+            self.release_brake();
         }
     }
 

@@ -38,7 +38,7 @@ use self::helper::{Helper, places, time_left};
 mod helper;
 
 /// How long the witness waits for the last incidents to be written, when it ends.
-const LAST_WRITES: Duration = Duration::from_secs(2);
+pub(super) const LAST_WRITES: Duration = Duration::from_secs(2);
 /// How long it waits for helpers it has killed, when it ends.
 const LAST_DEATHS: Duration = Duration::from_millis(200);
 

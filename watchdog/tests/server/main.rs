@@ -333,3 +333,22 @@ fn a_calibration_is_published_where_the_kernel_keeps_time_by_the_counter() {
         })
     });
 }
+
+#[test]
+fn a_log_that_never_returns_keeps_no_server_from_ending() {
+    let stage = Stage::new("mute-log");
+    let server = Server::start(stage.segment, ServerOptions::default(), |_| {
+        loop {
+            std::thread::park();
+        }
+    });
+    assert_eq!(server.unwrap().stop().ended, Ended::Stopped);
+    drop(stage.serve(ServerOptions::default()));
+}
+
+#[test]
+fn a_server_whose_log_panics_does_not_go_on_without() {
+    let stage = Stage::new("no-log");
+    let server = Server::start(stage.segment, ServerOptions::default(), |_| panic!("no log"));
+    assert_eq!(server.unwrap().wait(), Ended::Panicked);
+}

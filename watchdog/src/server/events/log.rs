@@ -8,7 +8,7 @@
 //! | `segment` | all | the segment's name |
 //! | `event` | all | what happened: `expired`, `warning`, `overrun`, `ended_late`, `held`, `signalled`, ... |
 //! | `lane`, `timer` | timers | which timer |
-//! | `pid`, `command` | workers | the process as the watchdog sees it; absent where unproved |
+//! | `pid`, `command` | workers | the process as the watchdog sees it, its arguments redacted; absent where unproved |
 //! | `thread`, `tid`, `job`, `rank`, `world_size`, `host` | timers | what the worker said of itself at its attach |
 //! | `scope`, `kind` | timers | what was timed; `guard`, `keyed` or `heartbeat` |
 //! | `deadline_ns`, `allowance_ms` | timers | when it was due, stalls credited; how long it had |
@@ -24,6 +24,7 @@
 //! | `hold` | `held` | `traced`, `frozen`, `stopped`, or `other_user`: not the one who attached |
 //! | `wait_channel` | `expired` | of an unkillable worker: the kernel function it sleeps in |
 //! | `incident` | `expired`, `suspect`, `incident_lost` | the incident's name: `hangwatch show` tells it |
+//! | `who` | `left_behind` | which thread of the watchdog did not end with it |
 //! | `error` | `incident_lost`, ... | why |
 
 use super::{Expiry, Leaving, ServerEvent, TimerFacts, What, WorkerFacts, hold_name};
@@ -198,6 +199,11 @@ fn emit_about_itself(segment: &str, what: &What) {
         }
         What::Unprotected { error } => {
             tracing::info!(segment, event = "unprotected", error, "a protection was refused");
+        }
+        What::LeftBehind { who } => {
+            let text =
+                "the watchdog ends without it: a program, a process or a disk does not answer";
+            tracing::error!(segment, event = "left_behind", who, "{text}");
         }
         What::File(finding) => {
             let finding = format!("{finding:?}").to_lowercase();
