@@ -216,6 +216,7 @@ fn check_size(words: &[AtomicU64], layout: &Layout) -> Result<(), FormatError> {
 pub(crate) mod tests {
     use super::fixed::CHECKSUM;
     use super::*;
+    use crate::layout::LAYOUT_VERSION;
     use crate::time::Nanos;
 
     pub(crate) fn tiny_fixed() -> Fixed {
