@@ -229,7 +229,10 @@ impl<H: Hands> Reaper<Expiry<'_>> for Reaping<'_, H> {
             }
             None => match self.begin(now, worker, timers) {
                 Some(Ok(machine)) => machine,
-                Some(Err(again_at)) => return Ok(Reap::Kept { again_at }),
+                Some(Err(again_at)) => {
+                    self.look_for_hold(now, worker, again_at);
+                    return Ok(Reap::Kept { again_at });
+                }
                 // Reported or released: their leaves are idle already, and nothing is condemned.
                 None => return Ok(Reap::Kept { again_at: Nanos::NEVER }),
             },

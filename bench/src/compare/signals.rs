@@ -24,8 +24,8 @@ type Failed = Box<dyn std::error::Error>;
 /// Where processes or servers cannot be started.
 pub fn compare(mode: Mode) -> Result<Vec<Comparison>, Failed> {
     let samples = mode.of(1008, 32);
-    // Of a thousand, p99.9 is the worst but one: an accident of the host. Where it is a goal, of ten.
-    let many = mode.of(10_080, 32);
+    // Of a thousand, p99.9 is the worst but one: an accident of the host. Where it is a goal, of four.
+    let many = mode.of(4_032, 32);
     let idle = Conditions {
         ahead: Duration::from_millis(30),
         cores: Cores::Idle,

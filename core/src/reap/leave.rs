@@ -16,8 +16,8 @@ pub(super) enum Held {
     For {
         /// By what.
         hold: Hold,
-        /// When it is looked at again, if it is overdue still.
-        again_at: Nanos,
+        /// When it was looked at last, and is again if it is overdue still.
+        looks: (Nanos, Nanos),
         /// The lanes in which that is noted, and who owned them.
         lanes: Vec<(u32, OwnerWord)>,
     },
@@ -64,11 +64,19 @@ impl<H: Hands> Reaping<'_, H> {
             (lane, self.segment.lane(lane).owner())
         };
         let lanes = lanes.into_iter().map(noted).collect();
-        let before = match self.held.insert(worker, Held::For { hold, again_at, lanes }) {
-            Some(Held::For { hold, .. }) => Some(hold),
-            _ => None,
-        };
+        let before =
+            match self.held.insert(worker, Held::For { hold, looks: (now, again_at), lanes }) {
+                Some(Held::For { hold, .. }) => Some(hold),
+                _ => None,
+            };
         (again_at, before)
+    }
+
+    /// A worker that was held is overdue still: whether it is held is seen at `again_at`.
+    pub(super) fn look_for_hold(&mut self, now: Nanos, worker: WorkerId, again_at: Nanos) {
+        if let Some(Held::For { looks, .. }) = self.held.get_mut(&worker) {
+            *looks = (now, again_at);
+        }
     }
 
     /// Who was held and is not overdue any more has been let go: what it acquires from here on has its
@@ -78,8 +86,8 @@ impl<H: Hands> Reaping<'_, H> {
             return; // what it spares is overdue, and not looked at
         }
         for held in self.held.values_mut() {
-            let Held::For { again_at, lanes, .. } = held else { continue };
-            if *again_at > now {
+            let Held::For { looks: (looked_at, again_at), lanes, .. } = held else { continue };
+            if *looked_at == now || *again_at > now {
                 continue;
             }
             for (lane, owner) in lanes {

@@ -208,7 +208,10 @@ impl<H: Hands> Reaping<'_, H> {
                 self.hold(now, worker, hold, alloc::vec![lane]);
                 return Err(Refusal::Spared(Spared::Held(hold)));
             }
-            Verdict::Wait(until) => return Err(Refusal::Later(until)),
+            Verdict::Wait(until) => {
+                self.look_for_hold(now, worker, until);
+                return Err(Refusal::Later(until));
+            }
         }
         // It could not run until lately: it gets as long as those who wait for it.
         if let Some(held) = self.held.get_mut(&worker) {

@@ -351,6 +351,25 @@ fn a_held_worker_is_reported_once_and_gets_its_allowance_when_it_is_let_go() {
     assert_eq!(world.signals()[1].worker, 10, "and no more than that");
 }
 
+/// Each look at it begins with a question, whose answer is not in yet.
+#[test]
+fn a_held_worker_is_told_of_once_however_often_it_is_asked_about() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let mut traced = world.worker(10);
+    let deadline = traced.acquire(0, SECOND);
+    world.process(10, |process| process.verdict = Verdict::Held(Hold::Traced));
+    world.serve_until(deadline.plus(HORIZON));
+    for _ in 0..5 {
+        let answered_at = world.now().plus(HORIZON + MS);
+        world.process(10, |process| process.verdict = Verdict::Wait(answered_at));
+        world.serve_until(answered_at);
+        world.process(10, |process| process.verdict = Verdict::Held(Hold::Traced));
+        world.serve_for(2 * HORIZON);
+    }
+    assert_eq!(world.told(), [Told::Held { worker: 10, hold: Hold::Traced }]);
+}
+
 #[test]
 fn who_was_held_and_released_has_no_more_than_its_allowance_for_what_it_acquires_later() {
     for watchdog in ["the same", "a successor"] {
