@@ -301,8 +301,10 @@ impl Hands for ProcessHands {
     }
 
     fn is_dead(&mut self, worker: WorkerId) -> bool {
-        let known = self.known.get(&worker);
-        known.is_none_or(|known| known.execd || known.worker.process.pidfd.is_dead())
+        let Some(known) = self.known.get(&worker) else { return true };
+        // A death that is seen here ends the reap and clears its timers: not before the witness has taken
+        // them down. The clerk tells of it, too.
+        (known.execd || known.worker.process.pidfd.is_dead()) && !self.is_awaited(worker)
     }
 
     fn note(&mut self, event: Event<'_, HandsError>) {
