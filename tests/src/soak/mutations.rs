@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use hangwatch_core::segment::Counter;
 
@@ -25,7 +25,7 @@ fn inject(run: &mut Run) {
     let victim = Stage::new("mutated");
     let mut bystanders = Bystanders::new();
     let mut watchdog = victim.watchdog(&[]);
-    let mut attached = HashSet::new();
+    let (mut attached, mut sent, mut faults) = (HashSet::new(), HashSet::new(), Vec::new());
     let mut workers: Vec<Actor> = Vec::new();
     let random = Random::new(run.random.next_u64());
     let mut mutator = Mutator::of_all(&victim, bystanders.pids(), random);
@@ -34,7 +34,13 @@ fn inject(run: &mut Run) {
         if batch == 0 {
             break;
         }
-        workers.retain_mut(|worker| lives_on(run, worker));
+        workers.retain_mut(|worker| match worker.has_ended() {
+            Some(status) => {
+                faults.extend(fault(status).map(|signal| (worker.pid(), signal)));
+                false
+            }
+            None => true,
+        });
         while workers.len() < WORKERS {
             let mut worker = Actor::start(victim.name(), &[]);
             attached.insert(worker.pid());
@@ -45,33 +51,44 @@ fn inject(run: &mut Run) {
         }
         mutator.write(batch);
         bystanders.check(run);
-        check_watchdog(run, &mut watchdog, &attached);
+        check_watchdog(run, &mut watchdog, &attached, &mut sent);
         run.survived(batch);
     }
     let ticks = victim.counter(Counter::Ticks);
     until("it ticks on", || (victim.counter(Counter::Ticks) != ticks).then_some(()));
     drop(workers);
     assert!(watchdog.end().success(), "it ends in order");
-    check_watchdog(run, &mut watchdog, &attached);
+    check_watchdog(run, &mut watchdog, &attached, &mut sent);
+    // A timer that lies may have asked for that very signal.
+    for (pid, signal) in faults.into_iter().filter(|fault| !sent.contains(fault)) {
+        run.lost(format!("worker {pid} died of signal {signal}, which nobody sent"));
+    }
     bystanders.end(run);
     println!("mutations: {} words", mutator.written);
 }
 
-/// A worker of a mutated segment may be reaped, or fail with an error: never by a fault of memory.
-fn lives_on(run: &mut Run, worker: &mut Actor) -> bool {
-    let Some(status) = worker.has_ended() else { return true };
-    if !matches!(status.signal(), Some(1..=3 | 9..=10 | 12..) | None) {
-        run.lost(format!("a worker died of {status}"));
-    }
-    false
+/// A worker of a mutated segment may be reaped, or fail with an error: never by a fault of memory, of
+/// which this is the signal.
+fn fault(status: ExitStatus) -> Option<i32> {
+    status.signal().filter(|signal| !matches!(signal, 1..=3 | 9..=10 | 12..))
 }
 
-fn check_watchdog(run: &mut Run, watchdog: &mut Watchdog, attached: &HashSet<u32>) {
+/// Nobody but workers is signalled; takes down who is, and how.
+fn check_watchdog(
+    run: &mut Run,
+    watchdog: &mut Watchdog,
+    attached: &HashSet<u32>,
+    sent: &mut HashSet<(u32, i32)>,
+) {
     for event in watchdog.take_events() {
         let pid = event["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
         let is_ours = pid.is_some_and(|pid| attached.contains(&pid));
         match event["event"].as_str() {
             Some("signalled") if !is_ours => run.wrongly_killed(event),
+            Some("signalled") => {
+                let signal = event["signal"].as_i64().and_then(|signal| i32::try_from(signal).ok());
+                sent.extend(pid.zip(signal));
+            }
             Some("panicked" | "ended") | None if event["why"] != "stopped" => run.lost(event),
             _ => {}
         }
