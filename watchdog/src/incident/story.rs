@@ -58,6 +58,12 @@ pub fn headline(incident: &Incident) -> String {
     let who = sentence_case(&who(&incident.worker));
     let scope = quoted(scope(&incident.timers));
     match &incident.suspect {
+        // Reaped for the others' sake, without a timer.
+        Some(suspect)
+            if is_suspect(Some(suspect), &incident.worker) && incident.timers.is_empty() =>
+        {
+            format!("{who} held up the others, who waited in {}", quoted(&suspect.scope))
+        }
         Some(suspect) if is_suspect(Some(suspect), &incident.worker) => {
             let waited = quoted(&suspect.scope);
             if suspect.scope == self::scope(&incident.timers) {
@@ -136,6 +142,11 @@ pub fn entered(incident: &Incident) -> Option<String> {
         let deadlines = count(more.len(), "more deadline");
         let _ = write!(text, " By then {deadlines} of it had passed: {}.", more.join(", "));
     }
+    if incident.timers_left_out > 0 {
+        let left_out = usize::try_from(incident.timers_left_out).unwrap_or(usize::MAX);
+        let deadlines = count(left_out, "more deadline");
+        let _ = write!(text, " {deadlines} of it passed within the same second.");
+    }
     Some(text)
 }
 
@@ -159,33 +170,46 @@ fn ending(incident: &Incident) -> String {
                 watchdog ended before it."
             .to_owned();
     };
-    let late = brief_ns(ending.late_ns);
+    let late = if is_overdue(incident, ending) {
+        format!("{} after its deadline", brief_ns(ending.late_ns))
+    } else {
+        "before any deadline of its own had passed".to_owned()
+    };
     let signal = signal_name(ending);
     let waits = match &ending.wait_channel {
         Some(channel) => format!(", where it sleeps in {}", plain(channel)),
         None => String::new(),
     };
     match &*ending.outcome {
-        "reaped" => format!("It was reaped with {signal}, {late} after its deadline."),
-        "exited" => format!("It ended by itself, {late} after its deadline, before a signal."),
+        "reaped" => format!("It was reaped with {signal}, {late}."),
+        "exited" => "It ended by itself, before a signal.".to_owned(),
         "reported" => {
-            format!("It was reported {late} after its deadline; no signal was asked for.")
+            format!("It was reported {late}; no signal was asked for.")
         }
         "braked" => format!(
-            "It was found {late} after its deadline and not signalled: the brake holds after too many \
+            "It was found {late} and not signalled: the brake holds after too many \
              reaps."
         ),
         "unkillable" => format!(
-            "{signal} was sent {late} after its deadline, and it does not end: it is in the kernel and \
+            "{signal} was sent {late}, and it does not end: it is in the kernel and \
              cannot be interrupted{waits}."
         ),
-        "failed" => format!("The reap failed; it was tried first {late} after its deadline."),
+        "failed" if ending.signal == 0 => "The reap failed; no signal was sent.".to_owned(),
+        "failed" => format!("The reap failed; {signal} was sent {late}."),
         "unattestable" => format!(
-            "It was found {late} after its deadline and not signalled: the kernel does not say who it \
+            "It was found {late} and not signalled: the kernel does not say who it \
              is (another PID namespace?)."
         ),
-        other => format!("It ended as {}, {late} after its deadline.", quoted(other)),
+        other => format!("It ended as {}, {late}.", quoted(other)),
     }
+}
+
+/// Whether its own time had run out when it ended. A suspect's need not have, and it may have no timer.
+fn is_overdue(incident: &Incident, ending: &Ending) -> bool {
+    let deadline = incident.timers.first().and_then(|timer| timer.deadline.as_ref());
+    let is_past = |deadline: &Moment| deadline.monotonic_ns <= ending.at.monotonic_ns;
+    // Only where nothing is said of a lateness is there something to ask.
+    ending.late_ns != 0 || deadline.is_some_and(is_past)
 }
 
 /// The last signal of a reap: `SIGKILL`, `no signal`.
@@ -271,6 +295,39 @@ mod tests {
         assert_eq!(clock_time(&good), "15:44:13.207");
         assert_eq!(date_time(&moment("yester\u{1b}day")), "yester\\u{1b}day");
         assert_eq!((offset(7, 5), offset(5, 7)), ("+2ns".to_owned(), "-2ns".to_owned()));
+    }
+
+    fn ended(outcome: &str, signal: u8, late_ns: u64, deadline_ns: Option<u64>) -> Incident {
+        let moment = |monotonic_ns| Moment { monotonic_ns, ..Moment::default() };
+        let at = moment(100);
+        let ending =
+            Ending { at, outcome: outcome.to_owned(), signal, late_ns, ..Ending::default() };
+        let timer = |ns| Timer { deadline: Some(moment(ns)), ..Timer::default() };
+        let worker = Worker { pid: Some(7), ..Worker::default() };
+        let (ending, timers) = (Some(ending), deadline_ns.map(timer).into_iter().collect());
+        Incident { worker, timers, ending, ..Incident::default() }
+    }
+
+    #[test]
+    fn no_lateness_is_told_of_where_nothing_was_signalled_or_nothing_was_due() {
+        let check = |incident: &Incident, text: &str| assert_eq!(ending(incident), text);
+        check(&ended("exited", 0, 0, Some(50)), "It ended by itself, before a signal.");
+        check(&ended("failed", 0, 0, Some(50)), "The reap failed; no signal was sent.");
+        let reaped = "It was reaped with SIGKILL, ";
+        check(&ended("reaped", 9, 5, Some(50)), &format!("{reaped}5ns after its deadline."));
+        for deadline in [None, Some(200)] {
+            let early = format!("{reaped}before any deadline of its own had passed.");
+            check(&ended("reaped", 9, 0, deadline), &early);
+        }
+    }
+
+    #[test]
+    fn a_suspect_without_a_timer_is_in_no_scope() {
+        let mut incident = ended("reaped", 9, 0, None);
+        let scope = "allreduce".to_owned();
+        incident.suspect = Some(Suspect { pid: Some(7), scope, ..Suspect::default() });
+        let told = headline(&incident);
+        assert_eq!(told, "Pid 7 held up the others, who waited in \"allreduce\"");
     }
 
     #[test]
