@@ -11,11 +11,14 @@ use rustix::process::Pid;
 
 use crate::exec::lineage::{Identity, Stat};
 
-static CHILDREN: Mutex<Children> = Mutex::new(Children { starting: 0, helpers: BTreeMap::new() });
+static CHILDREN: Mutex<Children> =
+    Mutex::new(Children { starting: 0, starts: 0, helpers: BTreeMap::new() });
 
 struct Children {
     /// Helpers that are being started.
     starting: usize,
+    /// How many have been, or are.
+    starts: u64,
     /// Those that are not waited for yet, by their pids.
     helpers: BTreeMap<u32, Identity>,
 }
@@ -36,7 +39,9 @@ pub(crate) struct Starting(());
 
 /// Announces a helper, before it is there.
 pub(crate) fn starting() -> Starting {
-    children().starting += 1;
+    let mut children = children();
+    children.starting += 1;
+    children.starts += 1;
     Starting(())
 }
 
@@ -76,9 +81,11 @@ pub(crate) fn kind_of(child: Identity) -> Kind {
     }
 }
 
-/// Whether any is being started.
-pub(crate) fn is_any_starting() -> bool {
-    children().starting > 0
+/// How many helpers have been started so far; `None` while one is. Twice the same, and between the two
+/// everybody's kind was sure.
+pub(crate) fn starts() -> Option<u64> {
+    let children = children();
+    (children.starting == 0).then_some(children.starts)
 }
 
 fn children() -> MutexGuard<'static, Children> {
@@ -88,6 +95,15 @@ fn children() -> MutexGuard<'static, Children> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_start_between_two_looks_is_seen_however_short() {
+        let before = starts();
+        let starting = starting();
+        assert_eq!(starts(), None);
+        drop(starting);
+        assert!(before.is_none() || starts() != before);
+    }
 
     #[test]
     fn a_helper_is_known_from_its_fork_to_its_wait() {

@@ -129,6 +129,7 @@ impl Tree {
         let mut refused = HashSet::new();
         let mut pause = Pause::new();
         loop {
+            let starts = children::starts();
             let members = self.stop(end)?;
             for member in &members {
                 match self.send(member, Signal::KILL)? {
@@ -137,8 +138,9 @@ impl Tree {
                     Sent::NotOurs => {}
                 }
             }
-            let none_left =
-                members.is_empty() && self.reap_dead()?.is_empty() && !children::is_any_starting();
+            // Who could not be told from a helper that was being started meanwhile is not among them.
+            let is_any_left = !members.is_empty() || !self.reap_dead()?.is_empty();
+            let none_left = !is_any_left && starts.is_some() && children::starts() == starts;
             if none_left || !pause.until_change(&members, None, Some(end))? {
                 return Ok(refused);
             }
