@@ -17,10 +17,6 @@ use pyo3::types::PyDict;
 use crate::time::ns_to_seconds;
 use crate::{errors, time};
 
-/// Bounds of a segment's wake horizon, as `hangwatch run --max-interval` has them.
-const SHORTEST: Duration = Duration::from_millis(1);
-const LONGEST: Duration = Duration::from_mins(1);
-
 /// Make the segment `name`, and say whether it was made (True) or was there (False).
 #[pyfunction]
 pub(crate) fn make_segment(
@@ -29,7 +25,7 @@ pub(crate) fn make_segment(
     max_interval: &Bound<'_, PyAny>,
 ) -> PyResult<bool> {
     let max_interval = time::allowance(max_interval)?;
-    if !(SHORTEST..=LONGEST).contains(&max_interval) {
+    if !hangwatch::MAX_INTERVALS.contains(&max_interval) {
         let message = "the longest time between two looks must be from 0.001 to 60 seconds";
         return Err(errors::argument(py, &message));
     }

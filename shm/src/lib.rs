@@ -75,7 +75,7 @@ pub use pause::Pause;
 pub use ptracer::{PTRACER_VARIABLE, Ptracer};
 pub use recent::RecordView;
 pub use scope::Scope;
-pub use segment::{CreateOptions, Lifetime, SEGMENT_VARIABLE, Segment};
+pub use segment::{CreateOptions, Lifetime, MAX_INTERVALS, SEGMENT_VARIABLE, Segment};
 pub use stale::StaleError;
 pub use survey::{OverdueView, Survey};
 pub use worker::{Signal, Worker, WorkerOptions};

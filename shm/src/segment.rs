@@ -2,6 +2,7 @@
 //! [`registry`](crate::registry).
 
 use std::env;
+use std::ops::RangeInclusive;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -19,6 +20,10 @@ use crate::sys::{clock, host};
 
 /// The environment variable that names the segment where nobody else does.
 pub const SEGMENT_VARIABLE: &str = "HANGWATCH_SEGMENT";
+
+/// How long a segment's wake horizon may be: 1 ms to a minute.
+pub const MAX_INTERVALS: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_mins(1);
 
 /// Where the segment file's lock range begins: far beyond its last byte.
 const LOCK_RANGE: u64 = 1 << 40;
@@ -55,7 +60,7 @@ pub struct Segment {
 pub struct CreateOptions {
     /// Its sizes.
     pub geometry: Geometry,
-    /// The wake horizon: the longest time between two ticks. 1 ms to a minute.
+    /// The wake horizon: the longest time between two ticks, one of [`MAX_INTERVALS`].
     pub max_interval: Duration,
     /// The permission bits of its file.
     pub mode: u32,
@@ -101,7 +106,7 @@ impl Segment {
             .check()
             .map_err(|source| CreateError::Geometry { name: named(), source })?;
         let asked = options.max_interval;
-        if !(Duration::from_millis(1)..=Duration::from_mins(1)).contains(&asked) {
+        if !MAX_INTERVALS.contains(&asked) {
             return Err(CreateError::MaxInterval { name: named(), asked });
         }
         let host = |source| CreateError::Host { name: named(), source };

@@ -89,6 +89,13 @@ pub enum Outcome {
     Failed,
 }
 
+impl Outcome {
+    /// Whether nobody was signalled for it, and nobody will be.
+    pub fn is_report(self) -> bool {
+        matches!(self, Outcome::Reported | Outcome::Braked)
+    }
+}
+
 /// What is done about an overdue worker after a look at the others of its job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Course {

@@ -16,8 +16,10 @@ pub(super) enum Held {
     For {
         /// By what.
         hold: Hold,
-        /// When it was looked at last, and is again if it is overdue still.
-        looks: (Nanos, Nanos),
+        /// When it was looked at last.
+        looked_at: Nanos,
+        /// When it is looked at again, if it is overdue still.
+        again_at: Nanos,
         /// The lanes in which that is noted, and who owned them.
         lanes: Vec<(u32, OwnerWord)>,
     },
@@ -65,7 +67,7 @@ impl<H: Hands> Reaping<'_, H> {
         };
         let lanes = lanes.into_iter().map(noted).collect();
         let before =
-            match self.held.insert(worker, Held::For { hold, looks: (now, again_at), lanes }) {
+            match self.held.insert(worker, Held::For { hold, looked_at: now, again_at, lanes }) {
                 Some(Held::For { hold, .. }) => Some(hold),
                 _ => None,
             };
@@ -74,8 +76,8 @@ impl<H: Hands> Reaping<'_, H> {
 
     /// A worker that was held is overdue still: whether it is held is seen at `again_at`.
     pub(super) fn look_for_hold(&mut self, now: Nanos, worker: WorkerId, again_at: Nanos) {
-        if let Some(Held::For { looks, .. }) = self.held.get_mut(&worker) {
-            *looks = (now, again_at);
+        if let Some(Held::For { looked_at, again_at: next, .. }) = self.held.get_mut(&worker) {
+            (*looked_at, *next) = (now, again_at);
         }
     }
 
@@ -86,7 +88,7 @@ impl<H: Hands> Reaping<'_, H> {
             return; // what it spares is overdue, and not looked at
         }
         for held in self.held.values_mut() {
-            let Held::For { looks: (looked_at, again_at), lanes, .. } = held else { continue };
+            let Held::For { looked_at, again_at, lanes, .. } = held else { continue };
             if *looked_at == now || *again_at > now {
                 continue;
             }

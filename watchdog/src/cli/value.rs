@@ -77,7 +77,7 @@ pub fn refresh(text: &str) -> Result<Duration, String> {
 /// What is wrong with it.
 pub fn interval(text: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
-    if (Duration::from_millis(1)..=Duration::from_mins(1)).contains(&interval) {
+    if hangwatch::MAX_INTERVALS.contains(&interval) {
         Ok(interval)
     } else {
         Err("must be from 1ms to 1m".to_owned())

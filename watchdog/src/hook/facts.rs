@@ -1,11 +1,9 @@
 //! What events say, in the words of an incident.
 
-use std::time::{Duration, SystemTime};
-
 use hangwatch::sys::clock;
-use hangwatch_core::reap::Outcome;
 use hangwatch_core::time::Nanos;
 
+use crate::incident::moment::Clocks;
 use crate::incident::schema::{Moment, Timer, Worker};
 use crate::server::events::{ExpiryOutcome, TimerFacts, WorkerFacts};
 use crate::server::{Command, LaneFacts};
@@ -26,15 +24,6 @@ pub(super) fn worker_of(worker: Option<&WorkerFacts>, owner: &LaneFacts) -> Work
     }
 }
 
-fn state_of(outcome: ExpiryOutcome) -> &'static str {
-    match outcome {
-        ExpiryOutcome::Unattestable | ExpiryOutcome::Reap(Outcome::Reported | Outcome::Braked) => {
-            "reported"
-        }
-        ExpiryOutcome::Reap(_) => "condemned",
-    }
-}
-
 /// A timer whose expiry ended so.
 pub(super) fn timer_of(timer: &TimerFacts, outcome: ExpiryOutcome) -> Timer {
     Timer {
@@ -42,7 +31,7 @@ pub(super) fn timer_of(timer: &TimerFacts, outcome: ExpiryOutcome) -> Timer {
         timer: timer.timer,
         scope: timer.scope.clone(),
         kind: kind_name(timer.kind).to_owned(),
-        state: state_of(outcome).to_owned(),
+        state: if outcome.is_report() { "reported" } else { "condemned" }.to_owned(),
         acquired: moment(timer.acquired_at_ns),
         deadline: Some(moment(timer.deadline_ns)),
         age_ns: clock::monotonic_ns().saturating_sub(timer.acquired_at_ns),
@@ -57,15 +46,5 @@ pub(super) fn now() -> Moment {
 
 /// A time of the monotonic clock on both. The wall clock is for people: nothing is decided by it.
 fn moment(ns: u64) -> Moment {
-    let (wall, monotonic) = (SystemTime::now(), Nanos(clock::monotonic_ns()));
-    let at = Nanos(ns);
-    let moved = if at >= monotonic {
-        wall.checked_add(Duration::from_nanos(at.since(monotonic)))
-    } else {
-        wall.checked_sub(Duration::from_nanos(monotonic.since(at)))
-    };
-    // Beyond the year 9999, which no deadline of use is, RFC 3339 has no form.
-    let last = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_799);
-    let utc = moved.unwrap_or(SystemTime::UNIX_EPOCH).min(last);
-    Moment { utc: humantime::format_rfc3339_nanos(utc).to_string(), monotonic_ns: ns }
+    Clocks::now().moment(Nanos(ns))
 }

@@ -32,10 +32,9 @@ pub(super) enum Weight {
 impl Weight {
     fn of(outcome: ExpiryOutcome) -> Weight {
         match outcome {
-            ExpiryOutcome::Unattestable
-            | ExpiryOutcome::Reap(Outcome::Reported | Outcome::Braked) => Weight::Report,
+            report if report.is_report() => Weight::Report,
             ExpiryOutcome::Reap(Outcome::Unkillable) => Weight::Stage,
-            ExpiryOutcome::Reap(Outcome::Reaped | Outcome::Exited | Outcome::Failed) => Weight::End,
+            _ => Weight::End,
         }
     }
 }

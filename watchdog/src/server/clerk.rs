@@ -22,7 +22,7 @@ use hangwatch::{Segment, lane_lock_byte};
 use hangwatch_core::expiry::{Admission, WorkerId};
 use hangwatch_core::reap::Hold;
 use hangwatch_core::time::Nanos;
-use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
+use rustix::event::{Timespec, epoll};
 
 use self::inbox::Inbox;
 use self::roster::Roster;
@@ -35,6 +35,7 @@ use super::options::{Holds, Treatment};
 use super::seating::Seating;
 use super::tracers::Tracers;
 use super::vigil::FileVigil;
+use super::wake_up::WakeUp;
 
 /// How often lanes are looked at again, ns.
 const ROUND_NS: u64 = 500_000_000;
@@ -53,25 +54,10 @@ pub(super) struct Desk {
     wake_up: WakeUp,
 }
 
-/// Wakes the clerk, at the latest when it is dropped.
-struct WakeUp(Arc<OwnedFd>);
-
 impl Desk {
     /// Asks; false where there is no room, and the question must be asked again.
     pub(super) fn ask(&self, question: Question) -> bool {
         self.questions.try_send(question).is_ok() && self.wake_up.wake()
-    }
-}
-
-impl WakeUp {
-    fn wake(&self) -> bool {
-        rustix::io::write(&self.0, &1u64.to_ne_bytes()).is_ok()
-    }
-}
-
-impl Drop for WakeUp {
-    fn drop(&mut self) {
-        self.wake();
     }
 }
 
@@ -83,7 +69,8 @@ pub(super) struct Clerk {
     pub(super) answers: Answers,
     inspections: SyncSender<Inspection>,
     inbox: Inbox,
-    wake_up: Arc<OwnedFd>,
+    /// Readable when the desk asked, or is gone.
+    called: Arc<OwnedFd>,
     epoll: OwnedFd,
     roster: Roster,
     /// By whom a worker may be traced without being held up.
@@ -113,10 +100,10 @@ impl Clerk {
         let lanes = segment.geometry().lanes as usize;
         let room = lanes * 2 + 64;
         let (sender, questions) = std::sync::mpsc::sync_channel(room);
-        let wake_up = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let (wake_up, called) = WakeUp::new()?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        epoll::add(&epoll, &wake_up, epoll::EventData::new_u64(WAKE_UP), epoll::EventFlags::IN)?;
-        let desk = Desk { questions: sender, wake_up: WakeUp(Arc::clone(&wake_up)) };
+        epoll::add(&epoll, &called, epoll::EventData::new_u64(WAKE_UP), epoll::EventFlags::IN)?;
+        let desk = Desk { questions: sender, wake_up };
         let clerk = Clerk {
             vigil: FileVigil::new(segment),
             segment,
@@ -125,7 +112,7 @@ impl Clerk {
             answers,
             inspections,
             inbox: Inbox::new(questions, room),
-            wake_up,
+            called,
             epoll,
             roster: Roster::new(parts.seating),
             tracers: parts.tracers,
@@ -179,7 +166,7 @@ impl Clerk {
         };
         for which in dead {
             if which == WAKE_UP {
-                let _ = rustix::io::read(&self.wake_up, &mut [0u8; 8]);
+                let _ = rustix::io::read(&self.called, &mut [0u8; 8]);
             } else {
                 self.died(WorkerId(which));
             }
@@ -334,16 +321,19 @@ fn has_execd(worker: &Admitted) -> bool {
 mod tests {
     use std::sync::mpsc::TryRecvError;
 
+    use rustix::event::{PollFd, PollFlags};
+
     use super::*;
 
     #[test]
     fn a_clerk_woken_by_the_desks_end_finds_nobody_to_ask() {
         for _ in 0..1000 {
             let (questions, asked) = std::sync::mpsc::sync_channel(1);
-            let called = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
-            let desk = Desk { questions, wake_up: WakeUp(Arc::clone(&called)) };
+            let (wake_up, called) = WakeUp::new().unwrap();
+            let desk = Desk { questions, wake_up };
             let tick = std::thread::spawn(move || drop(desk));
-            rustix::io::read(&called, &mut [0u8; 8]).unwrap();
+            let mut polled = [PollFd::new(&called, PollFlags::IN)];
+            assert_eq!(rustix::event::poll(&mut polled, None).unwrap(), 1);
             assert_eq!(asked.try_recv().unwrap_err(), TryRecvError::Disconnected);
             tick.join().unwrap();
         }

@@ -130,9 +130,6 @@ impl Dossier {
 
     /// Notes how it ended; once more only where it ended otherwise after all.
     pub(super) fn end(&mut self, ending: Ending, outcome: Outcome) {
-        if self.case.charge == Charge::Condemned && outcome == Outcome::Reported {
-            return; // another timer of a worker whose reap goes on
-        }
         let incident = Arc::make_mut(&mut self.incident);
         // Of several timers, the first has the earliest deadline.
         if incident.ending.as_ref().is_none_or(|before| before.outcome != ending.outcome) {

@@ -244,6 +244,14 @@ pub enum ExpiryOutcome {
 }
 
 impl ExpiryOutcome {
+    /// Whether nobody was signalled for it, and nobody will be.
+    pub fn is_report(self) -> bool {
+        match self {
+            ExpiryOutcome::Reap(outcome) => outcome.is_report(),
+            ExpiryOutcome::Unattestable => true,
+        }
+    }
+
     /// Its name in the log.
     pub fn name(self) -> &'static str {
         use hangwatch_core::reap::Outcome;

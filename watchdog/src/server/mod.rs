@@ -70,6 +70,7 @@ mod tick;
 mod tracers;
 mod turns;
 mod vigil;
+mod wake_up;
 mod witness;
 
 use std::io::Write;

@@ -7,9 +7,9 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use hangwatch_core::reap::Outcome;
 use hangwatch_core::time::Nanos;
-use rustix::event::{EventfdFlags, eventfd};
 
 use super::case::Case;
+use super::wake_up::WakeUp;
 use crate::evidence::options::{EvidenceOptions, Level};
 
 /// Tasks that wait for the witness at most.
@@ -38,36 +38,22 @@ pub(super) struct Stand {
 /// Where the witness hears.
 pub(super) struct Ears {
     pub(super) tasks: Receiver<Task>,
-    pub(super) wake_up: Arc<OwnedFd>,
-}
-
-struct WakeUp(Arc<OwnedFd>);
-
-impl WakeUp {
-    fn wake(&self) {
-        // Full is awake.
-        let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
-    }
-}
-
-impl Drop for WakeUp {
-    fn drop(&mut self) {
-        self.wake();
-    }
+    /// Readable when something was told, or nobody is left.
+    pub(super) called: Arc<OwnedFd>,
 }
 
 impl Stand {
     /// One to tell it, and one for the witness to hear.
     pub(super) fn new(options: &EvidenceOptions) -> io::Result<(Stand, Ears)> {
         let (sender, tasks) = sync_channel(TASKS);
-        let wake_up = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let (wake_up, called) = WakeUp::new()?;
         let stand = Stand {
             tasks: sender,
-            wake_up: WakeUp(Arc::clone(&wake_up)),
+            wake_up,
             level: options.level,
             budget_ns: u64::try_from(options.budget.as_nanos()).unwrap_or(u64::MAX),
         };
-        Ok((stand, Ears { tasks, wake_up }))
+        Ok((stand, Ears { tasks, called }))
     }
 
     /// Tells the witness; false where there is no room.

@@ -252,7 +252,7 @@ impl Witness {
                 tv_nsec: left.subsec_nanos().into(),
             }
         });
-        let mut polled = vec![PollFd::new(&self.ears.wake_up, PollFlags::IN)];
+        let mut polled = vec![PollFd::new(&self.ears.called, PollFlags::IN)];
         polled
             .extend(self.running.iter().map(|helper| PollFd::new(&helper.capture, PollFlags::IN)));
         match rustix::event::poll(&mut polled, timeout.as_ref()) {
@@ -260,7 +260,7 @@ impl Witness {
             // Any other refusal would come again at once.
             Err(_) => std::thread::sleep(Duration::from_millis(1)),
         }
-        let _ = rustix::io::read(&self.ears.wake_up, &mut [0u8; 8]);
+        let _ = rustix::io::read(&self.ears.called, &mut [0u8; 8]);
     }
 
     /// The watchdog ends: what has come is kept.

@@ -90,11 +90,12 @@ impl Definition {
             let is_known = others.contains(&rest)
                 || families.iter().any(|family| rest.starts_with(family))
                 || self.get(&setting).is_some();
-            let meant = || self.meant_by(&setting).map(|meant| variable_of(&meant));
-            let meant = || meant().map_or(String::new(), |meant| format!("; is {meant} meant?"));
-            (!is_known).then(|| {
-                format!("{name} is in the environment and is no setting of run{}", meant())
-            })
+            if is_known {
+                return None;
+            }
+            let ask = |meant: String| format!("; is {} meant?", variable_of(&meant));
+            let meant = self.meant_by(&setting).map(ask).unwrap_or_default();
+            Some(format!("{name} is in the environment and is no setting of run{meant}"))
         };
         variables.0.keys().filter_map(strange).collect()
     }

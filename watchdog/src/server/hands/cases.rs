@@ -70,7 +70,7 @@ impl ProcessHands {
     ) -> Option<Arc<Case>> {
         let is_spared = self.is_spared(worker);
         let known = self.known.get_mut(&worker)?;
-        if !matches!(outcome, Outcome::Reported | Outcome::Braked) {
+        if !outcome.is_report() {
             return known.case.clone();
         }
         // The watchdog knows itself; and the incident of a reap under way does not end with a report.

@@ -1,0 +1,29 @@
+//! How the tick wakes a thread that waits for a descriptor: without waiting.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::event::{EventfdFlags, eventfd};
+
+/// Wakes a thread, at the latest when it is dropped.
+pub(super) struct WakeUp(Arc<OwnedFd>);
+
+impl WakeUp {
+    /// One, and the descriptor that is readable for whoever it wakes.
+    pub(super) fn new() -> io::Result<(WakeUp, Arc<OwnedFd>)> {
+        let called = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        Ok((WakeUp(Arc::clone(&called)), called))
+    }
+
+    /// Whether that could be told. (Where it could not, it was told often enough before.)
+    pub(super) fn wake(&self) -> bool {
+        rustix::io::write(&self.0, &1u64.to_ne_bytes()).is_ok()
+    }
+}
+
+impl Drop for WakeUp {
+    fn drop(&mut self) {
+        self.wake();
+    }
+}
