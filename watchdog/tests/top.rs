@@ -107,33 +107,35 @@ fn the_view_follows_the_terminals_size() {
     let _old = Busy::start(&named, "old-thread", &[("epoch", LONG), ("forward", LONG)]);
     let _new = Busy::start(&named, "new-thread", &[("backward", Duration::from_millis(1))]);
     let pane = view(&named, "");
-    let screen = pane.wait_for("overdue");
-    let lines: Vec<&str> = screen.lines().collect();
-    assert_eq!(lines.len(), 24, "{screen}");
-    assert!(lines[0].contains(&format!("{}  no watchdog: nobody reaps", named.0)), "{screen}");
-    assert!(lines[1].starts_with("1 overdue  2 of 8 lanes  by age"), "{screen}");
-    assert!(lines[2].contains("PID COMMAND      SCOPE"), "{screen}");
-    assert!(lines[2].ends_with("AGE OF ALLOWANCE      RATE"), "{screen}");
-    assert_eq!(
-        order(&screen, &["forward", "backward"]),
-        ["forward", "backward"],
-        "the oldest first"
-    );
+    let the_oldest_is_first =
+        |screen: &str| order(screen, &["forward", "backward"]) == ["forward", "backward"];
+    let title = format!("{}  no watchdog: nobody reaps", named.0);
+    let screen = pane.wait("the oldest is first, and the overdue marked", |screen| {
+        let lines: Vec<&str> = screen.lines().collect();
+        lines.len() == 24
+            && lines[0].contains(&title)
+            && lines[1].starts_with("1 overdue  2 of 8 lanes  by age")
+            && lines[2].contains("PID COMMAND      SCOPE")
+            && lines[2].ends_with("AGE OF ALLOWANCE      RATE")
+            && the_oldest_is_first(screen)
+            && lines[4].contains(" !")
+            && lines[4].contains("!!!!!!!! 1ms")
+            && lines[23].starts_with("q quit  ? help")
+    });
     assert!(!screen.contains("epoch"), "only the innermost: {screen}");
-    assert!(lines[4].contains(" !") && lines[4].contains("!!!!!!!! 1ms"), "{screen}");
-    assert!(lines[23].starts_with("q quit  ? help"), "{screen}");
 
     pane.resize(120, 40);
-    let screen = pane.wait_for("THREAD");
-    assert_eq!(screen.lines().count(), 40, "{screen}");
-    assert!(screen.contains("old-thread"), "{screen}");
+    pane.wait("there is room for threads", |screen| {
+        let is_there = screen.contains("THREAD") && screen.contains("old-thread");
+        is_there && screen.lines().count() == 40
+    });
 
     pane.resize(40, 10);
     let screen = pane.wait("it is narrow", |screen| {
         let is_whole = screen.contains("OF ALLOWANCE") && screen.contains("q quit");
-        is_whole && !screen.contains("COMMAND") && screen.lines().count() == 10
+        let is_narrow = !screen.contains("COMMAND") && screen.lines().count() == 10;
+        is_whole && is_narrow && the_oldest_is_first(screen)
     });
-    assert_eq!(order(&screen, &["forward", "backward"]), ["forward", "backward"], "{screen}");
     assert!(screen.lines().all(|line| line.chars().count() <= 40), "{screen}");
 
     pane.resize(30, 5);
@@ -149,8 +151,9 @@ fn the_view_waits_for_a_segment_that_comes_and_goes() {
     }
     let named = Named::new("goes");
     let pane = view(&named, "");
-    let screen = pane.wait_for("Waiting for it to appear");
-    assert!(screen.contains(&named.0), "{screen}");
+    pane.wait("it says what it waits for", |screen| {
+        screen.contains("Waiting for it to appear") && screen.contains(&named.0)
+    });
     named.make();
     pane.wait_for("No worker is attached");
     let busy = Busy::start(&named, "worker", &[("forward", LONG)]);
@@ -166,8 +169,9 @@ fn the_view_waits_for_a_segment_that_comes_and_goes() {
     drop(busy);
     named.make();
     let busy = Busy::start(&named, "worker", &[("backward", LONG)]);
-    let screen = pane.wait_for("backward");
-    assert!(!screen.contains("forward"), "{screen}");
+    pane.wait("it is of the new one", |screen| {
+        screen.contains("backward") && !screen.contains("forward")
+    });
     // Cut short under the view, which shall not die of it.
     let file = fs::OpenOptions::new().write(true).open(format!("/dev/shm/hangwatch.{}", named.0));
     file.unwrap().set_len(0).unwrap();
@@ -200,18 +204,18 @@ fn keys_sort_filter_open_the_details_and_quit() {
     pane.wait_for("by scope");
 
     pane.keys(&["/", "T", "H", "R", "E", "A", "D", "-", "B"]);
-    let screen = pane.wait_for("filter: thread-b");
-    assert_eq!(order(&screen, &scopes), ["apple"], "{screen}");
+    pane.wait("it is filtered while it is typed", |screen| {
+        screen.contains("filter: thread-b") && order(screen, &scopes) == ["apple"]
+    });
     pane.keys(&["Enter"]);
     pane.wait_for("1 shown");
 
     pane.keys(&["Enter"]);
-    let screen = pane.wait_for("RECORDS, the newest first");
-    for part in ["thread thread-b", "TIMERS", "STATISTICS", "acquire  apple for 1h00m"] {
-        assert!(screen.contains(part), "{part}: {screen}");
-    }
-    let records = ["acquire  apple", "acquire  outer"];
-    assert_eq!(order(&screen, &records), records, "the newest first: {screen}");
+    let parts = ["thread thread-b", "TIMERS", "STATISTICS", "RECORDS, the newest first"];
+    let records = ["acquire  apple for 1h00m", "acquire  outer for 1h00m"];
+    pane.wait("the details are there, the newest record first", |screen| {
+        parts.iter().all(|part| screen.contains(part)) && order(screen, &records) == records
+    });
     pane.resize(120, 40);
     pane.wait("list and details stand together", |screen| {
         screen.contains("OF ALLOWANCE") && screen.contains("RECORDS")

@@ -3,7 +3,7 @@
 //! It is given back on drop, on a panic, before a stop. What cannot be caught (SIGKILL) leaves it
 //! as it is: `reset` helps.
 
-use std::io::{self, IsTerminal, Stdout};
+use std::io::{self, BufWriter, IsTerminal, Stdout};
 use std::panic;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,10 +12,15 @@ use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::{Hide, Show};
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
-    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+    BeginSynchronizedUpdate, EndSynchronizedUpdate, EnterAlternateScreen, LeaveAlternateScreen,
+    disable_raw_mode, enable_raw_mode,
 };
 use ratatui::{Frame, Terminal};
 use rustix::process::{Signal, getpid, kill_process};
+
+/// More bytes than a frame has, so that each is written at once: standard output's own buffer is
+/// 1 KiB, and a reader between two writes sees a frame half drawn.
+const FRAME_BYTES: usize = 64 << 10;
 
 /// Whether the view has the terminal.
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -47,7 +52,7 @@ pub(crate) enum TerminalError {
 
 /// The terminal, while the view has it.
 pub(super) struct Screen {
-    terminal: Terminal<CrosstermBackend<Stdout>>,
+    terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
 }
 
 impl Screen {
@@ -65,14 +70,16 @@ impl Screen {
         }
         give_back_on_panic();
         enter()?;
-        let terminal =
-            Terminal::new(CrosstermBackend::new(io::stdout())).inspect_err(|_| leave())?;
+        let out = BufWriter::with_capacity(FRAME_BYTES, io::stdout());
+        let terminal = Terminal::new(CrosstermBackend::new(out)).inspect_err(|_| leave())?;
         Ok(Screen { terminal })
     }
 
-    /// Draws a frame, in the terminal's present size.
+    /// Draws a frame, in the terminal's present size. A terminal that can, shows it as a whole.
     pub(super) fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>)) -> io::Result<()> {
-        self.terminal.draw(draw).map(|_| ())
+        execute!(io::stdout(), BeginSynchronizedUpdate)?;
+        self.terminal.draw(draw)?;
+        execute!(io::stdout(), EndSynchronizedUpdate)
     }
 
     /// Forgets what is on the screen: the next frame is drawn from scratch.
@@ -112,7 +119,7 @@ fn enter() -> io::Result<()> {
 fn leave() {
     if TAKEN.swap(false, Ordering::AcqRel) {
         // A terminal that has gone needs no giving back.
-        let _ = execute!(io::stdout(), LeaveAlternateScreen, Show);
+        let _ = execute!(io::stdout(), EndSynchronizedUpdate, LeaveAlternateScreen, Show);
         let _ = disable_raw_mode();
     }
 }

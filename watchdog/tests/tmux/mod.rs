@@ -86,6 +86,9 @@ impl Pane {
     }
 
     /// Waits until the screen is as hoped, and gives it.
+    ///
+    /// What is to be seen on it belongs into `met`, all of it: tmux reads a frame in pieces, and a
+    /// screen that has one part of it may be caught without the next.
     pub(crate) fn wait(&self, what: &str, mut met: impl FnMut(&str) -> bool) -> String {
         let started = Instant::now();
         loop {
@@ -99,8 +102,8 @@ impl Pane {
     }
 
     /// Waits until this text is on the screen.
-    pub(crate) fn wait_for(&self, text: &str) -> String {
-        self.wait(text, |screen| screen.contains(text))
+    pub(crate) fn wait_for(&self, text: &str) {
+        self.wait(text, |screen| screen.contains(text));
     }
 }
 
