@@ -157,23 +157,18 @@ impl<'a, S: Sleep> Rings<'a, S> {
         let geometry = self.segment.geometry();
         let mut touched = [0u64; WORDS];
         // The first word, all there are by default, stays in a register.
-        let mut touched_first = 0;
+        let (mut touched_first, firsts) = (0, geometry.timers.min(64));
         let mut garbage = false;
         let head = lane.head().load(Ordering::Acquire);
         let drained = self.lanes[index as usize].ring.drain(lane.ring(), most, |timer, foreign| {
             let (word, bit) = (usize::from(timer / 64), 1 << (timer % 64));
-            if u32::from(timer) >= geometry.timers {
-                garbage = true;
-            } else if let Some(other) = foreign {
-                if other < geometry.lanes {
+            match foreign {
+                None if u32::from(timer) < firsts => touched_first |= bit,
+                None if u32::from(timer) < geometry.timers => touched[word] |= bit,
+                Some(other) if u32::from(timer) < geometry.timers && other < geometry.lanes => {
                     news(News::Timers { lane: other, first: timer & !63, timers: bit });
-                } else {
-                    garbage = true;
                 }
-            } else if word == 0 {
-                touched_first |= bit;
-            } else {
-                touched[word] |= bit;
+                _ => garbage = true,
             }
         });
         touched[0] = touched_first;

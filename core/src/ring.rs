@@ -142,30 +142,41 @@ impl RingReader {
         let mut drained = Drained::default();
         let mask = slots.len() - 1;
         let mut position = self.position;
-        for _ in 0..most {
-            let slot = &slots[position as usize & mask];
-            // Acquire: pairs with the Release of the stamp in `push`; what the writer did to the
-            // timer word before is visible.
-            let stamp = Stamp(slot[0].load(Ordering::Acquire));
-            if let Some(timer) = stamp.own_timer_at(position) {
+        let mut left = most;
+        while left > 0 {
+            // Straight on to the end of the slots: nearly always, all are the lane's own.
+            let ahead = &slots[position as usize & mask..];
+            let ahead = &ahead[..left.min(ahead.len())];
+            let mut own = 0;
+            let other = ahead.iter().find_map(|slot| {
+                // Acquire: pairs with the Release of the stamp in `write`; what the writer did to
+                // the timer word before is visible.
+                let stamp = Stamp(slot[0].load(Ordering::Acquire));
+                let Some(timer) = stamp.own_timer_at(position) else { return Some((slot, stamp)) };
                 news(timer, None);
-            } else {
-                match other_record(slot, stamp, position, mask) {
-                    Other::Foreign(lane) => news(stamp.timer(), Some(lane)),
-                    Other::Overwritten => continue, // the next look finds the later lap
-                    Other::Nothing => break,
-                    Other::Garbage => {
-                        drained.garbage = true;
-                        break;
-                    }
-                    Other::Lapped(ahead) => {
-                        position = position.wrapping_add(ahead);
-                        drained.lapped += ahead;
-                        continue;
-                    }
+                position = position.wrapping_add(1);
+                own += 1;
+                None
+            });
+            left -= own;
+            let Some((slot, stamp)) = other else { continue };
+            left -= 1;
+            match other_record(slot, stamp, position, mask) {
+                Other::Foreign(lane) => {
+                    news(stamp.timer(), Some(lane));
+                    position = position.wrapping_add(1);
+                }
+                Other::Overwritten => {} // the next look finds the later lap
+                Other::Nothing => break,
+                Other::Garbage => {
+                    drained.garbage = true;
+                    break;
+                }
+                Other::Lapped(ahead) => {
+                    position = position.wrapping_add(ahead);
+                    drained.lapped += ahead;
                 }
             }
-            position = position.wrapping_add(1);
         }
         drained.records = position.wrapping_sub(self.position) - drained.lapped;
         self.position = position;

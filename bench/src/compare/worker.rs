@@ -1,8 +1,10 @@
 //! An acquire and its release on the worker, beside bare clock reads and queues.
 
 use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use hangwatch::sys::clock;
 use hangwatch::{ClockKind, Scope, Segment, WorkerOptions};
 use hangwatch_cli::server::{Server, ServerOptions};
 use hangwatch_core::calibration::RENEW_NS;
@@ -24,6 +26,13 @@ pub const SYSTEM: &str = "hangwatch, system clock";
 pub const COARSE: &str = "hangwatch, coarse clock";
 /// With the caller's time.
 pub const PASSED: &str = "hangwatch, time passed in";
+
+/// What no pair by the counter can be cheaper than, on any machine: see [`limit`].
+const COUNTER_LIMIT: &str = "the limit: two counter reads, a compare-and-swap";
+/// The same with the system clock.
+const SYSTEM_LIMIT: &str = "the limit: two system clock reads, a compare-and-swap";
+/// The same with the coarse clock.
+const COARSE_LIMIT: &str = "the limit: two coarse clock reads, a compare-and-swap";
 
 /// How often the counter's calibration is renewed.
 const RENEW: Duration = Duration::from_nanos(RENEW_NS);
@@ -114,6 +123,9 @@ fn players(segment: Segment, reading: Reading) -> Vec<Player> {
     };
     vec![
         Player::start(CLOCK, Side::Limit, || |count| ns_each(count, clock_read)),
+        limit(COUNTER_LIMIT, clock::counter),
+        limit(SYSTEM_LIMIT, clock::monotonic_ns),
+        limit(COARSE_LIMIT, clock::coarse_ns),
         clocked(COUNTER, Side::Ours, ClockKind::Counter),
         clocked(SYSTEM, Side::Variant, ClockKind::System),
         clocked(COARSE, Side::Variant, ClockKind::Coarse),
@@ -123,6 +135,24 @@ fn players(segment: Segment, reading: Reading) -> Vec<Player> {
         queue::<Thing>(reading),
         queue::<Pipe>(reading),
     ]
+}
+
+/// What a pair cannot do without, and nothing else: the time when it begins and ends, a timer that is
+/// armed, and the locked instruction by which it ends exactly once.
+fn limit(name: &'static str, now: fn() -> u64) -> Player {
+    let pair = move |timer: &AtomicU64| {
+        let armed = now();
+        timer.store(armed, Ordering::Release);
+        black_box(timer);
+        black_box(now());
+        let ended = timer.compare_exchange(armed, 0, Ordering::AcqRel, Ordering::Acquire);
+        assert!(ended.is_ok(), "nobody else has the timer");
+    };
+    let prepare = move || {
+        let timer = AtomicU64::new(0);
+        move |count| ns_each(count, || pair(&timer))
+    };
+    Player::start(name, Side::Limit, prepare)
 }
 
 fn queue<Q: Queue>(reading: Reading) -> Player {

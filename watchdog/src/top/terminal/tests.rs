@@ -9,8 +9,7 @@ const PANICS: &str = "top::terminal::tests::panics_with_the_terminal";
 #[ignore = "run by `a_panic_gives_the_terminal_back`, in a terminal"]
 fn panics_with_the_terminal() {
     let mut screen = Screen::take().unwrap();
-    screen.draw(|_| ()).unwrap();
-    panic!("in the middle of it all");
+    screen.draw(|_| panic!("in the middle of it all")).unwrap();
 }
 
 #[test]
@@ -21,7 +20,8 @@ fn a_panic_gives_the_terminal_back() {
     let exe = std::env::current_exe().unwrap();
     let run = format!("{} --ignored --exact --nocapture {PANICS}", exe.display());
     let pane = tmux::Pane::start(&format!("RUST_BACKTRACE=0 {run}; stty -a; echo done; read"));
-    let screen = pane.wait_for("done\n");
+    pane.wait_for("done\n");
+    let screen = pane.screen();
     assert!(screen.contains("in the middle of it all"), "{screen}");
     assert!(screen.split_whitespace().any(|word| word == "icanon"), "{screen}");
     let facts = ["alternate_on", "cursor_flag"].map(|name| pane.fact(name));
