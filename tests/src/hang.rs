@@ -51,12 +51,12 @@ fn read_a_pipe() {
     let _ = reader.read(&mut [0]); // here: pipe
 }
 
+// The loop stands on one line: a sample may find the thread at any of its instructions.
+#[rustfmt::skip]
 #[inline(never)]
 fn spin() {
     let mut count = 0u64;
-    loop {
-        count = std::hint::black_box(count.wrapping_add(1)); // here: spin
-    }
+    loop { count = std::hint::black_box(count.wrapping_add(1)); } // here: spin
 }
 
 #[inline(never)]

@@ -21,7 +21,9 @@ pub(crate) fn test() -> ExitCode {
     steps.push(
         in_venv("stubs", "the stubs say what the module has", "python", &stubs).dir("python/tests"),
     );
-    steps.push(in_venv("pytest", "the package's tests", "pytest", &[]).dir("python/tests"));
+    // A test that hangs in C code is ended, too: the method ends the whole run, with every stack.
+    let deadline = ["--timeout=300", "--timeout-method=thread"];
+    steps.push(in_venv("pytest", "the package's tests", "pytest", &deadline).dir("python/tests"));
     runner::run(&steps, None)
 }
 
@@ -42,12 +44,12 @@ pub(crate) fn bench() -> ExitCode {
 fn installed() -> Vec<Step> {
     let venv = venv().to_string_lossy().into_owned();
     let new = ["-m", "venv", "--clear", "--system-site-packages", venv.as_str()];
-    let tools = ["install", "--quiet", "--upgrade", "pytest", "mypy"];
+    let tools = ["install", "--quiet", "--upgrade", "pytest", "pytest-timeout", "mypy"];
     let install = ["install", "--quiet", "--force-reinstall", "--no-deps", "./python"];
     vec![
         Step::program("venv", "a fresh virtual environment", DEBIANS_PYTHON, &new)
             .needs(Tool::PythonWithTorch),
-        in_venv("tools", "pytest and mypy", "pip", &tools),
+        in_venv("tools", "pytest, its deadlines and mypy", "pip", &tools),
         in_venv("install", "pip install ./python", "pip", &install),
     ]
 }

@@ -53,7 +53,7 @@ pub(crate) fn run(steps: &[Step], rerun: Option<&str>) -> ExitCode {
 }
 
 fn run_one(step: &Step) -> Result<(), String> {
-    if let Some(tool) = step.needs {
+    for tool in &step.needs {
         tool.ensure()?;
     }
     let status = step.command().status().map_err(|error| format!("cannot start it: {error}"))?;

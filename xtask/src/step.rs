@@ -18,7 +18,7 @@ pub(crate) struct Step {
     /// What it checks, in one line of at most 50 columns.
     pub(crate) what: &'static str,
     /// What must be installed before it can run.
-    pub(crate) needs: Option<Tool>,
+    pub(crate) needs: Vec<Tool>,
     /// The program and what comes before `args`, as one would type it; `cargo` is the cargo that
     /// started this program.
     program: Vec<OsString>,
@@ -46,8 +46,8 @@ impl Step {
     ) -> Self {
         let args = args.iter().map(OsString::from).collect();
         let (program, dir) = (vec![program.into()], PathBuf::new());
-        let (set, unset) = (Vec::new(), Vec::new());
-        Self { name, what, needs: None, program, dir, args, set, unset }
+        let (needs, set, unset) = (Vec::new(), Vec::new(), Vec::new());
+        Self { name, what, needs, program, dir, args, set, unset }
     }
 
     /// A step that runs the nightly toolchain's cargo with these arguments.
@@ -60,7 +60,7 @@ impl Step {
 
     /// Requires a tool, which is installed before the step runs if it is missing.
     pub(crate) fn needs(mut self, tool: Tool) -> Self {
-        self.needs = Some(tool);
+        self.needs.push(tool);
         self
     }
 

@@ -56,21 +56,26 @@ pub(crate) fn steps() -> Vec<Step> {
         .needs(Tool::Clippy),
         Step::cargo("docs", "no rustdoc warning", &["doc", "--no-deps", "--workspace"])
             .flags("RUSTDOCFLAGS", "-D warnings"),
+        // nextest, because each test then has a process group and a deadline of its own
+        // (.config/nextest.toml).
         Step::cargo(
             "tests",
-            "unit, property, cross-process and doc tests",
-            &["test", "--workspace"],
+            "unit, property and cross-process tests",
+            &["nextest", "run", "--workspace"],
         )
         .env_default("HANGWATCH_TEST_TOOLS", "required")
+        .needs(Tool::Nextest)
         .needs(Tool::Driven),
+        Step::cargo("examples", "the examples in the docs", &["test", "--workspace", "--doc"]),
         // Release, because a model that takes a second there takes a minute in a debug
         // build. Three preemptions find nearly every bug that more would find (Musuvathi
         // and Qadeer, PLDI 2007) and keep the models to minutes on two cores.
         Step::cargo(
             "loom",
             "the lock-free protocols, every interleaving",
-            &["test", "-p", "hangwatch-core", "--release", "--test", "loom*"],
+            &["nextest", "run", "-p", "hangwatch-core", "--release", "-E", "binary(/^loom/)"],
         )
+        .needs(Tool::Nextest)
         .flags("RUSTFLAGS", "--cfg loom")
         .env_default("LOOM_MAX_PREEMPTIONS", "3")
         .own_target_dir("loom"),

@@ -12,6 +12,8 @@ pub(crate) enum Tool {
     Rustfmt,
     /// `cargo clippy`
     Clippy,
+    /// `cargo nextest`, which runs each test with a deadline of its own
+    Nextest,
     /// A nightly compiler
     Nightly,
     /// `cargo fuzz`, and the nightly compiler it needs
@@ -56,6 +58,7 @@ impl Tool {
         match self {
             Self::Rustfmt => component("fmt", "rustfmt", "rustfmt"),
             Self::Clippy => component("clippy", "clippy", "rust-clippy"),
+            Self::Nextest => subcommand("nextest", "cargo-nextest"),
             Self::Nightly => nightly(),
             Self::Fuzz => fuzz(),
             Self::PythonWithTorch => python_with_torch(),
@@ -90,14 +93,20 @@ fn nightly() -> Result<(), String> {
 
 fn fuzz() -> Result<(), String> {
     nightly()?;
-    let answers = || succeeds(cargo(), &["fuzz", "--version"], Output::Hidden);
-    let install = || succeeds(cargo(), &["install", "--locked", "cargo-fuzz"], Output::Shown);
+    subcommand("fuzz", "cargo-fuzz")
+}
+
+/// A subcommand of cargo that a crate brings.
+fn subcommand(name: &str, package: &str) -> Result<(), String> {
+    let answers = || succeeds(cargo(), &[name, "--version"], Output::Hidden);
+    let install = || succeeds(cargo(), &["install", "--locked", package], Output::Shown);
     if answers() || (install() && answers()) {
         return Ok(());
     }
-    Err("cargo fuzz does not run, and `cargo install --locked cargo-fuzz` did not help; is \
+    Err(format!(
+        "cargo {name} does not run, and `cargo install --locked {package}` did not help; is \
          ~/.cargo/bin on the path?"
-        .to_owned())
+    ))
 }
 
 fn python_with_torch() -> Result<(), String> {
