@@ -163,6 +163,21 @@ impl<'a> Expiry<'a> {
         Some((lane as u32, Nanos(self.minima.get(id))))
     }
 
+    /// The condemned timers of these workers, which are sorted: lane, index and word of each.
+    fn condemned_of(&self, workers: &[WorkerId]) -> Vec<(u32, usize, TimerWord)> {
+        let is_theirs = |lane: &u32| match self.seats[*lane as usize].phase {
+            Phase::Admitted(worker) => workers.binary_search(&worker).is_ok(),
+            _ => false,
+        };
+        let timers_of = |lane: u32| {
+            let timers = self.segment.lane_timers(lane).iter().enumerate();
+            timers.map(move |(index, word)| (lane, index, Timer(word).load()))
+        };
+        let lanes = (0..self.segment.lanes_used()).filter(is_theirs);
+        let timers = lanes.flat_map(timers_of);
+        timers.filter(|(_, _, word)| word.state() == Some(TimerState::Condemned)).collect()
+    }
+
     /// One timer that the minima popped: expired, or to be looked at later.
     fn popped(&mut self, id: usize, now: Nanos, due: &mut Due) {
         let timers = self.segment.geometry().timers as usize;
@@ -318,20 +333,16 @@ impl Table for Expiry<'_> {
     }
 
     fn clear(&mut self, workers: &[WorkerId]) {
-        for lane in 0..self.segment.lanes_used() {
-            let Phase::Admitted(worker) = self.seats[lane as usize].phase else {
-                continue;
-            };
-            if workers.binary_search(&worker).is_err() {
-                continue;
-            }
-            let place = self.segment.lane(lane);
-            for index in 0..place.timers().len() {
-                let word = place.timer(index).map(Timer::load);
-                if word.and_then(TimerWord::state) == Some(TimerState::Condemned) {
-                    self.segment.end_timer(lane, index as u16);
-                    self.minima.set(self.id(lane, index), IDLE);
-                }
+        for (lane, index, _) in self.condemned_of(workers) {
+            self.segment.end_timer(lane, index as u16);
+            self.minima.set(self.id(lane, index), IDLE);
+        }
+    }
+
+    fn give_up(&mut self, workers: &[WorkerId]) {
+        for (lane, index, word) in self.condemned_of(workers) {
+            if self.segment.lane(lane).timer(index).is_some_and(|timer| timer.give_up(word)) {
+                self.refresh(lane, index);
             }
         }
     }

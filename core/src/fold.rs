@@ -129,7 +129,8 @@ impl Segment<'_> {
                 .store(log[NEW_TOTAL].load(Ordering::Relaxed), Ordering::Relaxed);
         }
         crash::point("fold-added");
-        // A worker that lives on (its reap failed) may have armed it anew before a successor came.
+        // The lane may have been recycled, and the timer armed by another worker, before a successor
+        // came.
         let ended = TimerWord::from_bits(log[ENDED].load(Ordering::Relaxed));
         if lane.timer(usize::from(timer)).is_some_and(|timer| timer.load() == ended) {
             lane.reset_timer(usize::from(timer));
@@ -338,8 +339,8 @@ mod tests {
         }
     }
 
-    /// A watchdog dies after it cleared the timer of a worker whose reap failed, before it dropped its
-    /// log; the worker goes on.
+    /// A watchdog dies after it cleared a timer and before it dropped its log; the timer is armed
+    /// again before a successor comes.
     #[test]
     fn a_timer_armed_anew_before_a_successor_finishes_its_clearing_stays_armed() {
         let words = tiny_segment();

@@ -185,7 +185,7 @@ impl<'a> Lane<'a> {
     }
 
     /// Marks a timer word idle, whatever it was. The watchdog's alone, on a lane it recycles or a
-    /// timer it condemned.
+    /// condemned timer, of a process that is dead or has given the lane back.
     pub(crate) fn reset_timer(self, index: usize) {
         if let Some(word) = self.timers.get(index) {
             let seen = crate::timer::TimerWord::from_bits(word.load(Ordering::Relaxed));

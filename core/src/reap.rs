@@ -28,7 +28,7 @@ use crate::crash;
 use crate::expiry::{ExpiredTimer, Expiry, WorkerId};
 use crate::policy::{Brake, Policy, SIGKILL};
 use crate::segment::{BRAKE_RELEASE_ASKED, BRAKED, Counter, Segment};
-use crate::tick::{Expired, Reap, Reaper};
+use crate::tick::{Ended, Expired, Reap, Reaper};
 use crate::time::Nanos;
 use crate::timer::TimerState;
 
@@ -257,7 +257,7 @@ impl<H: Hands> Reaper<Expiry<'_>> for Reaping<'_, H> {
     }
 
     /// The table tells no more of a worker whose lane is quarantined; its grace ends all the same.
-    fn go_on(&mut self, now: Nanos) -> Vec<WorkerId> {
+    fn go_on(&mut self, now: Nanos) -> Ended<WorkerId> {
         let is_due = |machine: &Machine| match machine.state {
             State::Condemned | State::Evidence => true,
             State::InGrace { until } | State::Killed { until } | State::Unkillable { until } => {
@@ -267,14 +267,14 @@ impl<H: Hands> Reaper<Expiry<'_>> for Reaping<'_, H> {
         let due: Vec<WorkerId> =
             self.machines.iter().filter(|(_, m)| is_due(m)).map(|(worker, _)| *worker).collect();
         self.let_go_who_released(now);
-        let mut ended = Vec::new();
+        let mut ended = Ended::default();
         for worker in due {
             match self.reap(now, worker, &[]) {
                 Ok(Reap::Kept { .. }) => {}
-                Ok(Reap::Reaped) => ended.push(worker),
+                Ok(Reap::Reaped) => ended.reaped.push(worker),
                 Err(error) => {
                     self.reap_failed(worker, error);
-                    ended.push(worker);
+                    ended.failed.push(worker);
                 }
             }
         }

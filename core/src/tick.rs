@@ -4,7 +4,8 @@
 //! the letter: the queue is asked for its size once; `get(max(1, size), ...)`; what it gave is
 //! applied; the expired timers are taken by worker; each worker is reaped; the timers of those that
 //! were reaped are cleared. A reap that reports failure keeps its timers for the next tick. A reap
-//! that fails in a way it should not counts as reaped, and does not stop the others.
+//! that fails in a way it should not ends too, and does not stop the others: its worker lives, so its
+//! timers are given up ([`Table::give_up`]), which upstream would clear.
 //!
 //! Around it, hangwatch's own: before the first is reaped, the reaper looks at all that have expired
 //! and may name others to be reaped with them; what is already due is expired before anything is drained, the sleep
@@ -62,8 +63,11 @@ pub trait Table {
     fn expired(&mut self, now: Nanos) -> Vec<Expired<Self::Worker, Self::Timer>>;
     /// Keeps timers whose worker was not reaped, to be expired again at `again_at`.
     fn keep(&mut self, expired: Expired<Self::Worker, Self::Timer>, again_at: Nanos);
-    /// Forgets the expired timers of workers that were reaped, each named once.
+    /// Forgets the expired timers of workers that are dead. `workers` is sorted and has no duplicates.
     fn clear(&mut self, workers: &[Self::Worker]);
+    /// Leaves the expired timers of workers that could not be reaped to those workers, as reported.
+    /// `workers` is sorted and has no duplicates.
+    fn give_up(&mut self, workers: &[Self::Worker]);
     /// Gives the timers that were armed a stall back.
     fn credit(&mut self, _stall: Stall) {}
 }
@@ -80,6 +84,21 @@ pub enum Reap {
     },
 }
 
+/// Workers whose reap ended, by how it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended<W> {
+    /// These are dead.
+    pub reaped: Vec<W>,
+    /// These could not be reaped and live.
+    pub failed: Vec<W>,
+}
+
+impl<W> Default for Ended<W> {
+    fn default() -> Self {
+        Ended { reaped: Vec::new(), failed: Vec::new() }
+    }
+}
+
 /// What removes workers.
 pub trait Reaper<T: Table> {
     /// A failure it should not have.
@@ -91,7 +110,7 @@ pub trait Reaper<T: Table> {
     /// Reaps `worker`, whose `timers` have expired.
     ///
     /// # Errors
-    /// Where it fails in a way it should not: the worker then counts as reaped.
+    /// Where it fails in a way it should not: the reap ends, and the worker keeps its timers.
     fn reap(
         &mut self,
         now: Nanos,
@@ -100,10 +119,10 @@ pub trait Reaper<T: Table> {
     ) -> Result<Reap, Self::Error>;
     /// Takes note of such a failure.
     fn reap_failed(&mut self, worker: T::Worker, error: Self::Error);
-    /// Goes on with reaps that are under way, whether or not the table tells of their timers again:
-    /// the workers whose reap came to its end, each named once.
-    fn go_on(&mut self, _now: Nanos) -> Vec<T::Worker> {
-        Vec::new()
+    /// Continues reaps that are under way, whether or not the table returns their timers again.
+    /// Returns the workers whose reap ended.
+    fn go_on(&mut self, _now: Nanos) -> Ended<T::Worker> {
+        Ended::default()
     }
     /// When it wants to go on, whatever expires.
     fn next_step(&self) -> Nanos {
@@ -172,8 +191,8 @@ where
         let now = self.look(&mut ticked);
         self.table.sweep(now);
         self.expire(now, &mut ticked);
-        let reaped = self.reaper.go_on(now);
-        self.clear(reaped, &mut ticked);
+        let ended = self.reaper.go_on(now);
+        self.end(ended, &mut ticked);
         ticked
     }
 
@@ -194,28 +213,33 @@ where
     }
 
     fn expire(&mut self, now: Nanos, ticked: &mut Ticked) {
-        let mut reaped = Vec::new();
+        let mut ended = Ended::default();
         let mut all = self.table.expired(now);
         self.reaper.weigh(now, &self.table, &mut all);
         for expired in all {
             ticked.expired += 1;
             match self.reaper.reap(now, expired.worker, &expired.timers) {
-                Ok(Reap::Reaped) => reaped.push(expired.worker),
+                Ok(Reap::Reaped) => ended.reaped.push(expired.worker),
                 Ok(Reap::Kept { again_at }) => self.table.keep(expired, again_at),
                 Err(error) => {
                     self.reaper.reap_failed(expired.worker, error);
-                    reaped.push(expired.worker);
+                    ended.failed.push(expired.worker);
                 }
             }
         }
-        self.clear(reaped, ticked);
+        self.end(ended, ticked);
     }
 
-    fn clear(&mut self, mut reaped: Vec<T::Worker>, ticked: &mut Ticked) {
+    fn end(&mut self, ended: Ended<T::Worker>, ticked: &mut Ticked) {
+        let Ended { mut reaped, mut failed } = ended;
         if !reaped.is_empty() {
             reaped.sort_unstable();
             ticked.reaped += reaped.len();
             self.table.clear(&reaped);
+        }
+        if !failed.is_empty() {
+            failed.sort_unstable();
+            self.table.give_up(&failed);
         }
     }
 }
@@ -281,6 +305,9 @@ mod tests {
         fn clear(&mut self, workers: &[u32]) {
             self.calls.borrow_mut().push(format!("clear {workers:?}"));
         }
+        fn give_up(&mut self, workers: &[u32]) {
+            self.calls.borrow_mut().push(format!("give up {workers:?}"));
+        }
         fn credit(&mut self, stall: Stall) {
             self.calls.borrow_mut().push(format!("credit {}", stall.length_ns()));
         }
@@ -339,10 +366,11 @@ mod tests {
                 "reap 2 [\"t\"]",
                 "reap 3 [\"t\"]",
                 "keep 3 until 120",
-                "clear [1, 2]",
+                "clear [2]",
+                "give up [1]",
             ]
         );
-        assert_eq!((ticked.expired, ticked.reaped), (3, 2));
+        assert_eq!((ticked.expired, ticked.reaped), (3, 1));
         calls.borrow_mut().clear();
         watchdog.tick();
         assert!(calls.borrow().contains(&"reap 3 [\"t\"]".to_owned()), "tried again");

@@ -23,8 +23,13 @@
 //!    |                                   |                 +---release---> Idle
 //!    |                                   +--spare---> Braked, as Reported, but:
 //!    |                                   |              | condemn (the brake was released)
-//!    +-------------clear---------- Condemned <----------+
+//!    +--clear (process dead)------ Condemned <----------+
+//!                                      +---give_up (process alive)---> Reported
 //! ```
+//!
+//! An idle timer has no live handle: a handle ends by its release, or with its process. So the
+//! watchdog clears a condemned timer only when the process is dead; where a reap fails, the timer
+//! becomes `Reported` and its handle's late release ends it.
 //!
 //! The generation counts the armings of a timer, modulo 2^11: a word that changed and changed back
 //! between two looks is told apart.
@@ -49,7 +54,7 @@ pub enum TimerState {
     Reported = 2,
     /// A heartbeat that rests: the deadline field holds the time it had left.
     Paused = 3,
-    /// Claimed by the watchdog: final for the worker, only the watchdog leaves it.
+    /// Claimed by the watchdog: no change by the worker succeeds, only the watchdog leaves it.
     Condemned = 4,
     /// Its deadline passed while the brake held: reported, and judged again when the brake is
     /// released. May be armed again.
@@ -200,7 +205,7 @@ impl Timer<'_> {
     }
 
     /// Arms an idle timer. Only the thread that owns the lane may call this, on a timer it found
-    /// idle: nobody else changes an idle timer, so a store is enough.
+    /// idle: an idle timer has no live handle and nobody else changes it, so a store is enough.
     #[inline]
     pub fn arm(self, deadline: Units) -> TimerWord {
         // Relaxed: this thread freed the timer, or saw it freed by an Acquire load.
@@ -340,10 +345,18 @@ impl Timer<'_> {
             && self.swap_exactly(seen, seen.with_state(TimerState::Braked))
     }
 
-    /// Frees a condemned timer once its worker is reaped. The watchdog's alone.
+    /// Frees a condemned timer whose process is dead. Only the watchdog may call this.
     #[inline]
     pub fn clear(self, seen: TimerWord) -> bool {
         seen.state() == Some(TimerState::Condemned) && self.swap_exactly(seen, seen.idle())
+    }
+
+    /// Marks a condemned timer as reported: its process could not be signalled and lives, so its
+    /// handle may still release it. Only the watchdog may call this.
+    #[inline]
+    pub fn give_up(self, seen: TimerWord) -> bool {
+        seen.state() == Some(TimerState::Condemned)
+            && self.swap_exactly(seen, seen.with_state(TimerState::Reported))
     }
 
     #[inline]
@@ -433,6 +446,10 @@ mod tests {
         );
         assert!(timer.rearm(armed, at(9)).is_err());
         assert!(timer.clear(timer.load()));
+
+        let armed = timer.arm(at(5));
+        assert!(timer.condemn(armed) && timer.give_up(timer.load()));
+        assert_eq!(timer.release(armed), Released::Reported, "a failed reap leaves a live handle");
 
         let armed = timer.arm(at(5));
         assert!(timer.report(armed));

@@ -2,7 +2,7 @@
 //! to the word they were read with.
 #![cfg(loom)]
 
-use hangwatch_core::atomic::AtomicU64;
+use hangwatch_core::atomic::{AtomicU64, Ordering};
 use hangwatch_core::lane::{AllowedBy, Lane, TimerDetail, TimerKind, TimerSignal};
 use hangwatch_core::layout::{Geometry, Layout};
 use hangwatch_core::scope::ScopeId;
@@ -14,6 +14,16 @@ use loom::thread;
 
 fn units(units: u64) -> Units {
     Units::from_bits(units)
+}
+
+trait Condemned {
+    fn condemned(self) -> TimerWord;
+}
+
+impl Condemned for TimerWord {
+    fn condemned(self) -> TimerWord {
+        TimerWord::new(TimerState::Condemned, self.deadline(), self.generation())
+    }
 }
 
 /// The watchdog condemns while `change` happens; both say whether they won, and the word agrees.
@@ -85,6 +95,84 @@ fn two_releases_and_a_condemn_end_an_acquire_once() {
         if condemned {
             assert_eq!(ends, [Released::TooLate; 2]);
         }
+    });
+}
+
+/// A guard's late release in one thread, a reap that fails, and the lane's owner arming what it finds
+/// idle: the owner's acquire is never ended by that release.
+#[test]
+fn a_late_release_after_a_failed_reap_never_ends_the_next_acquire() {
+    loom::model(|| {
+        let word = Arc::new(AtomicU64::new(0));
+        let first = Timer(&word).arm(units(5));
+        let late = {
+            let word = word.clone();
+            thread::spawn(move || Timer(&word).release(first))
+        };
+        let owner = {
+            let word = word.clone();
+            thread::spawn(move || {
+                let is_idle = Timer(&word).load().state() == Some(TimerState::Idle);
+                is_idle.then(|| Timer(&word).arm(units(9)))
+            })
+        };
+        let condemned = Timer(&word).condemn(first);
+        if condemned {
+            assert!(Timer(&word).give_up(first.condemned()), "only the watchdog leaves it");
+        }
+        let (released, second) = (late.join().unwrap(), owner.join().unwrap());
+        let now = Timer(&word).load();
+        match second {
+            Some(second) => {
+                assert_eq!(now, second, "released {released:?}");
+                assert_ne!(released, Released::TooLate);
+            }
+            None if released == Released::TooLate => {
+                assert_eq!(now.state(), Some(TimerState::Reported));
+            }
+            None => assert_eq!(now.state(), Some(TimerState::Idle)),
+        }
+        let expected = if condemned { Released::Reported } else { Released::InTime };
+        assert!(released == expected || (condemned && released == Released::TooLate));
+    });
+}
+
+/// A handle that ended while its timer was condemned leaves a note (here: a word) for the owner, which
+/// ends the timer itself once the reap has failed: exactly one of the two ends it.
+#[test]
+fn a_timer_that_is_given_up_is_ended_once() {
+    loom::model(|| {
+        let word = Arc::new(AtomicU64::new(0));
+        let note = Arc::new(AtomicU64::new(0));
+        let armed = Timer(&word).arm(units(5));
+        assert!(Timer(&word).condemn(armed));
+        let handle = {
+            let (word, note) = (word.clone(), note.clone());
+            thread::spawn(move || {
+                let released = Timer(&word).release(armed);
+                if released == Released::TooLate {
+                    note.fetch_or(1, Ordering::Release);
+                }
+                released
+            })
+        };
+        let watchdog = {
+            let word = word.clone();
+            thread::spawn(move || assert!(Timer(&word).give_up(armed.condemned())))
+        };
+        let by_owner = || {
+            let seen = Timer(&word).load();
+            seen.state() == Some(TimerState::Reported)
+                && note.fetch_and(!1, Ordering::Acquire) == 1
+                && Timer(&word).release(seen) == Released::Reported
+        };
+        let early = by_owner();
+        let released = handle.join().unwrap();
+        watchdog.join().unwrap();
+        let late = by_owner();
+        assert!(!(early && late));
+        assert_eq!(early || late, released == Released::TooLate, "{released:?}");
+        assert_eq!(Timer(&word).load().state(), Some(TimerState::Idle));
     });
 }
 

@@ -239,8 +239,11 @@ fn end_elsewhere(
     if let Some(lane) = thread::lane_for(armed).or_else(|| thread::any_lane_for(armed, options)) {
         return lane.release_any(armed, expected, at);
     }
-    armed.give_back();
-    armed.timer().release(expected)
+    let released = armed.timer().release(expected);
+    if released == Released::TooLate {
+        armed.ended_late();
+    }
+    released
 }
 
 impl Drop for Guard {

@@ -36,8 +36,8 @@ pub(crate) fn acquire(worker: Worker, name: &str, allowance: Duration) -> Result
         if kicked.is_ok() {
             return Ok(());
         }
-        // Nobody will release it; and whatever comes, the key is not of this timer any more.
-        armed.give_back();
+        // Condemned: the key is not of this timer any more, and nobody else will release it.
+        guard::end(armed, *word, worker.options, None);
         keyed.0.remove(name);
     }
     let subject = scope.subject().of_kind(TimerKind::Keyed);

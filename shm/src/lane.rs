@@ -42,8 +42,8 @@ pub(crate) struct LaneOwner {
     owner: OwnerWord,
     ring: RingWriter<'static>,
     wake: Wake<'static>,
-    /// Timers of which no handle is left, all idle, the last released on top. Those given back by other
-    /// ways than a release in time are looked for when this runs out.
+    /// Idle timers, the last released on top. Those that another thread released are looked for when
+    /// this runs out.
     idle: Vec<u16>,
     /// How many of the first timers this owner has armed at all.
     high_water: u16,
@@ -69,12 +69,9 @@ impl Armed {
         lane.timer(self.index.into()).expect("it was armed in that lane")
     }
 
-    /// Its last handle is about to end: the lane's owner may arm the timer anew once it is idle.
-    ///
-    /// Idle is not enough: a watchdog whose reap failed makes a timer idle whose guard is still there,
-    /// and that guard's release would end somebody else's acquire.
-    pub(crate) fn give_back(&self) {
-        self.shared.returned.give_back(self.subject.lane(), self.index);
+    /// Notes that its last handle has ended and left the timer condemned.
+    pub(crate) fn ended_late(&self) {
+        self.shared.returned.ended_late(self.subject.lane(), self.index);
     }
 }
 
@@ -91,17 +88,35 @@ pub(crate) fn allowance_ns(allowance: Duration) -> Result<u64, AcquireError> {
 }
 
 impl LaneOwner {
-    /// Collects the timers that were given back, as far as they are idle by now.
+    /// Collects all idle timers of the lane. An idle timer has no handle, so each may be armed.
+    #[cold]
     fn find_idle(&mut self) {
-        let (lane, idle) = (self.lane, &mut self.idle);
-        self.shared.returned.take(self.index, |index| {
-            let timer = lane.timer(index.into());
-            let is_idle = timer.is_some_and(|timer| timer.load().state() == Some(TimerState::Idle));
+        self.idle.clear();
+        for index in (0..self.lane.timers().len() as u16).rev() {
+            // Acquire, in `load`: pairs with the release that made it idle in another thread.
+            let Some(word) = self.lane.timer(index.into()).map(Timer::load) else { continue };
+            let is_idle = match word.state() {
+                Some(TimerState::Idle) => true,
+                Some(TimerState::Reported) => self.end_given_up(index, word),
+                _ => false,
+            };
             if is_idle {
-                idle.push(index);
+                self.idle.push(index);
             }
-            is_idle
-        });
+        }
+    }
+
+    /// Makes a timer idle whose handle ended while it was condemned, and whose reap failed after that.
+    /// Returns whether it is one.
+    fn end_given_up(&mut self, index: u16, word: TimerWord) -> bool {
+        if !self.shared.returned.take(self.index, index) {
+            return false;
+        }
+        if let Some(detail) = self.lane.read_detail(index.into(), word) {
+            let took_ns = self.now().since(detail.acquired_at);
+            self.stats(detail.scope).reported(took_ns);
+        }
+        Timer(&self.lane.timers()[usize::from(index)]).release(word) == Released::Reported
     }
 
     /// Whether this lane is of the segment `key`, and of this very process.
@@ -253,10 +268,6 @@ impl LaneOwner {
         at: Option<Nanos>,
     ) -> Released {
         let now = at.unwrap_or_else(|| self.now());
-        if armed.subject.lane() != self.index {
-            // Before the release: whoever finds all timers of a lane idle finds all given back, too.
-            armed.give_back();
-        }
         let released = armed.timer().release(expected);
         if released != Released::InTime {
             return self.ended_otherwise(released, armed, now);
@@ -275,12 +286,11 @@ impl LaneOwner {
                 self.stats(armed.subject.scope()).reported(now.since(armed.acquired_at));
                 self.is_idle_again(armed, now);
             }
-            Released::TooLate => self.record(Operation::TooLate, armed, now, Units::default()),
+            Released::TooLate => {
+                armed.ended_late();
+                self.record(Operation::TooLate, armed, now, Units::default());
+            }
             Released::InTime | Released::NotArmed => {}
-        }
-        let ended_by_watchdog = matches!(released, Released::TooLate | Released::NotArmed);
-        if ended_by_watchdog && armed.subject.lane() == self.index {
-            armed.give_back();
         }
         released
     }

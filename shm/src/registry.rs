@@ -32,7 +32,7 @@ pub(crate) struct Shared {
     pub(crate) claims: Mutex<()>,
     /// Lanes whose thread ended with timers armed: they stay enforced, the next thread goes on.
     pub(crate) orphans: Mutex<Vec<LaneOwner>>,
-    /// Timers without a handle that their lanes' owners have not heard of yet.
+    /// Timers whose handle ended while they were condemned.
     pub(crate) returned: Returned,
     pub(crate) keyed: Mutex<Keyed>,
     /// What workers of this process attached with, each kind once.

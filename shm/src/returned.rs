@@ -1,8 +1,8 @@
-//! Timers given back: which timers of this process's lanes have no handle any more, told by any thread
-//! to the one that owns the lane.
+//! Timers whose handle ended too late: their reap had begun, so the release changed nothing.
 //!
-//! A bit a timer, set by whoever ends its handle, taken by the lane's owner when it runs out of timers
-//! that it released itself.
+//! If that reap then fails, the timer becomes reported and no release will come for it. A bit for
+//! each timer tells the lane's owner that it may make such a timer idle itself. A handle is a matter
+//! of one process, so the bits stand in its own memory.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,31 +25,22 @@ impl Returned {
         &self.bits[lane as usize * self.words_a_lane..][..self.words_a_lane]
     }
 
-    /// The timer has no handle any more, or will have none in a moment.
+    /// Notes that the timer's handle has ended and left the timer condemned.
     #[cold]
-    pub(crate) fn give_back(&self, lane: u32, timer: u16) {
+    pub(crate) fn ended_late(&self, lane: u32, timer: u16) {
         // Release: pairs with the Acquire in `take`: what the handle's thread did comes before.
         self.of(lane)[usize::from(timer) / 64].fetch_or(1 << (timer % 64), Ordering::Release);
     }
 
-    /// Hands out what was given back of a lane; what `take` refuses is kept. The lane's owner's alone.
+    /// Takes the timer's note, if there is one. Only the lane's owner may call this.
     #[cold]
-    pub(crate) fn take(&self, lane: u32, mut take: impl FnMut(u16) -> bool) {
-        for (place, word) in self.of(lane).iter().enumerate().rev() {
-            // Acquire: pairs with the Release in `give_back`.
-            let mut left = word.load(Ordering::Acquire);
-            while left != 0 {
-                let bit = left.ilog2();
-                left &= !(1 << bit);
-                if take((place * 64) as u16 + bit as u16) {
-                    // Relaxed: only this thread clears bits.
-                    word.fetch_and(!(1 << bit), Ordering::Relaxed);
-                }
-            }
-        }
+    pub(crate) fn take(&self, lane: u32, timer: u16) -> bool {
+        let bit = 1 << (timer % 64);
+        // Acquire: pairs with the Release in `ended_late`.
+        self.of(lane)[usize::from(timer) / 64].fetch_and(!bit, Ordering::Acquire) & bit != 0
     }
 
-    /// A lane has a new owner: what was given back of it before is the new one's from the start.
+    /// Forgets a lane's notes: it has a new owner, and no handle of an earlier one is left.
     pub(crate) fn forget(&self, lane: u32) {
         self.of(lane).iter().for_each(|word| word.store(0, Ordering::Relaxed));
     }
@@ -60,26 +51,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_given_back_is_taken_once_and_what_is_refused_is_kept() {
-        let geometry = Geometry { lanes: 3, timers: 100, ..Geometry::default() };
-        let returned = Returned::new(geometry);
+    fn a_note_is_taken_once_and_forgotten_with_its_lane() {
+        let returned = Returned::new(Geometry { lanes: 3, timers: 100, ..Geometry::default() });
         for timer in [99, 0, 64, 63] {
-            returned.give_back(1, timer);
+            returned.ended_late(1, timer);
         }
-        let take = |refused: u16| {
-            let mut taken = Vec::new();
-            returned.take(1, |timer| {
-                let wanted = timer != refused;
-                taken.extend(wanted.then_some(timer));
-                wanted
-            });
-            taken
-        };
-        assert_eq!(take(63), [99, 64, 0], "the first ends on top");
-        assert_eq!(take(64), [63]);
-        assert_eq!(take(0), []);
-        returned.give_back(1, 5);
+        assert!(!returned.take(0, 99) && !returned.take(2, 0), "another lane's");
+        for timer in [63, 99, 64] {
+            assert!(returned.take(1, timer));
+            assert!(!returned.take(1, timer));
+        }
         returned.forget(1);
-        assert_eq!(take(0), []);
+        assert!(!returned.take(1, 0));
     }
 }

@@ -245,54 +245,83 @@ fn what_changes_a_timer_in_a_pause_counts() {
     assert!(worker.pause("checkpoint", Duration::ZERO).is_err());
 }
 
-/// What a watchdog does to a timer whose worker it could not reap.
-fn condemn_and_clear(named: &Named, lane: u32, timer: usize) {
+/// What a watchdog does to a timer whose worker it is about to reap.
+fn condemn(named: &Named, lane: u32, timer: usize) {
     let segment = Segment::open(&named.0).unwrap();
     let timer = segment.words().lane(lane).timer(timer).unwrap();
-    assert!(timer.condemn(timer.load()) && timer.clear(timer.load()));
+    assert!(timer.condemn(timer.load()));
 }
 
+/// What a watchdog does to a condemned timer whose worker it could not reap.
+fn give_up(named: &Named, lane: u32, timer: usize) {
+    let segment = Segment::open(&named.0).unwrap();
+    let timer = segment.words().lane(lane).timer(timer).unwrap();
+    assert!(timer.give_up(timer.load()));
+}
+
+/// The guard moves to another thread, which releases it after the owner has armed all it can.
 #[test]
-fn a_guard_that_was_cleared_keeps_its_timer_from_others_until_it_ends() {
+fn a_late_release_after_a_failed_reap_ends_no_other_acquire() {
     let geometry = Geometry { lanes: 1, timers: 2, records: 16, scopes: 4, lane_scopes: 4 };
-    let named = Named::new("cleared", geometry);
+    let named = Named::new("given-up", geometry);
     let worker = Worker::attach(named.0.as_str()).unwrap();
-    let cleared = worker.expires("cleared", LONG).unwrap();
-    condemn_and_clear(&named, 0, 0);
+    let late = worker.expires("late", LONG).unwrap();
+    condemn(&named, 0, 0);
+    give_up(&named, 0, 0);
     let second = worker.expires("second", LONG).unwrap();
-    // Else the release of the first would end the third's deadline.
     let refused = worker.expires("third", LONG).unwrap_err();
     assert!(matches!(refused, AcquireError::NoFreeTimer { .. }), "{refused}");
-    assert_eq!(cleared.release(), Released::NotArmed);
+    let released = std::thread::spawn(move || late.release()).join().unwrap();
+    assert_eq!(released, Released::Reported);
+    assert_eq!(named.armed(), ["second Armed"]);
     let third = worker.expires("third", LONG).unwrap();
-    assert_eq!(named.armed(), ["second Armed", "third Armed"]);
-    // Released by another thread, whose lane is none, and given back all the same.
-    std::thread::spawn(move || assert_eq!(third.release(), Released::InTime)).join().unwrap();
-    let fourth = worker.expires("fourth", LONG).unwrap();
-    assert_eq!([second.release(), fourth.release()], [Released::InTime; 2]);
+    assert_eq!([second.release(), third.release()], [Released::InTime; 2]);
 }
 
-/// Its thread has ended: the lane stays this process's until the guard's release can meet nobody else's.
 #[test]
-fn a_guard_that_was_cleared_keeps_the_lane_of_its_thread() {
+fn a_timer_released_too_late_comes_back_when_its_reap_fails() {
+    let geometry = Geometry { lanes: 1, timers: 2, records: 16, scopes: 4, lane_scopes: 4 };
+    let named = Named::new("comes-back", geometry);
+    let worker = Worker::attach(named.0.as_str()).unwrap();
+    let _kept = worker.expires("kept", LONG).unwrap();
+    for round in 0..4 {
+        let late = worker.expires("late", LONG).unwrap();
+        condemn(&named, 0, 1);
+        let released = match round % 2 {
+            0 => late.release(),
+            _ => std::thread::spawn(move || late.release()).join().unwrap(),
+        };
+        assert_eq!(released, Released::TooLate);
+        let refused = worker.expires("late", LONG).unwrap_err();
+        assert!(matches!(refused, AcquireError::NoFreeTimer { .. }), "condemned still: {refused}");
+        give_up(&named, 0, 1);
+    }
+    assert_eq!(worker.expires("late", LONG).unwrap().release(), Released::InTime);
+    let counts = named.counts("late");
+    assert_eq!((counts.acquired, counts.reported), (5, 4), "each acquire has its end");
+}
+
+/// Its thread has ended: the lane stays this process's until the guard's release.
+#[test]
+fn a_guard_that_was_given_up_keeps_the_lane_of_its_thread() {
     let geometry = Geometry { lanes: 2, timers: 1, records: 16, scopes: 4, lane_scopes: 4 };
-    let named = Named::new("cleared-lane", geometry);
+    let named = Named::new("given-up-lane", geometry);
     let worker = Worker::attach(named.0.as_str()).unwrap();
     let (give, given) = std::sync::mpsc::channel();
     let (end, may_end) = std::sync::mpsc::channel();
     let acquires = std::thread::spawn(move || {
-        give.send(worker.expires("cleared", LONG).unwrap()).unwrap();
+        give.send(worker.expires("late", LONG).unwrap()).unwrap();
         may_end.recv().unwrap();
     });
-    let cleared = given.recv().unwrap();
-    condemn_and_clear(&named, 1, 0);
+    let late = given.recv().unwrap();
+    condemn(&named, 1, 0);
+    give_up(&named, 1, 0);
     end.send(()).unwrap();
     acquires.join().unwrap();
     let next_thread = move || {
-        // Else the release of the first would end this one's deadline.
         let refused = worker.expires("own", LONG).unwrap_err();
         assert!(matches!(refused, AcquireError::NoFreeTimer { .. }), "{refused}");
-        assert_eq!(cleared.release(), Released::NotArmed);
+        assert_eq!(late.release(), Released::Reported);
         assert_eq!(worker.expires("own", LONG).unwrap().release(), Released::InTime);
     };
     std::thread::spawn(next_thread).join().unwrap();
@@ -359,16 +388,21 @@ fn a_scope_in_the_destructor_of_a_thread_local_is_refused() {
 }
 
 #[test]
-fn a_key_whose_timer_was_cleared_gives_it_back_when_it_is_acquired_anew() {
+fn a_key_acquired_after_a_failed_reap_has_a_deadline_again() {
     let geometry = Geometry { lanes: 1, timers: 2, records: 16, scopes: 4, lane_scopes: 4 };
     let named = Named::new("key", geometry);
     let worker = Worker::attach(named.0.as_str()).unwrap();
     for round in 0..10 {
         worker.acquire("key", LONG).unwrap();
-        condemn_and_clear(&named, 0, round % 2);
+        condemn(&named, 0, round % 2);
+        // Condemned still, it is left behind for another timer.
+        worker.acquire("key", LONG).unwrap();
+        give_up(&named, 0, round % 2);
     }
     worker.acquire("key", LONG).unwrap();
-    assert_eq!(worker.release("key").unwrap(), Released::InTime);
+    let other = worker.expires("other", LONG).unwrap();
+    assert_eq!(named.armed(), ["key Armed", "other Armed"], "no timer is lost");
+    assert_eq!([worker.release("key").unwrap(), other.release()], [Released::InTime; 2]);
 }
 
 #[test]

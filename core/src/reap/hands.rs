@@ -53,7 +53,8 @@ pub trait Hands {
     type Error: core::fmt::Debug;
     /// Whether the worker that owns `lane` may be signalled.
     fn verdict(&mut self, now: Nanos, worker: WorkerId, lane: u32) -> Verdict;
-    /// Whether the worker is never signalled, whatever it does: the watchdog's own process.
+    /// Whether the worker is never signalled, whatever it does: the watchdog's own process. Its
+    /// expired timers are reported and not condemned.
     fn is_spared(&self, _worker: WorkerId) -> bool {
         false
     }
@@ -85,7 +86,7 @@ pub enum Outcome {
     Braked,
     /// The worker survived SIGKILL until now. Another event follows when it is dead.
     Unkillable,
-    /// The signal could not be sent; the worker counts as reaped.
+    /// The signal could not be sent: the reap ends, and the worker keeps its timers as reported.
     Failed,
 }
 

@@ -30,6 +30,14 @@ impl<'a, H: Hands> Reaping<'a, H> {
         }
     }
 
+    /// Reports a timer of a worker that may never be signalled, which a watchdog before this one
+    /// condemned: its handle may still release it.
+    fn give_up(&mut self, now: Nanos, worker: WorkerId, timer: &ExpiredTimer) {
+        if self.place(timer).is_some_and(|place| place.give_up(timer.word)) {
+            self.tell_reported(now, worker, timer, Outcome::Reported);
+        }
+    }
+
     pub(super) fn place(&self, timer: &ExpiredTimer) -> Option<Timer<'a>> {
         self.segment.lane(timer.lane).timer(usize::from(timer.timer))
     }
@@ -45,8 +53,9 @@ impl<'a, H: Hands> Reaping<'a, H> {
         self.hands.note(Event::Expiry { worker, timer, signal: 0, late_ns, outcome });
     }
 
-    /// Splits what expired: reports what is notify-only, says what else asks for a signal. A watchdog
-    /// that signals nobody only tells of what one before it condemned; condemned it stays.
+    /// Reports the timers that ask for no signal, or all where the worker may never be signalled
+    /// ([`Hands::is_spared`]), and returns the rest. A watchdog that signals nobody only tells of what
+    /// one before it condemned; condemned it stays.
     pub(super) fn split_off_reports(
         &mut self,
         now: Nanos,
@@ -54,11 +63,14 @@ impl<'a, H: Hands> Reaping<'a, H> {
         timers: &[ExpiredTimer],
     ) -> Vec<ExpiredTimer> {
         let mut left = Vec::with_capacity(timers.len());
+        let is_spared = self.hands.is_spared(worker);
         for timer in timers {
             let condemned = timer.word.state() == Some(TimerState::Condemned);
             let signals_nobody = self.policy.signal == TimerSignal::NotifyOnly;
             let wants_signal = self.policy.signal_for(timer.detail.signal).is_some();
-            if wants_signal || (condemned && !signals_nobody) {
+            if is_spared && condemned {
+                self.give_up(now, worker, timer);
+            } else if !is_spared && (wants_signal || (condemned && !signals_nobody)) {
                 left.push(*timer);
             } else if condemned {
                 self.tell_reported(now, worker, timer, Outcome::Reported);

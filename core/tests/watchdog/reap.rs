@@ -218,7 +218,7 @@ fn an_unkillable_worker_is_told_once_retried_slowly_and_delays_nobody() {
 }
 
 #[test]
-fn a_reap_that_fails_counts_as_reaped_and_stops_nobody_else() {
+fn a_reap_that_fails_ends_and_stops_nobody_else() {
     let words = words();
     let mut world = World::new(&words, Policy::default());
     let (mut odd, mut hung) = (world.worker(10), world.worker(20));
@@ -229,8 +229,55 @@ fn a_reap_that_fails_counts_as_reaped_and_stops_nobody_else() {
     world.check_killed(20, deadline);
     let failed = world.told().iter().filter(|told| **told == Told::Failed { worker: 10 }).count();
     assert_eq!(failed, 1);
-    assert_eq!(odd.state(0), Some(TimerState::Idle), "cleared");
+    assert_eq!(odd.state(0), Some(TimerState::Reported), "its handle is still there");
+    assert_eq!(odd.release(0), Released::Reported);
     assert_eq!(world.count(Counter::Failed), 1);
+}
+
+#[test]
+fn a_reap_that_fails_in_its_grace_leaves_the_timer_reported() {
+    let words = words();
+    let mut world = World::new(&words, Policy { grace_ns: 2 * SECOND, ..Policy::default() });
+    let mut odd = world.worker(10);
+    world.process(10, |process| process.survives.insert(SIGTERM));
+    let deadline = odd.acquire_with(0, SECOND, TimerSignal::Signal(SIGTERM));
+    world.serve_until(deadline.plus(HORIZON));
+    world.process(10, |process| process.cannot_be_signalled = true);
+    world.serve_for(5 * SECOND);
+    assert_eq!(world.count(Counter::Failed), 1);
+    assert_eq!(odd.state(0), Some(TimerState::Reported));
+}
+
+#[test]
+fn an_excluded_process_is_reported_and_never_condemned() {
+    let words = words();
+    let mut world = World::new(&words, Policy::default());
+    let mut own = world.worker(10);
+    world.process(10, |process| process.is_excluded = true);
+    own.acquire(0, SECOND);
+    world.serve_for(3 * SECOND);
+    assert_eq!((world.signals(), world.outcomes()), (vec![], vec![Outcome::Reported]));
+    assert_eq!(own.state(0), Some(TimerState::Reported));
+    let counts = [Counter::Condemned, Counter::Failed, Counter::Reported].map(|c| world.count(c));
+    assert_eq!(counts, [0, 0, 1]);
+    assert_eq!(own.release(0), Released::Reported);
+}
+
+#[test]
+fn a_successor_that_excludes_a_condemned_process_reports_it() {
+    let words = words();
+    let policy = Policy { grace_ns: 60 * SECOND, ..Policy::default() };
+    let mut world = World::new(&words, policy);
+    let mut own = world.worker(10);
+    world.process(10, |process| process.survives.insert(SIGTERM));
+    let deadline = own.acquire_with(0, SECOND, TimerSignal::Signal(SIGTERM));
+    world.serve_until(deadline.plus(HORIZON));
+    assert_eq!(own.state(0), Some(TimerState::Condemned));
+    world.process(10, |process| process.is_excluded = true);
+    world.succeed(policy);
+    world.serve_for(SECOND);
+    assert_eq!(own.state(0), Some(TimerState::Reported));
+    assert_eq!(world.signals().len(), 1, "none by the successor");
 }
 
 #[test]

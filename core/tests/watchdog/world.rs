@@ -80,6 +80,8 @@ pub(crate) struct Process {
     pub(crate) alive: bool,
     pub(crate) survives: BTreeSet<u8>,
     pub(crate) cannot_be_signalled: bool,
+    /// Whether it is the watchdog's own process, which is never signalled.
+    pub(crate) is_excluded: bool,
     pub(crate) verdict: Verdict,
     /// When its evidence is in.
     pub(crate) evidence_by: Nanos,
@@ -155,6 +157,10 @@ impl Hands for FakeHands<'_> {
 
     fn verdict(&mut self, _now: Nanos, worker: WorkerId, _lane: u32) -> Verdict {
         self.0.borrow().processes[&worker.0].verdict
+    }
+
+    fn is_spared(&self, worker: WorkerId) -> bool {
+        self.0.borrow().processes[&worker.0].is_excluded
     }
 
     fn evidence(&mut self, now: Nanos, worker: WorkerId, _timers: &[ExpiredTimer]) -> Evidence {
@@ -275,6 +281,7 @@ impl<'a> World<'a> {
             alive: true,
             survives: BTreeSet::new(),
             cannot_be_signalled: false,
+            is_excluded: false,
             verdict: Verdict::Go,
             evidence_by: Nanos(0),
             admission: Admission::Worker(WorkerId(pid)),

@@ -101,7 +101,7 @@ impl LaneOwner {
             timing,
         };
         owned.find_blocks();
-        // Free or detached: no timer was armed, and none of this process's handles was left on any.
+        // Free or detached: every timer is idle, so none has a handle.
         shared.returned.forget(index);
         owned.idle.extend((0..owned.lane.timers().len() as u16).rev());
         owned
@@ -120,8 +120,7 @@ impl LaneOwner {
     }
 
     /// The thread has ended: gives the lane back, or leaves it to the next thread where timers still
-    /// have handles (they have moved elsewhere, and their deadlines hold). A timer that the watchdog
-    /// cleared is idle and has one all the same: its release must not meet somebody else's acquire.
+    /// have handles (they have moved elsewhere, and their deadlines hold).
     pub(crate) fn leave(mut self) {
         if self.shared.canary.forked() {
             return; // the parent's lane

@@ -1,8 +1,7 @@
 //! Releases against expiry: every acquire ends one way, exactly once, and the counts add up.
 //!
 //! One half of the races is against a watchdog in a process of its own that reports; the other against
-//! one in this process, which condemns and then spares its own process, so that nobody need die for
-//! each race.
+//! one in this process, which never condemns its own process, so that nobody need die for each race.
 
 use std::thread;
 

@@ -7,7 +7,7 @@ mod stage;
 
 use std::time::Duration;
 
-use hangwatch::Segment;
+use hangwatch::{Released, Segment};
 use hangwatch_cli::server::events::{Leaving, What};
 use hangwatch_cli::server::{
     Ended, Finding, Holds, OwnProcess, ServeError, Server, ServerOptions, Standby, State, Treatment,
@@ -238,16 +238,16 @@ fn the_traced_is_reported_and_not_signalled() {
 }
 
 #[test]
-fn a_worker_of_the_servers_own_process_is_spared() {
+fn a_worker_of_the_servers_own_process_is_reported() {
     let stage = Stage::new("own");
     let _server = stage.serve(ServerOptions::default());
     assert_eq!(ServerOptions::default().own_process, OwnProcess::Spare);
     let worker = hangwatch::WorkerOptions::new().attach_to(stage.segment).unwrap();
     let guard = worker.expires("own", Duration::from_millis(20)).unwrap();
     let expiry = stage.expiry();
-    assert_eq!((is_expiry(&expiry), expiry.signal), ("failed", 0));
+    assert_eq!((is_expiry(&expiry), expiry.signal), ("reported", 0));
     assert_eq!(expiry.timer.worker.unwrap().pid, std::process::id());
-    drop(guard);
+    assert_eq!(guard.release(), Released::Reported);
 }
 
 #[test]
