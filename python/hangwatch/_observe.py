@@ -20,7 +20,7 @@ class Timer:
     timer: int
     """Its index in the lane."""
     state: str
-    """``armed``, ``reported``, ``paused`` or ``condemned``."""
+    """``armed``, ``reported``, ``paused``, ``condemned`` or ``braked``."""
     scope: str
     """The name it carries."""
     kind: str

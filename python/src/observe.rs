@@ -139,7 +139,7 @@ fn scope<'py>(py: Python<'py>, view: &ScopeView) -> PyResult<Bound<'py, PyDict>>
     let counts = &view.counts;
     dict.set_item("name", &view.name)?;
     dict.set_item("acquired", counts.acquired)?;
-    dict.set_item("released", counts.buckets.iter().sum::<u64>())?;
+    dict.set_item("released", counts.released())?;
     dict.set_item("reported", counts.reported)?;
     dict.set_item("condemned", counts.condemned)?;
     dict.set_item("abandoned", counts.abandoned)?;

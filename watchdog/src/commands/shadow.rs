@@ -68,7 +68,7 @@ impl<'s> ScopeJson<'s> {
 
     /// All that would have been reaped.
     fn late(&self) -> u64 {
-        self.ended_late + self.died_late + self.late_now
+        self.ended_late.wrapping_add(self.died_late).wrapping_add(self.late_now)
     }
 }
 
@@ -95,7 +95,7 @@ fn table(seen: &Observation) -> String {
             seen.segment
         );
     }
-    let late: u64 = scopes.iter().map(ScopeJson::late).sum();
+    let late = scopes.iter().map(ScopeJson::late).fold(0, u64::wrapping_add);
     let acquires = if late == 1 { "acquire" } else { "acquires" };
     let mut text = format!("segment {}: {late} {acquires} would have been reaped\n", seen.segment);
     let _ = writeln!(

@@ -143,7 +143,7 @@ fn scope_line(scope: &ScopeView, columns: usize, theme: Theme) -> Line<'static> 
         0 => "-".to_owned(),
         _ => short_duration(ns),
     };
-    let late = counts.condemned + counts.reported;
+    let late = counts.condemned.wrapping_add(counts.reported);
     let text = format!(
         "{} {:>6} {:>7} {:>7} {:>7} {:>6}",
         padded(&theme.text(&scope.name, width, Keep::End), width),
