@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hangwatch::sys::clock;
 use hangwatch::{ClockKind, CreateOptions, Nanos, Scope, Segment, WorkerOptions};
-use hangwatch_core::calibration::{Calibration, RIPE_NS};
+use hangwatch_core::calibration::Calibration;
 
 use crate::measure::{median, ns_each};
 
@@ -98,8 +98,6 @@ pub fn calibrate(segment: Segment) {
     std::thread::sleep(Duration::from_millis(20));
     let calibration = Calibration::between(first, sample()).expect("the clock runs");
     segment.words().publish_calibration(calibration);
-    // Until it is ripe, a worker goes by the system clock: that is not what is measured.
-    std::thread::sleep(Duration::from_nanos(2 * RIPE_NS));
 }
 
 /// One acquire and its release. The guard is in memory in between, as it is around any real work.

@@ -1,13 +1,15 @@
 //! The worker's clock: the counter where it can be trusted, the system clock, or the coarse one.
 
-use hangwatch_core::calibration::{Calibration, ClockKind, TOLERANCE_NS, VALID_NS};
+use hangwatch_core::calibration::{
+    Calibration, ClockKind, Reading, TOLERANCE_NS, VALID_NS, WINDOW_NS,
+};
 use hangwatch_core::segment::Segment;
 use hangwatch_core::time::{Nanos, UNIT_NS, Units};
 
 use crate::sys::clock::{self, ClockId};
 
-/// How often a calibration is tried before the system clock is used instead: one try may have been
-/// interrupted between its two readings.
+/// How often both clocks are read before the system clock is used instead: a try may be interrupted
+/// between its readings.
 const TRIES: u32 = 3;
 
 /// One thread's clock over one segment.
@@ -19,9 +21,12 @@ pub(crate) struct Timing {
     /// What a deadline is put off by so that it is never early, ns: the clock's resolution, and
     /// what rounds it up to a whole unit.
     round_up_ns: u64,
+    /// The published rate, counted from this thread's own last reading.
     calibration: Calibration,
     /// Counts after the calibration's own for which it is trusted; 0 where there is none.
     valid_counts: u64,
+    /// This thread's last reading of both clocks: with the next one it proves a rate.
+    earlier: Option<Reading>,
     /// Without a calibration: when to try for one again.
     retry_at: Nanos,
 }
@@ -47,6 +52,7 @@ impl Timing {
             round_up_ns: resolution_ns + (UNIT_NS - 1),
             calibration: Calibration::default(),
             valid_counts: 0,
+            earlier: None,
             retry_at: Nanos(0),
         }
     }
@@ -85,36 +91,48 @@ impl Timing {
         }
     }
 
-    /// The calibration has come of age: takes the published one, if it tells the time.
+    /// The calibration has expired, or there is none: reads both clocks, and takes the published rate
+    /// if this reading and the one before it prove it.
     #[cold]
     fn recalibrate(&mut self, segment: &Segment<'_>) -> Nanos {
         let now = Nanos(clock::monotonic_ns());
         if now < self.retry_at {
             return now;
         }
-        for _ in 0..TRIES {
-            let (counter, now) = (clock::counter(), Nanos(clock::monotonic_ns()));
-            let published = segment.calibration();
-            if let Some(calibration) = published.filter(|made| made.holds_at(counter, now)) {
-                self.calibration = calibration;
-                let age = counter.wrapping_sub(calibration.counter);
-                self.valid_counts = age.saturating_add(calibration.counts(VALID_NS));
-                return now;
-            }
-        }
-        // Absent, stale, absurd or too young to tell: the system clock until the next try.
         self.valid_counts = 0;
-        let ripe_at = segment.calibration().and_then(|made| made.ripens_after(now));
-        self.retry_at = ripe_at.unwrap_or(now.plus(VALID_NS));
-        now
+        self.retry_at = now.plus(VALID_NS);
+        let Some(published) = segment.calibration().filter(|made| made.is_current(now)) else {
+            return now;
+        };
+        let reading = read_together();
+        let earlier = std::mem::replace(&mut self.earlier, reading);
+        let Some(reading) = reading else { return now };
+        if let Some(proved) = earlier.and_then(|earlier| published.proved_by(earlier, reading)) {
+            self.calibration = proved;
+            self.valid_counts = proved.counts(VALID_NS);
+            self.retry_at = Nanos(0);
+        }
+        reading.at
     }
+}
+
+/// The counter and the system clock, if they can be read within [`WINDOW_NS`].
+fn read_together() -> Option<Reading> {
+    (0..TRIES).find_map(|_| {
+        let sample = clock::sample_once();
+        (sample.uncertainty_ns <= WINDOW_NS / 2).then_some(Reading {
+            counter: sample.counter,
+            at: Nanos(sample.monotonic_ns),
+            uncertainty_ns: sample.uncertainty_ns,
+        })
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicU64;
 
-    use hangwatch_core::calibration::{RIPE_NS, STALE_NS};
+    use hangwatch_core::calibration::STALE_NS;
     use hangwatch_core::layout::Geometry;
     use hangwatch_core::segment::Fixed;
 
@@ -180,9 +198,8 @@ mod tests {
             println!("skipped: the kernel does not keep time by the counter here");
             return;
         }
-        let good = true_calibration(2 * RIPE_NS);
+        let good = true_calibration(0);
         assert!(uses(Some(good)));
-        assert!(uses(Some(true_calibration(0))), "used once it is ripe");
         assert!(!uses(None), "absent");
         assert!(!uses(Some(Calibration::default())), "withdrawn");
         assert!(!uses(Some(true_calibration(STALE_NS + 1_000_000_000))), "stale");
@@ -193,13 +210,16 @@ mod tests {
             };
             assert!(!uses_made(made), "right for now, but at an absurd rate: {multiplier}");
         }
-        for absurd in [
-            Calibration { counter: u64::MAX, ..good },
-            Calibration { at: Nanos(u64::MAX), ..good },
-            Calibration { at: Nanos(0), ..good },
-            Calibration { counter: 0, ..good },
-        ] {
+        for absurd in
+            [Calibration { at: Nanos(u64::MAX), ..good }, Calibration { at: Nanos(0), ..good }]
+        {
             assert!(!uses(Some(absurd)), "{absurd:?}");
+        }
+        for only_the_rate_is_right in [
+            Calibration { counter: u64::MAX, ..true_calibration(0) },
+            Calibration { counter: 0, ..true_calibration(0) },
+        ] {
+            uses(Some(only_the_rate_is_right));
         }
     }
 }

@@ -106,9 +106,9 @@ pub struct CounterSample {
 /// Reads the counter between two reads of the monotonic clock, several times,
 /// and gives the reading with the narrowest window.
 pub fn sample_pair() -> CounterSample {
-    let mut best = bracketed();
+    let mut best = sample_once();
     for _ in 1..SAMPLE_TRIES {
-        let sample = bracketed();
+        let sample = sample_once();
         if sample.uncertainty_ns < best.uncertainty_ns {
             best = sample;
         }
@@ -116,7 +116,9 @@ pub fn sample_pair() -> CounterSample {
     best
 }
 
-fn bracketed() -> CounterSample {
+/// Reads the counter once between two reads of the monotonic clock. How far apart those were is in
+/// `uncertainty_ns`: the thread may have been interrupted.
+pub fn sample_once() -> CounterSample {
     let before_ns = monotonic_ns();
     let counter = ordered_counter();
     let window_ns = monotonic_ns().saturating_sub(before_ns);

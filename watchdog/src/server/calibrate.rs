@@ -16,8 +16,9 @@ const FIRST_NS: u64 = 20_000_000;
 /// older one would tell of another rate; over this one, 50 ns are 1/40 of a millionth.
 const BASE_NS: u64 = 2_000_000_000;
 /// A reading this far from what the last calibration said, ns, means that one of the two clocks was
-/// stopped or set.
-const BROKEN_NS: u64 = 100_000;
+/// stopped or set: twice what NTP's steering (1,000 ppm from one rate to the next) can do in
+/// [`RENEW_NS`].
+const BROKEN_NS: u64 = RENEW_NS / 500;
 
 /// Keeps the segment's calibration.
 #[derive(Debug, Default)]
