@@ -62,6 +62,8 @@ pub mod limit {
     pub const LANE_SCOPES: u64 = 256;
     /// Bytes of a segment: 16 GiB.
     pub const BYTES: u64 = 16 << 30;
+    /// The longest time between two ticks, ns: 1 ms to a minute.
+    pub const HORIZON_NS: core::ops::RangeInclusive<u64> = 1_000_000..=60_000_000_000;
 }
 
 /// The sizes a segment is made with, fixed for its life.

@@ -271,6 +271,16 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn reserved_words_must_be_zero() {
+        for (word, bits) in [(6, 1 << 32), (13, 1), (14, u64::MAX)] {
+            let mut words = tiny_fixed().words();
+            words[word] |= bits;
+            words[CHECKSUM] = super::fixed::checksum(&words[..CHECKSUM]);
+            assert_eq!(Fixed::from_words(words), Err(FormatError::Reserved { word }));
+        }
+    }
+
+    #[test]
     fn unknown_features_and_absurd_sizes_are_refused_even_with_a_right_checksum() {
         let open = |fixed: Fixed| {
             let words = tiny_segment();
@@ -281,6 +291,10 @@ pub(crate) mod tests {
         };
         let features = Fixed { incompatible_features: 4, ..tiny_fixed() };
         assert_eq!(open(features), Some(FormatError::Features { features: 4 }));
+        for horizon_ns in [0, 999_999, 60_000_000_001, u64::MAX] {
+            let spinning = Fixed { horizon_ns, ..tiny_fixed() };
+            assert_eq!(open(spinning), Some(FormatError::Horizon { ns: horizon_ns }));
+        }
         let huge = Geometry { lanes: u32::MAX, ..tiny_fixed().geometry };
         let huge = Fixed { geometry: huge, ..tiny_fixed() };
         assert!(matches!(open(huge), Some(FormatError::Geometry(_))));

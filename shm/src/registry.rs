@@ -9,7 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use hangwatch_core::segment::{DOORBELL_AT_WORD, Segment as Words};
+use hangwatch_core::segment::{DOORBELL_AT_WORD, FormatError, Segment as Words};
+use hangwatch_core::time::Nanos;
 
 use crate::error::OpenError;
 use crate::keyed::Keyed;
@@ -19,7 +20,7 @@ use crate::segment::Segment;
 use crate::sys::file::{self, FileId, SegmentFile};
 use crate::sys::fork::Canary;
 use crate::sys::mapping::{Prefault, doorbell};
-use crate::sys::{futex, host};
+use crate::sys::{clock, futex, host};
 
 /// What this process knows about one segment.
 pub(crate) struct Shared {
@@ -183,6 +184,10 @@ pub(crate) fn checked<'w>(name: &str, words: &'w [AtomicU64]) -> Result<Words<'w
     }
     if segment.fixed().time_namespace != host::time_namespace().map_err(host)? {
         return Err(OpenError::OtherTimeNamespace { name: named() });
+    }
+    // Of the same boot and the same clock, it was made before now.
+    if segment.fixed().created_at > Nanos(clock::monotonic_ns()) {
+        return Err(OpenError::Format { name: named(), source: FormatError::Future });
     }
     Ok(segment)
 }

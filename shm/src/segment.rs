@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use hangwatch_core::layout::Geometry;
+use hangwatch_core::layout::{Geometry, limit};
 use hangwatch_core::segment::{DIES_WITH_MAKER, Fixed, Segment as Words};
 use hangwatch_core::time::{Nanos, duration_ns};
 
@@ -22,8 +22,8 @@ use crate::sys::{clock, host};
 pub const SEGMENT_VARIABLE: &str = "HANGWATCH_SEGMENT";
 
 /// How long a segment's wake horizon may be: 1 ms to a minute.
-pub const MAX_INTERVALS: RangeInclusive<Duration> =
-    Duration::from_millis(1)..=Duration::from_mins(1);
+pub const MAX_INTERVALS: RangeInclusive<Duration> = Duration::from_nanos(*limit::HORIZON_NS.start())
+    ..=Duration::from_nanos(*limit::HORIZON_NS.end());
 
 /// Where the segment file's lock range begins: far beyond its last byte.
 const LOCK_RANGE: u64 = 1 << 40;

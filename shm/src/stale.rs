@@ -58,9 +58,11 @@ pub(crate) fn remove(
     let failed = |source| StaleError::File { name: named(), source };
     let unread = |source| StaleError::Read { name: named(), source };
     let found = match file::look(name) {
-        Err(file::OpenError::NotFound { .. } | file::OpenError::BadSize { .. }) => {
-            return Ok(false);
-        }
+        Err(
+            file::OpenError::NotFound { .. }
+            | file::OpenError::BadSize { .. }
+            | file::OpenError::Sparse { .. },
+        ) => return Ok(false),
         found => found.map_err(failed)?,
     };
     let id = found.id();

@@ -1,6 +1,6 @@
 //! The fixed part of a header: written once, guarded by a checksum, checked by every opener.
 
-use crate::layout::{Geometry, GeometryError, LAYOUT_VERSION, MAGIC};
+use crate::layout::{Geometry, GeometryError, LAYOUT_VERSION, MAGIC, limit};
 use crate::time::Nanos;
 
 /// The words of the fixed part.
@@ -59,6 +59,21 @@ pub enum FormatError {
     /// A size out of bounds.
     #[error("its header is damaged: {0}")]
     Geometry(#[from] GeometryError),
+    /// The longest time between two ticks is out of bounds.
+    #[error("its header is damaged: {ns} ns between two ticks, but 1 ms to 1 minute are possible")]
+    Horizon {
+        /// What it says, ns.
+        ns: u64,
+    },
+    /// It says that it was made at a time that is yet to come.
+    #[error("its header is damaged: it says that it was made in the future")]
+    Future,
+    /// Words that no version of this layout writes are not zero.
+    #[error("its header is damaged: word {word} is not zero")]
+    Reserved {
+        /// The first of them.
+        word: usize,
+    },
     /// Fewer or more words than its geometry asks for.
     #[error("it has {found} words where its geometry asks for {expected}")]
     Size {
@@ -112,6 +127,14 @@ impl Fixed {
         if words[3] != 0 {
             return Err(FormatError::Features { features: words[3] });
         }
+        // Whoever may write the segment can make a checksum hold: every value is a claim.
+        if !limit::HORIZON_NS.contains(&words[11]) {
+            return Err(FormatError::Horizon { ns: words[11] });
+        }
+        let reserved = [(6, words[6] >> 32), (13, words[13]), (14, words[14])];
+        if let Some((word, _)) = reserved.into_iter().find(|(_, bits)| *bits != 0) {
+            return Err(FormatError::Reserved { word });
+        }
         Ok(Fixed {
             geometry: Geometry {
                 lanes: words[4] as u32,
@@ -132,7 +155,7 @@ impl Fixed {
 }
 
 /// FNV-1a over whole words: it guards against accidents, not against malice.
-fn checksum(words: &[u64]) -> u64 {
+pub(super) fn checksum(words: &[u64]) -> u64 {
     words.iter().fold(0xcbf2_9ce4_8422_2325, |sum: u64, word| {
         (sum ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(29)
     })

@@ -58,7 +58,10 @@ fn remove(name: &str) -> Result<Exit, Failure> {
             OpenError::Format { .. }
             | OpenError::OtherBoot { .. }
             | OpenError::OtherTimeNamespace { .. }
-            | OpenError::File { source: file::OpenError::BadSize { .. }, .. },
+            | OpenError::File {
+                source: file::OpenError::BadSize { .. } | file::OpenError::Sparse { .. },
+                ..
+            },
         ) => {
             if let Some(user) = segments::user_of_unusable(name)? {
                 return Err(InUse { segment: name.to_owned(), user }.into());

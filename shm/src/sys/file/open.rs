@@ -75,6 +75,20 @@ pub enum OpenError {
         /// The page size in bytes.
         page: u64,
     },
+    /// Its pages are not all there: no segment is made like that, and touching one that is not there
+    /// may take memory that nobody has, or raise SIGBUS.
+    #[error(
+        "refused {path}: of its {len} bytes {allocated} are allocated, and a segment is made whole; it was \
+         changed since: remove it with `hangwatch rm` and make it anew"
+    )]
+    Sparse {
+        /// The segment's file.
+        path: PathBuf,
+        /// The file's length in bytes.
+        len: u64,
+        /// How many of them are there.
+        allocated: u64,
+    },
     /// Any other refusal of the kernel.
     #[error(
         "cannot open {path}: {step} failed: {source}; {}",
@@ -98,6 +112,7 @@ pub struct Found {
     path: PathBuf,
     id: FileId,
     len: u64,
+    allocated: u64,
 }
 
 impl Found {
@@ -149,6 +164,10 @@ pub fn look_in(dir: &Path, name: &str) -> Result<Found, OpenError> {
     if !is_good_length(found.len) {
         return Err(OpenError::BadSize { path: found.path, len: found.len, page: page_size() });
     }
+    if found.allocated < found.len {
+        let Found { path, len, allocated, .. } = found;
+        return Err(OpenError::Sparse { path, len, allocated });
+    }
     Ok(found)
 }
 
@@ -178,7 +197,8 @@ fn examine_in(dir: &Path, name: &str) -> Result<Found, OpenError> {
     if !is_trusted(&stat) {
         return Err(OpenError::ForeignOwner { path, uid: stat.st_uid });
     }
-    Ok(Found { handle, path, id: file_id(&stat), len: stat.st_size.cast_unsigned() })
+    let (len, blocks) = (stat.st_size.cast_unsigned(), stat.st_blocks.cast_unsigned());
+    Ok(Found { handle, path, id: file_id(&stat), len, allocated: blocks * 512 })
 }
 
 /// Opens the segment `name` in `/dev/shm`, if it is not open in this process

@@ -109,6 +109,7 @@ fn whatever_is_not_a_segment_is_refused_by_kind() {
     rustix::fs::mknodat(CWD, at("pipe"), FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
     std::fs::write(at("empty"), b"").unwrap();
     std::fs::write(at("odd"), vec![0; page_size() as usize + 1]).unwrap();
+    std::fs::File::create(at("sparse")).unwrap().set_len(page_size()).unwrap();
     std::fs::File::create(at("huge")).unwrap().set_len(MAX_SEGMENT_BYTES + page_size()).unwrap();
     let error = |name| open_in(dir.path(), name).unwrap_err();
     assert!(matches!(error("a b"), OpenError::Name(_)));
@@ -119,6 +120,7 @@ fn whatever_is_not_a_segment_is_refused_by_kind() {
     assert!(matches!(error("empty"), OpenError::BadSize { len: 0, .. }));
     assert!(matches!(error("odd"), OpenError::BadSize { .. }));
     assert!(matches!(error("huge"), OpenError::BadSize { .. }));
+    assert!(matches!(error("sparse"), OpenError::Sparse { allocated: 0, .. }));
     assert!(open_in(dir.path(), "good").is_ok());
 }
 
