@@ -88,7 +88,7 @@ pub fn counter_is_system_clock() -> bool {
 /// As [`counter_is_system_clock`], asked of the kernel anew. False where it
 /// does not say.
 pub fn counter_is_system_clock_now() -> bool {
-    std::fs::read_to_string(CLOCK_SOURCE).is_ok_and(|name| is_counter(&name))
+    super::proc_file::text(CLOCK_SOURCE).is_ok_and(|name| is_counter(&name))
 }
 
 /// The counter and the monotonic clock, read at the same instant as nearly as

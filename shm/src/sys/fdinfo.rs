@@ -5,35 +5,50 @@
 //! under a pid that another process may have by now. `/proc/PID/fdinfo` lists
 //! the locks of the file table that the process really has: the newcomer's
 //! does not list this one.
+//!
+//! What a process has open, and how many locks it takes, is its own choice, so both are bounded here.
+//! Any descriptor of a file lists all locks that the process has on it: of its descriptors one is read,
+//! and of the others no more is asked than which file they refer to. (To read their `fdinfo` could wait
+//! for ever: that of an epoll instance takes a lock which its owner can hold.)
 
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::Path;
 
+use rustix::fs::{AtFlags, CWD, StatxFlags};
 use rustix::process::Pid;
 
 use super::file::FileId;
+use super::proc_file;
 use super::process::{is_gone, parse_device, task_dirs};
+
+/// How many descriptors of a process are looked at, where the first guess is wrong.
+const MOST_DESCRIPTORS: usize = 4096;
+/// How much of a descriptor's `fdinfo` is read, bytes: some 60,000 locks, of which a worker has one a
+/// thread.
+const FDINFO_BYTES: u64 = 4 << 20;
 
 /// Whether the process now of this pid holds the POSIX write lock on `byte` of
 /// `file`, by what its open files list.
 ///
 /// `hint` is the descriptor that most likely refers to the file (the worker
 /// leaves its number in the lane); it is only looked at first. All others are
-/// looked at if it does not list the lock. A process that is gone holds none.
+/// looked at if it does not. A process that is gone holds none.
 ///
 /// # Errors
-/// Where `/proc` refuses: `EACCES` to all who may not trace the process.
+/// Where `/proc` refuses: `EACCES` to all who may not trace the process. Where the process has more
+/// descriptors or locks than are looked at.
 pub fn lists_lock(pid: Pid, hint: Option<RawFd>, file: FileId, byte: u64) -> io::Result<bool> {
+    let mut left = MOST_DESCRIPTORS;
     for task in task_dirs(pid)? {
-        let dir = task.join("fdinfo");
-        if let Some(fd) = hint
-            && descriptor_lists(&dir.join(fd.to_string()), file, byte)?
+        let (fds, fdinfo) = (task.join("fd"), task.join("fdinfo"));
+        if let Some(fd) = hint.map(|fd| fd.to_string())
+            && refers_to(&fds.join(&fd), file)?
         {
-            return Ok(true);
+            return descriptor_lists(&fdinfo.join(&fd), file, byte);
         }
-        let entries = match fs::read_dir(&dir) {
+        let entries = match fs::read_dir(&fds) {
             Ok(entries) => entries,
             Err(error) if is_gone(&error) => continue,
             Err(error) => return Err(error),
@@ -44,12 +59,37 @@ pub fn lists_lock(pid: Pid, hint: Option<RawFd>, file: FileId, byte: u64) -> io:
                 Err(error) if is_gone(&error) => break,
                 Err(error) => return Err(error),
             };
-            if descriptor_lists(&entry.path(), file, byte)? {
-                return Ok(true);
+            left = left.checked_sub(1).ok_or_else(too_many)?;
+            if refers_to(&entry.path(), file)? {
+                return descriptor_lists(&fdinfo.join(entry.file_name()), file, byte);
             }
         }
     }
     Ok(false)
+}
+
+fn too_many() -> io::Error {
+    io::Error::other(format!(
+        "its lane names a wrong descriptor, and it has more than {MOST_DESCRIPTORS}"
+    ))
+}
+
+/// Whether a descriptor, by its link in `/proc`, refers to `file`.
+fn refers_to(link: &Path, file: FileId) -> io::Result<bool> {
+    // Not synchronised: a file system that does not answer must not hold up whoever asks.
+    match rustix::fs::statx(CWD, link, AtFlags::STATX_DONT_SYNC, StatxFlags::INO) {
+        Ok(found) => {
+            let dev = rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor);
+            Ok(FileId { dev, ino: found.stx_ino } == file)
+        }
+        Err(errno) => {
+            let error = io::Error::from(errno);
+            // What cannot be asked is not on the file system of the segment, unless it is us who may not.
+            let is_ours = error.kind() == io::ErrorKind::PermissionDenied
+                || errno == rustix::io::Errno::NOSYS;
+            if is_ours { Err(error) } else { Ok(false) }
+        }
+    }
 }
 
 /// Whether this process holds the lock on `byte` of `file`, which `fd` refers
@@ -64,20 +104,19 @@ pub(super) fn own_lists_lock(fd: impl AsFd, file: FileId, byte: u64) -> io::Resu
 }
 
 fn descriptor_lists(fdinfo: &Path, file: FileId, byte: u64) -> io::Result<bool> {
-    match fs::read(fdinfo) {
-        Ok(bytes) => Ok(text_lists(&String::from_utf8_lossy(&bytes), file, byte)),
+    match proc_file::has_line(fdinfo, FDINFO_BYTES, |line| line_lists(line, file, byte)) {
         // Closed since the directory was read, or never there.
         Err(error) if is_gone(&error) => Ok(false),
-        Err(error) => Err(error),
+        listed => listed,
     }
 }
 
-/// Whether the text of one `fdinfo` file lists a write lock on the byte.
-fn text_lists(fdinfo: &str, file: FileId, byte: u64) -> bool {
-    fdinfo
-        .lines()
-        .filter_map(parse_write_lock)
-        .any(|lock| lock.file == file && (lock.first..=lock.last).contains(&byte))
+/// Whether a line of an `fdinfo` file lists a write lock on the byte.
+fn line_lists(line: &[u8], file: FileId, byte: u64) -> bool {
+    std::str::from_utf8(line)
+        .ok()
+        .and_then(parse_write_lock)
+        .is_some_and(|lock| lock.file == file && (lock.first..=lock.last).contains(&byte))
 }
 
 /// A range of bytes that one owner holds; the kernel joins neighbours.
@@ -117,7 +156,8 @@ mod tests {
 
     use super::super::lock::try_lock;
     use super::super::testing::{
-        become_user, fork, fork_headless, fork_holding, id_of, ofd_lock, shm_file,
+        Mark, become_user, fork, fork_headless, fork_holding, id_of, ofd_lock, pause_for_ever,
+        shm_file,
     };
     use super::*;
 
@@ -151,7 +191,8 @@ mod tests {
                     lock:\t1: POSIX  ADVISORY  WRITE 9 00:1a:5678 4 6\n\
                     lock:\t2: POSIX  ADVISORY  WRITE 9 00:1b:5678 8 8\n\
                     lock:\t3: POSIX  ADVISORY  WRITE 9 00:1a:5679 9 9\n";
-        let listed: Vec<u64> = (0..12).filter(|&byte| text_lists(text, FILE, byte)).collect();
+        let lists = |byte| text.lines().any(|line| line_lists(line.as_bytes(), FILE, byte));
+        let listed: Vec<u64> = (0..12).filter(|&byte| lists(byte)).collect();
         assert_eq!(listed, [4, 5, 6]);
     }
 
@@ -192,6 +233,59 @@ mod tests {
         let hint = Some(file.as_raw_fd());
         assert!(lists_lock(child.pid(), hint, id_of(&file), 2).unwrap());
         assert!(lists_lock(child.pid(), None, id_of(&file), 2).unwrap());
+    }
+
+    /// The reads of a process are counted by its own /proc/thread-self/io: another one's cannot be.
+    fn read_calls() -> u64 {
+        let io = proc_file::text("/proc/thread-self/io").unwrap();
+        let line = io.lines().find_map(|line| line.strip_prefix("syscr: ")).unwrap();
+        line.parse().unwrap()
+    }
+
+    #[test]
+    fn many_descriptors_of_the_file_cost_one_reading_of_its_locks() {
+        let file = shm_file(4096);
+        let id = id_of(&file);
+        let ready = Mark::new();
+        let child = fork(|| {
+            for byte in 0..400 {
+                assert!(try_lock(&file, 2 * byte).unwrap());
+            }
+            let copies: Vec<_> = (0..900).map(|_| file.try_clone().unwrap()).collect();
+            std::mem::forget(copies);
+            ready.send(0);
+            pause_for_ever()
+        });
+        ready.wait();
+        let before = read_calls();
+        assert!(!lists_lock(child.pid(), Some(i32::MAX), id, 1).unwrap());
+        let calls = read_calls() - before;
+        assert!(calls < 100, "{calls} reads for a lock that it does not have");
+        assert!(lists_lock(child.pid(), Some(i32::MAX), id, 2).unwrap());
+    }
+
+    #[test]
+    fn more_descriptors_than_are_looked_at_are_an_error_and_no_answer() {
+        let file = shm_file(4096);
+        let id = id_of(&file);
+        let ready = Mark::new();
+        let child = fork(|| {
+            let limit = Some(MOST_DESCRIPTORS as u64 + 100);
+            let limit = rustix::process::Rlimit { current: limit, maximum: limit };
+            rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).unwrap();
+            let none = std::fs::File::open("/dev/null").unwrap();
+            while let Ok(copy) = none.try_clone() {
+                std::mem::forget(copy);
+            }
+            assert!(try_lock(&file, 2).unwrap());
+            ready.send(0);
+            pause_for_ever()
+        });
+        ready.wait();
+        let other = FileId { ino: id.ino + 1, ..id };
+        let error = lists_lock(child.pid(), None, other, 2).unwrap_err();
+        assert!(error.to_string().contains("more than"), "{error}");
+        assert!(lists_lock(child.pid(), Some(file.as_raw_fd()), id, 2).unwrap(), "by the hint");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use rustix::process::{Pid, Resource, Rlimit};
 use rustix::thread::CapabilitySet;
 
 use super::name::SEGMENT_DIR;
+use super::proc_file;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -56,8 +57,8 @@ pub(crate) fn advice(refusal: &io::Error, otherwise: &'static str) -> &'static s
 /// # Errors
 /// [`HostError`] where `/proc` is not what it should be.
 pub fn boot_id() -> Result<[u64; 2], HostError> {
-    let text = std::fs::read_to_string(BOOT_ID)
-        .map_err(|source| HostError::Read { path: BOOT_ID, source })?;
+    let text =
+        proc_file::text(BOOT_ID).map_err(|source| HostError::Read { path: BOOT_ID, source })?;
     parse_uuid(&text).ok_or(HostError::Parse { path: BOOT_ID, text })
 }
 

@@ -7,6 +7,7 @@
 //! - [`host`]: facts of this boot, these namespaces, this process's limits.
 //! - [`mapping`], [`file`]: the shared memory and the named file behind it.
 //! - [`lock`]: the POSIX record locks by which the kernel says who owns a lane.
+//! - [`proc_file`]: reading files of `/proc`, as bytes and within bounds.
 //! - [`process`], [`freezer`], [`fdinfo`]: what `/proc` tells about a process.
 //! - [`pidfd`], [`identity`]: a handle on a process, and the proof that it is
 //!   the one behind a lane.
@@ -33,6 +34,7 @@ pub mod lock;
 pub mod mapping;
 pub mod name;
 pub mod pidfd;
+pub mod proc_file;
 pub mod process;
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
@@ -16,6 +16,16 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 
 use super::file::FileId;
+use super::proc_file::{self, ORDINARY_BYTES};
+
+/// How many arguments of a process are kept at most.
+pub const MOST_ARGUMENTS: usize = 1024;
+/// How much of an environment is searched at most, bytes.
+const ENVIRONMENT_BYTES: u64 = 1 << 20;
+/// How much of a process's list of mappings is read at most, bytes: some 300,000 mappings.
+const MAPS_BYTES: u64 = 32 << 20;
+/// How many threads are looked at for one whose memory and files can be seen.
+const MOST_THREADS: usize = 4096;
 
 /// What the process's first thread is about, by the letter in `/proc/PID/stat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +72,25 @@ pub struct Standing {
     pub tracer: Option<Pid>,
     /// As which users it runs.
     pub users: Users,
+    /// What it may do beside that.
+    pub privileges: Privileges,
+}
+
+/// The groups and capabilities of a process: what an exec can give it without another user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Privileges {
+    /// Its real, effective and saved group.
+    pub groups: [u32; 3],
+    /// The capabilities that it has or may take on, a bit each.
+    pub capabilities: u64,
+}
+
+impl Privileges {
+    /// Whether a process with these privileges may have come to have `others` by its own doing: it may
+    /// give up capabilities, and without an exec it gains none.
+    pub fn cover(self, others: Privileges) -> bool {
+        self.groups == others.groups && others.capabilities & !self.capabilities == 0
+    }
 }
 
 /// As which users a process runs: root may take on any, and a set-user-ID program has two.
@@ -84,7 +113,7 @@ impl Users {
     }
 }
 
-/// The process's state, tracer and users, of one moment.
+/// The process's state, tracer, users and privileges, of one moment.
 ///
 /// # Errors
 /// Where `/proc` refuses.
@@ -92,7 +121,8 @@ pub fn standing(pid: Pid) -> io::Result<Option<Standing>> {
     Ok(read(pid, "status")?.as_deref().and_then(|status| {
         let letter = status.lines().find_map(|line| line.strip_prefix("State:"))?;
         let state = parse_letter(letter.trim_start().chars().next()?);
-        Some(Standing { state, tracer: parse_tracer(status), users: parse_users(status)? })
+        let (users, privileges) = (parse_users(status)?, parse_privileges(status)?);
+        Some(Standing { state, tracer: parse_tracer(status), users, privileges })
     }))
 }
 
@@ -119,7 +149,7 @@ pub fn image(pid: Pid) -> io::Result<Option<Image>> {
     }
     // A first thread that has ended has no memory; the others have.
     for task in task_dirs(pid)? {
-        match fs::read(task.join("stat")) {
+        match proc_file::bytes(task.join("stat"), ORDINARY_BYTES) {
             Ok(stat) => {
                 if let image @ Some(_) = parse_image(&String::from_utf8_lossy(&stat)) {
                     return Ok(image);
@@ -140,34 +170,55 @@ pub fn comm(pid: Pid) -> io::Result<Option<String>> {
     Ok(read(pid, "comm")?.map(|text| text.trim_end_matches('\n').to_owned()))
 }
 
-/// The arguments the process was started with, or what it wrote over them.
-/// None of them for a process that has ended.
+/// The arguments the process was started with, or what it wrote over them; the first
+/// [`MOST_ARGUMENTS`] of them, and no more than 64 KiB. None of them for a process that has ended.
 ///
 /// # Errors
 /// Where `/proc` refuses.
 pub fn cmdline(pid: Pid) -> io::Result<Option<Vec<String>>> {
     let Some(text) = read(pid, "cmdline")? else { return Ok(None) };
     let text = text.strip_suffix('\0').unwrap_or(&text);
-    let args =
-        if text.is_empty() { Vec::new() } else { text.split('\0').map(Into::into).collect() };
-    Ok(Some(args))
+    if text.is_empty() {
+        return Ok(Some(Vec::new()));
+    }
+    Ok(Some(text.split('\0').take(MOST_ARGUMENTS).map(Into::into).collect()))
 }
 
 /// A variable of the environment that the process was executed with; what it
-/// has changed since is not seen. `None` too if the process is gone.
+/// has changed since is not seen. `None` too if the process is gone, or the variable stands behind the
+/// first MiB, or is longer than 64 KiB.
 ///
 /// # Errors
 /// Where `/proc` refuses, to all who may not trace the process.
 pub fn environment_variable(pid: Pid, name: &str) -> io::Result<Option<OsString>> {
-    let environment = match fs::read(format!("/proc/{}/environ", pid.as_raw_pid())) {
-        Ok(environment) => environment,
+    let environment = match fs::File::open(format!("/proc/{}/environ", pid.as_raw_pid())) {
+        Ok(environment) => BufReader::new(environment.take(ENVIRONMENT_BYTES)),
         Err(error) if is_gone(&error) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let mut variables = environment.split(|&byte| byte == 0);
-    let value =
-        variables.find_map(|variable| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
-    Ok(value.map(|value| OsString::from_vec(value.to_vec())))
+    match find_variable(environment, name.as_bytes()) {
+        Err(error) if is_gone(&error) => Ok(None),
+        found => Ok(found?.map(OsString::from_vec)),
+    }
+}
+
+/// The value of a variable among those in `environment`, each of which a zero byte ends.
+fn find_variable(mut environment: impl BufRead, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+    loop {
+        let mut variable = Vec::new();
+        let mut bounded = environment.by_ref().take(ORDINARY_BYTES);
+        bounded.read_until(0, &mut variable)?;
+        if variable.pop() != Some(0) {
+            if bounded.limit() > 0 {
+                return Ok(None); // the end, or cut by the bound
+            }
+            environment.skip_until(0)?;
+            continue;
+        }
+        if let Some(value) = variable.strip_prefix(name).and_then(|rest| rest.strip_prefix(b"=")) {
+            return Ok(Some(value.to_vec()));
+        }
+    }
 }
 
 /// The process that a thread is of; `None` where there is no such thread.
@@ -200,21 +251,16 @@ pub fn wchan(pid: Pid) -> io::Result<Option<String>> {
 /// Whether the process has this file mapped. False if it is gone.
 ///
 /// # Errors
-/// Where `/proc` refuses, to all who may not trace the process.
+/// Where `/proc` refuses, to all who may not trace the process; where it has more mappings than are
+/// read, and the file is not among the first of them.
 pub fn maps_segment(pid: Pid, file: FileId) -> io::Result<bool> {
     for dir in task_dirs(pid)? {
-        let maps = match fs::File::open(dir.join("maps")) {
-            Ok(maps) => BufReader::new(maps),
-            Err(error) if is_gone(&error) => continue,
+        let maps = |line: &[u8]| parse_mapped_file(line) == Some(file);
+        match proc_file::has_line(dir.join("maps"), MAPS_BYTES, maps) {
+            Ok(true) => return Ok(true),
+            Ok(false) => {}
+            Err(error) if is_gone(&error) => {}
             Err(error) => return Err(error),
-        };
-        for line in maps.split(b'\n') {
-            match line {
-                Ok(line) if parse_mapped_file(&line) == Some(file) => return Ok(true),
-                Ok(_) => {}
-                Err(error) if is_gone(&error) => break,
-                Err(error) => return Err(error),
-            }
         }
     }
     Ok(false)
@@ -229,7 +275,10 @@ pub(super) fn task_dirs(pid: Pid) -> io::Result<Vec<PathBuf>> {
         return Ok(vec![own]);
     }
     match fs::read_dir(own.join("task")) {
-        Ok(tasks) => Ok(tasks.filter_map(|task| Some(task.ok()?.path())).collect()),
+        Ok(tasks) => {
+            let tasks = tasks.filter_map(|task| Some(task.ok()?.path()));
+            Ok(tasks.take(MOST_THREADS).collect())
+        }
         Err(error) if is_gone(&error) => Ok(Vec::new()),
         Err(error) => Err(error),
     }
@@ -240,10 +289,15 @@ pub(super) fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || Errno::from_io_error(error) == Some(Errno::SRCH)
 }
 
-/// A file of `/proc/PID`; what is not UTF-8 is replaced.
-pub(super) fn read(pid: Pid, file: impl Display) -> io::Result<Option<String>> {
-    match fs::read(format!("/proc/{}/{file}", pid.as_raw_pid())) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+/// The first 64 KiB of a file of `/proc/PID`; what is not UTF-8 is replaced.
+fn read(pid: Pid, file: impl Display) -> io::Result<Option<String>> {
+    Ok(read_bytes(pid, file)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// The first 64 KiB of a file of `/proc/PID`.
+pub(super) fn read_bytes(pid: Pid, file: impl Display) -> io::Result<Option<Vec<u8>>> {
+    match proc_file::bytes(format!("/proc/{}/{file}", pid.as_raw_pid()), ORDINARY_BYTES) {
+        Ok(bytes) => Ok(Some(bytes)),
         Err(error) if is_gone(&error) => Ok(None),
         Err(error) => Err(error),
     }
@@ -302,6 +356,16 @@ fn parse_users(status: &str) -> Option<Users> {
     Some(Users { real: next()?, effective: next()?, saved: next()? })
 }
 
+/// The groups of the line `Gid`, and the permitted capabilities.
+fn parse_privileges(status: &str) -> Option<Privileges> {
+    let field = |name| status.lines().find_map(|line| line.strip_prefix(name));
+    let mut groups = field("Gid:")?.split_ascii_whitespace().map(|group| group.parse().ok());
+    let mut next = || groups.next()?;
+    let groups = [next()?, next()?, next()?];
+    let capabilities = u64::from_str_radix(field("CapPrm:")?.trim(), 16).ok()?;
+    Some(Privileges { groups, capabilities })
+}
+
 /// The file of a line of `maps`: `start-end perms offset major:minor inode ...`.
 fn parse_mapped_file(line: &[u8]) -> Option<FileId> {
     let mut fields = line.split(|&byte| byte == b' ');
@@ -352,6 +416,49 @@ mod tests {
         assert!(!users(7, 7, 0).may_signal(users(0, 0, 0)), "not before it takes it on");
         assert_eq!(parse_users("Uid:\t1\t2\t3\t4\n"), Some(users(1, 2, 3)));
         assert_eq!(parse_users("Gid:\t1\t2\t3\t4\n"), None);
+    }
+
+    #[test]
+    fn privileges_are_given_up_and_never_gained() {
+        let of = |groups, capabilities| Privileges { groups, capabilities };
+        let admitted = of([7, 7, 7], 0b110);
+        for (now, covered) in [
+            (admitted, true),
+            (of([7, 7, 7], 0b100), true),
+            (of([7, 7, 7], 0b111), false), // a program with file capabilities
+            (of([7, 5, 5], 0b110), false), // a set-group-ID program
+        ] {
+            assert_eq!(admitted.cover(now), covered, "{now:?}");
+        }
+        let status = "Gid:\t1\t2\t3\t4\nGroups:\t5 \nCapPrm:\t00000000a80425fb\n";
+        assert_eq!(parse_privileges(status), Some(of([1, 2, 3], 0xa804_25fb)));
+        assert_eq!(parse_privileges("Gid:\t1\t2\t3\t4\n"), None);
+    }
+
+    #[test]
+    fn a_variable_is_found_behind_an_endless_one() {
+        let mut environment = b"A=1\0LONG=".to_vec();
+        environment.resize(environment.len() + 3 * ORDINARY_BYTES as usize, b'x');
+        environment.extend(b"\0AB=2\0B=\xff\0CUT=3");
+        let find = |name: &[u8]| find_variable(&environment[..], name).unwrap();
+        assert_eq!(find(b"A").as_deref(), Some(&b"1"[..]));
+        assert_eq!(find(b"B").as_deref(), Some(&b"\xff"[..]));
+        assert_eq!(find(b"LONG"), None, "too long to be kept");
+        assert_eq!(find(b"CUT"), None, "cut by the bound");
+    }
+
+    /// As a worker that writes zeros over its arguments: each zero byte ends one.
+    #[test]
+    fn a_command_line_of_any_length_is_read_within_bounds() {
+        let many: Vec<String> = (0..200_000).map(|_| String::new()).collect();
+        let mut child = std::process::Command::new("sleep").arg("600").args(&many).spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        until(|| comm(pid).unwrap().as_deref() == Some("sleep"));
+        let args = cmdline(pid).unwrap().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!((args[0].as_str(), args[1].as_str()), ("sleep", "600"));
+        assert_eq!(args.len(), MOST_ARGUMENTS);
     }
 
     #[test]
