@@ -7,17 +7,19 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, Signal, WaitOptions};
 
 use crate::exit::Exit;
 use crate::relay::{Caught, Relay, Sender};
+use crate::start::{self, Started, Terms};
 
 /// A command that could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -109,9 +111,9 @@ pub struct Until<'a> {
 /// A drop neither ends nor reaps it, as with [`std::process::Child`].
 #[derive(Debug)]
 pub struct Child {
-    process: std::process::Child,
-    pid: Pid,
-    pidfd: OwnedFd,
+    program: OsString,
+    started: Started,
+    status: Option<ExitStatus>,
 }
 
 /// What one poll ended with.
@@ -122,30 +124,34 @@ pub(crate) enum Step {
 }
 
 impl Child {
-    /// Starts a command.
+    /// Starts a command: the program, the arguments and the environment of `command`. What else it may
+    /// hold, such as redirections, is left out.
+    ///
+    /// Returns before the program is executed, which takes as long as its disk does. Where it cannot be
+    /// executed, the child ends, and [`Child::start_error`] says why.
     ///
     /// # Errors
     ///
-    /// See [`StartError`].
+    /// [`StartError::NoProcess`], or a word contains a NUL byte.
     pub fn start(command: &mut Command) -> Result<Self, StartError> {
-        let mut process =
-            command.spawn().map_err(|error| StartError::new(command.get_program(), error))?;
-        let pid = Pid::from_child(&process);
-        // The child is not reaped yet, so that its pid cannot be another's.
-        match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) => Ok(Self { process, pid, pidfd }),
-            Err(error) => {
-                let _ = process.kill();
-                let _ = process.wait();
-                let program = command.get_program().to_owned();
-                Err(StartError::NoProcess { program, source: error.into() })
+        Self::start_on(command, &Terms::default())
+    }
+
+    /// As [`Child::start`], on these terms.
+    pub(crate) fn start_on(command: &mut Command, terms: &Terms) -> Result<Self, StartError> {
+        let program = command.get_program().to_owned();
+        match start::start(command, terms) {
+            Ok(started) => Ok(Self { program, started, status: None }),
+            Err(source) if source.kind() == io::ErrorKind::InvalidInput => {
+                Err(StartError::new(&program, source))
             }
+            Err(source) => Err(StartError::NoProcess { program, source }),
         }
     }
 
     /// The command's pid.
     pub fn pid(&self) -> Pid {
-        self.pid
+        self.started.pid
     }
 
     /// The command's end, if it has ended; it is reaped by the first call that says so.
@@ -154,7 +160,20 @@ impl Child {
     ///
     /// The kernel does not know it as our child: somebody else reaped it.
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.process.try_wait()
+        while self.status.is_none() {
+            match rustix::process::waitpid(Some(self.pid()), WaitOptions::NOHANG) {
+                Ok(None) => break,
+                Ok(Some((_, status))) => self.status = Some(ExitStatus::from_raw(status.as_raw())),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(self.status)
+    }
+
+    /// Why an ended command was never executed; `None` if it was. Ask once.
+    pub fn start_error(&self) -> Option<StartError> {
+        self.started.failure().map(|error| StartError::new(&self.program, error))
     }
 
     /// Sends the command a signal; one that has ended is no error.
@@ -163,7 +182,7 @@ impl Child {
     ///
     /// The kernel refuses (the command may have another user's rights by now).
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        match rustix::process::pidfd_send_signal(&self.pidfd, signal) {
+        match rustix::process::pidfd_send_signal(&self.started.pidfd, signal) {
             Ok(()) | Err(Errno::SRCH) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -205,7 +224,7 @@ impl Child {
             if left.is_some_and(|left| left.is_zero()) {
                 return Ok(Step::Event(Event::TimedOut));
             }
-            let pidfd = self.pidfd.as_fd();
+            let pidfd = self.started.pidfd.as_fd();
             let mut polled: Vec<PollFd<'_>> = [Some(pidfd), Some(relay.as_fd()), until.wake]
                 .into_iter()
                 .flatten()
@@ -222,11 +241,14 @@ impl Child {
 
     /// Sends the command what reached this process, unless it has had it already.
     pub(crate) fn pass_on(&self, caught: Caught) {
-        if caught.signal == Signal::CHILD || self.has_it_from_the_terminal(caught) {
+        // Of the processor time that this process has used.
+        let of_our_own = [Signal::XCPU, Signal::PROF, Signal::VTALARM].contains(&caught.signal)
+            && caught.sender == Sender::Kernel;
+        if caught.signal == Signal::CHILD || of_our_own || self.has_it_from_the_terminal(caught) {
             return;
         }
         if let Err(error) = self.signal(caught.signal) {
-            tracing::warn!(pid = self.pid.as_raw_nonzero(), signal = ?caught.signal, %error,
+            tracing::warn!(pid = self.pid().as_raw_nonzero(), signal = ?caught.signal, %error,
                 "cannot pass a signal on to the command");
         }
     }
@@ -239,7 +261,7 @@ impl Child {
         let to_the_group = [Signal::INT, Signal::QUIT, Signal::WINCH].contains(&caught.signal);
         caught.sender == Sender::Kernel
             && to_the_group
-            && rustix::process::getpgid(Some(self.pid)).ok() == Some(rustix::process::getpgrp())
+            && rustix::process::getpgid(Some(self.pid())).ok() == Some(rustix::process::getpgrp())
     }
 }
 
@@ -259,14 +281,17 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::process::Command;
 
-    use super::{Child, StartError};
+    use super::Child;
     use crate::exit::Exit;
 
     #[test]
     fn a_command_that_cannot_be_started_says_why() {
         let check = |program: &str, exit: Exit, part: &str| {
-            let error: StartError =
-                Child::start(&mut Command::new(program)).expect_err("cannot start");
+            let mut child = Child::start(&mut Command::new(program)).unwrap();
+            while child.try_wait().unwrap().is_none() {
+                std::thread::yield_now();
+            }
+            let error = child.start_error().expect("cannot start");
             assert_eq!(error.exit(), exit, "{program}: {error}");
             assert!(error.to_string().contains(part), "{error}");
         };

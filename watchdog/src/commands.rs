@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use crate::cli::Command;
 use crate::exit::Exit;
+use crate::signals;
 
 mod demo;
 mod doctor;
@@ -35,6 +36,7 @@ type Failure = Box<dyn std::error::Error>;
 
 /// Does what the command line asks for.
 pub fn perform(command: Command) -> Exit {
+    signals::accept_all();
     let done = match command {
         Command::Demo(options) => demo::perform(&options),
         Command::DemoWorker(options) => demo::worker::perform(&options),

@@ -11,14 +11,17 @@
 //! | 125 | hangwatch itself failed |
 //! | 126 | the command was found and cannot be executed |
 //! | 127 | the command was not found |
-//! | 128 + N | the command died of signal N |
+//! | 128 + N | the command died of signal N; hangwatch then dies of it, too, which a shell shows so |
 //!
 //! They are those of `timeout(1)`, `env(1)` and `nohup(1)`, so that a script that knows
 //! one of these knows hangwatch. As with these, a command may itself end with one of
 //! hangwatch's codes; the log tells the two apart.
 
+use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitCode, ExitStatus, Termination};
+
+use crate::signals;
 
 /// How the binary ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,8 +86,14 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// The end of the process: by a command's signal, where the command died of one, so that a shell's loop
+/// ends with a command that Ctrl-C ended; else by the code.
 impl Termination for Exit {
     fn report(self) -> ExitCode {
+        if let Self::Signal(number) = self {
+            let _ = std::io::stdout().flush(); // its reader may be gone
+            signals::die_of(number);
+        }
         self.into()
     }
 }

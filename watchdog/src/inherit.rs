@@ -1,15 +1,17 @@
 //! What a command would inherit from the watchdog that starts it, and must not: the raised limit of open
 //! files (programs that use `select(2)`, or close every descriptor there may be, suffer from a high
-//! one), and the lowered OOM score.
+//! one), the lowered OOM score, and the signals that the watchdog catches or ignores.
 #![expect(unsafe_code, reason = "what is done between fork and exec")]
 
 use std::fs;
-use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::signals::AtStart;
 
 const OOM_SCORE: &str = "/proc/self/oom_score_adj";
 
@@ -28,15 +30,23 @@ impl Inheritance {
         Inheritance { open_files: getrlimit(Resource::Nofile), oom_score }
     }
 
-    /// Has the command begin with it.
+    /// Gives the calling process these limits. For a child between fork and exec: it makes system calls
+    /// only.
+    pub(crate) fn take(&self) -> Result<(), Errno> {
+        setrlimit(Resource::Nofile, self.open_files)?;
+        if let Some(score) = &self.oom_score {
+            // Refused, it leaves the command better protected than it was.
+            let _ = write_oom_score(score);
+        }
+        Ok(())
+    }
+
+    /// Has the command begin with it, and with the signals that this process was started with.
     pub(crate) fn leave_to(&self, command: &mut Command) {
-        let Inheritance { open_files, oom_score } = self.clone();
+        let (inheritance, signals) = (self.clone(), AtStart::of_this_process());
         let take = move || {
-            setrlimit(Resource::Nofile, open_files)?;
-            if let Some(score) = &oom_score {
-                // Refused, it leaves the command better protected than it was.
-                let _ = write_oom_score(score);
-            }
+            inheritance.take()?;
+            signals.restore();
             Ok(())
         };
         // SAFETY: between fork and exec it makes system calls only; it neither allocates nor locks.
@@ -44,7 +54,7 @@ impl Inheritance {
     }
 }
 
-fn write_oom_score(score: &[u8]) -> io::Result<()> {
+fn write_oom_score(score: &[u8]) -> Result<(), Errno> {
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     let file = rustix::fs::open(c"/proc/self/oom_score_adj", flags, Mode::empty())?;
     rustix::io::write(&file, score)?;

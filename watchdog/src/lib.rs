@@ -2,7 +2,7 @@
 //!
 //! The modules from the outside in: [`cli`] reads the command line, [`commands`] does what it asks
 //! for, [`server`] watches a segment, [`deadlines`] is the file that says how long scopes may take;
-//! [`exec`] removes a command with its descendants, [`child`] and [`relay`] run one and pass signals on,
+//! [`exec`] removes a command with its descendants, [`child`] and [`relay`] run one and pass signals on (`start`, `signals`),
 //! `children` tells helpers from the rest, [`evidence`] finds out why a worker hangs, [`incident`] is what is kept of an expiry, [`show`], [`report`] and [`trace`] are what is made of one
 //! for people, [`listen`] tells of a server over HTTP, [`state`] is a segment as JSON, [`fleet`] those
 //! of many hosts, `top` the live view, `doctor` says what works here, [`notify`] tells the service
@@ -31,6 +31,8 @@ pub mod relay;
 pub mod report;
 pub mod server;
 pub mod show;
+mod signals;
+mod start;
 pub mod state;
 pub mod text;
 mod top;

@@ -27,6 +27,7 @@ use crate::logging;
 use crate::relay::{PASSED_ON, Relay};
 use crate::server::events::{What, emit};
 use crate::server::{OwnProcess, Server, ServerEvent, ServerOptions};
+use crate::start::{Bond, Terms};
 
 /// The least time a signal that can be caught is given, as the watchdog gives it too.
 const LEAST_GRACE: Duration = Duration::from_millis(100);
@@ -88,10 +89,14 @@ fn under(
     let worker = WorkerOptions::new().signal(TimerSignal::NotifyOnly).attach_to(segment)?;
     let mut command = process::Command::new(&options.command[0]);
     command.args(&options.command[1..]).env(SEGMENT_VARIABLE, segment.name());
-    inheritance.leave_to(&mut command);
+    let bond = match options.reap.signal {
+        ReapSignal::Signal(_) => Bond::Dies,
+        ReapSignal::NotifyOnly => Bond::Loose,
+    };
+    let terms = Terms { inheritance: Some(inheritance.clone()), bond };
     let (begun, began_at) = (Instant::now(), Nanos(clock::monotonic_ns()));
     let guard = worker.expires(&scope, options.deadline)?;
-    let mut tree = match Tree::spawn(&mut command) {
+    let mut tree = match Tree::spawn_on(&mut command, &terms) {
         Ok(tree) => tree,
         Err(SpawnError::Start(error)) => {
             complain(&OneLine(&error));
@@ -110,6 +115,10 @@ fn under(
     };
     if let Some(status) = ended {
         guard.release();
+        if let Some(error) = tree.start_error() {
+            complain(&OneLine(&error));
+            return Ok(error.exit());
+        }
         return Ok(status.into());
     }
     let notifies_only = options.reap.signal == ReapSignal::NotifyOnly;

@@ -32,6 +32,7 @@ use crate::notify::{self, Notifier};
 use crate::relay::{PASSED_ON, Relay};
 use crate::server::events::emit;
 use crate::server::{Ended, ErrorFiles, Holds, OnPanic, Server, ServerOptions, Standby, State};
+use crate::start::{Bond, Terms};
 
 use published::Published;
 
@@ -187,8 +188,8 @@ fn around(options: &Run, deadlines: Option<Published>) -> Result<Exit, Failure> 
     for variable in notify::VARIABLES {
         command.env_remove(variable);
     }
-    inheritance.leave_to(&mut command);
-    let mut child = match Child::start(&mut command) {
+    let terms = Terms { inheritance: Some(inheritance), bond: Bond::Loose };
+    let mut child = match Child::start_on(&mut command, &terms) {
         Ok(child) => child,
         Err(error) => {
             server.stop();
@@ -202,6 +203,10 @@ fn around(options: &Run, deadlines: Option<Published>) -> Result<Exit, Failure> 
         match child.wait(&relay, until)? {
             Event::Ended(status) => {
                 server.stop();
+                if let Some(error) = child.start_error() {
+                    complain(&OneLine(&error));
+                    return Ok(error.exit());
+                }
                 return Ok(status.into());
             }
             Event::Woken | Event::TimedOut => {}

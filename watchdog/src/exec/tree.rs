@@ -20,6 +20,7 @@ use super::lineage::{self, Identity, Stat};
 use crate::child::{Child, Event, StartError, Step, Until};
 use crate::children::{self, Kind};
 use crate::relay::Relay;
+use crate::start::Terms;
 
 pub use self::kill::KILL_LIMIT;
 
@@ -79,6 +80,11 @@ impl Tree {
     ///
     /// `/proc` cannot be read, or the command cannot be started.
     pub fn spawn(command: &mut Command) -> Result<Self, SpawnError> {
+        Self::spawn_on(command, &Terms::default())
+    }
+
+    /// As [`Tree::spawn`], on these terms.
+    pub(crate) fn spawn_on(command: &mut Command, terms: &Terms) -> Result<Self, SpawnError> {
         let proc = |source| SpawnError::Unable { what: "reading /proc (is it mounted?)", source };
         let me = rustix::process::getpid();
         rustix::process::set_child_subreaper(Some(me)).map_err(|error| SpawnError::Unable {
@@ -96,7 +102,7 @@ impl Tree {
             what: "too few open files are allowed to remove them (raise it with ulimit -n)",
             source: error.into(),
         })?;
-        let root = Child::start(command.env(MARK, value))?;
+        let root = Child::start_on(command.env(MARK, value), terms)?;
         // Not reaped yet, so that it is there to be read, even if it has ended.
         let root_identity = identity(root.pid()).map_err(|error| {
             // Nobody will look after it: it must not run on.
@@ -110,6 +116,11 @@ impl Tree {
     /// The pid of the command itself.
     pub fn pid(&self) -> Pid {
         self.root.pid()
+    }
+
+    /// Why the command was never executed, once it has ended; `None` if it was. Ask once.
+    pub fn start_error(&self) -> Option<StartError> {
+        self.root.start_error()
     }
 
     /// Declares a child of this process not to be of the tree. Call it before that child
