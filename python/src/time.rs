@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use hangwatch::{MAX_ALLOWANCE, Signal};
+use hangwatch_cli::cli::value::reap_signal;
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDelta, PyDeltaAccess, PyFloat, PyInt};
+use pyo3::types::{PyBool, PyDelta, PyDeltaAccess, PyFloat, PyInt, PyString};
 
 use crate::errors;
 
@@ -73,16 +74,26 @@ fn not_a_time(value: &Bound<'_, PyAny>) -> PyErr {
     PyTypeError::new_err(format!("a deadline is seconds as a number, or a timedelta, not {class}"))
 }
 
-/// The signal of a timer: `None` is the watchdog's, 0 none (it is reported only).
-pub(crate) fn signal(py: Python<'_>, signal: Option<i64>) -> PyResult<Signal> {
-    match signal {
-        None => Ok(Signal::Default),
-        Some(0) => Ok(Signal::NotifyOnly),
-        Some(number @ 1..=64) => Ok(Signal::Number(number.unsigned_abs() as u8)),
-        Some(other) => {
-            let message = format!("{other} is no signal: give 1 to 64, or 0 to be reported only");
-            Err(errors::argument(py, &message))
-        }
+/// The signal of a timer: `None` is the watchdog's, 0 or "none" no signal (it is reported only); else
+/// what the command line takes, too: 1 to 64, or a name.
+pub(crate) fn signal(py: Python<'_>, given: Option<&Bound<'_, PyAny>>) -> PyResult<Signal> {
+    let Some(given) = given else { return Ok(Signal::Default) };
+    let is_text = given.is_instance_of::<PyString>();
+    if !is_text && !given.is_instance_of::<PyInt>() {
+        let class = given.get_type();
+        return Err(PyTypeError::new_err(format!(
+            "a signal is an int, a str or None, not {class}"
+        )));
+    }
+    // By its value: the name of a signal.Signals is none to everybody.
+    let text =
+        if is_text { given.to_string() } else { given.call_method0("__index__")?.to_string() };
+    if !is_text && text == "0" {
+        return Ok(Signal::NotifyOnly);
+    }
+    match reap_signal(&text) {
+        Ok(signal) => Ok(signal.number().map_or(Signal::NotifyOnly, Signal::Number)),
+        Err(why) => Err(errors::argument(py, &format!("{text:?} {why}"))),
     }
 }
 

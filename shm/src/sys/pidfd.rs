@@ -77,6 +77,13 @@ pub enum SignalError {
     },
 }
 
+/// The signal with this number, 1 to 64, to be sent to another process.
+pub fn signal_of(number: u8) -> Option<Signal> {
+    let number = NonZeroI32::new(number.into()).filter(|number| number.get() <= 64)?;
+    // SAFETY: the number is only sent, to another process; no handler or mask of this one changes.
+    Some(unsafe { Signal::from_raw_nonzero_unchecked(number) })
+}
+
 /// A handle on one process.
 #[derive(Debug)]
 pub struct Pidfd {

@@ -7,6 +7,7 @@ use std::fmt;
 use std::fs;
 use std::time::Duration;
 
+use hangwatch::sys::pidfd::signal_of;
 use rustix::process::Signal;
 
 use hangwatch_core::time::MAX_ALLOWANCE;
@@ -111,7 +112,7 @@ pub enum ReapSignal {
 }
 
 impl ReapSignal {
-    /// The signal's number, 1 to 31; `None` if nothing is signalled.
+    /// The signal's number, 1 to 64; `None` if nothing is signalled.
     pub fn number(self) -> Option<u8> {
         match self {
             Self::NotifyOnly => None,
@@ -130,8 +131,9 @@ impl fmt::Display for ReapSignal {
     }
 }
 
-/// Signals that end a process unless it handles them, by their names without SIG.
-const ENDING: [(&str, Signal); 22] = [
+/// Signals that end a process unless it handles them, by their names without SIG; the real-time ones,
+/// which all do, are in [`REAL_TIME`].
+const ENDING: [(&str, Signal); 23] = [
     ("HUP", Signal::HUP),
     ("INT", Signal::INT),
     ("QUIT", Signal::QUIT),
@@ -154,11 +156,48 @@ const ENDING: [(&str, Signal); 22] = [
     ("IO", Signal::IO),
     ("PWR", Signal::POWER),
     ("SYS", Signal::SYS),
+    ("STKFLT", Signal::STKFLT),
 ];
+
+/// The first real-time signal of the kernel. The C library keeps 32 and 33 for itself and calls 34
+/// `SIGRTMIN`, as Python does.
+const FIRST_REAL_TIME: u8 = 32;
+/// What the C library calls `SIGRTMIN` and `SIGRTMAX`.
+const RTMIN: u8 = 34;
+const RTMAX: u8 = 64;
+
+/// The names of the real-time signals, 32 to 64, without SIG.
+const REAL_TIME: [&str; 33] = [
+    "32", "33", "RTMIN", "RTMIN+1", "RTMIN+2", "RTMIN+3", "RTMIN+4", "RTMIN+5", "RTMIN+6",
+    "RTMIN+7", "RTMIN+8", "RTMIN+9", "RTMIN+10", "RTMIN+11", "RTMIN+12", "RTMIN+13", "RTMIN+14",
+    "RTMIN+15", "RTMAX-14", "RTMAX-13", "RTMAX-12", "RTMAX-11", "RTMAX-10", "RTMAX-9", "RTMAX-8",
+    "RTMAX-7", "RTMAX-6", "RTMAX-5", "RTMAX-4", "RTMAX-3", "RTMAX-2", "RTMAX-1", "RTMAX",
+];
+
+/// The number of a real-time signal by its name without SIG: `RTMIN+n`, `RTMAX-n`, or its number.
+fn real_time(name: &str) -> Option<u8> {
+    let offset = |text: &str, sign: char| match text {
+        "" => Some(0),
+        text => text.strip_prefix(sign)?.parse::<u8>().ok(),
+    };
+    let number = if let Some(more) = name.strip_prefix("RTMIN") {
+        RTMIN.checked_add(offset(more, '+')?)?
+    } else if let Some(less) = name.strip_prefix("RTMAX") {
+        RTMAX.checked_sub(offset(less, '-')?).filter(|number| *number >= RTMIN)?
+    } else {
+        name.parse().ok()?
+    };
+    (FIRST_REAL_TIME..=RTMAX).contains(&number).then_some(number)
+}
 
 /// The name of a signal without SIG; `?` for one that [`reap_signal`] does not take.
 pub fn signal_name(signal: Signal) -> &'static str {
-    ENDING.iter().find(|(_, ending)| *ending == signal).map_or("?", |(name, _)| name)
+    let real_time = || {
+        let number = usize::try_from(signal.as_raw()).ok()?;
+        REAL_TIME.get(number.checked_sub(FIRST_REAL_TIME.into())?).copied()
+    };
+    let ending = ENDING.iter().find(|(_, ending)| *ending == signal).map(|(name, _)| *name);
+    ending.or_else(real_time).unwrap_or("?")
 }
 
 /// A regular expression.
@@ -173,7 +212,7 @@ pub fn expression(text: &str) -> Result<String, String> {
     }
 }
 
-/// A signal that can end a process, by name or number: `KILL`, `SIGKILL`, `9`; or `none`.
+/// A signal that can end a process, by name or number: `KILL`, `SIGKILL`, `9`, `RTMIN+1`; or `none`.
 ///
 /// # Errors
 ///
@@ -185,24 +224,24 @@ pub fn reap_signal(text: &str) -> Result<ReapSignal, String> {
     }
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     let number: Option<i32> = name.parse().ok();
-    ENDING
-        .iter()
-        .find(|(known, signal)| *known == name || number == Some(signal.as_raw()))
-        .map(|(_, signal)| ReapSignal::Signal(*signal))
-        .ok_or_else(|| {
-            let others = ["STOP", "CONT", "TSTP", "TTIN", "TTOU", "CHLD", "URG", "WINCH"];
-            let harmless = number
-                .and_then(Signal::from_named_raw)
-                .is_some_and(|signal| signal != Signal::STKFLT)
-                || others.contains(&name);
-            if harmless {
-                "does not end a process; use KILL, TERM, INT, ABRT or the like".to_owned()
-            } else {
-                "is not a signal hangwatch sends; use a name such as KILL, SIGTERM or ABRT, \
-                 a number from 1 to 31, or none to signal nothing"
-                    .to_owned()
-            }
-        })
+    let known =
+        |(known, signal): &&(&str, Signal)| *known == name || number == Some(signal.as_raw());
+    let ending = ENDING.iter().find(known).map(|(_, signal)| *signal);
+    ending
+        .or_else(|| signal_of(real_time(name)?))
+        .map(ReapSignal::Signal)
+        .ok_or_else(|| not_ending(name, number))
+}
+
+fn not_ending(name: &str, number: Option<i32>) -> String {
+    let others = ["STOP", "CONT", "TSTP", "TTIN", "TTOU", "CHLD", "URG", "WINCH"];
+    if number.and_then(Signal::from_named_raw).is_some() || others.contains(&name) {
+        "does not end a process; use KILL, TERM, INT, ABRT or the like".to_owned()
+    } else {
+        "is not a signal hangwatch sends; use a name such as KILL, SIGTERM, ABRT or RTMIN+1, a number \
+         from 1 to 64, or none to signal nothing"
+            .to_owned()
+    }
 }
 
 /// A fraction above 0 and below 1.
@@ -321,14 +360,36 @@ mod tests {
         check("9", Signal::KILL, "KILL");
         check("sigterm", Signal::TERM, "TERM");
         check("6", Signal::ABORT, "ABRT");
+        check("16", Signal::STKFLT, "STKFLT");
         assert_eq!(reap_signal("none"), Ok(ReapSignal::NotifyOnly));
         assert_eq!(ReapSignal::NotifyOnly.number(), None);
         for text in ["STOP", "19", "CONT", "SIGCHLD", "17"] {
             assert!(reap_signal(text).unwrap_err().contains("does not end"), "{text}");
         }
-        for text in ["", "0", "-9", "32", "64", "99", "BANG", "SIG"] {
+        for text in
+            ["", "0", "-9", "65", "99", "256", "BANG", "SIG", "RTMIN-1", "RTMIN+31", "RTMAX+1"]
+        {
             assert!(reap_signal(text).unwrap_err().contains("is not a signal"), "{text}");
         }
+    }
+
+    #[test]
+    fn real_time_signals_are_read_by_name_and_number() {
+        let check = |text: &str, number: u8, shown: &str| {
+            let read = reap_signal(text).unwrap();
+            assert_eq!((read.number(), read.to_string().as_str()), (Some(number), shown), "{text}");
+            assert_eq!(reap_signal(shown), Ok(read), "what is shown is read again");
+        };
+        check("32", 32, "32");
+        check("34", 34, "RTMIN");
+        check("SIGRTMIN", 34, "RTMIN");
+        check("rtmin+1", 35, "RTMIN+1");
+        check("RTMIN+16", 50, "RTMAX-14");
+        check("RTMAX-30", 34, "RTMIN");
+        check("SIGRTMAX", 64, "RTMAX");
+        check("64", 64, "RTMAX");
+        let ending = (1..=64).filter(|number| reap_signal(&number.to_string()).is_ok()).count();
+        assert_eq!(ending, 64 - 8, "all but those that stop, continue or do nothing");
     }
 
     #[test]

@@ -222,9 +222,11 @@ pub fn signal_name(ending: &Ending) -> String {
 
 fn number_as_signal(number: u8) -> String {
     use crate::cli::value;
-    let signal = rustix::process::Signal::from_named_raw(i32::from(number));
+    let signal = hangwatch::sys::pidfd::signal_of(number);
     match signal.map(value::signal_name) {
-        Some(name) if name != "?" => format!("SIG{name}"),
+        Some(name) if name.starts_with(|first: char| first.is_ascii_alphabetic()) => {
+            format!("SIG{name}")
+        }
         _ => format!("signal {number}"),
     }
 }
