@@ -93,6 +93,11 @@ impl<'a> Segment<'a> {
         self.words.as_ptr().addr()
     }
 
+    /// All its words.
+    pub fn all(&self) -> &'a [AtomicU64] {
+        self.words
+    }
+
     pub(crate) fn word(&self, index: usize) -> &'a AtomicU64 {
         &self.words[index]
     }

@@ -13,7 +13,8 @@ Threads get lanes of their own, children attach by themselves, and whatever hold
 interpreter's lock does not hold up the watchdog. ``hangwatch.timer`` takes the place of
 ``torch.distributed.elastic.timer``.
 
-Free-threaded CPython is out of scope until there is one to test with.
+The module needs the interpreter's lock: free-threaded CPython switches the lock on for the
+whole process when it imports hangwatch, and warns of it.
 """
 
 from hangwatch._attach import attach
@@ -30,6 +31,7 @@ from hangwatch._errors import (
     TorchError,
 )
 from hangwatch._hangwatch import Expires, Heartbeat, Paused, expires, heartbeat, paused
+from hangwatch._hangwatch import __version__ as __version__
 from hangwatch._observe import Lane, Observation, Scope, Timer, observe
 
 __all__ = [

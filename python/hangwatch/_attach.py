@@ -14,7 +14,7 @@ def attach(
     required: bool = True,
     *,
     clock: Literal["counter", "system", "coarse"] = "counter",
-    signal: int | None = None,
+    signal: int | str | None = None,
     job: str | None = None,
     rank: int | None = None,
     require_watchdog: bool = False,
@@ -35,8 +35,8 @@ def attach(
             no-op then, here and in children (HANGWATCH_OPTIONAL=1 says so to them).
         clock: what times the scopes: the CPU's counter, the system's clock, or its
             coarse one (4 ms), the cheapest.
-        signal: sent at this process's deadlines, 1 to 64; 0: they are reported only;
-            None: the watchdog's.
+        signal: sent at this process's deadlines, by number (1 to 64) or name; 0 or
+            "none": they are reported only; None: the watchdog's.
         job, rank: this process's place in a job, for the reports; by default what
             the launcher's environment says (torchrun, Slurm, Open MPI, ...).
         require_watchdog: refuse a segment that no watchdog serves. Otherwise

@@ -15,7 +15,9 @@ __all__ = [
     "Heartbeat",
     "Paused",
     "Server",
+    "__version__",
     "attach",
+    "close_segment",
     "condemned",
     "expires",
     "heartbeat",
@@ -25,6 +27,8 @@ __all__ = [
     "paused",
     "remove_segment",
 ]
+
+__version__: str
 
 @final
 class Expires:
@@ -89,20 +93,20 @@ def expires(
     seconds: float | timedelta | str | None = None,
     scope: str | None = None,
     *,
-    signal: int | None = None,
+    signal: int | str | None = None,
 ) -> Expires: ...
 def heartbeat(
     seconds: float | timedelta | str | None = None,
     scope: str | None = None,
     *,
-    signal: int | None = None,
+    signal: int | str | None = None,
 ) -> Heartbeat: ...
 def paused(scope: str | None = None, max: float | timedelta | None = None) -> Paused: ...
 def attach(
     name: str | None,
     required: bool,
     clock: str,
-    signal: int | None,
+    signal: int | str | None,
     job: str | None,
     rank: int | None,
     require_watchdog: bool,
@@ -111,11 +115,14 @@ def attach(
 def condemned() -> list[dict[str, Any]]: ...
 def observe(name: str | None) -> dict[str, Any]: ...
 def main(words: Sequence[str | PathLike[str]]) -> None: ...
-def make_segment(name: str, max_interval: float | timedelta) -> bool: ...
+def close_segment(name: str) -> None: ...
+def make_segment(
+    name: str, max_interval: float | timedelta, dies_with_maker: bool = False
+) -> bool: ...
 def remove_segment(name: str) -> None: ...
 @final
 class Client:
-    def __new__(cls, segment: str | None, signal: int | None) -> Client: ...
+    def __new__(cls, segment: str | None, signal: int | str | None, required: bool) -> Client: ...
     def acquire(self, scope: str, seconds: float) -> None: ...
     def release(self, scope: str) -> _Ending: ...
 

@@ -31,10 +31,11 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 from hangwatch import _hangwatch
+from hangwatch._errors import SegmentError
 from hangwatch._observe import observe
 
 __all__ = [
@@ -305,7 +306,9 @@ class ShmTimerClient(TimerClient):
         signal: sent at the deadline, 1 to 64; 0 or less: it is reported only.
 
     Raises:
-        NoSegmentError: on the first acquire() or release(), where there is no segment.
+        NoSegmentError: on the first acquire() or release(), where the segment given does
+            not exist, or none is named. (One that HANGWATCH_SEGMENT names and that is gone
+            makes the timers no-ops, and a warning says so once.)
         AttachError: likewise, where it cannot be attached to.
 
     Example:
@@ -318,7 +321,11 @@ class ShmTimerClient(TimerClient):
         super().__init__()
         self.signal = signal
         self._segment = segment
-        self._client = _hangwatch.Client(segment, max(0, int(signal)))
+        required = segment is not None and self._named_by_caller
+        self._client = _hangwatch.Client(segment, max(0, int(signal)), required)
+
+    _named_by_caller = True
+    """Whether a segment's name is the caller's: then a missing one is the caller's mistake."""
 
     def acquire(self, scope_id: str, expiration_time: float) -> None:
         """Begin a scope that must be released by *expiration_time*, in seconds of
@@ -341,13 +348,18 @@ LogEvent = Callable[[str, ShmTimerRequest | None], object]
 
 _servers: weakref.WeakSet[ShmTimerServer] = weakref.WeakSet()
 
+_running: set[ShmTimerServer] = set()
+"""Those that serve: like a thread, each goes on until stop(), also where nobody refers to it."""
+
 
 class ShmTimerServer:
     """The watchdog, in threads of this process that need nothing of Python's.
 
     Workers are found by their deadlines, not by a scan; a reap that fails is tried
     again; this process is never signalled itself. A forked child of this process has no
-    part in it.
+    part in it. A started server serves until stop() or the end of this process, also where
+    nobody refers to it any more. If this process is killed, its segment is removed by the
+    next one that makes a server, or by ``hangwatch rm --stale``.
 
     Args:
         segment: the segment to serve, made if there is none; by default the one that
@@ -357,7 +369,8 @@ class ShmTimerServer:
             seconds. It does not make a reap late.
         daemon: whether this process may end while the server runs.
         log_event: called with ``"watchdog started"``, ``"kill worker process"``,
-            ``"watchdog stopped"`` and the timer there is to it, in a thread of its own.
+            ``"timer expired"`` (of a timer that is reported only), ``"watchdog stopped"``
+            and the timer there is to it, in a thread of its own.
 
     Raises:
         ArgumentError: a max_interval that is none.
@@ -395,7 +408,7 @@ class ShmTimerServer:
         """Makes the segment if there is none, and exports its name."""
         if self._is_open:
             return
-        self._made = _hangwatch.make_segment(self.segment, self._max_interval)
+        self._made = _hangwatch.make_segment(self.segment, self._max_interval, True)
         if self._export:
             os.environ[_SEGMENT_VARIABLE] = self.segment
         self._is_open = True
@@ -411,6 +424,7 @@ class ShmTimerServer:
             return
         self._open()
         self._server = _hangwatch.Server(self.segment)
+        _running.add(self)
         self._thread = threading.Thread(
             target=_tell,
             args=(self._server, self._log_event),
@@ -440,6 +454,20 @@ class ShmTimerServer:
             time.sleep(0.001)
         self.stop()
 
+    def get_last_progress_time(self) -> int:
+        """When the watchdog last looked at its timers, in seconds of ``time.time()``; now where
+        it does not serve. torch's agent takes it for its health check."""
+        server = self._server
+        if server is None or not server.health()[2]:
+            return int(time.time())
+        seen = observe(self.segment)
+        return int(time.time() - (seen.at - (seen.last_tick_at or seen.at)))
+
+    def __del__(self) -> None:
+        # Never started, or it would be among those running: its segment is nobody's.
+        if getattr(self, "_is_open", False):
+            self._close()
+
     def _is_due(self) -> bool:
         timers = (timer for lane in observe(self.segment).lanes for timer in lane.timers)
         return any(
@@ -449,6 +477,7 @@ class ShmTimerServer:
         )
 
     def _end_server(self) -> None:
+        _running.discard(self)
         server, self._server = self._server, None
         thread, self._thread = self._thread, None
         if server is None or os.getpid() != self._pid:
@@ -462,7 +491,9 @@ class ShmTimerServer:
             return
         self._is_open = False
         if self._made:
-            _hangwatch.remove_segment(self.segment)
+            with suppress(SegmentError):  # somebody else has removed it
+                _hangwatch.remove_segment(self.segment)
+        _hangwatch.close_segment(self.segment)
         if self._export and os.environ.get(_SEGMENT_VARIABLE) == self.segment:
             del os.environ[_SEGMENT_VARIABLE]
 
@@ -489,8 +520,7 @@ def _tell_one(event: dict[str, Any], log_event: LogEvent) -> None:
         log_event("watchdog stopped", None)
     elif name == "expired":
         _log.warning("%s", _told(event))
-        if event["signal"]:
-            log_event("kill worker process", _request(event))
+        log_event("kill worker process" if event["signal"] else "timer expired", _request(event))
     elif name == "trouble" or "error" in event:
         _log.error("%s", _told(event))
     else:

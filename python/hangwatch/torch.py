@@ -17,11 +17,13 @@ the interpreter's lock is found all the same.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import inspect
 import os
 import signal as signals
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -66,7 +68,16 @@ def _segment_of_queue(mp_queue: Any) -> str:
     )
 
 
-class LocalTimerClient(timer.ShmTimerClient):
+class _Client(timer.ShmTimerClient):
+    """A client whose segment this module names: one that is gone makes its timers no-ops."""
+
+    _named_by_caller = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_Client, (self._segment, self.signal))
+
+
+class LocalTimerClient(_Client):
     """torch's, over shared memory: only *mp_queue*'s identity is used.
 
     Args:
@@ -74,7 +85,7 @@ class LocalTimerClient(timer.ShmTimerClient):
 
     Raises:
         TypeError: it is no multiprocessing queue.
-        NoSegmentError, AttachError: on first use; see ShmTimerClient.
+        AttachError: on first use, where the segment has no free lane.
 
     Example:
         >>> torch.distributed.elastic.timer.configure(LocalTimerClient(mp_queue))
@@ -83,11 +94,8 @@ class LocalTimerClient(timer.ShmTimerClient):
     def __init__(self, mp_queue: Any) -> None:
         super().__init__(_segment_of_queue(mp_queue))
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (timer.ShmTimerClient, (self._segment, self.signal))
 
-
-class FileTimerClient(timer.ShmTimerClient):
+class FileTimerClient(_Client):
     """torch's, over shared memory: *file_path* is a name, no file is made.
 
     Args:
@@ -95,7 +103,7 @@ class FileTimerClient(timer.ShmTimerClient):
         signal: sent at the deadline, 1 to 64; 0 or less: it is reported only.
 
     Raises:
-        NoSegmentError, AttachError: on first use; see ShmTimerClient.
+        AttachError: on first use, where the segment has no free lane.
 
     Example:
         >>> client = FileTimerClient(os.environ["TORCHELASTIC_TIMER_FILE"])
@@ -103,9 +111,6 @@ class FileTimerClient(timer.ShmTimerClient):
 
     def __init__(self, file_path: str, signal: int = signals.SIGKILL) -> None:
         super().__init__(_segment_of_path(file_path), signal)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (timer.ShmTimerClient, (self._segment, self.signal))
 
 
 class _Server(timer.ShmTimerServer):
@@ -209,6 +214,23 @@ def install() -> None:
     for name, replacement in ours.items():
         setattr(theirs[name], name, replacement)
         setattr(package, name, replacement)
+    api = _module("api")
+    if not hasattr(api.expires, "_of_hangwatch"):
+        api.expires = package.expires = _with_callers_line(api.expires)  # type: ignore[attr-defined]
+
+
+def _with_callers_line(expires: Any) -> Any:
+    """torch's ``expires``, whose default scope is its caller's line and not contextlib's."""
+
+    @functools.wraps(expires)
+    def expires_here(after: float, scope: str | None = None, client: Any = None) -> Any:
+        if scope is None:
+            caller = sys._getframe(1)
+            scope = f"{caller.f_code.co_filename}#{caller.f_lineno}"
+        return expires(after, scope, client)
+
+    expires_here._of_hangwatch = True  # type: ignore[attr-defined]
+    return expires_here
 
 
 def _module(name: str) -> ModuleType:

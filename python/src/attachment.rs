@@ -1,5 +1,10 @@
 //! The process's worker: attached by `attach`, or on first use.
 //!
+//! A segment that only the environment names may vanish, with the watchdog that made it: then deadlines
+//! are no-ops, one warning says so, and it is looked for again each second. A worker never fails because
+//! its watchdog is gone. What `attach` is given by name, and a process that nobody gave a segment to, are
+//! errors of whoever wrote or started the program.
+//!
 //! [`State`] is the same for all threads and survives a fork: a `Worker` finds its way in a child by
 //! itself. Whoever keeps something derived from it keeps the [`epoch`] with it. The lock is held for
 //! a copy only and never while the interpreter's lock is let go, so a fork never finds it held.
@@ -7,11 +12,15 @@
 use std::env;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use hangwatch::{AttachError, ClockKind, Labels, Ptracer, Segment, Worker, WorkerOptions};
+use hangwatch::{
+    AcquireError, AttachError, ClockKind, Labels, OpenError, Ptracer, Segment, Worker,
+    WorkerOptions,
+};
 use pyo3::prelude::*;
 
-use crate::{errors, time};
+use crate::{errors, segments, time};
 
 /// Set to 1, a missing segment is no error for whoever does not say otherwise.
 const OPTIONAL_VARIABLE: &str = "HANGWATCH_OPTIONAL";
@@ -23,7 +32,14 @@ enum State {
     Attached(Worker),
     /// There is no segment, and none is required: every deadline is a no-op.
     Absent,
+    /// The environment's segment could not be opened: every deadline is a no-op until the next look.
+    Gone {
+        next_look: Instant,
+    },
 }
+
+/// How often a segment that is gone is looked for.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 static STATE: Mutex<State> = Mutex::new(State::Fresh);
 static EPOCH: AtomicU64 = AtomicU64::new(1);
@@ -42,11 +58,57 @@ pub(crate) fn worker(py: Python<'_>) -> PyResult<Option<Worker>> {
     match state {
         State::Attached(worker) => Ok(Some(worker)),
         State::Absent => Ok(None),
-        State::Fresh => {
-            let required = env::var(OPTIONAL_VARIABLE).is_ok_and(|value| value == "1");
-            attach_to(py, None, WorkerOptions::new(), !required)
-        }
+        State::Gone { next_look } if Instant::now() < next_look => Ok(None),
+        State::Fresh | State::Gone { .. } => attach_by_itself(py),
     }
+}
+
+/// Attaches on first use, to the segment that the environment names.
+fn attach_by_itself(py: Python<'_>) -> PyResult<Option<Worker>> {
+    let is_optional = env::var(OPTIONAL_VARIABLE).is_ok_and(|value| value == "1");
+    match try_attach(py, None, WorkerOptions::new()) {
+        Ok(worker) => Ok(Some(become_attached(worker))),
+        Err(AttachError::Open(error)) if is_optional && errors::is_missing(&error) => {
+            change(State::Absent);
+            Ok(None)
+        }
+        Err(AttachError::Open(error)) if !matches!(error, OpenError::Unnamed) => {
+            change(State::Gone { next_look: Instant::now() + LOOK_AGAIN });
+            warn_once(py, &error);
+            Ok(None)
+        }
+        Err(error) => Err(errors::attach(py, &error)),
+    }
+}
+
+/// What became of an acquire; `None` where its segment is gone, as in a child that closed the
+/// descriptor it inherited. Everything else that fails is the caller's error.
+pub(crate) fn unless_gone<T>(
+    py: Python<'_>,
+    acquired: Result<T, AcquireError>,
+) -> PyResult<Option<T>> {
+    match acquired {
+        Ok(acquired) => Ok(Some(acquired)),
+        Err(AcquireError::Attach(error)) if matches!(&*error, AttachError::Open(_)) => {
+            warn_once(py, &error);
+            Ok(None)
+        }
+        Err(error) => Err(errors::acquire(py, &error)),
+    }
+}
+
+/// Logs, once a process, that deadlines are not enforced. A log that fails fails no worker.
+pub(crate) fn warn_once(py: Python<'_>, why: &dyn std::fmt::Display) {
+    static WARNED: AtomicU64 = AtomicU64::new(0);
+    if WARNED.swap(1, Ordering::Relaxed) == 1 {
+        return;
+    }
+    let message = format!("deadlines are not enforced in this process: {why}");
+    let logged = py
+        .import("logging")
+        .and_then(|logging| logging.call_method1("getLogger", ("hangwatch",)))
+        .and_then(|log| log.call_method1("warning", ("%s", message)));
+    drop(logged);
 }
 
 /// Attaches this process to a segment.
@@ -60,7 +122,7 @@ pub(crate) fn attach(
     name: Option<String>,
     required: bool,
     clock: &str,
-    signal: Option<i64>,
+    signal: Option<&Bound<'_, PyAny>>,
     job: Option<String>,
     rank: Option<u32>,
     require_watchdog: bool,
@@ -104,18 +166,32 @@ fn attach_to(
     options: WorkerOptions,
     required: bool,
 ) -> PyResult<Option<Worker>> {
+    match try_attach(py, name, options) {
+        Ok(worker) => Ok(Some(become_attached(worker))),
+        Err(AttachError::Open(error)) if !required && errors::is_missing(&error) => {
+            change(State::Absent);
+            Ok(None)
+        }
+        Err(error) => Err(errors::attach(py, &error)),
+    }
+}
+
+fn try_attach(
+    py: Python<'_>,
+    name: Option<String>,
+    options: WorkerOptions,
+) -> Result<Worker, AttachError> {
     // The environment is read with the interpreter's lock held: Python changes it so, too.
-    let name = Segment::name_or_environment(name.as_deref()).map_err(AttachError::from);
-    let attached = name.and_then(|name| py.detach(|| options.attach(name.as_str())));
-    let state = match attached {
-        Ok(worker) => State::Attached(worker),
-        Err(AttachError::Open(error)) if !required && errors::is_missing(&error) => State::Absent,
-        Err(error) => return Err(errors::attach(py, &error)),
-    };
+    let name = Segment::name_or_environment(name.as_deref())?;
+    segments::looking(py, || options.attach(name.as_str()))
+}
+
+fn become_attached(worker: Worker) -> Worker {
+    change(State::Attached(worker));
+    worker
+}
+
+fn change(state: State) {
     *STATE.lock().unwrap_or_else(PoisonError::into_inner) = state;
     EPOCH.fetch_add(1, Ordering::Relaxed);
-    match state {
-        State::Attached(worker) => Ok(Some(worker)),
-        State::Absent | State::Fresh => Ok(None),
-    }
 }

@@ -6,13 +6,13 @@ use hangwatch::{Guard, Released, Scope, Signal};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use crate::{errors, scope, time};
+use crate::{attachment, errors, scope, time};
 
 /// Where one entering of a deadline stands.
 enum Entered {
     No,
     Armed(Guard),
-    /// No segment, and none is required.
+    /// There is no segment: none is required, or it is gone.
     NoOp,
 }
 
@@ -50,13 +50,15 @@ pub(crate) struct Expires {
 ///         more than 0, at most ten years; left out, the scope's. A str in its place
 ///         is the scope.
 ///     scope: the name it is reported under; file#line of the caller by default.
-///     signal: sent at the deadline, 1 to 64; 0: it is reported only; None: the
-///         one given to attach(), else the watchdog's.
+///     signal: sent at the deadline, by number (1 to 64) or name; 0 or "none": it is
+///         reported only; None: the one given to attach(), else the watchdog's.
 ///
 /// Raises:
 ///     ArgumentError: a time, scope or signal that is none.
-///     NoSegmentError, AttachError: on entering, where this process is not
-///         attached and cannot be.
+///     NoSegmentError: on entering, where this process is not attached and no
+///         segment is named. (One that HANGWATCH_SEGMENT names and that is gone makes
+///         deadlines no-ops, and a warning says so once.)
+///     AttachError: on entering, where the segment has no free lane.
 ///     AcquireError: on entering, where no timer is free, or no time is given and
 ///         none is known.
 ///
@@ -74,7 +76,7 @@ pub(crate) fn expires<'py>(
     py: Python<'py>,
     seconds: Option<&Bound<'py, PyAny>>,
     scope: Option<&Bound<'py, PyAny>>,
-    signal: Option<i64>,
+    signal: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Expires> {
     let (seconds, scope) = time_and_scope(seconds, scope);
     Ok(Expires {
@@ -134,7 +136,7 @@ impl Expires {
                     Some(allowance) => scope.expires(allowance),
                     None => scope.expires_as_learned(),
                 };
-                Entered::Armed(armed.map_err(|error| errors::acquire(py, &error))?)
+                attachment::unless_gone(py, armed)?.map_or(Entered::NoOp, Entered::Armed)
             }
         };
         drop(this);

@@ -21,7 +21,7 @@ pub(crate) struct Heartbeat {
 
 enum Beat {
     Armed(hangwatch::Heartbeat),
-    /// No segment, and none is required.
+    /// There is no segment: none is required, or it is gone.
     NoOp,
     Released,
 }
@@ -41,12 +41,12 @@ enum Beat {
 ///         more than 0, at most ten years; left out, the scope's. A str in its place
 ///         is the scope.
 ///     scope: the name it is reported under; file#line of the caller by default.
-///     signal: sent at the deadline, 1 to 64; 0: it is reported only; None: the
-///         one given to attach(), else the watchdog's.
+///     signal: sent at the deadline, by number (1 to 64) or name; 0 or "none": it is
+///         reported only; None: the one given to attach(), else the watchdog's.
 ///
 /// Raises:
 ///     ArgumentError: a time, scope or signal that is none.
-///     NoSegmentError, AttachError: this process is not attached and cannot be.
+///     NoSegmentError, AttachError: as of expires().
 ///     AcquireError: no timer is free, or no time is given and none is known.
 ///
 /// Example:
@@ -60,7 +60,7 @@ pub(crate) fn heartbeat<'py>(
     py: Python<'py>,
     seconds: Option<&Bound<'py, PyAny>>,
     scope: Option<&Bound<'py, PyAny>>,
-    signal: Option<i64>,
+    signal: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Heartbeat> {
     let (seconds, scope) = time_and_scope(seconds, scope);
     let allowance = seconds.map(time::allowance).transpose()?;
@@ -76,7 +76,7 @@ pub(crate) fn heartbeat<'py>(
         Some(allowance) => worker.heartbeat(&text, allowance),
         None => worker.heartbeat_as_learned(&text),
     });
-    let beat = Beat::Armed(beat.map_err(|error| errors::acquire(py, &error))?);
+    let beat = attachment::unless_gone(py, beat)?.map_or(Beat::NoOp, Beat::Armed);
     Ok(Heartbeat { beat, scope: scope.unbind() })
 }
 

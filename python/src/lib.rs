@@ -3,12 +3,12 @@
 //! The modules in the order of a call: `attachment` is the process's worker, made on first use;
 //! `time` and `scope` are what a deadline is given; `expires`, `heartbeat`, `pause` and
 //! `client` are the deadlines; `observe` is what anyone may read; `server` is the watchdog in a
-//! thread, `command` the `hangwatch` command; `errors` turns what fails into the exceptions of
+//! thread, `segments` closes what it has used, `command` the `hangwatch` command; `errors` turns what fails into the exceptions of
 //! `hangwatch/_errors.py`. What needs no speed is Python, in hangwatch/.
 //!
 //! Rules that hold everywhere here: nothing waits with the interpreter's lock held, and nothing calls
-//! Python from a thread that Python does not know. Tested with CPython with that lock; free-threaded
-//! CPython is out of scope until there is one to test with.
+//! Python from a thread that Python does not know. The module needs that lock (`gil_used`): free-threaded
+//! CPython switches it on when it imports the module, and says so.
 
 #![expect(
     clippy::doc_markdown,
@@ -25,12 +25,15 @@ mod heartbeat;
 mod observe;
 mod pause;
 mod scope;
+mod segments;
 mod server;
 mod time;
 
 /// The native module; its public face is the package `hangwatch`.
-#[pyo3::pymodule]
+#[pyo3::pymodule(gil_used = true)]
 mod _hangwatch {
+    use pyo3::prelude::*;
+
     #[pymodule_export]
     use crate::attachment::attach;
     #[pymodule_export]
@@ -46,5 +49,10 @@ mod _hangwatch {
     #[pymodule_export]
     use crate::pause::{Paused, paused};
     #[pymodule_export]
-    use crate::server::{Server, make_segment, remove_segment};
+    use crate::server::{Server, close_segment, make_segment, remove_segment};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
 }

@@ -9,8 +9,8 @@ use hangwatch_core::timer::TimerState;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::errors;
 use crate::time::ns_to_seconds;
+use crate::{errors, segments};
 
 /// A picture of the segment `name`, or of `$HANGWATCH_SEGMENT`'s.
 #[pyfunction]
@@ -18,14 +18,16 @@ use crate::time::ns_to_seconds;
 pub(crate) fn observe(py: Python<'_>, name: Option<String>) -> PyResult<Bound<'_, PyDict>> {
     let name =
         Segment::name_or_environment(name.as_deref()).map_err(|error| errors::open(py, &error))?;
-    let seen = py.detach(|| Segment::observe(&name)).map_err(|error| errors::open(py, &error))?;
+    let seen = segments::looking(py, || Segment::observe(&name));
+    let seen = seen.map_err(|error| errors::open(py, &error))?;
     observation(py, &seen)
 }
 
 /// The timers of this process that the watchdog has condemned, the longest overdue first.
 #[pyfunction]
 pub(crate) fn condemned(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
-    let found = py.detach(Segment::condemned).map_err(|error| errors::open(py, &error))?;
+    let found =
+        segments::looking(py, Segment::condemned).map_err(|error| errors::open(py, &error))?;
     found.iter().map(|timer| condemned_timer(py, timer)).collect()
 }
 

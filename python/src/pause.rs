@@ -25,7 +25,7 @@ pub(crate) struct Paused {
 enum Entered {
     No,
     Pause(Pause),
-    /// No segment, and none is required.
+    /// There is no segment: none is required, or it is gone.
     NoOp,
 }
 
@@ -45,8 +45,7 @@ enum Entered {
 ///
 /// Raises:
 ///     ArgumentError: a time or scope that is none.
-///     NoSegmentError, AttachError: on entering, where this process is not
-///         attached and cannot be.
+///     NoSegmentError, AttachError: on entering, as of expires().
 ///     AcquireError: on entering, where no timer is free; nothing is paused then.
 ///
 /// Example:
@@ -80,7 +79,7 @@ impl Paused {
             Some(worker) => {
                 let (max, scope) = (this.max, this.scope.bind(py).to_string_lossy());
                 let pause = py.detach(|| worker.pause(&scope, max));
-                Entered::Pause(pause.map_err(|error| errors::acquire(py, &error))?)
+                attachment::unless_gone(py, pause)?.map_or(Entered::NoOp, Entered::Pause)
             }
         };
         drop(this);

@@ -45,6 +45,9 @@ pub(crate) fn named(name: &Bound<'_, PyString>) -> PyResult<Option<Scope>> {
 #[cold]
 fn intern(py: Python<'_>, text: &str, place: usize) -> PyResult<Option<Scope>> {
     let scope = look_up(py, text)?;
+    if scope.is_none() {
+        return Ok(None); // a segment that is gone is looked for again
+    }
     let known = Known { epoch: attachment::epoch(), name: text.into(), scope };
     // A thread that is ending remembers nothing.
     let _ = NAMES.try_with(|names| names.borrow_mut()[place] = Some(known));
@@ -54,7 +57,7 @@ fn intern(py: Python<'_>, text: &str, place: usize) -> PyResult<Option<Scope>> {
 fn look_up(py: Python<'_>, text: &str) -> PyResult<Option<Scope>> {
     let Some(worker) = attachment::worker(py)? else { return Ok(None) };
     let scope = py.detach(|| worker.scope(text));
-    scope.map(Some).map_err(|error| errors::acquire(py, &error))
+    attachment::unless_gone(py, scope)
 }
 
 /// The scope called `name` with a signal other than the worker's.
@@ -63,7 +66,7 @@ pub(crate) fn with_signal(name: &Bound<'_, PyString>, signal: Signal) -> PyResul
     let Some(worker) = attachment::worker(py)? else { return Ok(None) };
     let text = name.to_string_lossy();
     let scope = py.detach(|| worker.with_signal(signal).scope(&text));
-    scope.map(Some).map_err(|error| errors::acquire(py, &error))
+    attachment::unless_gone(py, scope)
 }
 
 /// What a caller gave as a scope, or `file#line` of the Python code that called.

@@ -8,42 +8,68 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hangwatch::sys::file;
-use hangwatch::{CreateError, CreateOptions, Segment};
+use hangwatch::{CreateError, CreateOptions, Lifetime, Segment};
 use hangwatch_cli::server::events::{Expiry, TimerFacts, What, WorkerFacts};
-use hangwatch_cli::server::{self, ServerEvent, ServerOptions, State};
+use hangwatch_cli::server::{self, ServeError, ServerEvent, ServerOptions, State};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::time::ns_to_seconds;
-use crate::{errors, time};
+use crate::{errors, segments, time};
 
-/// Make the segment `name`, and say whether it was made (True) or was there (False).
+/// Make the segment `name`, and say whether it is this process's to remove: made now, or left behind
+/// by a process that was killed (True); or somebody else's (False). One that *dies with its maker* is
+/// removed by whoever finds it, should this process be killed.
 #[pyfunction]
+#[pyo3(signature = (name, max_interval, dies_with_maker=false))]
 pub(crate) fn make_segment(
     py: Python<'_>,
     name: &str,
     max_interval: &Bound<'_, PyAny>,
+    dies_with_maker: bool,
 ) -> PyResult<bool> {
     let max_interval = time::allowance(max_interval)?;
     if !hangwatch::MAX_INTERVALS.contains(&max_interval) {
         let message = "the longest time between two looks must be from 0.001 to 60 seconds";
         return Err(errors::argument(py, &message));
     }
-    let options = CreateOptions { max_interval, ..CreateOptions::default() };
-    match py.detach(|| Segment::create(name, options)) {
-        Ok(_) => Ok(true),
-        Err(CreateError::File { source: file::CreateError::AlreadyExists { .. }, .. }) => {
-            py.detach(|| Segment::open(name)).map_err(|error| errors::open(py, &error))?;
-            Ok(false)
+    let lifetime = if dies_with_maker { Lifetime::Makers } else { Lifetime::Kept };
+    let options = CreateOptions { max_interval, lifetime, ..CreateOptions::default() };
+    segments::join(py, name);
+    let is_only_use = segments::uses(py, name) == 1;
+    let made = segments::looking(py, || {
+        if dies_with_maker {
+            segments::remove_left_behind(name);
         }
-        Err(error) => Err(errors::create(py, &error)),
-    }
+        match Segment::create(name, options) {
+            Ok(_) => Ok(true),
+            Err(CreateError::File { source: file::CreateError::AlreadyExists { .. }, .. }) => {
+                let found = Segment::open(name)?;
+                Ok(dies_with_maker && is_only_use && segments::inherit(found))
+            }
+            Err(error) => Err(error),
+        }
+    });
+    made.map_err(|error: CreateError| {
+        segments::leave(py, name);
+        match error {
+            CreateError::Open(error) => errors::open(py, &error),
+            other => errors::create(py, &other),
+        }
+    })
 }
 
 /// Remove the name of a segment; whoever has it open keeps it.
 #[pyfunction]
 pub(crate) fn remove_segment(py: Python<'_>, name: &str) -> PyResult<()> {
     py.detach(|| Segment::remove(name)).map_err(|error| errors::remove(py, &error))
+}
+
+/// Undo one make_segment() in this process: the last one closes the segment, unless a thread of this
+/// process attached to it.
+#[pyfunction]
+pub(crate) fn close_segment(py: Python<'_>, name: &str) {
+    segments::leave(py, name);
 }
 
 /// A running watchdog.
@@ -62,13 +88,22 @@ impl Server {
     /// Serve the segment `name`.
     #[new]
     fn new(py: Python<'_>, name: &str) -> PyResult<Server> {
-        let segment =
-            py.detach(|| Segment::open(name)).map_err(|error| errors::open(py, &error))?;
+        segments::join(py, name);
+        let segment = segments::looking(py, || Segment::open(name)).map_err(|error| {
+            segments::leave(py, name);
+            errors::open(py, &error)
+        })?;
         let (told, events) = channel();
         // Nobody listens any more: then nobody wants to know.
         let log = move |event| drop(told.send(event));
         let server = py.detach(|| server::Server::start(segment, ServerOptions::default(), log));
-        let server = server.map_err(|error| errors::serve(py, &error))?;
+        let server = server.map_err(|error| {
+            // Of one that fails later, a thread may still be ending: its use is not given back.
+            if matches!(error, ServeError::AlreadyServed { .. }) {
+                segments::leave(py, name);
+            }
+            errors::serve(py, &error)
+        })?;
         Ok(Server { server: Mutex::new(Some(server)), events: Mutex::new(events) })
     }
 
@@ -101,12 +136,14 @@ impl Server {
 
     /// End it. Armed timers stay armed, for a successor.
     fn stop(&self, py: Python<'_>) {
-        py.detach(|| {
-            let server = lock(&self.server).take();
-            if let Some(server) = server {
-                server.stop();
-            }
+        let stopped = py.detach(|| {
+            let server = lock(&self.server).take()?;
+            let name = server.segment().name().to_owned();
+            server.stop_all_threads().then_some(name)
         });
+        if let Some(name) = stopped {
+            segments::leave(py, &name);
+        }
     }
 }
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal as signals
 import threading
 from datetime import timedelta
+from importlib import metadata
 
 import pytest
 from conftest import armed, run
@@ -109,10 +111,25 @@ def test_scopes_beyond_the_table_are_counted_as_other(segment: str) -> None:
     assert sum(scope.acquired for scope in seen.scopes) == 600
 
 
-@pytest.mark.parametrize("signal", [-1, 65, 10**9])
-def test_what_is_no_signal_is_refused(segment: str, signal: int) -> None:
+@pytest.mark.parametrize("signal", [-1, 65, 10**9, 10**30, 19, "STOP", "BANG", ""])
+def test_what_is_no_signal_is_refused(segment: str, signal: int | str) -> None:
     with pytest.raises(hangwatch.ArgumentError):
         hangwatch.expires(5, "scope", signal=signal)
+    with pytest.raises(TypeError):
+        hangwatch.expires(5, "scope", signal=9.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "signal, number",
+    [(9, 9), ("KILL", 9), ("sigterm", 15), (signals.SIGUSR1, 10), (40, 40), ("RTMIN+1", 35),
+     (64, 64), ("64", 64), (0, 0), ("none", 0), (None, None)],
+)  # fmt: skip
+def test_signals_are_what_the_command_line_takes(
+    segment: str, signal: int | str | None, number: int | None
+) -> None:
+    with hangwatch.expires(5, "scope", signal=signal):
+        ((timer,),) = (lane.timers for lane in hangwatch.observe(segment).lanes)
+        assert timer.signal == number
 
 
 def test_a_missing_segment_raises_unless_none_is_required(name: str) -> None:
@@ -363,3 +380,13 @@ def test_who_may_trace_it_is_said_at_the_attach(segment: str) -> None:
         assert hangwatch.attach(segment, ptracer=ptracer)
     with pytest.raises(hangwatch.ArgumentError, match='"everybody" is nobody to trace it'):
         hangwatch.attach(segment, ptracer="everybody")  # type: ignore[arg-type]
+
+
+def test_it_has_a_version() -> None:
+    assert hangwatch.__version__ == metadata.version("hangwatch")
+
+
+def test_free_threaded_python_keeps_its_lock() -> None:
+    code = "import sys, hangwatch\nassert getattr(sys, '_is_gil_enabled', lambda: True)()"
+    done = run(code)
+    assert done.returncode == 0, done.stderr

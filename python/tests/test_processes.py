@@ -18,6 +18,7 @@ import pytest
 from conftest import COMMAND, PATIENCE, Watchdog, armed, program, run, wait_for
 
 import hangwatch
+from hangwatch import _hangwatch
 
 METHODS = ["fork", "spawn", "forkserver"]
 
@@ -281,3 +282,64 @@ def test_the_demo_finds_its_own_program(tmp_path: object) -> None:
     assert "Exactly the worker that hung was reaped" in done.stdout
     assert 'Rank 1 hung in "exchange"' in done.stdout
     assert f"--incidents {tmp_path}/incidents" in done.stdout
+
+
+SERVER = """
+    import os, sys, hangwatch
+    from hangwatch import timer
+    def child(number):
+        if pid := os.fork():
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        with hangwatch.expires(5, "request") as deadline:
+            deadline.extend(5)
+        hangwatch.heartbeat(5, "loop").kick()
+        with hangwatch.paused("checkpoint"):
+            pass
+        with timer.expires(5, "keyed", timer.ShmTimerClient()):
+            pass
+        os._exit(0)
+    if sys.argv[1] == "attached":
+        with hangwatch.expires(5): pass
+    os.unlink(f"/dev/shm/hangwatch.{os.environ['HANGWATCH_SEGMENT']}")
+    if sys.argv[1] == "closed":
+        os.closerange(3, 64)
+    sys.exit(child(1) or child(2))
+"""
+
+
+@pytest.mark.parametrize("kind", ["fresh", "attached", "closed"])
+def test_workers_outlive_their_segment(segment: str, kind: str) -> None:
+    """Its watchdog has ended, or was killed, and somebody has cleared up."""
+    done = subprocess.run(
+        [*program(SERVER), kind], env={**os.environ, "HANGWATCH_SEGMENT": segment},
+        text=True, capture_output=True, timeout=PATIENCE,
+    )  # fmt: skip
+    _hangwatch.make_segment(segment, 0.1)  # for the fixture to remove
+    assert done.returncode == 0, done.stderr
+    warnings = done.stderr.splitlines()
+    assert len(warnings) == 2, "once a process"
+    assert all("deadlines are not enforced" in line and segment in line for line in warnings)
+
+
+def test_a_segment_that_comes_back_is_used(segment: str) -> None:
+    code = """
+        import os, time, hangwatch
+        from hangwatch import _hangwatch
+        name = os.environ["HANGWATCH_SEGMENT"]
+        os.unlink(f"/dev/shm/hangwatch.{name}")
+        with hangwatch.expires(5, "gone") as deadline:
+            assert deadline.remaining is None
+        assert _hangwatch.make_segment(name, 0.1)
+        while True:
+            with hangwatch.expires(5, "back") as deadline:
+                if deadline.remaining is not None: break
+            time.sleep(0.01)
+    """
+    done = run(code, HANGWATCH_SEGMENT=segment)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_segment_given_by_name_must_be_there(name: str) -> None:
+    for given in (name, None):
+        with pytest.raises(hangwatch.NoSegmentError):
+            hangwatch.attach(given)

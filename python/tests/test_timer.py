@@ -269,6 +269,111 @@ def test_a_server_ends_with_its_process_and_leaves_nothing() -> None:
         hangwatch.observe(done.stdout.strip())
 
 
+def test_a_dropped_server_leaves_nothing() -> None:
+    code = """
+        import gc, os
+        from hangwatch import timer
+        server = timer.ShmTimerServer()
+        name = server.segment
+        del server
+        gc.collect()
+        assert not os.path.exists(f"/dev/shm/hangwatch.{name}"), "never started"
+        server = timer.ShmTimerServer()
+        server.start()
+        print(server.segment)
+        del server
+        gc.collect()
+    """
+    done = run(code, HANGWATCH_SEGMENT=None)
+    assert (done.returncode, done.stderr) == (0, "")
+    with pytest.raises(hangwatch.NoSegmentError):
+        hangwatch.observe(done.stdout.strip())
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_what_a_killed_agent_left_is_removed_by_the_next(name: str, named: bool) -> None:
+    code = f"""
+        import sys, time
+        from hangwatch import timer
+        server = timer.ShmTimerServer({name!r} if {named} else None)
+        server.start()
+        print(server.segment, flush=True)
+        time.sleep(3600)
+    """
+    env = {key: value for key, value in os.environ.items() if key != "HANGWATCH_SEGMENT"}
+    agent = subprocess.Popen(program(code), env=env, stdout=subprocess.PIPE, text=True)
+    assert agent.stdout is not None
+    left = agent.stdout.readline().strip()
+    agent.kill()
+    agent.wait()
+    assert os.path.exists(f"/dev/shm/hangwatch.{left}"), "SIGKILL leaves it behind"
+    server = timer.ShmTimerServer(name)
+    server.start()
+    server.stop()
+    for gone in (left, name):
+        assert not os.path.exists(f"/dev/shm/hangwatch.{gone}")
+
+
+def test_servers_come_and_go_without_leaving_descriptors(name: str) -> None:
+    code = """
+        import os, sys
+        from hangwatch import timer
+        def held():
+            with open("/proc/self/maps") as maps:
+                mapped = sum("/shm/hangwatch." in line for line in maps)
+            return mapped, len(os.listdir("/proc/self/fd"))
+        first = None
+        for number in range(40):
+            server = timer.ShmTimerServer(*sys.argv[1:])
+            server.start()
+            timer.observe(server.segment)
+            server.stop()
+            server.start()
+            server.stop()
+            first = first or held()
+        assert held() == first and first[0] == 0, (held(), first)
+    """
+    for names in ([], [name]):
+        env = {key: value for key, value in os.environ.items() if key != "HANGWATCH_SEGMENT"}
+        done = subprocess.run(
+            [*program(code), *names], env=env, capture_output=True, text=True, timeout=PATIENCE
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_segment_stays_open_while_anything_uses_it(name: str) -> None:
+    server, second = timer.ShmTimerServer(name), timer.ShmTimerServer(name)
+    second.stop()
+    assert hangwatch.observe(name), "it is the first one's"
+    server.start()
+    client = timer.ShmTimerClient(name)
+    client.acquire("attached", time.time() + 60)
+    server.stop()
+    client.release("attached")
+    client.acquire("again", time.time() + 60)
+
+
+def test_the_last_progress_is_now_as_long_as_it_serves(name: str) -> None:
+    server = timer.ShmTimerServer(name)
+    for act in (server.get_last_progress_time, server.start, server.stop):
+        act()
+        assert abs(server.get_last_progress_time() - time.time()) < PATIENCE
+
+
+def test_a_timer_that_is_reported_only_is_told(name: str) -> None:
+    told: list[tuple[str, Any]] = []
+    server = timer.ShmTimerServer(name, log_event=lambda *event: told.append(event))
+    server.start()
+    env = {**os.environ, "HANGWATCH_SEGMENT": name, "SIGNAL": "0"}
+    worker = subprocess.Popen(program(STUCK), env=env)
+    wait_for("the event", lambda: len(told) > 1)
+    worker.kill()
+    worker.wait()
+    server.stop()
+    event, request = told[1]
+    assert (event, request.scope_id, request.signal) == ("timer expired", "stuck", 0)
+
+
 def test_a_server_that_is_no_daemon_keeps_its_process() -> None:
     code = """
         import threading, time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,38 @@ def test_every_name_and_signature_is_torchs() -> None:
     """
     done = run(code)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_default_scope_is_the_callers_line() -> None:
+    code = """
+        import linecache, time
+        import hangwatch.torch
+        from hangwatch import _hangwatch, timer as ours
+        hangwatch.torch.install()
+        import torch.distributed.elastic.timer as timer
+        assert _hangwatch.make_segment("NAME", 0.1)
+        timer.configure(ours.ShmTimerClient("NAME"))
+        with timer.expires(after=60):
+            lanes = hangwatch.observe("NAME").lanes
+            print([timer.scope for lane in lanes for timer in lane.timers])
+        _hangwatch.remove_segment("NAME")
+    """
+    name = f"pytest-torch-{os.getpid()}"
+    done = run(code.replace("NAME", name))
+    assert (done.returncode, done.stdout) == (0, "['<string>#9']\n"), done.stderr
+
+
+def test_a_worker_whose_agent_is_gone_goes_on(tmp_path: Path) -> None:
+    code = f"""
+        import pickle
+        from hangwatch import timer
+        from hangwatch.torch import FileTimerClient
+        client = FileTimerClient({str(tmp_path / "timer")!r})
+        for client in (client, pickle.loads(pickle.dumps(client))):
+            with timer.expires(5, "scope", client): pass
+    """
+    done = run(code)
+    assert done.returncode == 0 and done.stderr.count("not enforced") == 1, done.stderr
 
 
 def test_the_hook_costs_other_programs_nothing() -> None:

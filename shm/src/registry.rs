@@ -1,8 +1,8 @@
 //! What a process keeps of the segments it has open: one [`Shared`] each, found again after a fork.
 //!
-//! A process holds one descriptor of a segment and never closes it: its locks fall when *any*
-//! descriptor of the file is closed. So every open goes through the registry here, and what it gives
-//! lives as long as the process.
+//! A process holds one descriptor of a segment: its locks fall when *any* descriptor of the file is
+//! closed. So every open goes through the registry here, and what it gives lives as long as the process,
+//! except where [`Segment::close_unused`] closes a segment that no thread of the process attached to.
 #![expect(unsafe_code, reason = "a registry is leaked, and found again through an atomic pointer")]
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -19,7 +19,7 @@ use crate::returned::Returned;
 use crate::segment::Segment;
 use crate::sys::file::{self, FileId, SegmentFile};
 use crate::sys::fork::Canary;
-use crate::sys::mapping::{Prefault, doorbell};
+use crate::sys::mapping::{Prefault, doorbell, unmap};
 use crate::sys::{clock, futex, host};
 
 /// What this process knows about one segment.
@@ -102,6 +102,46 @@ impl Shared {
                 .map_err(|source| OpenError::File { name: self.name.clone(), source })?,
         };
         register(&mut segments, &self.name, file, registry.canary).map(Segment::shared)
+    }
+}
+
+impl Segment {
+    /// Closes and unmaps what this process has open under `name`, if `is_unused` says so while nobody can
+    /// open a segment. Segments that a thread of this process attached to stay open: their lanes are locked
+    /// by this descriptor, and guards refer to them for ever. Whether it was asked, and said yes.
+    ///
+    /// # Errors
+    /// [`OpenError::Canary`].
+    ///
+    /// # Safety
+    /// Where `is_unused` says yes, no thread of this process refers to a [`Segment`] of that name that it
+    /// did not attach to, or to anything taken from one.
+    #[doc(hidden)]
+    pub unsafe fn close_unused(
+        name: &str,
+        is_unused: impl FnOnce() -> bool,
+    ) -> Result<bool, OpenError> {
+        let mut segments = lock(&registry(name)?.segments);
+        if !is_unused() {
+            return Ok(false);
+        }
+        let never_attached =
+            |shared: &&'static Shared| shared.name == name && lock(&shared.attachments).is_empty();
+        let unused: Vec<&'static Shared> =
+            segments.extract_if(.., |shared| never_attached(shared)).collect();
+        for shared in unused {
+            // SAFETY: leaked by `register` in this very process (a child has a registry of its own), out
+            // of the registry now, and the caller vouches that no other reference is left.
+            drop(unsafe { Box::from_raw(std::ptr::from_ref(shared).cast_mut()) });
+        }
+        Ok(true)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: `register` leaked this mapping for this very value, which nobody refers to any more.
+        unsafe { unmap(self.words.all()) };
     }
 }
 

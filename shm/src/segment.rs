@@ -229,6 +229,11 @@ impl Segment {
         lock::holder(self.shared.file.as_fd(), WATCHDOG_LOCK_BYTE)
     }
 
+    /// Whether it is its maker's alone: made as [`Lifetime::Makers`].
+    pub fn dies_with_maker(&self) -> bool {
+        self.shared.words.fixed().compatible_features & DIES_WITH_MAKER != 0
+    }
+
     /// Who made it, where it is its maker's alone and that lives.
     ///
     /// # Errors

@@ -121,6 +121,16 @@ impl Mapping {
     }
 }
 
+/// Unmaps what [`Mapping::leak`] gave.
+///
+/// # Safety
+/// `words` are the whole of a leaked mapping, in the process that mapped it, and are not used again.
+pub unsafe fn unmap(words: &'static [AtomicU64]) {
+    let start = words.as_ptr().cast_mut().cast();
+    // SAFETY: the caller's. A refusal leaves the mapping as it is.
+    let _ = unsafe { rustix::mm::munmap(start, size_of_val(words)) };
+}
+
 /// A shared mapping that nothing can be written through. Dropping it unmaps.
 ///
 /// A forked child has one of its own, to drop or to keep. Of truncation holds what is said at

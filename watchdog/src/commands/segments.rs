@@ -61,8 +61,8 @@ pub(super) fn make_own(kind: &str, wanted: Wanted) -> Result<Segment, Failure> {
     Ok(make(&format!("{kind}-{pid}-{OWN_NAMES}"), wanted, Lifetime::Makers)?)
 }
 
-/// The kinds of segments that commands make for themselves.
-const KINDS: [&str; 3] = ["run-", "exec-", "demo-"];
+/// The kinds of segments that commands, and the Python package's servers, make for themselves.
+const KINDS: [&str; 6] = ["run-", "exec-", "demo-", "timer-", "file-", "queue-"];
 
 /// Removes what commands that were killed have left behind. Whatever cannot be is somebody else's, or
 /// for `hangwatch rm --stale` to complain of.

@@ -104,12 +104,15 @@ use self::journal::{Journal, Note};
 use self::lock::WatchLock;
 use self::serve::Parts;
 use self::staff::STACK_BYTES;
-use crate::join::ends_within;
+use crate::join::{ends_within, ends_within_time};
 
 /// How long a dying server waits for its last event to be logged.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long one event may take to be logged before a server that ends waits for it no longer.
 const ONE_EVENT: Duration = Duration::from_secs(3);
+
+/// How long [`Server::stop_all_threads`] waits for threads that nothing joins.
+const ALL_THREADS: Duration = Duration::from_secs(3);
 
 /// A running server. Dropped, it stops as by [`Server::stop`].
 pub struct Server {
@@ -242,6 +245,14 @@ impl Server {
     pub fn stop(mut self) -> Summary {
         let ended = self.end();
         Summary { ended, health: self.health() }
+    }
+
+    /// As [`Server::stop`], and returns whether every thread of it has ended within a few seconds: whether
+    /// nothing of it refers to the segment any more.
+    pub fn stop_all_threads(mut self) -> bool {
+        self.end();
+        // Each thread holds the control until its body has ended.
+        ends_within_time(|| Arc::strong_count(&self.control) == 1, ALL_THREADS)
     }
 
     fn end(&mut self) -> Ended {
