@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, Mode};
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -22,7 +22,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 const LONGEST_PATH: usize = 107;
 /// How many connections wait to be accepted at most.
 const BACKLOG: i32 = 128;
-/// How long another watchdog that binds in the same directory is waited for.
+/// How long another watchdog that binds at the same path is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where to listen.
@@ -138,13 +138,27 @@ pub enum ListenError {
         /// The address.
         address: Address,
     },
-    /// Another process binds or cleans there, and does not end.
+    /// Another process of this user binds there, and does not end.
     #[error(
-        "cannot listen at {address}: its directory is locked by another process; choose another directory"
+        "cannot listen at {address}: {} is locked by another process; end that one, or choose \
+         another path", lock.display()
     )]
     Locked {
         /// The address.
         address: Address,
+        /// The lock file.
+        lock: PathBuf,
+    },
+    /// The lock file is no file of this user's alone.
+    #[error(
+        "cannot listen at {address}: {} is not a file that only this user may open; remove it, or \
+         choose a directory that others may not write to", lock.display()
+    )]
+    ForeignLock {
+        /// The address.
+        address: Address,
+        /// The lock file.
+        lock: PathBuf,
     },
     /// The kernel refused.
     #[error("cannot listen at {address}: {source}{}", advice(source))]
@@ -211,10 +225,8 @@ pub(super) fn bind(address: &Address, group: Option<u32>) -> Result<Socket, List
 
 fn bind_unix(address: &Address, path: &Path, group: Option<u32>) -> Result<Socket, ListenError> {
     let refused = |source: io::Error| ListenError::Refused { address: address.clone(), source };
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    let directory = fs::File::open(directory).map_err(refused)?;
     // Between two that find the same socket abandoned, and between `bind` and `listen` of one.
-    lock(&directory, address)?;
+    let _lock = LockFile::take(path, address)?;
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(refused(error)),
@@ -245,25 +257,70 @@ fn unix_socket() -> Result<OwnedFd, Errno> {
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
 }
 
-fn lock(directory: &fs::File, address: &Address) -> Result<(), ListenError> {
-    let from = Instant::now();
-    loop {
-        match rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(()),
-            Err(Errno::WOULDBLOCK | Errno::INTR) if from.elapsed() < PATIENCE => {
-                std::thread::sleep(Duration::from_millis(5));
+/// The lock that a socket is bound under: a file beside it that only this user may open. (A directory
+/// may be opened, and so locked, by whoever may read it.) The file is removed again.
+struct LockFile {
+    path: PathBuf,
+    _file: fs::File,
+}
+
+impl LockFile {
+    /// Takes the lock of the socket at `path`, waiting a while for another watchdog that binds there.
+    fn take(path: &Path, address: &Address) -> Result<LockFile, ListenError> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".lock");
+        let path = PathBuf::from(name);
+        let refused =
+            |errno: Errno| ListenError::Refused { address: address.clone(), source: errno.into() };
+        let foreign = || ListenError::ForeignLock { address: address.clone(), lock: path.clone() };
+        let from = Instant::now();
+        loop {
+            let flags = OFlags::CREATE
+                | OFlags::RDWR
+                | OFlags::NOFOLLOW
+                | OFlags::NONBLOCK
+                | OFlags::CLOEXEC;
+            let file = match rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR) {
+                Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => return Err(foreign()),
+                Err(Errno::ACCESS | Errno::PERM) if fs::symlink_metadata(&path).is_ok() => {
+                    return Err(foreign());
+                }
+                file => fs::File::from(file.map_err(refused)?),
+            };
+            let opened = file.metadata().map_err(|error| ListenError::Refused {
+                address: address.clone(),
+                source: error,
+            })?;
+            let is_ours = opened.uid() == rustix::process::geteuid().as_raw();
+            if !opened.is_file() || !is_ours || opened.mode() & 0o077 != 0 {
+                return Err(foreign());
             }
-            Err(Errno::WOULDBLOCK) => {
-                return Err(ListenError::Locked { address: address.clone() });
-            }
-            Err(errno) => {
-                return Err(ListenError::Refused {
-                    address: address.clone(),
-                    source: errno.into(),
-                });
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                // Whoever had it before has removed it: a lock on a file without a name keeps nobody off.
+                Ok(()) if !is_at(&path, &opened) => {}
+                Ok(()) => return Ok(LockFile { path, _file: file }),
+                Err(Errno::WOULDBLOCK | Errno::INTR) if from.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(ListenError::Locked { address: address.clone(), lock: path });
+                }
+                Err(errno) => return Err(refused(errno)),
             }
         }
     }
+}
+
+impl Drop for LockFile {
+    fn drop(&mut self) {
+        // While it is locked: whoever waits for it sees that it has gone, and makes another.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Whether the file at `path` is this one.
+fn is_at(path: &Path, file: &fs::Metadata) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|at| (at.dev(), at.ino()) == (file.dev(), file.ino()))
 }
 
 fn bind_new_unix(path: &Path, group: Option<u32>) -> Result<Socket, Errno> {
@@ -394,6 +451,43 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"precious");
         let error = bind(&at(&directory.path().join("absent/s")), None).unwrap_err();
         assert!(error.to_string().contains("make the directory first"), "{error}");
+    }
+
+    /// The fault: the directory was locked, which whoever may read it can do, too.
+    #[test]
+    fn a_lock_on_the_directory_keeps_nobody_from_listening() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s");
+        let outsider = fs::File::open(directory.path()).unwrap();
+        rustix::fs::flock(&outsider, FlockOperation::LockExclusive).unwrap();
+        drop(bind(&at(&path), None).unwrap());
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 0, "the lock file is gone");
+    }
+
+    #[test]
+    fn a_lock_file_that_others_may_open_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, lock) = (directory.path().join("s"), directory.path().join("s.lock"));
+        let refused = || bind(&at(&path), None).unwrap_err();
+        fs::write(&lock, "").unwrap();
+        fs::set_permissions(&lock, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(matches!(refused(), ListenError::ForeignLock { .. }), "{}", refused());
+        fs::remove_file(&lock).unwrap();
+        std::os::unix::fs::symlink(directory.path().join("elsewhere"), &lock).unwrap();
+        assert!(matches!(refused(), ListenError::ForeignLock { .. }), "{}", refused());
+        fs::remove_file(&lock).unwrap();
+        fs::create_dir(&lock).unwrap();
+        assert!(matches!(refused(), ListenError::ForeignLock { .. }), "{}", refused());
+        fs::remove_dir(&lock).unwrap();
+        // One that was left by a watchdog that was killed is as good as none.
+        fs::write(&lock, "").unwrap();
+        fs::set_permissions(&lock, fs::Permissions::from_mode(0o600)).unwrap();
+        drop(bind(&at(&path), None).unwrap());
+        // Locked by another watchdog of this user.
+        let held = LockFile::take(&path, &at(&path)).unwrap();
+        assert!(matches!(refused(), ListenError::Locked { .. }), "{}", refused());
+        drop(held);
+        drop(bind(&at(&path), None).unwrap());
     }
 
     #[test]
