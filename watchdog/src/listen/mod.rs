@@ -26,6 +26,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 use std::{fmt, io};
 
 use tokio::runtime::{Builder, Runtime};
@@ -38,10 +39,13 @@ pub use self::tally::Tally;
 use self::address::{Socket, SocketFile};
 use self::http::{Door, Porter, Traffic};
 use self::pages::{Pages, Reach};
+use crate::join::ends_within;
 use crate::server::Vitals;
 
 pub(crate) use self::http::CONNECTIONS;
 
+/// How long its thread may take to end: one answer, which may read `/proc`.
+const ENDS: Duration = Duration::from_secs(2);
 /// By how much the listener gives way to the tick where they share a core.
 const NICENESS: i32 = 5;
 
@@ -167,7 +171,9 @@ impl Listening {
 impl Drop for Listening {
     fn drop(&mut self) {
         drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
+        if let Some(thread) = self.thread.take()
+            && ends_within(&thread, ENDS)
+        {
             let _ = thread.join();
         }
     }

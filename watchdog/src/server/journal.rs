@@ -1,11 +1,12 @@
 //! The journal: what the tick and the clerk note down, and the thread that makes events of it.
 //!
-//! Noting never waits: where there is no room, the note is lost and counted.
+//! Noting never waits: where there is no room, the note is lost and counted. The server's end is not a
+//! note: it has a place of its own ([`Journal::end`]), so that a full queue cannot lose it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
 
 use hangwatch::Segment;
 use hangwatch::sys::process::wchan;
@@ -67,7 +68,6 @@ pub(super) struct SuspectEndNote {
 pub(super) enum Note {
     Standby,
     Serving { adopted_lanes: u32 },
-    Ended(Ended),
     Admitted(Arc<Admitted>),
     Left { worker: Arc<Admitted>, how: Leaving },
     Expiry { timer: TimerNote, signal: u8, late_ns: u64, outcome: Outcome, case: Option<Arc<Case>> },
@@ -99,41 +99,59 @@ pub(super) enum Note {
 /// Where notes go.
 #[derive(Clone)]
 pub(super) struct Journal {
-    notes: SyncSender<Note>,
-    lost: Arc<AtomicU64>,
-    /// Notes taken and not yet told.
-    open: Arc<AtomicU64>,
+    /// `None` only wakes the reader, which looks whether the server has ended.
+    notes: SyncSender<Option<Note>>,
+    shared: Arc<Shared>,
 }
 
 /// The other end.
 pub(super) struct Reader {
-    notes: Receiver<Note>,
-    lost: Arc<AtomicU64>,
-    open: Arc<AtomicU64>,
+    notes: Receiver<Option<Note>>,
+    shared: Arc<Shared>,
+}
+
+/// What both ends know.
+#[derive(Default)]
+struct Shared {
+    lost: AtomicU64,
+    /// Notes taken and not yet told; the end counts as one.
+    open: AtomicU64,
+    /// How the server ended: set once, never lost.
+    ended: OnceLock<Ended>,
 }
 
 /// A journal and its reader.
 pub(super) fn journal() -> (Journal, Reader) {
     let (sender, notes) = sync_channel(NOTES);
-    let (lost, open) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
-    let journal = Journal { notes: sender, lost: Arc::clone(&lost), open: Arc::clone(&open) };
-    (journal, Reader { notes, lost, open })
+    let shared = Arc::<Shared>::default();
+    (Journal { notes: sender, shared: Arc::clone(&shared) }, Reader { notes, shared })
 }
 
 impl Journal {
     /// Notes something down, or counts it as lost.
     pub(super) fn note(&self, note: Note) {
         // Relaxed: counts.
-        self.open.fetch_add(1, Ordering::Relaxed);
-        if self.notes.try_send(note).is_err() {
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            self.lost.fetch_add(1, Ordering::Relaxed);
+        self.shared.open.fetch_add(1, Ordering::Relaxed);
+        if self.notes.try_send(Some(note)).is_err() {
+            self.shared.open.fetch_sub(1, Ordering::Relaxed);
+            self.shared.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Ends the journal: what was noted before is told, then the end. The first end counts.
+    pub(super) fn end(&self, ended: Ended) {
+        self.shared.open.fetch_add(1, Ordering::Relaxed);
+        if self.shared.ended.set(ended).is_err() {
+            self.shared.open.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        // Where there is no room, the reader has notes to take, and looks for the end after each.
+        let _ = self.notes.try_send(None);
     }
 
     /// How many of the notes have not been told.
     pub(super) fn untold(&self) -> u64 {
-        self.open.load(Ordering::Relaxed)
+        self.shared.open.load(Ordering::Relaxed)
     }
 
     /// Whether everything noted has been told.
@@ -143,7 +161,7 @@ impl Journal {
 }
 
 impl Reader {
-    /// Makes events of the notes until the server's end is noted. (Threads that hang may hold on to
+    /// Makes events of the notes until the server has ended. (Threads that hang may hold on to
     /// their journals for ever.)
     pub(super) fn run(
         self,
@@ -154,16 +172,34 @@ impl Reader {
         let segment_name = segment.name();
         let mut tell = |what| log(ServerEvent { segment: segment_name, what });
         while let Ok(note) = self.notes.recv() {
-            let is_last = matches!(note, Note::Ended(_));
+            self.tell_one(segment, redactor, note, &mut tell);
+            let Some(ended) = self.shared.ended.get() else { continue };
+            // What is in the queue now was noted before the end, or by a thread that is left behind:
+            // those go on, so no more than the queue holds is taken from here on.
+            for _ in 0..NOTES {
+                let Ok(note) = self.notes.try_recv() else { break };
+                self.tell_one(segment, redactor, note, &mut tell);
+            }
+            tell(What::Ended(ended.clone()));
+            self.shared.open.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+    }
+
+    fn tell_one(
+        &self,
+        segment: Segment,
+        redactor: &Redactor,
+        note: Option<Note>,
+        tell: &mut impl FnMut(What),
+    ) {
+        if let Some(note) = note {
             tell(what(segment, redactor, note));
-            self.open.fetch_sub(1, Ordering::Relaxed);
-            let events = self.lost.swap(0, Ordering::Relaxed);
-            if events > 0 {
-                tell(What::Lost { events });
-            }
-            if is_last {
-                return;
-            }
+            self.shared.open.fetch_sub(1, Ordering::Relaxed);
+        }
+        let events = self.shared.lost.swap(0, Ordering::Relaxed);
+        if events > 0 {
+            tell(What::Lost { events });
         }
     }
 }
@@ -236,7 +272,6 @@ fn what(segment: Segment, redactor: &Redactor, note: Note) -> What {
     match note {
         Note::Standby => What::Standby,
         Note::Serving { adopted_lanes } => What::Serving { adopted_lanes },
-        Note::Ended(ended) => What::Ended(ended),
         Note::Admitted(worker) => What::Admitted(facts(&worker)),
         Note::Left { worker, how } => What::Left { worker: facts(&worker), how },
         Note::Expiry { timer, signal, late_ns, outcome, case } => {
@@ -287,5 +322,43 @@ fn what(segment: Segment, redactor: &Redactor, note: Note) -> What {
         Note::LeftBehind(who) => What::LeftBehind { who },
         Note::File(finding) => What::File(finding),
         Note::Panicked(message) => What::Panicked { message },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use hangwatch::{CreateOptions, Geometry};
+
+    use super::*;
+
+    /// The fault: with no room for it, the end was lost, and whoever waited for the log waited for ever.
+    #[test]
+    fn an_end_that_finds_the_queue_full_is_told_last() {
+        let name = format!("journal-{}", std::process::id());
+        let geometry = Geometry { lanes: 1, ..Geometry::default() };
+        let segment =
+            Segment::create(&name, CreateOptions { geometry, ..CreateOptions::default() }).unwrap();
+        Segment::remove(&name).unwrap();
+        let (journal, reader) = journal();
+        for _ in 0..NOTES + 10 {
+            journal.note(Note::BrakeReleased);
+        }
+        journal.end(Ended::Stopped);
+        journal.end(Ended::Failed);
+        assert_eq!(journal.untold(), NOTES as u64 + 1);
+        let (sender, told) = channel();
+        // Its journal outlives the reader's run, as those of threads that hang do.
+        let run = std::thread::spawn(move || {
+            reader.run(segment, &Redactor::default(), |event| sender.send(event.what).unwrap());
+        });
+        let told: Vec<What> = told.iter().collect();
+        run.join().unwrap();
+        let lost = told.iter().any(|what| matches!(what, What::Lost { events: 10 }));
+        assert!(lost, "what found no room is counted");
+        assert!(matches!(told.last(), Some(What::Ended(Ended::Stopped))), "{:?}", told.last());
+        assert_eq!(told.len(), NOTES + 2);
+        assert!(journal.is_read());
     }
 }

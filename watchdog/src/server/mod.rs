@@ -109,6 +109,9 @@ use crate::join::{ends_within, ends_within_time};
 /// How long a dying server waits for its last event to be logged.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long one event may take to be logged before a server that ends waits for it no longer.
+/// How long the tick's thread may take to end: longer than all that it waits for itself. One that is stuck
+/// must not make its process deaf to SIGTERM; the lock falls with the process.
+const TICK_ENDS: Duration = Duration::from_secs(20);
 const ONE_EVENT: Duration = Duration::from_secs(3);
 
 /// How long [`Server::stop_all_threads`] waits for threads that nothing joins.
@@ -269,7 +272,13 @@ impl Server {
         }
         self.control.stop.store(true, Ordering::Release);
         self.attention.call();
-        let _ = tick.join();
+        if ends_within(&tick, TICK_ENDS) {
+            let _ = tick.join();
+        } else {
+            self.journal.note(Note::LeftBehind("tick"));
+            self.journal.end(Ended::Failed);
+            self.control.end(Ended::Failed);
+        }
         join_log(log, &self.journal);
         self.control.wait()
     }
@@ -316,7 +325,7 @@ fn live(parts: Parts, lock: Option<WatchLock>) {
             Ended::Panicked
         }
     };
-    journal.note(Note::Ended(ended.clone()));
+    journal.end(ended.clone());
     if let (Ended::Panicked, OnPanic::Exit(code)) = (&ended, on_panic) {
         exit_after_last_words(&journal, code);
     }
