@@ -81,7 +81,7 @@ pub use survey::{OverdueView, Survey};
 pub use worker::{Signal, Worker, WorkerOptions};
 
 #[doc(hidden)]
-pub use segment::{MAKER_LOCK_BYTE, WATCHDOG_LOCK_BYTE, lane_lock_byte};
+pub use segment::{HEIR_LOCK_BYTE, MAKER_LOCK_BYTE, WATCHDOG_LOCK_BYTE, lane_lock_byte};
 
 /// The time, `CLOCK_MONOTONIC`: what [`Scope::expires_at`] and [`Guard::release_at`] take.
 #[inline]

@@ -35,6 +35,10 @@ pub const WATCHDOG_LOCK_BYTE: u64 = LOCK_RANGE - 1;
 /// before the segment has a name.
 pub const MAKER_LOCK_BYTE: u64 = LOCK_RANGE - 2;
 
+/// The byte whose lock the standby of a maker holds, which takes over when the maker dies: beyond every
+/// lane's. Whoever removes a segment that died with its maker asks for this one, too.
+pub const HEIR_LOCK_BYTE: u64 = LOCK_RANGE + (1 << 32);
+
 /// The byte whose lock the owner of `lane` holds.
 pub fn lane_lock_byte(lane: u32) -> u64 {
     LOCK_RANGE + u64::from(lane)

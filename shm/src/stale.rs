@@ -3,7 +3,8 @@
 //!
 //! That a maker is dead is the kernel's word: it took a lock on the file before the file had a name,
 //! and has it as long as it lives, also where its pid cannot be seen. Whoever removes such a segment
-//! takes every lock of its file at once first, so that nobody has any, and nobody gets one meanwhile.
+//! takes every lock of its file at once first, so that nobody has any, and nobody gets one meanwhile. A
+//! maker's standby has a lock of its own ([`HEIR_LOCK_BYTE`](crate::HEIR_LOCK_BYTE)), and with it the segment.
 
 use std::io;
 

@@ -5,11 +5,13 @@
 //! announced first ([`starting`]); whoever looks in between is told that it cannot tell.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rustix::process::Pid;
+use rustix::io::Errno;
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
-use crate::exec::lineage::{Identity, Stat};
+use crate::exec::lineage::{self, Identity, Stat};
 
 static CHILDREN: Mutex<Children> =
     Mutex::new(Children { starting: 0, starts: 0, helpers: BTreeMap::new() });
@@ -19,8 +21,8 @@ struct Children {
     starting: usize,
     /// How many have been, or are.
     starts: u64,
-    /// Those that are not waited for yet, by their pids.
-    helpers: BTreeMap<u32, Identity>,
+    /// Those that are not waited for yet, by their pids; `None` where `/proc` did not say more.
+    helpers: BTreeMap<u32, Option<Identity>>,
 }
 
 /// What a child of this process is.
@@ -51,9 +53,7 @@ impl Starting {
         // Not waited for, it is there to be read.
         let own = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let stat = own.and_then(|pid| Stat::read(pid).ok().flatten());
-        if let Some(stat) = stat {
-            children().helpers.insert(pid, stat.identity);
-        }
+        children().helpers.insert(pid, stat.map(|stat| stat.identity));
         drop(self); // known, it is not being started any more
     }
 }
@@ -72,13 +72,44 @@ pub(crate) fn ended(pid: u32) {
 /// What a child of this process is.
 pub(crate) fn kind_of(child: Identity) -> Kind {
     let children = children();
-    if children.helpers.values().any(|helper| *helper == child) {
+    let number = child.pid.as_raw_pid().unsigned_abs();
+    let helper = children.helpers.get(&number);
+    if helper.is_some_and(|helper| helper.is_none_or(|helper| helper == child)) {
         Kind::Helper
     } else if children.starting > 0 {
         Kind::Unsure
     } else {
         Kind::Other
     }
+}
+
+/// Waits for every dead child of this process that is no helper, so that none stays a zombie: as PID 1,
+/// or as a subreaper, it is given the orphans of its command. `spare` is the command, which has somebody
+/// else to wait for it. How many there were.
+///
+/// A helper's status is left to whoever started it: no helper is started while this looks.
+pub(crate) fn reap_orphans(spare: Option<Pid>) -> io::Result<usize> {
+    // Asked first, one call: mostly there is none.
+    let any = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    match waitid(WaitId::All, any) {
+        Ok(Some(_)) => {}
+        Ok(None) | Err(Errno::CHILD | Errno::INTR) => return Ok(0),
+        Err(error) => return Err(error.into()),
+    }
+    let mut reaped = 0;
+    for pid in lineage::own_children()? {
+        let children = children();
+        let number = pid.as_raw_pid().unsigned_abs();
+        if children.starting > 0 {
+            break; // the next look is soon
+        }
+        if Some(pid) == spare || children.helpers.contains_key(&number) {
+            continue;
+        }
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        reaped += usize::from(waitid(WaitId::Pid(pid), options).is_ok_and(|it| it.is_some()));
+    }
+    Ok(reaped)
 }
 
 /// How many helpers have been started so far; `None` while one is. Twice the same, and between the two

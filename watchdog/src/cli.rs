@@ -37,7 +37,7 @@ pub mod value;
 pub use demo::{Demo, DemoWorker, Fate};
 pub use exec::Exec;
 pub use further::{Further, Hook};
-pub use helpers::{EvidenceHelper, IncidentWriter};
+pub use helpers::{EvidenceHelper, FileReader, IncidentWriter};
 pub use holds::{Holds, Treatment};
 pub use operator::{Completions, Doctor, Manual, Top};
 pub use reap::{Log, Reap};
@@ -140,7 +140,8 @@ pub enum Command {
     /// With a command: makes a segment with a name of its own (or the one given with
     /// --segment), starts the command with HANGWATCH_SEGMENT set to it, passes
     /// signals and the exit status through, and removes the segment when the command
-    /// has ended.
+    /// has ended and its last worker has left. A small second process takes over if
+    /// this one is killed.
     ///
     /// Alone: serves the segment named by --segment or HANGWATCH_SEGMENT until
     /// SIGTERM or SIGINT, and keeps it for a successor. A segment that is there
@@ -206,6 +207,12 @@ pub enum Command {
     /// Captures one worker's evidence; the watchdog starts it.
     #[command(hide = true)]
     EvidenceHelper(EvidenceHelper),
+    /// Writes torch's error files; the watchdog starts it.
+    #[command(hide = true)]
+    ErrorFileWriter,
+    /// Reads a file of settings; the watchdog starts it.
+    #[command(hide = true)]
+    FileReader(FileReader),
     /// Writes incidents down; the watchdog starts it.
     #[command(hide = true)]
     IncidentWriter(IncidentWriter),

@@ -13,8 +13,10 @@ use crate::signals;
 
 mod demo;
 mod doctor;
+mod error_file_writer;
 mod evidence_helper;
 mod exec;
+mod file_reader;
 mod fleet;
 mod incident_writer;
 mod incidents;
@@ -41,6 +43,8 @@ pub fn perform(command: Command) -> Exit {
         Command::Demo(options) => demo::perform(&options),
         Command::DemoWorker(options) => demo::worker::perform(&options),
         Command::EvidenceHelper(options) => evidence_helper::perform(&options),
+        Command::ErrorFileWriter => error_file_writer::perform(),
+        Command::FileReader(options) => file_reader::perform(&options),
         Command::IncidentWriter(options) => incident_writer::perform(options),
         Command::Run(options) => run::perform(*options),
         Command::Status(options) => status::perform(&options),

@@ -92,7 +92,16 @@ impl Deadlines {
     /// # Errors
     /// [`DeadlinesError`] names the line and what is wrong with it.
     pub fn read(path: &Path) -> Result<Deadlines, DeadlinesError> {
-        let text = text_of(path)
+        Deadlines::of(path, text_of(path))
+    }
+
+    /// The most that is read of a file, bytes.
+    pub(crate) const MOST_BYTES: u64 = MOST_BYTES;
+
+    /// As [`Deadlines::read`], of what was read of the file.
+    pub(crate) fn of(path: &Path, text: io::Result<String>) -> Result<Deadlines, DeadlinesError> {
+        let text = text
+            .and_then(bounded)
             .map_err(|source| DeadlinesError::Read { path: path.to_owned(), source })?;
         Deadlines::parse(&text).map_err(|Wrong { line, what }| DeadlinesError::Wrong {
             path: path.to_owned(),
@@ -210,6 +219,10 @@ fn text_of(path: &Path) -> io::Result<String> {
     use std::io::Read;
     let mut text = String::new();
     fs::File::open(path)?.take(MOST_BYTES + 1).read_to_string(&mut text)?;
+    bounded(text)
+}
+
+fn bounded(text: String) -> io::Result<String> {
     if text.len() as u64 > MOST_BYTES {
         return Err(io::Error::other("it is larger than 8 MiB"));
     }

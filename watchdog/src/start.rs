@@ -10,8 +10,10 @@ use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::ptr::null;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
@@ -38,6 +40,15 @@ pub(crate) struct Terms {
     /// Limits to begin with; `None` for those of this process.
     pub(crate) inheritance: Option<Inheritance>,
     pub(crate) bond: Bond,
+    pub(crate) announcement: Option<Announcement>,
+}
+
+/// Says something through a socket in the command's process, before the program is executed.
+#[derive(Clone, Debug)]
+pub(crate) struct Announcement {
+    pub(crate) socket: Arc<UnixDatagram>,
+    /// Makes system calls only: it neither allocates nor locks.
+    pub(crate) say: fn(&UnixDatagram),
 }
 
 /// A process that executes a command, or is about to.
@@ -141,6 +152,9 @@ impl Image {
             && let Err(error) = inheritance.take()
         {
             return error;
+        }
+        if let Some(Announcement { socket, say }) = &terms.announcement {
+            say(socket);
         }
         signals.restore();
         let (arguments, environment) = (self.arguments.pointers(), self.environment.pointers());

@@ -353,7 +353,7 @@ fn what_a_killed_command_left_behind_is_removed_and_nothing_that_is_in_use() {
     assert!(exists(&left));
     check(&["exec", "--deadline", "1m", "--", "true"], 0);
     assert!(!exists(&left), "the next one has removed it");
-    let (mut killed, _orphan, left) = start(&["run"]);
+    let (mut killed, _orphan, left) = start(&["run", "--no-standby"]);
     killed.0.kill().unwrap();
     killed.0.wait().unwrap();
     let output = check(&["rm", "--stale"], 0);

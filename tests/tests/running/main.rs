@@ -1,12 +1,16 @@
 //! Running it: what an operator does with a watchdog, by the binary and its files.
 //!
+//! * `around`: a watchdog around a command, and its standby
 //! * `deadlines`: learned from what was seen, published, changed while it runs
 //! * `fleet`: the watchdogs of many hosts in one table
+//! * `hung_disk`: settings and error files on a disk that does not answer
 //! * `shadow`: what a watchdog that only reports would have reaped
 //! * `prometheus`: the files of `examples/fleet`, by the real promtool and Prometheus
 
+mod around;
 mod deadlines;
 mod fleet;
+mod hung_disk;
 mod prometheus;
 mod shadow;
 

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, CommandFactory, Parser};
@@ -21,6 +21,7 @@ use self::definition::{Definition, name_of, reason};
 use self::layers::{Layers, Said};
 use super::value::ReapSignal;
 use super::{Cli, Command, Run};
+use crate::reading::Contents;
 
 mod definition;
 mod file;
@@ -52,7 +53,11 @@ pub const REREAD: [&str; 11] = [
 
 /// The variables of hangwatch in an environment.
 #[derive(Clone, Debug, Default)]
-pub struct Variables(BTreeMap<String, String>);
+pub struct Variables {
+    values: BTreeMap<String, String>,
+    /// What was read before of the file of settings.
+    file: Option<(PathBuf, Contents)>,
+}
 
 impl Variables {
     /// Those of this process. What is not UTF-8 is no value that any setting has.
@@ -64,16 +69,27 @@ impl Variables {
             .collect()
     }
 
+    /// With what stands in the file of settings, so that it is not read again.
+    pub(crate) fn with_file(mut self, path: PathBuf, contents: Contents) -> Variables {
+        self.file = Some((path, contents));
+        self
+    }
+
+    fn file_at(&self, path: &Path) -> Option<&Contents> {
+        self.file.as_ref().filter(|(read, _)| read == path).map(|(_, contents)| contents)
+    }
+
     /// The value of a variable; an empty one is as good as none.
     pub fn get(&self, name: &str) -> Option<String> {
-        self.0.get(name).filter(|value| !value.is_empty()).cloned()
+        self.values.get(name).filter(|value| !value.is_empty()).cloned()
     }
 }
 
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Variables {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(variables: I) -> Variables {
         let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into()));
-        Variables(variables.filter(|(name, _)| name.starts_with(PREFIX)).collect())
+        let values = variables.filter(|(name, _)| name.starts_with(PREFIX)).collect();
+        Variables { values, file: None }
     }
 }
 
@@ -143,6 +159,11 @@ impl Origins {
 pub struct Problems(Vec<String>);
 
 impl Problems {
+    /// The file could not be read.
+    pub(crate) fn of_file(path: &Path, source: &std::io::Error) -> Problems {
+        Problems(vec![format!("{}: cannot be read: {source}", path.display())])
+    }
+
     fn add(&mut self, place: &impl fmt::Display, what: impl fmt::Display) {
         self.0.push(format!("{place}: {what}"));
     }
@@ -170,7 +191,7 @@ pub(super) fn settle(words: Vec<OsString>, variables: &Variables) -> Result<Run,
     let path: Option<PathBuf> = flags.get_one::<PathBuf>("config").cloned();
     let path = path.or_else(|| variables.get(CONFIG_VARIABLE).map(PathBuf::from));
     if let Some(path) = &path {
-        layers.add_file(path);
+        layers.add_file(path, variables.file_at(path));
     }
     let said = layers.settle()?;
     let mut all = without_off(&words, &said);
@@ -212,12 +233,15 @@ fn without_off(words: &[OsString], said: &BTreeMap<String, Said>) -> Vec<OsStrin
     words.map(|(_, word)| word.clone()).collect()
 }
 
+/// The most that is read of a file of settings, bytes.
+pub(crate) const FILE_BYTES: u64 = file::MOST;
+
 /// Settles the same command line again: the file may say something else by now.
 ///
 /// # Errors
 /// What is wrong with the file, or with the settings together.
-pub fn reread(run: &Run, variables: &Variables) -> Result<Run, Problems> {
-    let words = std::iter::once("hangwatch".into()).chain(run.origins.words[1..].iter().cloned());
+pub fn reread(origins: &Origins, variables: &Variables) -> Result<Run, Problems> {
+    let words = std::iter::once("hangwatch".into()).chain(origins.words[1..].iter().cloned());
     let cli = Cli::try_read_from(words, variables);
     match cli.map(|cli| cli.command) {
         Ok(Command::Run(run)) => Ok(*run),

@@ -40,3 +40,13 @@ pub struct IncidentWriter {
     #[arg(long)]
     pub bytes: u64,
 }
+
+/// A file that is read for the watchdog, which starts the reader.
+#[derive(Debug, Args)]
+pub struct FileReader {
+    /// The file.
+    pub path: PathBuf,
+    /// How much of it at most, bytes.
+    #[arg(long)]
+    pub most_bytes: u64,
+}

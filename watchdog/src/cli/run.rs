@@ -148,6 +148,26 @@ pub struct Run {
           action = clap::ArgAction::Set, value_name = "BOOL")]
     pub standby: bool,
 
+    /// With a command, keep no second process that takes over if this one is killed
+    ///
+    /// By default `run -- CMD` keeps a small standby: where the watchdog is killed
+    /// (SIGKILL, out of memory) or fails, it takes over at once and watches until
+    /// the command and its last worker have ended. As PID 1 there is none.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false", hide_default_value = true, hide_possible_values = true,
+          action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub no_standby: bool,
+
+    /// With a command, end when it ends, also where workers of it live on
+    ///
+    /// By default the watchdog serves on until the last worker has left, and ends
+    /// with the command's own code then. The log says which workers it watches, or
+    /// leaves; the segment of those it leaves stays, for another watchdog.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false", hide_default_value = true, hide_possible_values = true,
+          action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub leave_workers: bool,
+
     /// How others are told over HTTP.
     #[command(flatten)]
     pub listen: Listen,

@@ -93,7 +93,7 @@ fn under(
         ReapSignal::Signal(_) => Bond::Dies,
         ReapSignal::NotifyOnly => Bond::Loose,
     };
-    let terms = Terms { inheritance: Some(inheritance.clone()), bond };
+    let terms = Terms { inheritance: Some(inheritance.clone()), bond, announcement: None };
     let (begun, began_at) = (Instant::now(), Nanos(clock::monotonic_ns()));
     let guard = worker.expires(&scope, options.deadline)?;
     let mut tree = match Tree::spawn_on(&mut command, &terms) {

@@ -1,16 +1,16 @@
 //! `hangwatch run`: the watchdog of a segment, alone or around a command.
 
+mod around;
 mod check;
 mod published;
 mod reload;
+mod standby;
 
-use std::env;
-use std::process;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use hangwatch::Segment;
 use hangwatch::sys::host;
-use hangwatch::{PTRACER_VARIABLE, SEGMENT_VARIABLE, Segment};
 use hangwatch_core::lane::TimerSignal;
 use hangwatch_core::policy::{Policy, Shadow};
 use hangwatch_core::time::duration_ns;
@@ -18,9 +18,8 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
 
 use super::segments::{self, Origin, Wanted};
-use super::{Failure, OneLine, complain};
-use crate::child::{Child, Event, Until};
-use crate::cli::config::{self, Setting};
+use super::{Failure, complain};
+use crate::children;
 use crate::cli::value::ReapSignal;
 use crate::cli::{Listen, Reap, Run};
 use crate::exit::Exit;
@@ -28,11 +27,10 @@ use crate::hook::Hooks;
 use crate::inherit::Inheritance;
 use crate::listen::{Bound, ListenError, Listening, Subject, Tally};
 use crate::logging;
-use crate::notify::{self, Notifier};
-use crate::relay::{PASSED_ON, Relay};
+use crate::notify::Notifier;
+use crate::relay::{Caught, PASSED_ON, Relay};
 use crate::server::events::emit;
 use crate::server::{Ended, ErrorFiles, Holds, OnPanic, Server, ServerOptions, Standby, State};
-use crate::start::{Bond, Terms};
 
 use published::Published;
 
@@ -52,7 +50,11 @@ pub(super) fn perform(options: Run) -> Result<Exit, Failure> {
     }
     // Before a segment is made: what is wrong with the file is said at once.
     let deadlines = options.deadlines.as_deref().map(Published::read).transpose()?;
-    if options.command.is_empty() { alone(options, deadlines) } else { around(&options, deadlines) }
+    if options.command.is_empty() {
+        alone(options, deadlines)
+    } else {
+        around::perform(&options, deadlines)
+    }
 }
 
 /// What a reap's options come to.
@@ -80,14 +82,14 @@ fn holds(options: &Run) -> Holds {
     }
 }
 
-fn server_options(options: &Run) -> ServerOptions {
+fn server_options(options: &Run, standby: Standby) -> ServerOptions {
     let (evidence, why_not_kept) = options.evidence.options();
     if let Some(error) = why_not_kept {
         tracing::warn!(event = "unkept", %error, "incidents are not kept");
     }
     ServerOptions {
         policy: whole_policy(options),
-        standby: if options.standby { Standby::Wait } else { Standby::No },
+        standby,
         holds: holds(options),
         evidence,
         error_files: if options.no_error_files { ErrorFiles::Leave } else { ErrorFiles::Write },
@@ -117,10 +119,11 @@ fn wanted(options: &Run) -> Wanted {
 fn alone(mut options: Run, mut deadlines: Option<Published>) -> Result<Exit, Failure> {
     let name = Segment::name_or_environment(options.segment.as_deref())?;
     // Before the server: a signal that comes while it starts is not lost.
-    let relay = Relay::install_only(&[Signal::TERM, Signal::INT, Signal::HUP])?;
+    let relay = Relay::install_only(&PASSED_ON)?;
     let voice = Voice::bind(&options)?;
     let (segment, origin) = segments::make_or_adopt(&name, wanted(&options))?;
-    let (server, voice) = match voice.start(segment, &options) {
+    let standby = if options.standby { Standby::Wait } else { Standby::No };
+    let (server, voice) = match voice.start(segment, &options, standby) {
         Ok(started) => started,
         Err(error) => {
             if origin == Origin::Made {
@@ -129,93 +132,57 @@ fn alone(mut options: Run, mut deadlines: Option<Published>) -> Result<Exit, Fai
             return Err(error);
         }
     };
+    let mut reload = reload::Reload::default();
     loop {
         if let Some(deadlines) = &mut deadlines {
             deadlines.publish(&server);
         }
         if let State::Ended(ended) = server.health().state {
             server.stop();
-            return Ok(if ended == Ended::Stopped { Exit::Ok } else { Exit::Failed });
+            return Ok(exit_of(&ended));
         }
-        while let Some(caught) = relay.next()? {
-            if caught.signal != Signal::HUP {
-                server.stop();
-                return Ok(Exit::Ok);
+        while let Some(Caught { signal, .. }) = relay.next()? {
+            if signal == Signal::WINCH {
+                continue;
             }
-            reload::reload(&mut options, &mut deadlines, &server, voice.notifier.as_ref());
+            if signal != Signal::HUP {
+                return Ok(end(server, signal));
+            }
+            reload.ask(&options, &server, voice.notifier.as_ref());
         }
-        wait_for(&relay)?;
+        reload.look(&mut options, &mut deadlines, &server, voice.notifier.as_ref());
+        // As PID 1 it is given the orphans of its namespace.
+        let _ = children::reap_orphans(None);
+        wait_for(&relay, reload.pause(LOOK))?;
     }
 }
 
-fn wait_for(relay: &Relay) -> Result<(), Failure> {
+/// Ends in order, by a signal: a word in the log where it is none that asks for it.
+fn end(server: Server, signal: Signal) -> Exit {
+    let asks_for_it = [Signal::TERM, Signal::INT].contains(&signal);
+    let number = signal.as_raw();
+    if !asks_for_it {
+        let segment = server.segment().name();
+        tracing::error!(segment, event = "signal", signal = number, "a signal ends the watchdog");
+    }
+    match server.stop().ended {
+        Ended::Stopped if asks_for_it => Exit::Ok,
+        Ended::Stopped => Exit::Signal(u8::try_from(number).unwrap_or(u8::MAX)),
+        ended => exit_of(&ended),
+    }
+}
+
+fn exit_of(ended: &Ended) -> Exit {
+    if *ended == Ended::Stopped { Exit::Ok } else { Exit::Failed }
+}
+
+fn wait_for(relay: &Relay, most: Duration) -> Result<(), Failure> {
     use std::os::fd::AsFd;
-    let timeout = rustix::event::Timespec::try_from(LOOK)?;
+    let timeout = rustix::event::Timespec::try_from(most)?;
     let mut polled = [PollFd::from_borrowed_fd(relay.as_fd(), PollFlags::IN)];
     match rustix::event::poll(&mut polled, Some(&timeout)) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
-    }
-}
-
-/// Runs a command under a watchdog of its own, and ends as it does.
-fn around(options: &Run, deadlines: Option<Published>) -> Result<Exit, Failure> {
-    let relay = Relay::install(&PASSED_ON)?;
-    let voice = Voice::bind(options)?;
-    let (segment, origin) = match &options.segment {
-        Some(name) => segments::make_or_adopt(name, wanted(options))?,
-        None => (segments::make_own("run", wanted(options))?, Origin::Made),
-    };
-    let name = segment.name();
-    let _cleared = Removed { name, origin };
-    let inheritance = Inheritance::of_this_process();
-    let (server, _voice) = voice.start(segment, options)?;
-    if let Some(mut deadlines) = deadlines {
-        deadlines.publish(&server); // before anybody could ask for them
-    }
-    let mut command = process::Command::new(&options.command[0]);
-    // What was meant for this watchdog is not for one that the command may start.
-    for Setting { name, .. } in &options.origins.settings {
-        command.env_remove(config::variable_of(name));
-    }
-    command.env_remove(config::CONFIG_VARIABLE);
-    command.args(&options.command[1..]).env(SEGMENT_VARIABLE, name);
-    // As its ancestor this process may trace it anyway; its helpers may not, unless they are allowed.
-    if env::var_os(PTRACER_VARIABLE).is_none() {
-        command.env(PTRACER_VARIABLE, "watchdog");
-    }
-    // The manager is told of the watchdog, by the watchdog.
-    for variable in notify::VARIABLES {
-        command.env_remove(variable);
-    }
-    let terms = Terms { inheritance: Some(inheritance), bond: Bond::Loose };
-    let mut child = match Child::start_on(&mut command, &terms) {
-        Ok(child) => child,
-        Err(error) => {
-            server.stop();
-            complain(&OneLine(&error));
-            return Ok(error.exit());
-        }
-    };
-    let mut serving = true;
-    loop {
-        let until = Until { instant: Some(Instant::now() + LOOK), wake: None };
-        match child.wait(&relay, until)? {
-            Event::Ended(status) => {
-                server.stop();
-                if let Some(error) = child.start_error() {
-                    complain(&OneLine(&error));
-                    return Ok(error.exit());
-                }
-                return Ok(status.into());
-            }
-            Event::Woken | Event::TimedOut => {}
-        }
-        if serving && matches!(server.health().state, State::Ended(_)) {
-            // Said by the server's last event; the command is let finish, unwatched.
-            tracing::error!(segment = name, "the command goes on, but nobody watches it any more");
-            serving = false;
-        }
     }
 }
 
@@ -231,10 +198,16 @@ impl Voice {
     }
 
     /// Starts the server, and tells of it from the first event on.
-    fn start(self, segment: Segment, options: &Run) -> Result<(Server, Heard), Failure> {
+    fn start(
+        self,
+        segment: Segment,
+        options: &Run,
+        standby: Standby,
+    ) -> Result<(Server, Heard), Failure> {
+        let how = server_options(options, standby);
         let hooks = hooks(options)?;
         let Voice(Some(bound)) = self else {
-            let server = Server::start(segment, server_options(options), move |event| {
+            let server = Server::start(segment, how, move |event| {
                 hooks.iter().for_each(|hooks| hooks.hear(&event));
                 emit(&event);
             })?;
@@ -243,7 +216,7 @@ impl Voice {
         };
         let tally = Arc::<Tally>::default();
         let counted = Arc::clone(&tally);
-        let server = Server::start(segment, server_options(options), move |event| {
+        let server = Server::start(segment, how, move |event| {
             counted.note(&event);
             hooks.iter().for_each(|hooks| hooks.hear(&event));
             emit(&event);

@@ -1,14 +1,17 @@
 //! What several commands do with a segment: make or adopt it, say who uses it, release its brake.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use hangwatch::sys::file;
+use hangwatch::sys::identity::{Claim, Claimed, claimed_process};
 use hangwatch::sys::lock::{self, Holder};
 use hangwatch::{
-    CreateError, CreateOptions, Geometry, Lifetime, MAKER_LOCK_BYTE, OpenError, Segment,
-    lane_lock_byte,
+    CreateError, CreateOptions, Geometry, HEIR_LOCK_BYTE, Lifetime, MAKER_LOCK_BYTE, OpenError,
+    Segment, lane_lock_byte,
 };
 use hangwatch_core::atomic::Ordering;
+use hangwatch_core::lane::LaneState;
 use hangwatch_core::segment::{BRAKE_RELEASE_ASKED, BRAKED};
 
 use super::{Failure, print};
@@ -140,6 +143,9 @@ pub(super) fn user(segment: Segment) -> Result<Option<String>, Failure> {
     if let Some(maker) = who("its maker", segment.maker()?) {
         return Ok(Some(maker));
     }
+    if let Some(heir) = who("its standby", lock::holder(segment.file(), HEIR_LOCK_BYTE)?) {
+        return Ok(Some(heir));
+    }
     for lane in 0..segment.words().lanes_used() {
         let holder = lock::holder(segment.file(), lane_lock_byte(lane))?;
         if let Some(worker) = who("a worker", holder) {
@@ -147,6 +153,36 @@ pub(super) fn user(segment: Segment) -> Result<Option<String>, Failure> {
         }
     }
     Ok(None)
+}
+
+/// The workers of a segment, by their pids: who holds a lane's lock by the kernel's word, and who lives by
+/// its own where nobody does (a worker that closed its descriptors).
+pub(super) fn workers(segment: Segment) -> BTreeSet<u32> {
+    let words = segment.words();
+    let mut workers = BTreeSet::new();
+    for index in 0..words.lanes_used() {
+        let lane = words.lane(index);
+        let owner = lane.owner();
+        if !matches!(owner.state(), Some(LaneState::Claimed | LaneState::Attached)) {
+            continue;
+        }
+        let identity = lane.identity();
+        let claim = Claim {
+            pid: owner.pid(),
+            start_ticks: identity.start_ticks,
+            pidfd_inode: identity.pidfd_inode,
+            pid_namespace: identity.pid_namespace,
+        };
+        match lock::holder(segment.file(), lane_lock_byte(index)) {
+            Ok(Holder::Free) if claimed_process(&claim) != Claimed::Alive => {}
+            Ok(Holder::Process(pid)) => drop(workers.insert(pid.as_raw_pid().unsigned_abs())),
+            // Who cannot be asked about counts as alive.
+            Ok(Holder::Free | Holder::Unseen | Holder::Description) | Err(_) => {
+                workers.insert(owner.pid());
+            }
+        }
+    }
+    workers
 }
 
 /// Who uses a segment that this program cannot open; every version has its locks at the same bytes.

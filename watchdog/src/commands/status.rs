@@ -81,7 +81,8 @@ pub(super) fn table(seen: &Observation) -> String {
     let watchdog = match seen.watchdog.holder {
         Holder::Process(pid) => format!("watchdog {pid}"),
         Holder::Unseen | Holder::Description => "watchdog not to be seen from here".to_owned(),
-        Holder::Free => "no watchdog".to_owned(),
+        Holder::Free if seen.lanes.is_empty() => "no watchdog".to_owned(),
+        Holder::Free => "NO WATCHDOG".to_owned(),
     };
     let brake = if seen.watchdog.braked { ", brake holds" } else { "" };
     let _ = writeln!(
@@ -91,6 +92,13 @@ pub(super) fn table(seen: &Observation) -> String {
         seen.lanes.len(),
         seen.lane_count
     );
+    if seen.watchdog.holder == Holder::Free && !seen.lanes.is_empty() {
+        let _ = writeln!(
+            text,
+            "  nobody enforces its deadlines; `hangwatch run --segment {}` does",
+            seen.segment
+        );
+    }
     if !seen.lanes.is_empty() {
         let _ = writeln!(
             text,

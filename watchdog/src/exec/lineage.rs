@@ -69,7 +69,7 @@ impl Stat {
 /// The children of this process, living or not, and those adopted by it. Never misses one
 /// while nobody but the caller reaps: the kernel hands orphans over before their parent
 /// can be reaped.
-pub(super) fn own_children() -> io::Result<Vec<Pid>> {
+pub(crate) fn own_children() -> io::Result<Vec<Pid>> {
     Children::new()?.of(rustix::process::getpid())
 }
 

@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal};
 
 use super::HookOptions;
+use crate::children;
 use crate::exec::lineage;
 use crate::incident::schema::Incident;
 use crate::inherit::Inheritance;
@@ -42,6 +43,16 @@ pub(super) struct Call {
     pub(super) incident: Arc<Incident>,
 }
 
+/// A command that is waited for by this run; when it has been, nobody else may take another process of
+/// its pid for it.
+struct Helper(u32);
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        children::ended(self.0);
+    }
+}
+
 /// How a run ended.
 enum End {
     Exited(ExitStatus),
@@ -64,8 +75,12 @@ impl Call {
     /// Runs the hook to its end, and logs how that was.
     pub(super) fn run(&self, options: &HookOptions, inheritance: &Inheritance) {
         let begun = Instant::now();
+        let starting = children::starting();
         let mut child = match self.command(options, inheritance).spawn() {
-            Ok(child) => child,
+            Ok(child) => {
+                starting.has_begun(child.id());
+                child
+            }
             Err(error) => {
                 tracing::error!(
                     segment = self.segment, event = "hook", pid = self.pid, %error,
@@ -74,6 +89,7 @@ impl Call {
                 return;
             }
         };
+        let _helper = Helper(child.id());
         let ended = self.attend(&mut child, begun + options.timeout);
         let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         let (end, stderr) = match ended {

@@ -4,14 +4,15 @@
 //! `torchrun` names each worker a file in `TORCHELASTIC_ERROR_FILE`, reads it when the worker has
 //! failed, and calls the earliest of its failures the root cause. A worker that dies by SIGKILL
 //! writes none, and its peers, whose collectives break for it, are blamed. So the watchdog writes it,
-//! between the condemnation and the signal, on a thread of its own: the signal waits for it for
-//! [`BUDGET_NS`] at most. `place` finds the file's place safely and writes it.
+//! between the condemnation and the signal, by a process of its own (`process`), which a thread talks to:
+//! the signal waits for it for [`BUDGET_NS`] at most. `place` finds the file's place safely and writes it.
 //!
 //! The format is that of torch's `ErrorHandler`, read by its `ProcessFailure` (torch 1.9 and later).
 
 mod place;
+mod process;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -19,7 +20,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hangwatch::Segment;
 use hangwatch::sys::clock;
-use hangwatch::sys::process;
 use rustix::process::Pid;
 use serde_json::{Value, json};
 
@@ -35,11 +35,22 @@ pub(super) const BUDGET_NS: u64 = 50_000_000;
 /// Orders that wait at most; a worker whose order finds no room is reaped without its file.
 const ORDERS: usize = 1024;
 
+/// Carries out the orders that come in, in the process that is started for it.
+///
+/// # Errors
+/// Where nobody can be heard or told any more.
+pub(crate) fn serve_orders(
+    orders: impl std::io::BufRead,
+    answers: impl std::io::Write,
+) -> std::io::Result<()> {
+    process::run(orders, answers)
+}
+
 /// The error file that the process's environment names, as it was at its exec.
 ///
 /// May wait for a lock that a hung process holds over its memory.
 pub(super) fn named_by(pid: Pid) -> Option<PathBuf> {
-    let path = process::environment_variable(pid, VARIABLE).ok().flatten()?;
+    let path = hangwatch::sys::process::environment_variable(pid, VARIABLE).ok().flatten()?;
     Some(PathBuf::from(path)).filter(|path| !path.as_os_str().is_empty())
 }
 
@@ -52,13 +63,18 @@ struct Order {
 }
 
 /// Where files are ordered.
+#[derive(Clone)]
 pub(super) struct ErrorFiles {
-    orders: SyncSender<Order>,
+    /// `None` only has the process started, before anybody waits for it.
+    orders: SyncSender<Option<Order>>,
 }
 
 /// The other end.
 pub(super) struct Writer {
-    orders: Receiver<Order>,
+    orders: Receiver<Option<Order>>,
+    /// What writes; without it the thread does.
+    program: Option<PathBuf>,
+    helper: Option<process::Helper>,
 }
 
 /// An order that was taken.
@@ -76,10 +92,11 @@ impl Ordered {
     }
 }
 
-/// The two ends.
-pub(super) fn error_files() -> (ErrorFiles, Writer) {
+/// The two ends. The files are written by a process that `program` has as a command; without one, or
+/// where it cannot be started, by the thread that runs the writer.
+pub(super) fn error_files(program: Option<PathBuf>) -> (ErrorFiles, Writer) {
     let (sender, orders) = sync_channel(ORDERS);
-    (ErrorFiles { orders: sender }, Writer { orders })
+    (ErrorFiles { orders: sender }, Writer { orders, program, helper: None })
 }
 
 impl ErrorFiles {
@@ -92,24 +109,48 @@ impl ErrorFiles {
         let done = Arc::new(AtomicBool::new(false));
         let ordered = Ordered { done: Arc::clone(&done) };
         let order = Order { worker: Arc::clone(worker), path, timers, done };
-        self.orders.try_send(order).ok().map(|()| ordered)
+        self.orders.try_send(Some(order)).ok().map(|()| ordered)
+    }
+
+    /// There are workers with an error file: the process that writes it is started before it is needed.
+    pub(super) fn prepare(&self) {
+        let _ = self.orders.try_send(None); // full, it has been started long ago
     }
 }
 
 impl Writer {
     /// Writes until nobody orders any more.
-    pub(super) fn run(self, segment: Segment, redactor: &Redactor, journal: &Journal) {
-        while let Ok(Order { worker, path, timers, done }) = self.orders.recv() {
+    pub(super) fn run(mut self, segment: Segment, redactor: &Redactor, journal: &Journal) {
+        while let Ok(order) = self.orders.recv() {
+            self.start_helper();
+            let Some(Order { worker, path, timers, done }) = order else { continue };
             let facts = |note| timer_facts(segment, redactor, note);
             let timers: Vec<_> = timers.iter().map(facts).collect();
             let Some(first) = timers.first() else { continue };
             let text = report(first, &timers, Instants::now()).to_string();
-            let error =
-                place::write(&worker.process, &path, &text).err().map(|error| error.to_string());
+            let error = self.write(&worker, &path, &text);
             journal.note(Note::ErrorFile { worker, path, error });
             // Release: pairs with the Acquire in `is_done`.
             done.store(true, Ordering::Release);
         }
+    }
+
+    fn start_helper(&mut self) {
+        if self.helper.is_none() {
+            self.helper =
+                self.program.as_deref().and_then(|program| process::Helper::start(program).ok());
+        }
+    }
+
+    /// Writes a file; why that was not done.
+    fn write(&mut self, worker: &Admitted, path: &Path, text: &str) -> Option<String> {
+        let Some(helper) = &mut self.helper else {
+            return place::write(&worker.process, path, text).err().map(|error| error.to_string());
+        };
+        helper.write(&worker.process, path, text).unwrap_or_else(|error| {
+            self.helper = None; // the next file gets another
+            Some(format!("its writer ended: {error}"))
+        })
     }
 }
 

@@ -17,7 +17,7 @@ use hangwatch_core::lane::OwnerWord;
 use hangwatch_core::time::Nanos;
 use rustix::process::Pid;
 
-use super::error_file;
+use super::error_file::{self, ErrorFiles};
 use super::facts::{Admitted, Command, LaneFacts};
 use super::messages::{Answer, Answers};
 
@@ -33,12 +33,22 @@ pub(super) enum Inspection {
 }
 
 /// Inspects until nobody asks any more.
-pub(super) fn run(segment: Segment, inspections: &Receiver<Inspection>, answers: &Answers) {
+pub(super) fn run(
+    segment: Segment,
+    inspections: &Receiver<Inspection>,
+    answers: &Answers,
+    error_files: Option<&ErrorFiles>,
+) {
     let file = segment.file().id();
     let maps = |pid: Pid| process::maps_segment(pid, file);
     while let Ok(inspection) = inspections.recv() {
         match inspection {
-            Inspection::Describe(worker) => describe(&worker),
+            Inspection::Describe(worker) => {
+                describe(&worker);
+                if let (Some(files), Some(Some(_))) = (error_files, worker.error_file.get()) {
+                    files.prepare();
+                }
+            }
             Inspection::Worker { lane, owner, worker } => match runs_same_program(&worker, maps) {
                 Some((true, at)) => answers.tell(Answer::SameProgram { lane, owner, at }),
                 Some((false, _)) => answers.tell(Answer::Execd { worker: worker.id }),

@@ -96,7 +96,8 @@ pub use self::options::{
 };
 pub use self::vigil::Finding;
 
-pub(crate) use self::protect::caught;
+pub(crate) use self::error_file::serve_orders as write_error_files;
+pub(crate) use self::protect::{caught, exit_now};
 
 use self::control::{Control, ReleaseBrake, Wishes};
 use self::doorbell::Attention;
@@ -108,10 +109,10 @@ use crate::join::{ends_within, ends_within_time};
 
 /// How long a dying server waits for its last event to be logged.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How long one event may take to be logged before a server that ends waits for it no longer.
 /// How long the tick's thread may take to end: longer than all that it waits for itself. One that is stuck
 /// must not make its process deaf to SIGTERM; the lock falls with the process.
 const TICK_ENDS: Duration = Duration::from_secs(20);
+/// How long one event may take to be logged before a server that ends waits for it no longer.
 const ONE_EVENT: Duration = Duration::from_secs(3);
 
 /// How long [`Server::stop_all_threads`] waits for threads that nothing joins.

@@ -45,7 +45,7 @@ pub(super) fn protect(protection: Protection, journal: &Journal) {
 }
 
 /// Leaves the process at once, running nothing that might hang.
-pub(super) fn exit_now(code: u8) -> ! {
+pub(crate) fn exit_now(code: u8) -> ! {
     // SAFETY: ends the process; no destructor or handler of it runs.
     unsafe { libc::_exit(code.into()) }
 }

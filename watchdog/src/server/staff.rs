@@ -61,25 +61,26 @@ impl Staff<'_> {
     pub(super) fn hire(self) -> std::io::Result<Hired> {
         let Staff { segment, options, control, journal, answers } = self;
         let (inspections, to_inspect) = sync_channel(INSPECTIONS);
-        let inspector_answers = answers.clone();
-        // Never joined: it may be stuck with a hung process.
-        spawn("hangwatch-look", control, journal, &answers.attention.clone(), move || {
-            inspector::run(segment, &to_inspect, &inspector_answers);
-        })?;
         let attention = answers.attention.clone();
         let (seating, tracers) = (Seating::default(), Tracers::default());
         let error_files = match options.error_files {
             options::ErrorFiles::Leave => None,
             options::ErrorFiles::Write => {
-                let (files, writer) = error_file::error_files();
+                let (files, writer) = error_file::error_files(options.evidence.program.clone());
                 let (to_note, redactor) = (journal.clone(), options.evidence.redactor.clone());
-                // Never joined: it may be stuck with a disk that hangs.
+                // Never joined: its process may be stuck with a disk that hangs.
                 spawn("hangwatch-error", control, journal, &attention, move || {
                     writer.run(segment, &redactor, &to_note);
                 })?;
                 Some(files)
             }
         };
+        let inspector_answers = answers.clone();
+        let to_prepare = error_files.clone();
+        // Never joined: it may be stuck with a hung process.
+        spawn("hangwatch-look", control, journal, &attention, move || {
+            inspector::run(segment, &to_inspect, &inspector_answers, to_prepare.as_ref());
+        })?;
         let (clerk, desk) = Clerk::new(ClerkParts {
             segment,
             control: Arc::clone(control),

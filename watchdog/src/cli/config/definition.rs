@@ -97,7 +97,7 @@ impl Definition {
             let meant = self.meant_by(&setting).map(ask).unwrap_or_default();
             Some(format!("{name} is in the environment and is no setting of run{meant}"))
         };
-        variables.0.keys().filter_map(strange).collect()
+        variables.values.keys().filter_map(strange).collect()
     }
 
     /// The setting that is meant by a name that is none's.

@@ -1,14 +1,14 @@
 //! The file of settings: TOML, one line a setting, no sections.
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use toml_edit::{Document, Item, Value};
 
+use crate::reading::{self, Contents};
+
 /// The most a file of settings may hold, bytes.
-const MOST: u64 = 1 << 20;
+pub(super) const MOST: u64 = 1 << 20;
 /// The mode bit of a file that anybody may write to.
 const OTHERS_WRITE: u32 = 0o002;
 
@@ -35,18 +35,17 @@ pub(super) enum FileError {
     NotToml { path: PathBuf, line: usize, what: String },
 }
 
-/// Reads a file of settings.
-pub(super) fn read(path: &Path) -> Result<Vec<Line>, FileError> {
+/// What stands in a file of settings, where it was not read before.
+pub(super) fn read(path: &Path, before: Option<&Contents>) -> Result<Vec<Line>, FileError> {
     let failed = |source| FileError::Read { path: path.to_owned(), source };
-    let file = File::open(path).map_err(failed)?;
-    let is_plain = |meta: &std::fs::Metadata| meta.is_file();
-    let meta = file.metadata().map_err(failed)?;
-    if is_plain(&meta) && meta.mode() & OTHERS_WRITE != 0 {
+    let Contents { is_plain, mode, text } = match before {
+        Some(contents) => contents.clone(),
+        None => reading::read(path, MOST).map_err(failed)?,
+    };
+    if is_plain && mode & OTHERS_WRITE != 0 {
         return Err(FileError::OthersWrite { path: path.to_owned() });
     }
-    let mut text = String::new();
-    let length = file.take(MOST + 1).read_to_string(&mut text).map_err(failed)?;
-    if length as u64 > MOST {
+    if text.len() as u64 > MOST {
         return Err(FileError::TooLong { path: path.to_owned() });
     }
     lines(&text).map_err(|(line, what)| FileError::NotToml { path: path.to_owned(), line, what })

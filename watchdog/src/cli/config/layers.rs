@@ -8,7 +8,7 @@ use clap::{Arg, ArgMatches};
 
 use super::definition::{Definition, name_of};
 use super::file::{self, Line};
-use super::{Origin, Problems, SEGMENT, Variables, variable_of};
+use super::{Contents, Origin, Problems, SEGMENT, Variables, variable_of};
 
 /// What was said of one setting.
 #[derive(Clone, Debug)]
@@ -67,8 +67,9 @@ impl<'a> Layers<'a> {
         self.add(layer);
     }
 
-    pub(super) fn add_file(&mut self, path: &Path) {
-        let lines = match file::read(path) {
+    /// Adds what the file says; `before` is what was read of it before.
+    pub(super) fn add_file(&mut self, path: &Path, before: Option<&Contents>) {
+        let lines = match file::read(path, before) {
             Ok(lines) => lines,
             Err(error) => {
                 self.problems.0.push(error.to_string());

@@ -146,11 +146,11 @@ fn a_file_that_changed_is_read_anew_with_the_same_command_line() {
     let cli = Cli::try_read_from(words, &Variables::default()).unwrap();
     let Command::Run(run) = cli.command else { panic!() };
     std::fs::write(file.path(), "max-reaps = 4\ngrace = \"6s\"\n").unwrap();
-    let again = reread(&run, &Variables::default()).unwrap();
+    let again = reread(&run.origins, &Variables::default()).unwrap();
     assert_eq!((again.max_reaps, again.reap.grace), (Some(9), Duration::from_secs(6)));
     assert_eq!(again.reap.signal, ReapSignal::Signal(Signal::KILL));
     std::fs::write(file.path(), "grace = 6 s\n").unwrap();
-    let problems = reread(&again, &Variables::default()).unwrap_err().to_string();
+    let problems = reread(&again.origins, &Variables::default()).unwrap_err().to_string();
     assert!(problems.contains(":1: is not TOML"), "{problems}");
 }
 

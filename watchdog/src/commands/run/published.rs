@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::commands::OneLine;
 use crate::deadlines::{Deadlines, DeadlinesError};
 use crate::server::{Server, State};
 
@@ -45,17 +44,17 @@ impl Published {
         }
     }
 
-    /// Reads the file anew, or another, and publishes it. What is wrong with it is said, and what was
-    /// published before stays.
-    pub(super) fn reread(&mut self, path: &Path, server: &Server) {
+    /// Takes what was read anew of the file, or of another, and publishes it. What is wrong with it is
+    /// said, and what was published before stays.
+    pub(super) fn renew(&mut self, path: &Path, read: Result<Deadlines, String>, server: &Server) {
         path.clone_into(&mut self.path);
-        match Deadlines::read(&self.path) {
+        match read {
             Ok(deadlines) => {
                 self.waiting = Some(deadlines);
                 self.publish(server);
             }
             Err(error) => {
-                let (segment, error) = (server.segment().name(), OneLine(&error).to_string());
+                let segment = server.segment().name();
                 tracing::error!(segment, event = "deadlines_refused", error, "the old ones stay");
             }
         }

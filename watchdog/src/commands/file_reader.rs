@@ -1,0 +1,15 @@
+//! `hangwatch file-reader`: the process that reads a file of settings for a watchdog that serves.
+
+use std::io;
+
+use super::Failure;
+use crate::cli::FileReader;
+use crate::exit::Exit;
+use crate::reading;
+
+pub(super) fn perform(options: &FileReader) -> Result<Exit, Failure> {
+    // The watchdog may have lowered its own; where memory runs out, this process is one like others.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+    reading::tell(&options.path, options.most_bytes, io::stdout().lock())?;
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,167 @@
+//! The process that writes error files: a disk that hangs holds whoever writes to it, SIGKILL or not, and
+//! a process cannot end while one of its threads is held. So what is held is not the watchdog.
+//!
+//! It is `hangwatch error-file-writer`: it reads an order a line, checks anew that the worker is who the
+//! order means, writes the file, and tells a line for each how that went. It ends when nobody can tell
+//! it any more.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use hangwatch::sys::identity::{Identity, Process};
+use rustix::process::Pid;
+use serde::{Deserialize, Serialize};
+
+use super::place;
+use crate::children;
+
+/// What is to be written, as it is told.
+#[derive(Debug, Deserialize, Serialize)]
+struct Order {
+    pid: i32,
+    /// The inode of the worker's pidfd, or the tick in which it started.
+    inode: Option<u64>,
+    start_ticks: Option<u64>,
+    path: Vec<u8>,
+    text: String,
+}
+
+impl Order {
+    fn new(worker: &Process, path: &Path, text: &str) -> Order {
+        let (inode, start_ticks) = match worker.identity {
+            Identity::PidfdInode(inode) => (Some(inode), None),
+            Identity::StartTime { ticks, .. } => (None, Some(ticks)),
+        };
+        let path = path.as_os_str().as_bytes().to_vec();
+        Order { pid: worker.pid.as_raw_pid(), inode, start_ticks, path, text: text.to_owned() }
+    }
+
+    /// Writes it, if its pid is still the worker's; else why not.
+    fn carry_out(self) -> Option<String> {
+        let gone = || Some("the worker is gone".to_owned());
+        let Some(pid) = Pid::from_raw(self.pid) else { return gone() };
+        let worker = match Process::open(pid) {
+            Ok(Some(worker)) => worker,
+            Ok(None) => return gone(),
+            Err(error) => return Some(error.to_string()),
+        };
+        let is_meant = match worker.identity {
+            Identity::PidfdInode(inode) => self.inode == Some(inode),
+            Identity::StartTime { ticks, .. } => self.start_ticks == Some(ticks),
+        };
+        if !is_meant {
+            return gone();
+        }
+        let path = PathBuf::from(OsString::from_vec(self.path));
+        place::write(&worker, &path, &self.text).err().map(|error| error.to_string())
+    }
+}
+
+/// The process at work. Dropped, it is told no more; it ends by itself, when its disk lets it.
+#[derive(Debug)]
+pub(super) struct Helper {
+    child: Child,
+    to: ChildStdin,
+    from: BufReader<ChildStdout>,
+}
+
+impl Helper {
+    /// Starts it, which `program` has as a command.
+    pub(super) fn start(program: &Path) -> io::Result<Helper> {
+        let mut command = Command::new(program);
+        command.arg("error-file-writer");
+        command.env_remove("HANGWATCH_SEGMENT").env_remove("HANGWATCH_LOG");
+        // Held, it must not keep open what others wait for the end of.
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.process_group(0);
+        let starting = children::starting();
+        let mut child = command.spawn()?;
+        starting.has_begun(child.id());
+        let no_pipe = || io::Error::other("no pipe to it");
+        let to = child.stdin.take().ok_or_else(no_pipe)?;
+        let from = BufReader::new(child.stdout.take().ok_or_else(no_pipe)?);
+        Ok(Helper { child, to, from })
+    }
+
+    /// Has a file written, and waits until it is; why it is not.
+    ///
+    /// # Errors
+    /// Where the process is no more: it may be tried with another.
+    pub(super) fn write(
+        &mut self,
+        worker: &Process,
+        path: &Path,
+        text: &str,
+    ) -> io::Result<Option<String>> {
+        let mut line = serde_json::to_vec(&Order::new(worker, path, text))?;
+        line.push(b'\n');
+        self.to.write_all(&line)?;
+        let mut answer = String::new();
+        if self.from.read_line(&mut answer)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(serde_json::from_str(&answer)?)
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        // Only one that has ended, or failed over an order, is dropped before the watchdog's end.
+        let _ = self.child.kill();
+        let _ = self.child.try_wait();
+        // Not dead yet, it is for whoever waits for orphans.
+        children::ended(self.child.id());
+    }
+}
+
+/// Writes what it is told, and tells how that went, until nobody tells it anything.
+///
+/// # Errors
+/// Where it cannot hear or tell any more.
+pub(crate) fn run(told: impl BufRead, mut tell: impl Write) -> io::Result<()> {
+    for line in told.lines() {
+        let order: Order = serde_json::from_str(&line?)?;
+        serde_json::to_writer(&mut tell, &order.carry_out())?;
+        tell.write_all(b"\n")?;
+        tell.flush()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_order_is_answered_and_only_the_worker_meant_gets_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = Process::open(rustix::process::getpid()).unwrap().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let other = Process {
+            pid: own.pid,
+            pidfd: hangwatch::sys::pidfd::Pidfd::open(own.pid).unwrap(),
+            identity: match own.identity {
+                Identity::PidfdInode(inode) => Identity::PidfdInode(inode + 1),
+                Identity::StartTime { pid, ticks } => Identity::StartTime { pid, ticks: ticks + 1 },
+            },
+        };
+        let orders = [
+            Order::new(&own, &path("first"), "{}"),
+            Order::new(&own, &path("first"), "{}"),
+            Order::new(&other, &path("second"), "{}"),
+        ];
+        let told = orders.map(|order| serde_json::to_string(&order).unwrap()).join("\n");
+        let mut answers = Vec::new();
+        run(told.as_bytes(), &mut answers).unwrap();
+        let answers = String::from_utf8(answers).unwrap();
+        let lines: Vec<&str> = answers.lines().collect();
+        assert_eq!(lines[0], "null");
+        assert!(lines[1].contains("there is one already"), "{answers}");
+        assert!(lines[2].contains("gone") && !path("second").exists(), "{answers}");
+        assert_eq!(std::fs::read_to_string(path("first")).unwrap(), "{}");
+    }
+}
