@@ -46,6 +46,53 @@ pub fn until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Living processes that were started with this segment in their environment: a worker of it and all that
+/// descends from one, wherever they are by now.
+///
+/// # Panics
+/// Where `/proc` cannot be read.
+pub fn living_of(segment: &str) -> Vec<u32> {
+    let wanted = format!("HANGWATCH_SEGMENT={segment}");
+    let is_of_it = |pid: &u32| {
+        // Of a zombie it is empty.
+        std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environment| {
+            environment.split(|&byte| byte == 0).any(|one| one == wanted.as_bytes())
+        })
+    };
+    let entries = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(is_of_it).collect()
+}
+
+/// Threads that use every processor until this is dropped.
+pub struct Busy(std::sync::Arc<std::sync::atomic::AtomicBool>, Vec<std::thread::JoinHandle<()>>);
+
+impl Busy {
+    /// Starts so many.
+    pub fn start(threads: usize) -> Busy {
+        let over = std::sync::Arc::<std::sync::atomic::AtomicBool>::default();
+        let spin = || {
+            let over = std::sync::Arc::clone(&over);
+            std::thread::spawn(move || {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            })
+        };
+        let threads = (0..threads).map(|_| spin()).collect();
+        Busy(over, threads)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        for thread in self.1.drain(..) {
+            let _ = thread.join(); // it cannot panic
+        }
+    }
+}
+
 /// Whether this process may do what needs root; says why a test is skipped where it may not.
 pub fn is_root(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();

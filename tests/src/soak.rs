@@ -4,6 +4,7 @@
 //! and with a smaller count by a test in `tests/faults/`, through [`check`]. To add a part: a module
 //! beside the others, and its `PART` in [`PARTS`].
 
+pub mod descendants;
 pub mod load;
 pub mod mutations;
 pub mod races;
@@ -31,6 +32,7 @@ pub const PARTS: &[Part] = &[
     unkillables::PART,
     mutations::PART,
     load::PART,
+    descendants::PART,
 ];
 
 /// One kind of fault, injected many times.

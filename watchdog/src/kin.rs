@@ -1,28 +1,41 @@
-//! A worker's kin: the processes that are removed with it, so that they hold nothing it held.
+//! The descendants of a worker, and their removal with it, so that they hold nothing that it held.
 //!
-//! Who they are is decided while the worker lives: its descendants ([`Reach::Tree`]), those of the
-//! process group it leads ([`Reach::Group`]), those of a cgroup of its own ([`Reach::Cgroup`]). Each is
-//! held by a pidfd from the moment it was proved to belong to the worker, so that whatever becomes of
-//! pids and parents later, no other process is signalled. `Kin::list` may be called again and again,
-//! to take in who was forked meanwhile; `Kin::kill` ends them.
+//! Which processes these are is decided while the worker lives: its descendants ([`Reach::Tree`]), the
+//! members of the process group that it leads ([`Reach::Group`]), those of a cgroup of its own
+//! ([`Reach::Cgroup`]). Once a process is dead, its children are another's, and nobody can tell whose
+//! they were. So [`Descendants::remove`] stops a process before it lists its children, and sends SIGKILL
+//! only when everybody is stopped and a look over all of them has found nobody new: children first, the
+//! worker last. A watchdog that dies half-way leaves the worker alive, with all that are left below it,
+//! to its successor.
 //!
-//! `Apart` is never signalled: other workers, with what descends from them, which have deadlines of
-//! their own; the watchdog and all above it.
+//! No descriptor is kept: a process is known by its [`Identity`], and each time it is touched, it is
+//! opened, told by that, asked or signalled, and closed.
+//!
+//! [`Excluded`] processes are never killed: other workers, with what descends from them, which have
+//! deadlines of their own; the watchdog and all above it. Nor is one that the worker itself could not
+//! signal: [`Rights`].
 
 mod cgroup;
+mod member;
+mod removal;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
 
-use hangwatch::sys::pidfd::{OpenPidfdError, Pidfd, SignalError, Signalled};
-use rustix::process::{Pid, Signal};
+use hangwatch::sys::pidfd::Pidfd;
+use hangwatch::sys::process::Users;
+use rustix::process::Pid;
 
-use crate::exec::lineage::{self, Identity, Stat};
+use self::member::{Fate, Member, Opened};
+use self::removal::Phase;
+use crate::exec::lineage::{self, Children, Identity, Stat};
 
-/// Who is reaped with a worker.
+pub(crate) use self::removal::Step;
+
+/// Which processes are killed with a worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reach {
-    /// Nobody.
+    /// None.
     #[default]
     Process,
     /// Its descendants.
@@ -45,239 +58,361 @@ impl Reach {
     }
 }
 
-/// Processes that are nobody's kin.
+/// Which processes may be signalled. The kernel refuses root nothing, so that it must ask itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rights {
+    /// Those that this process may signal.
+    Own,
+    /// Those that a process of these users might signal; none where its users are not known.
+    Of(Option<Users>),
+}
+
+/// Processes that belong to no worker's descendants.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Apart {
+pub(crate) struct Excluded {
     /// Other workers: they and their descendants.
     pub(crate) workers: HashSet<Pid>,
-    /// The watchdog and those above it.
+    /// The watchdog and the processes above it.
     pub(crate) own_line: HashSet<Pid>,
 }
 
-impl Apart {
+impl Excluded {
     fn has(&self, pid: Pid) -> bool {
         pid == Pid::INIT || self.workers.contains(&pid) || self.own_line.contains(&pid)
     }
 }
 
-/// One of them.
-struct Member {
-    pidfd: Pidfd,
-    sent: Sent,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Sent {
-    Nothing,
-    Kill,
-    /// The kernel does not permit it.
-    Refused,
-}
-
-/// The kin of one worker.
-pub(crate) struct Kin {
-    root: Pid,
+/// The descendants of one worker, the worker itself first, each parent before its children.
+pub(crate) struct Descendants {
+    rights: Rights,
     reach: Reach,
     /// As far as it reaches after all, and why no farther.
     fallback: Option<String>,
     cgroup: Option<cgroup::Own>,
-    members: HashMap<Identity, Member>,
+    members: Vec<Member>,
+    /// Where a member of this pid is.
+    places: HashMap<Pid, usize>,
+    /// Processes that were excluded once: they stay so, whatever becomes of their lanes.
+    excluded: HashSet<Identity>,
     /// Other workers that were found among them.
-    spared: HashSet<Pid>,
-    /// Who could not be held, for want of descriptors.
-    is_any_not_held: bool,
+    workers: HashSet<Pid>,
+    phase: Phase,
+    /// Why some may be left that are not known.
+    uncertain: Option<&'static str>,
 }
 
-/// What became of them.
+/// What became of a worker's descendants.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removed {
-    /// How many were signalled.
+    /// How many were killed.
     pub signalled: usize,
-    /// Other workers that were found among them, and spared.
+    /// Other workers that were found among them, and excluded.
     pub spared: Vec<u32>,
-    /// Those that live: pid and name.
+    /// How many live on.
+    pub left: usize,
+    /// Those that live on, the first of them: pid, name and why.
     pub survivors: Vec<String>,
     /// Why it did not reach as far as it was to.
     pub fallback: Option<String>,
 }
 
-impl Kin {
-    pub(crate) fn new(root: Pid, reach: Reach) -> Kin {
-        let (members, spared) = (HashMap::new(), HashSet::new());
-        Kin { root, reach, fallback: None, cgroup: None, members, spared, is_any_not_held: false }
-    }
+/// The worker's place among the members.
+const WORKER: usize = 0;
 
-    /// Takes in who belongs to the worker now. `worker` is the handle on it: once it is dead, only
-    /// descendants of those known already are found.
+impl Descendants {
+    /// Those of the worker that `worker` refers to; none is known yet.
     ///
     /// # Errors
-    /// Where `/proc` refuses; those that were found before are kept.
-    pub(crate) fn list(&mut self, worker: &Pidfd, apart: &Apart) -> io::Result<()> {
-        self.list_below(worker, apart)?;
-        if worker.is_dead() {
+    /// Where `/proc` refuses.
+    pub(crate) fn new(
+        pid: Pid,
+        worker: &Pidfd,
+        rights: Rights,
+        reach: Reach,
+    ) -> io::Result<Descendants> {
+        let mut descendants = Descendants {
+            rights,
+            reach,
+            fallback: None,
+            cgroup: None,
+            members: Vec::new(),
+            places: HashMap::new(),
+            excluded: HashSet::new(),
+            workers: HashSet::new(),
+            phase: Phase::default(),
+            uncertain: None,
+        };
+        let stat = Stat::read(pid)?;
+        // Asked last: alive, it had its pid while its start was read.
+        if let Some(stat) = stat.filter(|_| !worker.is_dead()) {
+            descendants.add(stat.identity, WORKER);
+        }
+        Ok(descendants)
+    }
+
+    /// Lists the processes that belong to the worker now, and signals none. `worker` is the handle on it:
+    /// once it is dead, only descendants of those known already are found.
+    ///
+    /// # Errors
+    /// Where `/proc` refuses or no descriptor is left; those found before are kept.
+    pub(crate) fn list(&mut self, worker: &Pidfd, excluded: &Excluded) -> io::Result<()> {
+        let children = Children::new()?;
+        self.forget_dead();
+        self.list_others(worker, excluded)?;
+        let mut next = 0;
+        while next < self.members.len() {
+            if let Opened::Alive(pidfd) = self.open(next)? {
+                self.list_children(next, &pidfd, &children, excluded)?;
+            }
+            next += 1;
+        }
+        Ok(())
+    }
+
+    /// Lists those that belong to the worker without descending from it.
+    fn list_others(&mut self, worker: &Pidfd, excluded: &Excluded) -> io::Result<()> {
+        if worker.is_dead() || self.members.is_empty() {
             return Ok(());
         }
         match self.reach {
             Reach::Process | Reach::Tree => Ok(()),
-            Reach::Group => self.list_group(worker, apart),
-            Reach::Cgroup => {
-                let own = cgroup::own(self.root, |pid| self.is_known(pid), apart)?;
-                // Dead by now, what was read may be of another process.
-                if !worker.is_dead() {
-                    match own {
-                        Ok(own) => (self.cgroup, self.fallback) = (Some(own), None),
-                        Err(why) => (self.cgroup, self.fallback) = (None, Some(why)),
-                    }
-                }
-                Ok(())
-            }
+            Reach::Group => self.list_group(worker, excluded),
+            Reach::Cgroup => self.look_for_cgroup(worker, excluded),
         }
     }
 
-    fn list_below(&mut self, worker: &Pidfd, apart: &Apart) -> io::Result<()> {
-        let mut roots: Vec<Pid> = self.living().map(|identity| identity.pid).collect();
-        if !worker.is_dead() {
-            roots.push(self.root);
-        }
-        for root in roots {
-            let below = lineage::living_below(root, |pid| self.is_apart(pid, apart))?;
-            let held = self.hold(&below, |pid| lineage::is_below(pid, root))?;
-            // Asked last: a root that is dead by now may have lost its pid while its line was read.
-            let is_worker_alive = root == self.root && !worker.is_dead();
-            if is_worker_alive || self.is_known(root) {
-                self.members.extend(held);
-            }
-        }
-        self.spared.extend(self.workers_below(worker, apart)?);
-        Ok(())
-    }
-
-    /// Other workers below this one, for the log.
-    fn workers_below(&self, worker: &Pidfd, apart: &Apart) -> io::Result<Vec<Pid>> {
-        let mut found = Vec::new();
-        for &other in apart.workers.iter().filter(|other| **other != self.root) {
-            if !worker.is_dead() && lineage::is_below(other, self.root)? {
-                found.push(other);
-            }
-        }
-        Ok(found)
-    }
-
-    fn list_group(&mut self, worker: &Pidfd, apart: &Apart) -> io::Result<()> {
-        let group = Stat::read(self.root)?.and_then(|stat| stat.group);
-        if group != Some(self.root) {
+    fn list_group(&mut self, worker: &Pidfd, excluded: &Excluded) -> io::Result<()> {
+        let root = self.members[WORKER].identity.pid;
+        let group = Stat::read(root)?.and_then(|stat| stat.group);
+        if group != Some(root) {
             self.fallback = Some(match group {
                 Some(leader) => format!("its process group is led by process {leader}"),
                 None => "its process group is led from another PID namespace".to_owned(),
             });
             return Ok(());
         }
-        let leader = self.root;
-        let mut members = lineage::members_of_group(leader)?;
-        members
-            .retain(|stat| stat.identity.pid != leader && !self.is_apart(stat.identity.pid, apart));
-        let is_member = |pid| Ok(Stat::read(pid)?.is_some_and(|stat| stat.group == Some(leader)));
-        let held = self.hold(&members, is_member)?;
-        // A group keeps its number from others as long as it has members, and these are alive.
+        let found = lineage::members_of_group(root)?;
+        // A group keeps its number from others as long as it has members, and the worker is one.
         if !worker.is_dead() {
-            self.members.extend(held);
+            for stat in found {
+                self.find(&stat, WORKER, excluded);
+            }
         }
         Ok(())
     }
 
-    fn is_apart(&self, pid: Pid, apart: &Apart) -> bool {
-        pid != self.root && apart.has(pid)
+    fn look_for_cgroup(&mut self, worker: &Pidfd, excluded: &Excluded) -> io::Result<()> {
+        let root = self.members[WORKER].identity.pid;
+        let own = cgroup::own(root, |pid| self.is_to_be_killed(pid), excluded)?;
+        // Dead by now, what was read may be of another process.
+        if !worker.is_dead() {
+            match own {
+                Ok(own) => (self.cgroup, self.fallback) = (Some(own), None),
+                Err(why) => (self.cgroup, self.fallback) = (None, Some(why)),
+            }
+        }
+        Ok(())
     }
 
-    /// Holds those that are new, as far as each belongs here once it is held.
-    fn hold(
+    /// Lists the children of the member in this place, which `pidfd` refers to. Whether any is new.
+    fn list_children(
         &mut self,
-        found: &[Stat],
-        belongs: impl Fn(Pid) -> io::Result<bool>,
-    ) -> io::Result<Vec<(Identity, Member)>> {
-        let mut held = Vec::new();
-        for stat in found.iter().filter(|stat| !self.members.contains_key(&stat.identity)) {
-            let pid = stat.identity.pid;
-            let pidfd = match Pidfd::open(pid) {
-                Ok(pidfd) => pidfd,
-                Err(OpenPidfdError::Gone { .. }) => continue,
-                Err(OpenPidfdError::NoDescriptors { .. }) => {
-                    self.is_any_not_held = true;
-                    continue;
-                }
-                Err(OpenPidfdError::Io { source, .. }) => return Err(source),
-            };
-            let is_same = Stat::read(pid)?.is_some_and(|now| now.identity == stat.identity);
-            // Asked last: alive, it had its pid while all the rest was read.
-            if is_same && belongs(pid)? && !pidfd.is_dead() {
-                held.push((stat.identity, Member { pidfd, sent: Sent::Nothing }));
+        place: usize,
+        pidfd: &Pidfd,
+        children: &Children,
+        excluded: &Excluded,
+    ) -> io::Result<bool> {
+        let parent = self.members[place].identity.pid;
+        let mut found = Vec::new();
+        for child in children.of(parent)? {
+            if self.places.contains_key(&child) {
+                continue; // should its pid be another's by now, its own look says so
+            }
+            found.extend(Stat::read(child)?.filter(|stat| stat.parent == Some(parent)));
+        }
+        // Asked last: alive, the parent had its pid while its children named it.
+        if pidfd.is_dead() {
+            self.lose(place);
+            return Ok(false);
+        }
+        let mut is_any_new = false;
+        for stat in found {
+            is_any_new |= !stat.is_dead() && self.find(&stat, place, excluded);
+        }
+        Ok(is_any_new)
+    }
+
+    /// Takes in a process that was proved to belong to the worker; whether it is new.
+    fn find(&mut self, stat: &Stat, parent: usize, excluded: &Excluded) -> bool {
+        let identity = stat.identity;
+        if self.places.contains_key(&identity.pid) {
+            return false;
+        }
+        if excluded.has(identity.pid) || self.excluded.contains(&identity) {
+            self.exclude(identity, excluded);
+            return false;
+        }
+        self.add(identity, parent);
+        true
+    }
+
+    fn exclude(&mut self, identity: Identity, excluded: &Excluded) {
+        self.excluded.insert(identity);
+        if excluded.workers.contains(&identity.pid) {
+            self.workers.insert(identity.pid);
+        }
+    }
+
+    fn add(&mut self, identity: Identity, parent: usize) {
+        self.places.insert(identity.pid, self.members.len());
+        self.members.push(Member::new(identity, parent));
+    }
+
+    /// Opens the member in this place, if it is there still.
+    fn open(&mut self, place: usize) -> io::Result<Opened> {
+        let opened = self.members[place].open()?;
+        if matches!(opened, Opened::Dead) {
+            self.lose(place);
+        }
+        Ok(opened)
+    }
+
+    /// The member in this place is dead: its pid may be another's.
+    fn lose(&mut self, place: usize) {
+        let member = &mut self.members[place];
+        member.is_dead = true;
+        if self.places.get(&member.identity.pid) == Some(&place) {
+            self.places.remove(&member.identity.pid);
+        }
+    }
+
+    /// Forgets the dead that nobody's place refers to: a worker that forks all the time fills no memory.
+    fn forget_dead(&mut self) {
+        let is_needed = |member: &Member| !member.is_dead || member.fate != Fate::Found;
+        let mut moved = vec![WORKER; self.members.len()];
+        let mut kept: Vec<Member> = Vec::new();
+        for (place, mut member) in std::mem::take(&mut self.members).into_iter().enumerate() {
+            member.parent = moved[member.parent];
+            if place == WORKER || is_needed(&member) {
+                moved[place] = kept.len();
+                kept.push(member);
+            } else {
+                moved[place] = member.parent;
             }
         }
-        Ok(held)
+        self.members = kept;
+        let living = self.members.iter().enumerate().filter(|(_, member)| !member.is_dead);
+        self.places = living.map(|(place, member)| (member.identity.pid, place)).collect();
     }
 
-    fn living(&self) -> impl Iterator<Item = Identity> {
-        let living = self.members.iter().filter(|(_, member)| !member.pidfd.is_dead());
-        living.map(|(identity, _)| *identity)
+    /// Whether a process of this pid is the worker or goes with it.
+    fn is_to_be_killed(&self, pid: Pid) -> bool {
+        self.places.get(&pid).is_some_and(|place| {
+            let fate = self.members[*place].fate;
+            !matches!(fate, Fate::Refused | Fate::Excluded)
+        })
     }
+}
 
-    fn is_known(&self, pid: Pid) -> bool {
-        self.living().any(|identity| identity.pid == pid)
-    }
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Child, Command, Stdio};
 
-    /// Sends SIGKILL to all that have not had it, and to who was forked meanwhile. Whether anything
-    /// was sent.
-    pub(crate) fn kill(&mut self, worker: &Pidfd, apart: &Apart) -> bool {
-        if let Some(own) = self.cgroup.take()
-            && let Err(why) = own.kill(|pid| pid == self.root || self.is_known(pid))
-        {
-            self.fallback = Some(why);
+    use rustix::process::Signal;
+
+    use super::*;
+
+    /// A shell with a child, which has a child: their pids, the shell's first.
+    struct Family(Child, Vec<Pid>);
+
+    impl Family {
+        fn start() -> Family {
+            let script = "sh -c 'sleep 600 & echo $$ $!; wait' & wait";
+            let mut shell =
+                Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+            let mut line = String::new();
+            BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
+            let below = line.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap()));
+            let pids = [Some(Pid::from_child(&shell))].into_iter().chain(below);
+            let pids = pids.map(Option::unwrap).collect();
+            Family(shell, pids)
         }
-        // Listed before the kill: an orphan is nobody's descendant any more.
-        let _ = self.list_below(worker, apart);
-        let mut is_any_sent = false;
-        let turned: Vec<Pid> = self.turned_worker(apart).collect();
-        for (identity, member) in &mut self.members {
-            let is_below_worker = || {
-                turned.iter().any(|&worker| lineage::is_below(identity.pid, worker).unwrap_or(true))
-            };
-            let is_apart = apart.has(identity.pid) || is_below_worker();
-            if member.sent == Sent::Nothing && !is_apart {
-                member.sent = match member.pidfd.signal(Signal::KILL) {
-                    Ok(Signalled::Sent | Signalled::Gone) => Sent::Kill,
-                    Err(SignalError::Denied { .. } | SignalError::Io { .. }) => Sent::Refused,
-                };
-                is_any_sent = true;
+
+        /// Whether those below the shell are alive, once it is dead.
+        fn end(mut self) -> Vec<bool> {
+            let _ = self.0.kill();
+            self.0.wait().unwrap();
+            let is_alive =
+                |pid: &Pid| Stat::read(*pid).unwrap().is_some_and(|stat| !stat.is_dead());
+            let alive = self.1[1..].iter().map(is_alive).collect();
+            for pid in &self.1[1..] {
+                let _ = rustix::process::kill_process(*pid, Signal::KILL);
             }
+            alive
         }
-        is_any_sent
     }
 
-    /// Those that have attached since they were found.
-    fn turned_worker(&self, apart: &Apart) -> impl Iterator<Item = Pid> {
-        self.living().map(|identity| identity.pid).filter(|pid| apart.workers.contains(pid))
-    }
-
-    /// Whether all that were signalled are dead.
-    pub(crate) fn are_dead(&self) -> bool {
-        self.members.values().all(|member| member.sent != Sent::Kill || member.pidfd.is_dead())
-    }
-
-    /// What became of them.
-    pub(crate) fn removed(&self) -> Removed {
-        let survivor = |(identity, member): (&Identity, &Member)| {
-            let pid = identity.pid;
-            let name = lineage::command_name(pid).unwrap_or_default();
-            let why = if member.sent == Sent::Refused { ", may not be signalled" } else { "" };
-            let is_survivor = member.sent != Sent::Nothing && !member.pidfd.is_dead();
-            is_survivor.then(|| format!("{pid} ({name}{why})"))
-        };
-        let signalled = self.members.values().filter(|member| member.sent == Sent::Kill).count();
-        let spared = self.spared.iter().map(|pid| pid.as_raw_pid().unsigned_abs()).collect();
-        let mut survivors: Vec<String> = self.members.iter().filter_map(survivor).collect();
-        if self.is_any_not_held {
-            survivors.push("and others, for want of descriptors (ulimit -n)".to_owned());
+    fn remove(descendants: &mut Descendants, worker: &Pidfd, excluded: &Excluded) {
+        while descendants.remove(worker, excluded).unwrap() != Step::Done {
+            std::thread::yield_now();
         }
-        Removed { signalled, spared, survivors, fallback: self.fallback.clone() }
+    }
+
+    #[test]
+    fn what_was_excluded_once_stays_so_with_all_below_it() {
+        let family = Family::start();
+        let worker = Pidfd::open(family.1[0]).unwrap();
+        let mut descendants =
+            Descendants::new(family.1[0], &worker, Rights::Own, Reach::Tree).unwrap();
+        let excluded = Excluded { workers: [family.1[1]].into(), ..Excluded::default() };
+        descendants.list(&worker, &excluded).unwrap();
+        // It gives its lane back meanwhile.
+        remove(&mut descendants, &worker, &Excluded::default());
+        let removed = descendants.removed();
+        assert_eq!(family.end(), [true, true]);
+        assert_eq!((removed.signalled, removed.spared.len()), (0, 1));
+    }
+
+    #[test]
+    fn a_descendant_that_attaches_while_it_is_stopped_goes_on_with_all_below_it() {
+        let family = Family::start();
+        let worker = Pidfd::open(family.1[0]).unwrap();
+        let mut descendants =
+            Descendants::new(family.1[0], &worker, Rights::Own, Reach::Tree).unwrap();
+        while !matches!(descendants.phase, Phase::Killing { .. }) {
+            descendants.remove(&worker, &Excluded::default()).unwrap();
+        }
+        let excluded = Excluded { workers: [family.1[1]].into(), ..Excluded::default() };
+        remove(&mut descendants, &worker, &excluded);
+        let states: Vec<char> =
+            family.1[1..].iter().map(|pid| Stat::read(*pid).unwrap().unwrap().state).collect();
+        assert_eq!(family.end(), [true, true]);
+        assert!(!states.contains(&'T'), "{states:?}");
+    }
+
+    #[test]
+    fn of_a_worker_whose_users_are_not_known_no_descendant_is_signalled() {
+        let family = Family::start();
+        let worker = Pidfd::open(family.1[0]).unwrap();
+        let mut descendants =
+            Descendants::new(family.1[0], &worker, Rights::Of(None), Reach::Tree).unwrap();
+        remove(&mut descendants, &worker, &Excluded::default());
+        let removed = descendants.removed();
+        assert_eq!(family.end(), [true, true]);
+        assert_eq!((removed.signalled, removed.left, removed.survivors.len()), (0, 2, 2));
+    }
+
+    #[test]
+    fn a_process_that_has_the_pid_of_a_dead_one_is_no_descendant() {
+        let family = Family::start();
+        let worker = Pidfd::open(family.1[0]).unwrap();
+        let mut descendants =
+            Descendants::new(family.1[0], &worker, Rights::Own, Reach::Tree).unwrap();
+        let start = Stat::read(family.1[1]).unwrap().unwrap().identity.start;
+        descendants.add(Identity { pid: rustix::process::getpid(), start }, WORKER);
+        assert!(matches!(descendants.open(1).unwrap(), Opened::Dead));
+        assert!(descendants.members[1].is_dead);
+        family.end();
     }
 }

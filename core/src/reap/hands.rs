@@ -67,6 +67,11 @@ pub trait Hands {
     /// # Errors
     /// Where the signal could not be sent, and not because the process is dead.
     fn signal(&mut self, worker: WorkerId, signal: u8) -> Result<Sent, Self::Error>;
+    /// Whether SIGKILL is about to be sent, by a thread that sees to other processes first: until then
+    /// the worker does not count as unkillable.
+    fn is_kill_pending(&self, _worker: WorkerId) -> bool {
+        false
+    }
     /// Whether the process is dead, by that handle.
     fn is_dead(&mut self, worker: WorkerId) -> bool;
     /// Takes note of what happened.

@@ -124,6 +124,11 @@ impl<H: Hands> Reaping<'_, H> {
                     if now < until {
                         return Ok(Reap::Kept { again_at: until });
                     }
+                    if self.hands.is_kill_pending(worker) {
+                        let until = now.plus(self.policy.unkillable_after_ns);
+                        machine.state = State::Killed { until };
+                        return Ok(Reap::Kept { again_at: until });
+                    }
                     return self.survived(now, worker, machine);
                 }
             }

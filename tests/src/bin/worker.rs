@@ -24,6 +24,9 @@
 //! reopen                     opens, reads and closes the segment's file
 //! loaders COUNT              children as a data loader has them, each with a child of its own: their
 //!                            pids, parents first
+//! children COUNT HOW         forked children: idle, busy, or forking on and on, for two minutes at most
+//! run PROGRAM ...            another program as a child, not waited for: its pid
+//! adopt                      becomes a subreaper: orphans below it are its children
 //! daemon                     a process that nobody waits for, in the group of this one: its pid
 //! lead                       leads a process group of its own
 //! nested                     a worker below this one, attached, with the same segment: its pid
@@ -232,6 +235,20 @@ impl Actor {
             }
             ["look", path] => Ok(std::fs::metadata(path)?.len().to_string()),
             ["loaders", count] => loaders(count.parse()?),
+            ["children", count, how] => children(count.parse()?, how),
+            ["run", program, ref arguments @ ..] => {
+                let mut command = Command::new(program);
+                Ok(command
+                    .args(arguments)
+                    .stdout(std::process::Stdio::null())
+                    .spawn()?
+                    .id()
+                    .to_string())
+            }
+            ["adopt"] => {
+                rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+                Ok(String::new())
+            }
             ["daemon"] => daemon(),
             ["nested"] => nested(),
             ["lead"] => {
@@ -350,6 +367,47 @@ fn loaders(count: usize) -> Result<String, Failure> {
         pids.push(line.trim().to_owned());
     }
     Ok(pids.join(" "))
+}
+
+/// The most that forks on and on at once.
+const FORKING: usize = 300;
+
+/// Children that are forks of this process: their pids.
+fn children(count: usize, how: &str) -> Result<String, Failure> {
+    let mut pids = Vec::new();
+    for _ in 0..count {
+        // SAFETY: the child runs only code below that takes no lock, and never returns.
+        let pid = unsafe { libc::fork() };
+        match pid {
+            -1 => return Err(std::io::Error::last_os_error().into()),
+            0 => live_as_child(how),
+            pid => pids.push(pid.to_string()),
+        }
+    }
+    Ok(pids.join(" "))
+}
+
+fn live_as_child(how: &str) -> ! {
+    // SAFETY: ends this process some day, whatever becomes of the test.
+    unsafe { libc::alarm(if how == "busy" { 120 } else { 600 }) };
+    if how == "forking" {
+        // Waited for by nobody: each takes a place.
+        for _ in 0..FORKING {
+            // SAFETY: as in `children`.
+            if unsafe { libc::fork() } == 0 {
+                // SAFETY: as above; an alarm is not inherited.
+                unsafe { libc::alarm(120) };
+                break;
+            }
+        }
+    }
+    loop {
+        match how {
+            "busy" => std::hint::spin_loop(),
+            // SAFETY: waits for a signal.
+            _ => drop(unsafe { libc::pause() }),
+        }
+    }
 }
 
 /// A process whose parent has ended.

@@ -4,7 +4,11 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 
-use hangwatch_tests::{Actor, Stage, Watchdog, until};
+use std::process::Command;
+
+use hangwatch::CreateOptions;
+use hangwatch_tests::soak::{self, descendants};
+use hangwatch_tests::{Actor, Busy, Stage, Watchdog, is_root, living_of, program, until};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde_json::Value;
 
@@ -220,4 +224,170 @@ fn a_cgroup_with_somebody_else_in_it_is_left_alone() {
     assert!(event["fallback"].as_str().unwrap().contains("another worker is in"), "{event}");
     assert!(other.is_alive());
     other.end();
+}
+
+/// Lets a worker hang with its children, and expects that none of them lives on.
+fn none_is_left(test: &str, orders: &[&str], least: u64) {
+    let stage = Stage::new(test);
+    let mut watchdog = stage.watchdog(&["--reap", "tree"]);
+    let mut actor = stage.actor();
+    for order in orders {
+        actor.tell(order);
+    }
+    let event = hang(&mut watchdog, &mut actor);
+    assert_eq!(living_of(stage.name()), [0; 0], "{event}");
+    assert!(event["processes"].as_u64().unwrap() >= least, "{event}");
+    assert_eq!(
+        (event["level"].as_str(), event["left"].as_u64()),
+        (Some("INFO"), Some(0)),
+        "{event}"
+    );
+}
+
+#[test]
+fn none_of_a_thousand_children_lives_on() {
+    none_is_left("thousand", &["children 1000 idle"], 1000);
+}
+
+#[test]
+fn children_that_use_every_processor_do_not_live_on() {
+    let _busy = Busy::start(4);
+    none_is_left("busy", &["children 40 busy", "loaders 3"], 46);
+}
+
+#[test]
+fn children_that_fork_while_they_are_killed_do_not_live_on() {
+    none_is_left("forking", &["children 4 forking"], 4);
+}
+
+#[test]
+fn a_process_that_a_worker_adopted_does_not_live_on() {
+    none_is_left("adopted", &["adopt", "daemon"], 1);
+}
+
+#[test]
+fn none_of_the_children_of_many_workers_at_once_lives_on() {
+    soak::check(&descendants::PART, 2);
+}
+
+#[test]
+fn a_watchdog_with_few_descriptors_kills_all_descendants() {
+    let stage = Stage::new("few-descriptors");
+    let mut command = Command::new("sh");
+    let script = "ulimit -n 80; exec \"$@\"";
+    command.args(["-c", script, "sh"]).arg(program("stage-watchdog"));
+    // Root may raise any limit again: as somebody else it may not.
+    command.args(Watchdog::arguments(stage.name(), &["--reap", "tree"]));
+    if is_root("a limit that holds") {
+        command = bounded(command);
+    }
+    let mut watchdog = Watchdog::spawn(command);
+    watchdog.event(|event| event["event"] == "serving");
+    let mut actor = stage.actor();
+    actor.tell("children 300 idle");
+    let event = hang(&mut watchdog, &mut actor);
+    assert_eq!(living_of(stage.name()), [0; 0], "{event}");
+    assert_eq!(event["processes"], 300, "{event}");
+}
+
+/// The command without the capability to raise its limits.
+fn bounded(command: Command) -> Command {
+    let mut bounded = Command::new("setpriv");
+    bounded.args(["--bounding-set", "-sys_resource", "--inh-caps", "-sys_resource"]);
+    bounded.arg(command.get_program()).args(command.get_args());
+    bounded
+}
+
+#[test]
+fn a_successor_kills_what_a_dead_watchdog_has_stopped() {
+    for point in ["descendants-stopped", "descendants-killed"] {
+        let stage = Stage::new("half-way");
+        let crash = [("HANGWATCH_CRASH_AT", point)];
+        let mut first = Watchdog::start(stage.name(), &["--reap", "tree"], &crash);
+        let mut actor = stage.actor();
+        actor.tell("children 5 idle");
+        actor.tell("expires step 50");
+        assert_eq!(first.wait().signal(), Some(SIGKILL), "{point}");
+        assert!(actor.is_alive(), "{point}: the worker dies last");
+        let mut second = stage.watchdog(&["--reap", "tree"]);
+        second.event(is_kin(actor.pid()));
+        assert_eq!(actor.wait().signal(), Some(SIGKILL), "{point}");
+        assert_eq!(living_of(stage.name()), [0; 0], "{point}");
+    }
+}
+
+#[test]
+fn a_watchdog_that_is_told_to_end_finishes_what_it_has_begun() {
+    let stage = Stage::new("told-to-end");
+    let mut watchdog = stage.watchdog(&["--reap", "tree"]);
+    let mut actor = stage.actor();
+    actor.tell("children 400 idle");
+    actor.tell("expires step 50");
+    watchdog.event(|event| event["event"] == "signalled");
+    assert!(watchdog.end().success());
+    assert_eq!(actor.wait().signal(), Some(SIGKILL));
+    assert_eq!(living_of(stage.name()), [0; 0]);
+}
+
+#[test]
+fn a_descendant_that_its_worker_could_not_signal_lives_on() {
+    const USER: u32 = 4002;
+    if !is_root("a set-user-ID program") {
+        return;
+    }
+    for (reach, adopts) in [("tree", false), ("tree", true), ("group", false)] {
+        // Where set-user-ID programs are run and any user finds them.
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        open_to_all(dir.path(), 0o755);
+        let copy = |from: PathBuf, name: &str, mode| {
+            fs::copy(from, dir.path().join(name)).unwrap();
+            open_to_all(&dir.path().join(name), mode);
+            dir.path().join(name)
+        };
+        let worker = copy(program("stage-worker"), "stage-worker", 0o755);
+        let set_user = copy("/usr/bin/setpriv".into(), "setpriv", 0o4755);
+        let options = CreateOptions {
+            geometry: Stage::geometry(8),
+            mode: 0o660,
+            gid: Some(USER),
+            ..CreateOptions::default()
+        };
+        let stage = Stage::with("other-user", options);
+        let mut watchdog = stage.watchdog(&["--reap", reach]);
+        let mut command = Command::new(worker);
+        std::os::unix::process::CommandExt::gid(&mut command, USER);
+        std::os::unix::process::CommandExt::uid(&mut command, USER);
+        let mut actor = Actor::spawn(stage.name(), command);
+        actor.tell("lead");
+        actor.tell("attach");
+        if adopts {
+            actor.tell("adopt");
+        }
+        let pid = actor.tell(&format!(
+            "run {} --reuid=0 --clear-groups {} sleep 600",
+            set_user.display(),
+            if adopts { "setsid --fork" } else { "env" },
+        ));
+        let own = handles(&actor.tell("loaders 1"));
+        // (With a fork in between, it is its child.)
+        let is_root = |pid: &u32| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            status.contains("Name:\tsleep") && status.contains("Uid:\t0\t0\t0\t0")
+        };
+        let other = until("it is root", || living_of(stage.name()).into_iter().find(is_root));
+        let other = handles(&other.to_string());
+        let event = hang(&mut watchdog, &mut actor);
+        own.iter().for_each(Handle::wait);
+        assert!(other[0].is_alive(), "{reach}: of another user, {pid}: {event}");
+        assert_eq!(event["level"], "WARN", "{event}");
+        assert_eq!((&event["processes"], &event["left"]), (&2.into(), &1.into()), "{event}");
+        assert!(event["survivors"].as_str().unwrap().contains("may not be signalled"), "{event}");
+        let state = fs::read_to_string(format!("/proc/{}/stat", other[0].pid)).unwrap();
+        assert!(!state.contains(") T "), "{reach}: nor is it left stopped: {state}");
+    }
+}
+
+fn open_to_all(path: &Path, mode: u32) {
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+    fs::set_permissions(path, permissions).unwrap();
 }

@@ -5,14 +5,18 @@
 //! that is held through a pidfd.
 
 use std::collections::HashMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::Path;
 
 use rustix::process::Pid;
 
 /// The kernel knows no more processes than this: a bound against a /proc that lies.
 const PROCESSES_AT_MOST: usize = 4_194_304;
+/// The most that is read of a file in `/proc`, bytes: the pids of as many children.
+const FILE_BYTES: u64 = 8 * PROCESSES_AT_MOST as u64;
+/// The most that is read of a process's environment, bytes; the process chooses its length.
+const ENVIRONMENT_BYTES: u64 = 64 << 10;
 
 /// What tells a process from any other that has had, or will have, the same pid, as long
 /// as pids do not come round within one clock tick (10 ms).
@@ -28,11 +32,11 @@ pub(crate) struct Identity {
 pub(crate) struct Stat {
     pub(crate) identity: Identity,
     /// `None` if the parent lies outside our PID namespace, or is the kernel.
-    pub(super) parent: Option<Pid>,
+    pub(crate) parent: Option<Pid>,
     /// The process group; `None` if its leader lies outside our PID namespace.
     pub(crate) group: Option<Pid>,
     /// The state's letter, as in proc(5).
-    pub(super) state: char,
+    pub(crate) state: char,
     /// Threads, counting a first thread that has ended before the others.
     threads: u32,
 }
@@ -81,26 +85,6 @@ pub(super) fn living_descendants(roots: &[Pid]) -> io::Result<Vec<Stat>> {
     walk(&Children::new()?, roots.to_vec())
 }
 
-/// As [`living_descendants`], of one process, itself not among them; what descends from those for
-/// which `is_apart` holds is left out with them.
-pub(crate) fn living_below(root: Pid, is_apart: impl Fn(Pid) -> bool) -> io::Result<Vec<Stat>> {
-    let children = Children::new()?;
-    let mut found = Vec::new();
-    let mut open = children.of(root)?;
-    while let Some(pid) = open.pop() {
-        if is_apart(pid) || found.len() >= PROCESSES_AT_MOST {
-            continue;
-        }
-        if let Some(stat) = Stat::read(pid)? {
-            open.extend(children.of(pid)?);
-            if !stat.is_dead() {
-                found.push(stat);
-            }
-        }
-    }
-    Ok(found)
-}
-
 /// Every living process of a process group.
 pub(crate) fn members_of_group(group: Pid) -> io::Result<Vec<Stat>> {
     let mut members = Vec::new();
@@ -131,12 +115,7 @@ fn walk(children: &Children, roots: Vec<Pid>) -> io::Result<Vec<Stat>> {
 }
 
 /// The child of ours from which this process descends, or which it is; `None` if it does
-/// not descend from us. The answer is worth as much as that of [`is_below`].
-pub(super) fn branch(pid: Pid) -> io::Result<Option<Pid>> {
-    chain_up_to(pid, rustix::process::getpid()).map(|chain| chain.last().copied())
-}
-
-/// Whether a process descends from another.
+/// not descend from us.
 ///
 /// The answer is about the process behind a pidfd if the pidfd was opened before the
 /// call and a signal sent through it after the call finds the process: then it had its
@@ -144,10 +123,8 @@ pub(super) fn branch(pid: Pid) -> io::Result<Option<Pid>> {
 /// process whose parent has the same pid in both readings had the same parent all the
 /// time between them (a new parent has been there longer than the old one has been gone),
 /// so whatever was read of that parent in between was really read of it; and so on up.
-///
-/// The same holds of `root`: it must be known to be there still, after the call.
-pub(crate) fn is_below(pid: Pid, root: Pid) -> io::Result<bool> {
-    chain_up_to(pid, root).map(|chain| !chain.is_empty())
+pub(super) fn branch(pid: Pid) -> io::Result<Option<Pid>> {
+    chain_up_to(pid, rustix::process::getpid()).map(|chain| chain.last().copied())
 }
 
 /// A process and those above it, up to a child of `root`; none if it does not descend from it.
@@ -196,14 +173,62 @@ pub(crate) fn command_name(pid: Pid) -> Option<String> {
     Some(text.trim_end().to_owned())
 }
 
-/// Whether the process was started with this in its environment.
+/// Whether the process was started with this among the first [`ENVIRONMENT_BYTES`] of its environment.
 pub(super) fn has_in_environment(pid: Pid, assignment: &str) -> bool {
-    fs::read(format!("/proc/{pid}/environ"))
-        .is_ok_and(|all| all.split(|&byte| byte == 0).any(|one| one == assignment.as_bytes()))
+    let mut all = Vec::new();
+    let file = File::open(format!("/proc/{pid}/environ"));
+    file.and_then(|file| file.take(ENVIRONMENT_BYTES).read_to_end(&mut all)).is_ok()
+        && all.split(|&byte| byte == 0).any(|one| one == assignment.as_bytes())
+}
+
+/// A process's soft limit of bytes in POSIX message queues; `None` where there is none or it cannot be
+/// read.
+pub(super) fn message_queue_limit(pid: Pid) -> Option<u64> {
+    let limits = read_proc(&format!("/proc/{pid}/limits")).ok()??;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max msgqueue size"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// Whether the threads of a process that was sent SIGSTOP may still fork.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Threads {
+    /// Each is stopped, has ended, or sleeps in the kernel and acts on no signal but SIGKILL.
+    Still,
+    /// None runs, or one sleeps in the kernel and keeps SIGSTOP from the others, which act on it before
+    /// they fork; or the process is frozen.
+    Waiting,
+    /// One runs, or waits for a processor: a fork may be under way.
+    Running,
+}
+
+impl Threads {
+    /// Of every thread of a process; still if it is gone.
+    ///
+    /// # Errors
+    /// Where `/proc` refuses.
+    pub(crate) fn of(pid: Pid) -> io::Result<Threads> {
+        let (mut is_any_running, mut is_any_asleep, mut is_any_stuck) = (false, false, false);
+        for thread in numbers_in(&format!("/proc/{pid}/task"))? {
+            let Some(stat) = read_proc(&format!("/proc/{pid}/task/{thread}/stat"))? else {
+                continue;
+            };
+            match Stat::parse(thread, &stat).map(|stat| stat.state) {
+                Some('T' | 't' | 'Z' | 'X') => {}
+                Some('D') => is_any_stuck = true,
+                Some('R') | None => is_any_running = true,
+                Some(_) => is_any_asleep = true,
+            }
+        }
+        Ok(match (is_any_running, is_any_asleep) {
+            (true, _) if !is_any_stuck => Threads::Running,
+            (false, false) => Threads::Still,
+            _ => Threads::Waiting,
+        })
+    }
 }
 
 /// Where the children of a process are found.
-enum Children {
+pub(crate) enum Children {
     /// In `/proc/PID/task/TID/children`, of every thread.
     Listed,
     /// In the parents of all processes: for kernels without `CONFIG_PROC_CHILDREN`.
@@ -211,7 +236,11 @@ enum Children {
 }
 
 impl Children {
-    fn new() -> io::Result<Self> {
+    /// Prepares to list children. What a kernel without `CONFIG_PROC_CHILDREN` tells is of this moment.
+    ///
+    /// # Errors
+    /// Where `/proc` refuses.
+    pub(crate) fn new() -> io::Result<Self> {
         if Path::new("/proc/thread-self/children").exists() {
             Ok(Self::Listed)
         } else {
@@ -219,7 +248,12 @@ impl Children {
         }
     }
 
-    fn of(&self, pid: Pid) -> io::Result<Vec<Pid>> {
+    /// The children of a process, dead ones included. One may be missing where another of them ends
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// Where `/proc` refuses.
+    pub(crate) fn of(&self, pid: Pid) -> io::Result<Vec<Pid>> {
         match self {
             Self::Listed => listed(pid),
             Self::Scanned(children) => Ok(children.get(&pid).cloned().unwrap_or_default()),
@@ -272,10 +306,11 @@ fn to_pid(text: &str) -> Option<Pid> {
     Pid::from_raw(text.parse().ok().filter(|&number: &i32| number > 0)?)
 }
 
-/// A file of `/proc`; `None` if its process is gone.
+/// A file of `/proc`, up to [`FILE_BYTES`]; `None` if its process is gone.
 fn read_proc(path: &str) -> io::Result<Option<String>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+    let mut bytes = Vec::new();
+    match File::open(path).and_then(|file| file.take(FILE_BYTES).read_to_end(&mut bytes)) {
+        Ok(_) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if is_gone(&error) => Ok(None),
         Err(error) => Err(error),
     }
@@ -289,7 +324,7 @@ fn is_gone(error: &io::Error) -> bool {
 mod tests {
     use rustix::process::{Pid, getpid, getppid};
 
-    use super::{Stat, branch, listed, scan};
+    use super::{Stat, branch, listed, message_queue_limit, scan};
 
     #[test]
     fn a_name_with_parentheses_does_not_shift_the_fields() {
@@ -311,6 +346,12 @@ mod tests {
         };
         assert!(dead(1));
         assert!(!dead(2));
+    }
+
+    #[test]
+    fn a_soft_limit_is_read() {
+        let own = rustix::process::getrlimit(rustix::process::Resource::Msgqueue).current;
+        assert_eq!(message_queue_limit(getpid()), own);
     }
 
     #[test]

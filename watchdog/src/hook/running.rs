@@ -19,7 +19,7 @@ use crate::children;
 use crate::exec::lineage;
 use crate::incident::schema::Incident;
 use crate::inherit::Inheritance;
-use crate::kin::{Apart, Kin, Reach};
+use crate::kin::{Descendants, Excluded, Reach, Rights, Step};
 
 /// How much of its standard error is kept, bytes: its first lines. The rest is read and forgotten.
 const STDERR_BYTES: usize = 2048;
@@ -253,18 +253,26 @@ fn remove(child: &mut Child) {
         let _ = child.wait();
         return;
     };
-    let mut apart = Apart::default();
-    apart.own_line.extend(lineage::own_line().unwrap_or_default());
-    let mut kin = Kin::new(pid, Reach::Group);
-    // Killed with a list that is not whole, it is killed all the same.
-    let _ = kin.list(&pidfd, &apart);
-    let _ = pidfd.signal(Signal::KILL);
-    let until = Instant::now() + DEATHS;
-    while (kin.kill(&pidfd, &apart) || !kin.are_dead()) && Instant::now() < until {
-        std::thread::sleep(LOOK);
+    let mut excluded = Excluded::default();
+    excluded.own_line.extend(lineage::own_line().unwrap_or_default());
+    if remove_descendants(pid, &pidfd, &excluded).is_err() {
+        // Those that cannot be listed are left; it is killed all the same.
+        let _ = pidfd.signal(Signal::KILL);
     }
+    let until = Instant::now() + DEATHS;
     // One that outlives SIGKILL is left to the kernel.
     while matches!(child.try_wait(), Ok(None)) && Instant::now() < until {
         std::thread::sleep(LOOK);
+    }
+}
+
+fn remove_descendants(pid: Pid, child: &Pidfd, excluded: &Excluded) -> std::io::Result<()> {
+    let mut descendants = Descendants::new(pid, child, Rights::Own, Reach::Group)?;
+    loop {
+        match descendants.remove(child, excluded)? {
+            Step::More => {}
+            Step::Pause => std::thread::sleep(LOOK),
+            Step::Done => return Ok(()),
+        }
     }
 }

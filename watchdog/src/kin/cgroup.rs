@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use hangwatch::sys::freezer::unified_directory;
 use rustix::process::Pid;
 
-use super::Apart;
+use super::Excluded;
 
 /// The file that ends all processes of a cgroup at once (Linux 5.14).
 const KILL: &str = "cgroup.kill";
@@ -26,7 +26,7 @@ pub(super) struct Own {
 pub(super) fn own(
     root: Pid,
     is_kin: impl Fn(Pid) -> bool,
-    apart: &Apart,
+    excluded: &Excluded,
 ) -> io::Result<Result<Own, String>> {
     let Some(dir) = unified_directory(root)? else {
         return Ok(Err("it is in no cgroup of version 2 that is to be seen from here".to_owned()));
@@ -38,13 +38,15 @@ pub(super) fn own(
     Ok(match own.strangers(|pid| pid == root || is_kin(pid))?.first() {
         None => Ok(own),
         Some(None) => Err("a process of another PID namespace is in its cgroup".to_owned()),
-        Some(Some(pid)) if apart.own_line.contains(pid) => {
+        Some(Some(pid)) if excluded.own_line.contains(pid) => {
             Err(format!("the watchdog, or who started it, is in its cgroup: process {pid}"))
         }
-        Some(Some(pid)) if apart.workers.contains(pid) => {
+        Some(Some(pid)) if excluded.workers.contains(pid) => {
             Err(format!("another worker is in its cgroup: process {pid}"))
         }
-        Some(Some(pid)) => Err(format!("process {pid} is in its cgroup and not below it")),
+        Some(Some(pid)) => {
+            Err(format!("process {pid} is in its cgroup, and not below it or not to be signalled"))
+        }
     })
 }
 
@@ -70,6 +72,7 @@ impl Own {
 }
 
 fn collect(dir: &Path, depth: u32, members: &mut Vec<Option<Pid>>) -> io::Result<()> {
+    // As long as the kernel has processes, and no longer.
     let procs = fs::read_to_string(dir.join("cgroup.procs"))?;
     members.extend(procs.lines().map(|line| Pid::from_raw(line.parse().unwrap_or(0))));
     if depth == 0 {

@@ -114,6 +114,14 @@ pub enum What {
         /// What became of them.
         removed: Removed,
     },
+    /// The processes that are to be killed with a worker cannot be listed. It is tried again; until it
+    /// works, neither they nor the worker are killed.
+    DescendantsUnlisted {
+        /// The worker.
+        pid: u32,
+        /// Why not.
+        error: String,
+    },
     /// A reap failed in a way it should not; the worker counts as reaped.
     ReapFailed {
         /// Whose.

@@ -20,13 +20,14 @@ use hangwatch_core::lane::OwnerWord;
 use hangwatch_core::policy::SIGKILL;
 use hangwatch_core::reap::{Course, Event, Evidence, Hands, Hold, Outcome, Sent, Verdict};
 use hangwatch_core::time::Nanos;
+use rustix::process::Signal;
 
 use super::case::Role;
 use super::clerk::Desk;
 use super::error_file;
 use super::facts::{Admitted, LaneFacts};
 use super::journal::{CascadeNote, Journal, Note, SuspectEndNote, SuspectNote, TimerNote};
-use super::kin::{self, KinDesk};
+use super::kin::KinDesk;
 use super::options::{Holds, OwnProcess};
 use super::stand::{Stand, Task};
 use known::{Asked, Known, Unlocked};
@@ -172,7 +173,7 @@ impl ProcessHands {
     /// Forgets a worker that is gone.
     pub(super) fn forget(&mut self, worker: WorkerId) -> Option<Arc<Admitted>> {
         let known = self.known.remove(&worker)?;
-        if let (Some(desk), Some((Some(case), _))) = (&self.kin, &known.kin) {
+        if let (Some(desk), Some(case)) = (&self.kin, &known.kin) {
             if known.execd {
                 case.leave();
             } else {
@@ -220,24 +221,29 @@ impl ProcessHands {
         }
     }
 
-    /// Whether the list of those that are removed with a worker is to be waited for; it is ordered
-    /// first.
-    fn awaits_kin(&mut self, now: Nanos, worker: WorkerId) -> bool {
+    /// Whether the list of those that are killed with a worker is to be waited for, however long that
+    /// takes; it is ordered first.
+    fn awaits_kin(&mut self, worker: WorkerId) -> bool {
         let (Some(desk), Some(known)) = (&self.kin, self.known.get_mut(&worker)) else {
             return false;
         };
         if known.worker.is_self() {
             return false; // what this process started is not a worker's to take along
         }
-        let (case, until) =
-            known.kin.get_or_insert_with(|| (desk.open(&known.worker), now.plus(kin::BUDGET_NS)));
-        case.as_ref().is_some_and(|case| now < *until && !case.is_listed())
+        !known.kin.get_or_insert_with(|| desk.open(&known.worker)).is_listed()
+    }
+
+    /// Whether the first signal of a worker still waits for the list of those that are killed with it.
+    pub(super) fn is_listing_kin(&self) -> bool {
+        self.known
+            .values()
+            .any(|known| known.kin.as_ref().is_some_and(|case| case.is_being_listed()))
     }
 
     /// The worker lives on, whatever was to be done to it.
     fn leave_kin(&mut self, worker: WorkerId) {
         let kin = self.known.get_mut(&worker).and_then(|known| known.kin.take());
-        if let Some((Some(case), _)) = kin {
+        if let Some(case) = kin {
             case.leave();
         }
     }
@@ -269,7 +275,7 @@ impl Hands for ProcessHands {
         // All at the same time.
         let captured_by = self.awaits_evidence(now, worker, timers);
         let (awaits_file, awaits_kin) =
-            (self.awaits_error_file(now, worker, timers), self.awaits_kin(now, worker));
+            (self.awaits_error_file(now, worker, timers), self.awaits_kin(worker));
         if awaits_file || awaits_kin {
             return Evidence::Pending(now.plus(SOON_NS));
         }
@@ -285,19 +291,34 @@ impl Hands for ProcessHands {
         if known.worker.is_self() && self.own_process == OwnProcess::Spare {
             return Err(HandsError::OwnProcess);
         }
+        let kin = self.kin.as_ref().zip(known.kin.as_ref());
+        if kin.is_some_and(|(_, case)| case.is_kill_pending()) {
+            return Ok(Sent::At(Nanos(clock::monotonic_ns()))); // it comes after its descendants' end
+        }
+        let pidfd = &known.worker.process.pidfd;
         crash::point("signal");
-        let sent = known.worker.process.pidfd.signal_number(signal)?;
-        crash::point("signalled");
-        if let (Some(desk), Some((Some(case), _))) = (&self.kin, &known.kin) {
-            match signal {
-                SIGKILL => desk.kill(case),
-                _ => case.signalled(),
+        let sent = match kin {
+            // Stopped, it stays what it is, and forks no more, until its descendants have been killed.
+            Some((desk, case)) if signal == SIGKILL && !case.is_being_removed() => {
+                let sent = pidfd.signal(Signal::STOP)?;
+                desk.kill(case);
+                sent
             }
+            _ => pidfd.signal_number(signal)?,
+        };
+        crash::point("signalled");
+        if let Some((_, case)) = kin {
+            case.signalled();
         }
         Ok(match sent {
             Signalled::Sent => Sent::At(Nanos(clock::monotonic_ns())),
             Signalled::Gone => Sent::Gone,
         })
+    }
+
+    fn is_kill_pending(&self, worker: WorkerId) -> bool {
+        let case = self.known.get(&worker).and_then(|known| known.kin.as_ref());
+        case.is_some_and(|case| case.is_kill_pending())
     }
 
     fn is_dead(&mut self, worker: WorkerId) -> bool {

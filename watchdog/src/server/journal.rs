@@ -83,6 +83,7 @@ pub(super) enum Note {
     Suspect(SuspectEndNote),
     Signalled { worker: Arc<Admitted>, signal: u8 },
     Kin { worker: Arc<Admitted>, removed: Removed },
+    KinUnlisted { pid: u32, error: String },
     ReapFailed { worker: Arc<Admitted>, error: String },
     ErrorFile { worker: Arc<Admitted>, path: PathBuf, error: Option<String> },
     Braked { max_reaps: u32 },
@@ -307,6 +308,7 @@ fn what(segment: Segment, redactor: &Redactor, note: Note) -> What {
         Note::Suspect(note) => What::Suspect(Box::new(suspect_end(segment, redactor, &note))),
         Note::Signalled { worker, signal } => What::Signalled { worker: facts(&worker), signal },
         Note::Kin { worker, removed } => What::Kin { worker: facts(&worker), removed },
+        Note::KinUnlisted { pid, error } => What::DescendantsUnlisted { pid, error },
         Note::ReapFailed { worker, error } => What::ReapFailed { worker: facts(&worker), error },
         Note::ErrorFile { worker, path, error } => {
             What::ErrorFile { worker: facts(&worker), path, error }

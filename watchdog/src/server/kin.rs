@@ -1,14 +1,14 @@
-//! The undertaker of a worker's kin: the thread that finds the processes to be removed with a worker,
-//! and removes them. See [`kin`](crate::kin) for who they are.
+//! The descendant killer: the thread that finds the processes to be killed with a worker, and kills them
+//! and the worker. See [`kin`](crate::kin) for which they are and how that is done.
 //!
-//! A case is opened when a worker is condemned. Its kin is listed before the first signal, which waits
-//! for that for [`BUDGET_NS`] at most, and again and again until the worker is sent SIGKILL or is dead
-//! of an earlier signal; then they are killed. A worker that ends before it was signalled takes nobody
-//! along.
+//! A case is opened when a worker is condemned. Its descendants are listed before the first signal, which
+//! waits for that, and again and again until the worker is to be killed or is dead of a gentler signal. To
+//! kill the worker, the tick sends it SIGSTOP and leaves SIGKILL to this thread, which sends it last. A
+//! worker that ends before it was signalled takes no other process along.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use hangwatch::sys::lock::{Holder, holder};
@@ -19,35 +19,54 @@ use rustix::process::Pid;
 use super::facts::Admitted;
 use super::journal::{Journal, Note};
 use crate::exec::lineage;
-use crate::kin::{Apart, Kin, Reach};
+use crate::kin::{Descendants, Excluded, Reach, Rights, Step};
 
-/// How long a first signal waits for the list, ns.
-pub(super) const BUDGET_NS: u64 = 50_000_000;
-/// How often the kin of a worker that lives is listed anew.
+/// How often the descendants of a worker that lives are listed anew, at most.
 const PERIOD: Duration = Duration::from_millis(20);
-/// How often it is looked whether those killed are dead.
-const LOOK: Duration = Duration::from_millis(2);
-/// How long they may take.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// Calls that wait at most; a case that finds no room is reaped without its kin.
-const CALLS: usize = 4096;
+/// A list that takes long is renewed the less often: so many times that long apart.
+const SHARE: u32 = 8;
+/// How soon a removal goes on after a pause.
+const PAUSE: Duration = Duration::from_millis(2);
+/// Failures in a row after which a removal is given up, where nobody serves the segment any more.
+const FAILURES: u32 = 100;
 
-/// One worker's kin, as the tick refers to it.
+/// One worker's descendants, as the tick refers to them.
 #[derive(Debug)]
 pub(super) struct KinCase {
     worker: Arc<Admitted>,
     is_listed: AtomicBool,
+    /// The last look failed.
+    is_failing: AtomicBool,
     is_signalled: AtomicBool,
     is_over: AtomicBool,
     is_cancelled: AtomicBool,
+    /// The worker has been sent SIGKILL, or its removal has ended without.
+    is_worker_killed: AtomicBool,
     /// How many cases are being killed.
     at_work: Arc<AtomicUsize>,
 }
 
 impl KinCase {
-    /// Whether its kin has been listed once.
+    /// Whether its descendants have been listed once.
     pub(super) fn is_listed(&self) -> bool {
+        // Acquire: pairs with the Release in `Open::step`.
         self.is_listed.load(Ordering::Acquire)
+    }
+
+    /// Whether its descendants are being listed for the first time, and `/proc` answers.
+    pub(super) fn is_being_listed(&self) -> bool {
+        !self.is_listed() && !self.is_failing.load(Ordering::Relaxed)
+    }
+
+    /// Whether its worker is to be killed and SIGKILL has not been sent yet.
+    pub(super) fn is_kill_pending(&self) -> bool {
+        // Acquire: pairs with the Release in `Open::step`.
+        self.is_over.load(Ordering::Acquire) && !self.is_worker_killed.load(Ordering::Acquire)
+    }
+
+    /// Whether its worker is to be killed, or has been.
+    pub(super) fn is_being_removed(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
     }
 
     /// The worker was sent a signal that it may survive.
@@ -55,7 +74,7 @@ impl KinCase {
         self.is_signalled.store(true, Ordering::Relaxed);
     }
 
-    /// Its kin is not to be removed, unless that has begun.
+    /// Its descendants are not to be removed, unless that has begun.
     pub(super) fn leave(&self) {
         if !self.is_over.load(Ordering::Acquire) {
             self.is_cancelled.store(true, Ordering::Release);
@@ -63,14 +82,15 @@ impl KinCase {
     }
 }
 
-/// How the tick talks to the undertaker: without waiting.
+/// How the tick talks to the descendant killer: without waiting.
 pub(super) struct KinDesk {
-    calls: SyncSender<Option<Arc<KinCase>>>,
+    /// Each worker is in it twice at most.
+    calls: Sender<Option<Arc<KinCase>>>,
     at_work: Arc<AtomicUsize>,
 }
 
 /// The other end.
-pub(super) struct Undertaker {
+pub(super) struct DescendantKiller {
     calls: Receiver<Option<Arc<KinCase>>>,
     segment: Segment,
     reach: Reach,
@@ -81,41 +101,49 @@ pub(super) struct Undertaker {
 /// A case at work.
 struct Open {
     case: Arc<KinCase>,
-    kin: Kin,
-    killed_at: Option<Instant>,
+    reach: Reach,
+    /// Where the worker could be looked at once.
+    descendants: Option<Descendants>,
+    /// When it goes on.
+    due: Instant,
+    /// Looks that failed in a row.
+    failures: u32,
 }
 
 /// The two ends.
-pub(super) fn kin(segment: Segment, reach: Reach, journal: Journal) -> (KinDesk, Undertaker) {
-    let (sender, calls) = sync_channel(CALLS);
+pub(super) fn kin(segment: Segment, reach: Reach, journal: Journal) -> (KinDesk, DescendantKiller) {
+    let (sender, calls) = channel();
     let desk = KinDesk { calls: sender, at_work: Arc::default() };
-    (desk, Undertaker { calls, segment, reach, journal, cases: Vec::new() })
+    (desk, DescendantKiller { calls, segment, reach, journal, cases: Vec::new() })
 }
 
 impl KinDesk {
-    /// Opens a case. `None` where there is no room.
-    pub(super) fn open(&self, worker: &Arc<Admitted>) -> Option<Arc<KinCase>> {
+    /// Opens a case.
+    pub(super) fn open(&self, worker: &Arc<Admitted>) -> Arc<KinCase> {
         let case = Arc::new(KinCase {
             worker: Arc::clone(worker),
             is_listed: AtomicBool::new(false),
+            is_failing: AtomicBool::new(false),
             is_signalled: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             is_cancelled: AtomicBool::new(false),
+            is_worker_killed: AtomicBool::new(false),
             at_work: Arc::clone(&self.at_work),
         });
-        self.calls.try_send(Some(Arc::clone(&case))).ok().map(|()| case)
+        // Without its other end the server is about to end, and a successor goes on.
+        let _ = self.calls.send(Some(Arc::clone(&case)));
+        case
     }
 
-    /// The worker was sent SIGKILL: its kin follows.
+    /// The worker was sent SIGSTOP, or is dead of a signal: it is killed after its descendants.
     pub(super) fn kill(&self, case: &KinCase) {
         if !case.is_over.swap(true, Ordering::AcqRel) {
             self.at_work.fetch_add(1, Ordering::AcqRel);
-            // Full, it is looked at within a period.
-            let _ = self.calls.try_send(None);
+            let _ = self.calls.send(None);
         }
     }
 
-    /// The worker is dead: of a signal, its kin follows; else it is left.
+    /// The worker is dead: of a signal, its descendants are killed; else they are left.
     pub(super) fn worker_died(&self, case: &KinCase) {
         if case.is_signalled.load(Ordering::Relaxed) {
             self.kill(case);
@@ -124,30 +152,27 @@ impl KinDesk {
         }
     }
 
-    /// Whether any kin is being killed.
+    /// Whether any worker's descendants are being killed.
     pub(super) fn is_at_work(&self) -> bool {
         self.at_work.load(Ordering::Acquire) > 0
     }
 }
 
-impl Undertaker {
-    /// Works until nobody calls any more and those being killed are dead.
+impl DescendantKiller {
+    /// Works until nobody calls any more and no removal is under way.
     pub(super) fn run(mut self) {
         let mut is_open = true;
         while is_open || !self.cases.is_empty() {
-            let is_killing = self.cases.iter().any(|open| open.killed_at.is_some());
-            let wait = match (self.cases.is_empty(), is_killing) {
-                (true, _) => Duration::MAX,
-                (false, true) => LOOK,
-                (false, false) => PERIOD,
-            };
-            match self.calls.recv_timeout(wait) {
+            let next = self.cases.iter().map(|open| open.due).min();
+            let wait = next.map(|due| due.saturating_duration_since(Instant::now()));
+            match self.calls.recv_timeout(wait.unwrap_or(Duration::MAX)) {
                 Ok(call) => self.take(call),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     is_open = false;
-                    self.cases.retain(|open| open.case.is_over.load(Ordering::Acquire));
-                    std::thread::sleep(LOOK);
+                    self.cases
+                        .retain(|open| open.case.is_being_removed() && open.failures < FAILURES);
+                    std::thread::sleep(wait.unwrap_or_default());
                 }
             }
             while let Ok(call) = self.calls.try_recv() {
@@ -160,20 +185,29 @@ impl Undertaker {
     }
 
     fn take(&mut self, call: Option<Arc<KinCase>>) {
-        if let Some(case) = call {
-            let kin = Kin::new(case.worker.process.pid, self.reach);
-            self.cases.push(Open { case, kin, killed_at: None });
+        let due = Instant::now();
+        match call {
+            Some(case) => {
+                let (reach, descendants, failures) = (self.reach, None, 0);
+                self.cases.push(Open { case, reach, descendants, due, failures });
+            }
+            None => self.cases.iter_mut().for_each(|open| {
+                if open.case.is_kill_pending() {
+                    open.due = due;
+                }
+            }),
         }
     }
 
     fn step(&mut self) {
-        let apart = self.apart();
-        let journal = &self.journal;
+        let excluded = self.excluded();
+        let (now, journal) = (Instant::now(), &self.journal);
         self.cases.retain_mut(|open| {
-            let is_done = open.step(&apart);
-            if is_done && open.case.is_over.load(Ordering::Acquire) {
-                let (worker, removed) = (Arc::clone(&open.case.worker), open.kin.removed());
-                journal.note(Note::Kin { worker, removed });
+            let is_done = open.due <= now && open.step(&excluded, journal);
+            if is_done && open.case.is_being_removed() {
+                let worker = Arc::clone(&open.case.worker);
+                let removed = open.descendants.as_mut().map(Descendants::removed);
+                journal.note(Note::Kin { worker, removed: removed.unwrap_or_default() });
                 open.case.at_work.fetch_sub(1, Ordering::AcqRel);
             }
             !is_done
@@ -181,42 +215,78 @@ impl Undertaker {
     }
 
     /// Every worker of the segment, by the kernel's word and by its own; the watchdog and those above.
-    fn apart(&self) -> Apart {
+    fn excluded(&self) -> Excluded {
         let words = self.segment.words();
-        let mut apart = Apart::default();
+        let mut excluded = Excluded::default();
         for lane in 0..words.lanes_used() {
             let owner = words.lane(lane).owner();
             if !matches!(owner.state(), Some(LaneState::Attached | LaneState::Claimed)) {
                 continue;
             }
             let claimed = i32::try_from(owner.pid()).ok().and_then(Pid::from_raw);
-            apart.workers.extend(claimed);
+            excluded.workers.extend(claimed);
             if let Ok(Holder::Process(pid)) = holder(self.segment.file(), lane_lock_byte(lane)) {
-                apart.workers.insert(pid);
+                excluded.workers.insert(pid);
             }
         }
-        apart.own_line.extend(lineage::own_line().unwrap_or_default());
-        apart.own_line.insert(rustix::process::getpid());
-        apart
+        excluded.own_line.extend(lineage::own_line().unwrap_or_default());
+        excluded.own_line.insert(rustix::process::getpid());
+        excluded
     }
 }
 
 impl Open {
     /// Goes on; whether that was all.
-    fn step(&mut self, apart: &Apart) -> bool {
-        let worker = &self.case.worker.process.pidfd;
+    fn step(&mut self, excluded: &Excluded, journal: &Journal) -> bool {
         if self.case.is_cancelled.load(Ordering::Acquire) {
             return true;
         }
-        if !self.case.is_over.load(Ordering::Acquire) {
-            // What cannot be listed now may be the next time; what was found is kept.
-            let _ = self.kin.list(worker, apart);
-            // Release: pairs with the Acquire in `is_listed`.
-            self.case.is_listed.store(true, Ordering::Release);
-            return false;
+        let began = Instant::now();
+        let went_on = self.go_on(excluded);
+        self.case.is_failing.store(went_on.is_err(), Ordering::Relaxed);
+        match went_on {
+            Ok(Some(step)) => {
+                let killed = self.descendants.as_ref().is_none_or(Descendants::is_worker_killed);
+                // Release: pairs with the Acquire in `is_kill_pending`.
+                self.case.is_worker_killed.store(killed || step == Step::Done, Ordering::Release);
+                self.due = began + if step == Step::Pause { PAUSE } else { Duration::ZERO };
+                self.failures = 0;
+                step == Step::Done
+            }
+            Ok(None) => {
+                // Release: pairs with the Acquire in `is_listed`.
+                self.case.is_listed.store(true, Ordering::Release);
+                self.due = Instant::now() + PERIOD.max(began.elapsed() * SHARE);
+                self.failures = 0;
+                false
+            }
+            Err(error) => {
+                // Nobody is signalled for what cannot be looked at. It is tried again.
+                self.failures += 1;
+                if self.failures == 1 {
+                    let pid = self.case.worker.pid();
+                    journal.note(Note::KinUnlisted { pid, error: error.to_string() });
+                }
+                self.due = Instant::now() + PERIOD;
+                false
+            }
         }
-        let killed_at = *self.killed_at.get_or_insert_with(Instant::now);
-        let is_any_sent = self.kin.kill(worker, apart);
-        (!is_any_sent && self.kin.are_dead()) || killed_at.elapsed() > PATIENCE
+    }
+
+    /// Lists them, or goes on with their removal.
+    fn go_on(&mut self, excluded: &Excluded) -> std::io::Result<Option<Step>> {
+        let process = &self.case.worker.process;
+        let descendants = match &mut self.descendants {
+            Some(descendants) => descendants,
+            none => {
+                let rights = Rights::Of(self.case.worker.users);
+                let new = Descendants::new(process.pid, &process.pidfd, rights, self.reach)?;
+                none.insert(new)
+            }
+        };
+        if self.case.is_being_removed() {
+            return descendants.remove(&process.pidfd, excluded).map(Some);
+        }
+        descendants.list(&process.pidfd, excluded).map(|()| None)
     }
 }

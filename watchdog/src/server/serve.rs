@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hangwatch::Segment;
@@ -15,6 +16,7 @@ use hangwatch_core::reap::Reaping;
 use hangwatch_core::segment::Counter;
 use hangwatch_core::tick::Watchdog;
 use hangwatch_core::time::Nanos;
+use rustix::process::{Resource, getrlimit};
 
 use super::calibrate::Calibrator;
 use super::control::{Control, Ended};
@@ -29,15 +31,12 @@ use super::tick::{SystemClock, Tick};
 use super::witness::LAST_WRITES;
 use super::{protect, sigbus};
 use crate::join::ends_within;
-use crate::kin::Reach;
 use crate::listen::CONNECTIONS;
 
 /// Answers that wait for the tick at most; the clerk waits with the next.
 const ANSWERS: usize = 256;
 /// Descriptors beside the workers' pidfds; the listener's connections take none from them.
 const SPARE_DESCRIPTORS: u64 = 128 + CONNECTIONS as u64;
-/// Descriptors for the processes that are removed with workers.
-const KIN_DESCRIPTORS: u64 = 4096;
 
 /// How long the clerk may take to end: what it asks the kernel takes microseconds, unless a `/proc` hangs.
 const CLERK_ENDS: Duration = Duration::from_secs(4);
@@ -60,9 +59,10 @@ pub(super) struct Parts {
 pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
     let Parts { segment, options, control, journal, attention, hired } = parts;
     protect::protect(options.protection, &journal);
-    let for_kin = if options.reach == Reach::Process { 0 } else { KIN_DESCRIPTORS };
-    let wanted = u64::from(segment.geometry().lanes) + SPARE_DESCRIPTORS + for_kin;
-    if let Err(error) = host::raise_descriptor_limit(wanted) {
+    let wanted = u64::from(segment.geometry().lanes) + SPARE_DESCRIPTORS;
+    // All that is allowed: what is opened in passing, for a worker's descendants, finds room beside those.
+    let allowed = getrlimit(Resource::Nofile).maximum.unwrap_or(wanted);
+    if let Err(error) = host::raise_descriptor_limit(wanted.max(allowed)) {
         journal.note(Note::Admission(error.to_string()));
     }
     let guard = match sigbus::Guard::new(segment) {
@@ -77,7 +77,7 @@ pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
     let policy = options.policy;
     let (own_process, holds_matter) = (options.own_process, options.holds.matter());
     let staff = Staff { segment, options, control: &control, journal: &journal, answers: answerer };
-    let Hired { desk, helpers, clerk, stand, witness, archive } = match staff.hire() {
+    let Hired { desk, helpers, clerk, kin, stand, witness, archive } = match staff.hire() {
         Ok(hired) => hired,
         Err(error) => {
             journal.note(Note::Admission(format!("no clerk could be had: {error}")));
@@ -137,6 +137,8 @@ pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
         // It only reads, of the segment and of `/proc`.
         journal.note(Note::LeftBehind("clerk"));
     }
+    // Ends when the removals under way are over, so that no process is left stopped.
+    let _ = kin.map(JoinHandle::join);
     words.next_wake().store(0, Ordering::Relaxed);
     words.watchdog().pid().store(0, Ordering::Relaxed);
     // Before another serves it: deadlines are published by whoever serves. From here on this server only

@@ -52,6 +52,7 @@ pub(super) struct Hired {
     pub(super) desk: Desk,
     pub(super) helpers: Helpers,
     pub(super) clerk: JoinHandle<()>,
+    pub(super) kin: Option<JoinHandle<()>>,
     pub(super) stand: Option<Stand>,
     pub(super) witness: Option<JoinHandle<()>>,
     pub(super) archive: Option<Archive>,
@@ -100,15 +101,17 @@ impl Staff<'_> {
         let kin = match options.reach {
             Reach::Process => None,
             reach => {
-                let (desk, undertaker) = kin::kin(segment, reach, journal.clone());
-                // Never joined: it may be stuck with a /proc that hangs.
-                spawn("hangwatch-kin", control, journal, &attention, move || undertaker.run())?;
-                Some(desk)
+                let (desk, killer) = kin::kin(segment, reach, journal.clone());
+                let thread =
+                    spawn("hangwatch-kin", control, journal, &attention, move || killer.run())?;
+                Some((desk, thread))
             }
         };
+        let (kin, kin_thread) = kin.unzip();
         let helpers = (error_files, kin);
         if options.evidence.level == Level::Off {
-            return Ok(Hired { desk, helpers, clerk, stand: None, witness: None, archive: None });
+            let (stand, witness, archive) = (None, None, None);
+            return Ok(Hired { desk, helpers, clerk, kin: kin_thread, stand, witness, archive });
         }
         let archive = options.evidence.keep.as_ref().map(|keep| {
             let archive = Archive::new(journal.clone());
@@ -133,7 +136,8 @@ impl Staff<'_> {
         })?;
         let witness =
             spawn("hangwatch-witness", control, journal, &attention, move || witness.run())?;
-        Ok(Hired { desk, helpers, clerk, stand: Some(stand), witness: Some(witness), archive })
+        let (kin, stand, witness) = (kin_thread, Some(stand), Some(witness));
+        Ok(Hired { desk, helpers, clerk, kin, stand, witness, archive })
     }
 }
 

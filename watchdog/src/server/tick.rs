@@ -114,8 +114,12 @@ impl Tick {
     /// Signals who was condemned and spared for the sake of evidence: nobody will later.
     fn hurry_reaps(&mut self) {
         let hurried = self.dog.reaper.hands_mut().hurry();
-        if hurried.is_empty() {
+        if hurried.is_empty() && !self.dog.reaper.hands_mut().is_listing_kin() {
             return;
+        }
+        // Whose descendants are not listed yet is signalled when they are.
+        while self.dog.reaper.hands_mut().is_listing_kin() && !self.has_panicked() {
+            thread::sleep(LAST_REAPS_PAUSE);
         }
         for worker in hurried {
             self.dog.table.look_again(worker);
@@ -123,6 +127,10 @@ impl Tick {
         }
         self.attention.call(); // so that the tick does not sleep
         self.dog.tick();
+    }
+
+    fn has_panicked(&self) -> bool {
+        self.control.panicked.load(Ordering::Acquire)
     }
 
     /// Waits a moment for the workers that were just killed: whoever stops a server because its job
@@ -134,8 +142,9 @@ impl Tick {
             for worker in dead {
                 self.left(worker, Leaving::Died);
             }
-            let is_any_left = is_any_left || self.dog.reaper.hands_mut().is_removing_kin();
-            if !is_any_left || clock::monotonic_ns() > until.0 {
+            // Those being removed are stopped: no time ends that.
+            let is_removing = self.dog.reaper.hands_mut().is_removing_kin() && !self.has_panicked();
+            if !is_removing && (!is_any_left || clock::monotonic_ns() > until.0) {
                 return;
             }
             thread::sleep(LAST_REAPS_PAUSE);

@@ -19,6 +19,7 @@
 //! | `inside`, `overdue`, `outside` | `cascade` | how many workers of the job are in the scope, have run out of time there, are not there |
 //! | `outcome` | `expired`, `suspect` | `reaped`, `exited`, `reported`, `braked`, `unkillable`, `failed`, `unattestable` |
 //! | `processes` | `kin` | how many processes were removed with a worker |
+//! | `left` | `kin` | how many of them live on; `survivors` says which and why |
 //! | `spared`, `survivors`, `fallback` | `kin` | other workers among them, by pid; those that live; why `--reap` did not reach as far as it was to |
 //! | `path`, `error` | `error_file` | the worker's error file; why it could not be written |
 //! | `hold` | `held` | `traced`, `frozen`, `stopped`, or `other_user`: not the one who attached |
@@ -135,20 +136,20 @@ fn emit_expiry(segment: &str, expiry: &Expiry) {
 
 fn emit_kin(segment: &str, worker: &WorkerFacts, removed: &Removed) {
     let WorkerFacts { pid, command } = worker;
-    let Removed { signalled, spared, survivors, fallback } = removed;
+    let Removed { signalled, spared, left, survivors, fallback } = removed;
     let spared: Vec<String> = spared.iter().map(ToString::to_string).collect();
     let listed = |items: &[String]| (!items.is_empty()).then(|| items.join(", "));
     let (spared, survivors) = (listed(&spared), listed(survivors));
     macro_rules! line {
         ($level:ident, $text:literal) => {
             tracing::$level!(
-                segment, event = "kin", pid, %command, processes = signalled, spared, survivors,
+                segment, event = "kin", pid, %command, processes = signalled, left, spared, survivors,
                 fallback, $text
             )
         };
     }
     if survivors.is_some() {
-        line!(error, "not all processes below a worker could be removed with it");
+        line!(warn, "not all processes below a worker could be killed with it");
     } else if fallback.is_some() {
         line!(warn, "a worker's descendants were removed with it, and no others");
     } else {
@@ -189,6 +190,13 @@ fn emit_about_itself(segment: &str, what: &What) {
             let text = "the watchdog was late: deadlines armed then got the time back";
             tracing::warn!(segment, event = "stalled", late_ms, "{text}");
         }
+        What::DescendantsUnlisted { pid, error } => tracing::error!(
+            segment,
+            event = "kin_unlisted",
+            pid,
+            error,
+            "the processes below a worker cannot be listed; it is not killed before they are"
+        ),
         What::AdmissionFailed { error } => {
             tracing::error!(
                 segment,

@@ -27,8 +27,8 @@ pub(super) struct Known {
     pub(super) asked: Asked,
     /// Its error file, and until when its signal waits for it.
     pub(super) error_file: Option<(Option<Ordered>, Nanos)>,
-    /// Who is removed with it, since it is condemned, and until when a signal waits for the list.
-    pub(super) kin: Option<(Option<Arc<KinCase>>, Nanos)>,
+    /// Its descendants, which are killed with it, since it is condemned.
+    pub(super) kin: Option<Arc<KinCase>>,
 }
 
 /// When something was asked.
