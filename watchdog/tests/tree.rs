@@ -253,6 +253,27 @@ fn children_from_before_and_their_orphans_are_left_alone() {
 }
 
 #[test]
+fn a_daemon_without_environment_is_removed_though_there_were_children_before() {
+    let name = "a_daemon_without_environment_is_removed_though_there_were_children_before";
+    alone(name, || {
+        let mut before = Command::new("sleep").arg("1000").spawn().unwrap();
+        let files = Script::new();
+        let script = r#"setsid -f env -i sh -c 'echo $$ > '"$DIR"'/it && mv '"$DIR"'/it '"$DIR"'/daemon
+            exec sleep 1000'; up a $$; exec sleep 1000"#;
+        let mut tree = Tree::spawn(&mut files.command(script)).unwrap();
+        files.wait_for(&["a", "daemon"]);
+        let removal = tree.kill_all(Signal::KILL, Duration::ZERO).unwrap();
+        assert_eq!(removal.survivors, vec![]);
+        let gone = rustix::process::test_kill_process(files.pid("daemon"));
+        assert_eq!(gone, Err(Errno::SRCH));
+        assert!(before.try_wait().unwrap().is_none());
+        before.kill().unwrap();
+        before.wait().unwrap();
+        assert_no_descendants();
+    });
+}
+
+#[test]
 fn a_wait_ends_at_its_instant_and_when_woken() {
     alone("a_wait_ends_at_its_instant_and_when_woken", || {
         let relay = Relay::install(&PASSED_ON).unwrap();

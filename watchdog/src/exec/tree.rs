@@ -14,7 +14,9 @@ use std::os::fd::OwnedFd;
 use std::process::{Command, ExitStatus};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getrlimit, setrlimit,
+};
 
 use super::lineage::{self, Identity, Stat};
 use crate::child::{Child, Event, StartError, Step, Until};
@@ -49,6 +51,9 @@ pub struct Tree {
     seen: HashSet<Identity>,
     /// `HANGWATCH_EXEC=...` of this tree.
     mark: String,
+    /// The soft limit by which descendants of the command are told from those of children that this
+    /// process had before; `None` where it had none. See [`LimitMark`].
+    limit: Option<u64>,
     /// Given up when they are needed.
     reserve: Vec<OwnedFd>,
 }
@@ -102,7 +107,10 @@ impl Tree {
             what: "too few open files are allowed to remove them (raise it with ulimit -n)",
             source: error.into(),
         })?;
+        let others: HashSet<Identity> = others;
+        let limit = if others.is_empty() { None } else { LimitMark::set(own.pid) };
         let root = Child::start_on(command.env(MARK, value), terms)?;
+        let limit = limit.map(|mark| mark.value);
         // Not reaped yet, so that it is there to be read, even if it has ended.
         let root_identity = identity(root.pid()).map_err(|error| {
             // Nobody will look after it: it must not run on.
@@ -110,7 +118,7 @@ impl Tree {
             proc(error)
         })?;
         let seen = HashSet::new();
-        Ok(Self { root, root_identity, status: None, others, seen, mark, reserve })
+        Ok(Self { root, root_identity, status: None, others, seen, mark, limit, reserve })
     }
 
     /// The pid of the command itself.
@@ -210,8 +218,8 @@ impl Tree {
     ///
     /// An orphan's origin is nowhere written down. While this process has no other
     /// children but helpers, each must be the command's; otherwise, and as long as a helper
-    /// is being started, only one that was seen below the command before, or bears the mark
-    /// in its environment, is taken for it.
+    /// is being started, only one that was seen below the command before, or bears a mark,
+    /// is taken for it.
     fn is_of_tree(&self, child: Identity) -> bool {
         if child == self.root_identity {
             return true;
@@ -226,6 +234,9 @@ impl Tree {
         (self.others.is_empty() && kind == Kind::Other)
             || self.seen.contains(&child)
             || lineage::has_in_environment(child.pid, &self.mark)
+            || self
+                .limit
+                .is_some_and(|limit| lineage::message_queue_limit(child.pid) == Some(limit))
     }
 
     /// A pidfd of a process, which is of the tree if it is alive; `None` if it is gone, or has turned
@@ -239,6 +250,36 @@ impl Tree {
         let Some(branch) = lineage::branch(pid)? else { return Ok(None) };
         let ours = Stat::read(branch)?.is_some_and(|stat| self.is_of_tree(stat.identity));
         Ok(ours.then_some(pidfd))
+    }
+}
+
+/// A mark that a process cannot lose by `env -i`, a session of its own or closed descriptors: what it
+/// inherits is the soft limit of bytes in POSIX message queues, a little below the one of this process.
+/// The mark is of this process until this is dropped, so that the command is started with it.
+struct LimitMark {
+    before: Rlimit,
+    value: u64,
+}
+
+impl LimitMark {
+    /// `None` where the limit is too low to be lowered, or the kernel refuses.
+    fn set(own: Pid) -> Option<LimitMark> {
+        /// Different by process, so that a tree below a tree has another mark.
+        const MARKS: u64 = 1 << 12;
+        /// Instead of no limit.
+        const HIGH: u64 = 1 << 40;
+        let before = getrlimit(Resource::Msgqueue);
+        let below = 1 + u64::from(own.as_raw_pid().unsigned_abs()) % MARKS;
+        let value = before.current.unwrap_or(HIGH).checked_sub(below)?;
+        let marked = Rlimit { current: Some(value), maximum: before.maximum };
+        setrlimit(Resource::Msgqueue, marked).ok().map(|()| LimitMark { before, value })
+    }
+}
+
+impl Drop for LimitMark {
+    fn drop(&mut self) {
+        // Up to the hard limit anybody may raise it again.
+        let _ = setrlimit(Resource::Msgqueue, self.before.clone());
     }
 }
 
