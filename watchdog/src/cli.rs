@@ -17,6 +17,7 @@ use fleet::Fleet;
 use incidents::{Incidents, Report, Show, Trace};
 use learning::{Learn, Scopes, Shadow};
 
+pub mod analyze;
 pub mod config;
 pub mod demo;
 pub mod evidence;
@@ -34,6 +35,7 @@ pub mod segments;
 pub mod suspects;
 pub mod value;
 
+pub use analyze::Analyze;
 pub use demo::{Demo, DemoWorker, Fate};
 pub use exec::Exec;
 pub use further::{Further, Hook};
@@ -236,6 +238,14 @@ pub enum Command {
     /// (which is only read), in the Chrome trace event format: open it at
     /// ui.perfetto.dev or chrome://tracing. A track a thread, a slice a scope.
     Trace(Trace),
+    /// Find the ranks at fault from the Flight Recorder dumps of a hung PyTorch job
+    ///
+    /// Reads what torch 2.5 and later write when a collective times out (pickles or
+    /// JSON, of NCCL and gloo), one file a rank, from all hosts. Names the ranks that
+    /// others wait for and that wait for nobody, ranks that wait for each other, ranks
+    /// without a dump, and collectives that were called with different sizes. The dumps
+    /// are read as plain data: no code in them is run.
+    Analyze(Analyze),
     /// Remove a segment that nobody uses
     ///
     /// Refused while a watchdog serves the segment or a worker is attached to it.

@@ -11,6 +11,7 @@ use crate::cli::Command;
 use crate::exit::Exit;
 use crate::signals;
 
+mod analyze;
 mod demo;
 mod doctor;
 mod error_file_writer;
@@ -61,6 +62,7 @@ pub fn perform(command: Command) -> Exit {
         Command::Show(options) => show::perform(&options),
         Command::Report(options) => report::perform(&options),
         Command::Trace(options) => trace::perform(&options),
+        Command::Analyze(options) => analyze::perform(&options),
         Command::Rm(options) => rm::perform(&options),
         Command::ReleaseBrake(options) => segments::release_brake(&options),
     };
