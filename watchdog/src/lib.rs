@@ -8,6 +8,7 @@
 //! of many hosts, `top` the live view, `doctor` says what works here, [`notify`] tells the service
 //! manager, [`logging`] and [`exit`] are what the outside sees.
 
+mod beneath;
 pub mod child;
 mod children;
 pub mod cli;

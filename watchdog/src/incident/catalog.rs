@@ -5,21 +5,27 @@
 //! whoever the directory belongs to, to root or to this user: in a directory that others may write to,
 //! anybody could put one.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::geteuid;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::schema::{Ending, Incident, Moment, Suspect, Timer, VERSION, Worker};
 use super::store::{INCIDENT_FILE, time_of_id};
+use crate::beneath;
 
 /// The largest `incident.json` that is read.
 const SIZE_LIMIT_BYTES: u64 = 64 << 20;
+
+/// Names of a directory that are looked at, at most.
+const NAMES: usize = 100_000;
 
 /// One directory in a directory of incidents.
 #[derive(Debug)]
@@ -164,7 +170,7 @@ pub fn list(dir: &Path) -> Result<Vec<Entry>, ListError> {
         Err(error) => return Err(failed(error)),
     };
     let mut entries = Vec::new();
-    for found in fs::read_dir(dir).map_err(failed)? {
+    for found in fs::read_dir(dir).map_err(failed)?.take(NAMES) {
         let found = found.map_err(failed)?;
         // A name with a dot before it is one that is being written. What is no directory is none.
         let hidden = found.file_name().as_encoded_bytes().starts_with(b".");
@@ -281,7 +287,7 @@ fn read<T: DeserializeOwned>(dir: &Path, owners: Owners) -> Result<T, ReadError>
     struct Probe {
         version: u32,
     }
-    let text = text(&dir.join(INCIDENT_FILE), owners)?;
+    let text = text(dir, owners)?;
     let garbled = |source: serde_json::Error| {
         if source.is_eof() { ReadError::Partial } else { ReadError::Garbled { source } }
     };
@@ -292,28 +298,34 @@ fn read<T: DeserializeOwned>(dir: &Path, owners: Owners) -> Result<T, ReadError>
     }
 }
 
-fn text(path: &Path, owners: Owners) -> Result<Vec<u8>, ReadError> {
-    // Neither through a link, nor waiting for whoever would open the other end of a pipe.
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
-    let file = file.map_err(|source| match source.kind() {
-        io::ErrorKind::NotFound => ReadError::Missing,
-        io::ErrorKind::PermissionDenied => ReadError::Denied,
-        _ if source.raw_os_error() == Some(libc::ELOOP) => ReadError::NotAFile,
+/// The file of the incident in `dir`. Neither the directory's own name nor the file's is followed where
+/// it is a link, and nothing but a regular file is opened.
+fn text(dir: &Path, owners: Owners) -> Result<Vec<u8>, ReadError> {
+    let failed = |source: io::Error| match source.raw_os_error() {
+        Some(libc::ENOENT) => ReadError::Missing,
+        Some(libc::EACCES | libc::EPERM) => ReadError::Denied,
+        Some(libc::ELOOP | libc::EINVAL | libc::ENOTDIR) => ReadError::NotAFile,
         _ => ReadError::Failed { source },
-    })?;
-    let failed = |source| ReadError::Failed { source };
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(ReadError::NotAFile);
-    }
+    };
+    let (above, name) = match (dir.parent(), dir.file_name()) {
+        (Some(above), Some(name)) => (above, Path::new(name)),
+        _ => (dir, Path::new(".")),
+    };
+    let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let above = rustix::fs::open(above, flags, Mode::empty());
+    let above = above.map_err(|error| failed(error.into()))?;
+    let own = beneath::directory(above.as_fd(), name).map_err(failed)?;
+    let (file, stat) =
+        beneath::regular_file(own.as_fd(), Path::new(INCIDENT_FILE)).map_err(failed)?;
     if let Owners::Among(trusted) = owners
-        && !trusted.contains(&metadata.uid())
+        && !trusted.contains(&stat.st_uid)
     {
-        return Err(ReadError::Foreign { uid: metadata.uid() });
+        return Err(ReadError::Foreign { uid: stat.st_uid });
     }
-    if metadata.len() > SIZE_LIMIT_BYTES {
-        return Err(ReadError::TooLarge { bytes: metadata.len() });
+    let bytes = u64::try_from(stat.st_size).unwrap_or(0);
+    if bytes > SIZE_LIMIT_BYTES {
+        return Err(ReadError::TooLarge { bytes });
     }
     read_up_to(file, SIZE_LIMIT_BYTES).map_err(failed)
 }
