@@ -2,6 +2,7 @@
 //!
 //! * `command`: a command under `exec`, and what descends from it
 //! * `crowd`: many workers expire in one tick
+//! * `hostile`: workers and users who would have root do what they may not
 //! * `hangs`: real hangs, each with the line that hangs
 //! * `levels`: how much is captured
 //! * `looks`: what a worker is left as by who looked at it
@@ -11,6 +12,7 @@
 mod command;
 mod crowd;
 mod hangs;
+mod hostile;
 mod levels;
 mod looks;
 mod python;

@@ -39,6 +39,16 @@ pub struct Evidence {
           default_value = "2s", allow_hyphen_values = true)]
     pub budget: Duration,
 
+    /// How much memory each process that captures evidence may take, in MiB
+    ///
+    /// Up to 8 of them run at once. Where the watchdog's cgroup has a memory limit,
+    /// they share half of what it has left; one that would have less than 24 MiB is
+    /// not run, and the incident says so. Names and lines in large libraries may take
+    /// some hundred MiB. The kernel ends these processes before the watchdog.
+    #[arg(long = "evidence-mib", value_name = "MIB", default_value_t = 512,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub helper_mib: u32,
+
     /// Redact what this regular expression matches, beside what looks like a secret
     ///
     /// In environment variables and command-line arguments, in addition to names such
@@ -59,18 +69,24 @@ pub struct Evidence {
 pub struct Incidents {
     /// The directory of the incidents
     ///
+    /// Only the watchdog's user and root may own it, and every directory above it, and
+    /// nobody else may write to one that is not sticky, as /tmp is.
     /// By default $XDG_STATE_HOME/hangwatch/incidents, which is
     /// ~/.local/state/hangwatch/incidents where that is not set; for root,
     /// /var/lib/hangwatch/incidents.
     #[arg(long = "incidents", value_name = "DIR")]
     pub dir: Option<PathBuf>,
 
-    /// How many incidents are kept; the oldest go first
+    /// How many incidents are kept
+    ///
+    /// Where there is no room, those go first that expired as a consequence of others:
+    /// of many that expire together, the first and the suspect are kept longest. Then
+    /// the oldest go.
     #[arg(long = "incidents-most", value_name = "N", default_value_t = 100,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub most: u32,
 
-    /// How much room they may take together, in MiB; the oldest go first
+    /// How much room they may take together, in MiB; which go first is as above
     #[arg(long = "incidents-mib", value_name = "MIB", default_value_t = 256,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub mib: u32,
@@ -90,8 +106,9 @@ impl Evidence {
             Err(error) => (None, Some(error)),
         };
         let program = Some(crate::program::own_program());
-        let options =
-            EvidenceOptions { level: self.level, budget: self.budget, program, redactor, keep };
+        let memory_bytes = u64::from(self.helper_mib) << 20;
+        let (level, budget) = (self.level, self.budget);
+        let options = EvidenceOptions { level, budget, memory_bytes, program, redactor, keep };
         (options, why_not)
     }
 

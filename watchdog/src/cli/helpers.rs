@@ -16,6 +16,12 @@ pub struct EvidenceHelper {
     /// How long it may take.
     #[arg(long, value_parser = value::duration)]
     pub budget: Duration,
+    /// The memory it may take, bytes.
+    #[arg(long, default_value_t = 512 << 20)]
+    pub memory: u64,
+    /// How many helpers may be at work at once.
+    #[arg(long, default_value_t = 1)]
+    pub at_once: u32,
     /// The thread to begin with, by its id in its own PID namespace.
     #[arg(long)]
     pub first_tid: Option<u64>,

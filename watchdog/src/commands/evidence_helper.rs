@@ -9,8 +9,9 @@ use crate::exit::Exit;
 
 pub(super) fn perform(options: &EvidenceHelper) -> Result<Exit, Failure> {
     let redactor = Redactor::new(options.redact.iter().map(String::as_str))?;
-    let EvidenceHelper { pid, budget, first_tid, no_stop, .. } = *options;
+    let EvidenceHelper { pid, budget, first_tid, no_stop, memory, at_once, .. } = *options;
     let may_stop = if no_stop { MayStop::No } else { MayStop::Yes };
-    helper::run(&Request { pid, budget, redactor, first_tid, may_stop })?;
+    let memory_bytes = memory;
+    helper::run(&Request { pid, budget, redactor, first_tid, may_stop, memory_bytes, at_once })?;
     Ok(Exit::Ok)
 }

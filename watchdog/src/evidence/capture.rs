@@ -5,6 +5,7 @@
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -33,6 +34,10 @@ pub struct Subject<'s> {
     pub budget: Duration,
     /// What is redacted.
     pub redactor: &'s Redactor,
+    /// The memory it may take, bytes.
+    pub memory_bytes: u64,
+    /// How many may be at work at once.
+    pub at_once: usize,
 }
 
 /// Whether a worker may be stopped for some milliseconds.
@@ -78,6 +83,8 @@ impl Capture {
         let budget = format!("{}us", subject.budget.as_micros().max(1));
         let mut command = Command::new(program);
         command.args(["evidence-helper", "--pid", &subject.pid.to_string(), "--budget", &budget]);
+        command.args(["--memory", &subject.memory_bytes.to_string()]);
+        command.args(["--at-once", &subject.at_once.to_string()]);
         if let Some(tid) = subject.first_tid {
             command.args(["--first-tid", &tid.to_string()]);
         }
@@ -146,12 +153,17 @@ impl Capture {
     /// Ends it: what it has told, what is missing because it ended and why, and the helper, which is
     /// to be waited for.
     pub fn end(mut self, too_slow: Option<&str>) -> (Gathered, Gone) {
+        let is_killed = too_slow.is_none()
+            && self.child.try_wait().is_ok_and(|end| end.and_then(|end| end.signal()) == Some(9));
         let _ = self.child.kill(); // dead already, it is only waited for
         if !self.is_complete() {
             let why = match too_slow {
                 Some(why) => why.to_owned(),
                 None if self.taken_bytes + CHUNK_BYTES > MOST_BYTES => {
                     "the helper told more than is kept".to_owned()
+                }
+                None if is_killed => {
+                    "the helper failed: it was killed, most likely for want of memory".to_owned()
                 }
                 None => "the helper failed".to_owned(),
             };

@@ -29,6 +29,9 @@ impl Level {
     }
 }
 
+/// The memory a helper may take by default, bytes.
+const MEMORY_BYTES: u64 = 512 << 20;
+
 /// How a server captures evidence.
 #[derive(Clone, Debug)]
 pub struct EvidenceOptions {
@@ -36,6 +39,8 @@ pub struct EvidenceOptions {
     pub level: Level,
     /// How long a condemned worker is spared for it at most. Only [`Level::Full`] takes any.
     pub budget: Duration,
+    /// The memory a helper may take, bytes; fewer where the watchdog's cgroup has little left.
+    pub memory_bytes: u64,
     /// The `hangwatch` program, which the helpers run; without one there are none.
     pub program: Option<PathBuf>,
     /// What is redacted.
@@ -59,6 +64,7 @@ impl Default for EvidenceOptions {
         EvidenceOptions {
             level: Level::Off,
             budget: Duration::from_secs(2),
+            memory_bytes: MEMORY_BYTES,
             program: None,
             redactor: Redactor::default(),
             keep: None,

@@ -3,7 +3,8 @@
 //! It reads shared memory and nothing else, so it is there at once, whatever the workers are about.
 //! All of it is the workers' claims but the pids, which the kernel vouched for ([`Seats`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use hangwatch::{LaneView, Nanos, Segment, TimerView};
 use hangwatch_core::stall::Stalls;
@@ -19,8 +20,6 @@ use crate::state::{kind_name, state_name};
 const RECORDS: usize = 1024;
 /// Records of all other workers' lanes at most.
 const ALL_PEER_RECORDS: usize = 2048;
-/// Other workers listed at most.
-const PEERS: usize = 1024;
 
 /// Who sits in a lane, by the kernel's word.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,20 +44,23 @@ pub struct Condemned {
     pub lanes: BTreeSet<u32>,
 }
 
-impl Condemned {
-    /// Whether this is the worker.
-    pub fn is(&self, peer: &Peer) -> bool {
-        peer.worker.pid == Some(self.pid)
-    }
-}
-
-/// Every worker of a segment at one moment.
+/// Every worker of a segment at one moment. Incidents of that moment share it: however many workers
+/// expire at once, each lane is read and kept once.
 #[derive(Clone, Debug)]
 pub struct Picture {
     /// When it was taken.
     pub at: Nanos,
     /// Every worker with a lane, in the order of their first lanes.
-    pub peers: Vec<Peer>,
+    pub peers: Vec<Arc<Peer>>,
+}
+
+/// A picture as one incident refers to it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The condemned worker's lanes, with their records in full.
+    pub own: Vec<Lane>,
+    /// Every other worker.
+    pub others: Vec<Arc<Peer>>,
 }
 
 /// How timers are told.
@@ -69,38 +71,72 @@ struct Teller<'s> {
     segment: &'s Segment,
 }
 
-/// Takes a picture. Of the process `condemned`, the records are told in full; of the others, fewer.
-pub fn take(
-    segment: &Segment,
-    seats: &Seats,
-    condemned: &Condemned,
-    clocks: Clocks,
-    redactor: &Redactor,
-) -> Picture {
+/// Takes a picture, with some records of each worker.
+pub fn take(segment: &Segment, seats: &Seats, clocks: Clocks, redactor: &Redactor) -> Picture {
     let observation = segment.picture();
     let at = observation.at;
     let teller = Teller { at, clocks, stalls: segment.words().stalls(at), segment };
     let others = observation.lanes.len().max(1);
-    let peer_records = (ALL_PEER_RECORDS / others).max(1);
-    let mut peers: Vec<(Key, Peer)> = Vec::new();
+    let records = (ALL_PEER_RECORDS / others).max(1);
+    let mut peers: Vec<Peer> = Vec::new();
+    let mut places: HashMap<Key, usize> = HashMap::new();
     for view in &observation.lanes {
-        // Dead by now, it sits nowhere any more.
-        let is_its = condemned.lanes.contains(&view.lane);
-        let itself = is_its.then(|| Seated { pid: condemned.pid, ..Seated::default() });
-        let seated = seats.get(&view.lane).or(itself.as_ref());
-        let is_condemned = seated.is_some_and(|seated| seated.pid == condemned.pid);
-        let lane = teller.lane(view, if is_condemned { RECORDS } else { peer_records });
+        let seated = seats.get(&view.lane);
+        let lane = teller.lane(view, records);
         // Lanes nobody vouched for belong together where they claim the same process.
         let key = (seated.map(|seated| seated.pid), seated.map_or(view.pid, |_| 0));
-        if let Some(place) = peers.iter().position(|(other, _)| *other == key) {
-            peers[place].1.lanes.push(lane);
-        } else if peers.len() < PEERS || is_condemned {
+        let place = *places.entry(key).or_insert_with(|| {
             let worker = worker(view, seated, redactor);
-            peers.push((key, Peer { worker, lanes: vec![lane], ..Peer::default() }));
-        }
+            peers.push(Peer { worker, ..Peer::default() });
+            peers.len() - 1
+        });
+        peers[place].lanes.push(lane);
     }
-    let peers = peers.into_iter().map(|(_, peer)| Peer { doing: doing(&peer.lanes), ..peer });
-    Picture { at, peers: peers.collect() }
+    let told = |peer: Peer| Arc::new(Peer { doing: doing(&peer.lanes), ..peer });
+    Picture { at, peers: peers.into_iter().map(told).collect() }
+}
+
+impl Picture {
+    /// The picture as the incident of one worker refers to it. Its own records are read anew.
+    pub fn seen_by(&self, segment: &Segment, condemned: &Condemned) -> Seen {
+        let Seen { own, others } = self.split(condemned);
+        Seen { own: in_full(segment, own), others }
+    }
+
+    /// The condemned worker's lanes, copied, and the others, shared.
+    pub(crate) fn split(&self, condemned: &Condemned) -> Seen {
+        // Dead by now, it sits nowhere any more; its lanes are its own all the same.
+        let is_its = |lane: &Lane| condemned.lanes.contains(&lane.lane);
+        let (mut own, mut others) = (Vec::new(), Vec::with_capacity(self.peers.len()));
+        for peer in &self.peers {
+            if peer.worker.pid == Some(condemned.pid) {
+                own.extend_from_slice(&peer.lanes);
+            } else if peer.worker.pid.is_none() && peer.lanes.iter().any(is_its) {
+                let (its, left): (Vec<Lane>, Vec<Lane>) =
+                    peer.lanes.iter().cloned().partition(is_its);
+                own.extend(its);
+                if !left.is_empty() {
+                    let doing = doing(&left);
+                    let worker = peer.worker.clone();
+                    others.push(Arc::new(Peer { worker, doing, lanes: left }));
+                }
+            } else {
+                others.push(Arc::clone(peer));
+            }
+        }
+        Seen { own, others }
+    }
+}
+
+/// The lanes with as many records as are kept of a condemned worker.
+pub fn in_full(segment: &Segment, mut lanes: Vec<Lane>) -> Vec<Lane> {
+    for lane in &mut lanes {
+        let written = lane.records_lost + lane.records.len() as u64;
+        let records = segment.recent_records(lane.lane, RECORDS);
+        lane.records_lost = written.saturating_sub(records.len() as u64);
+        lane.records = records.into_iter().map(claims::record).collect();
+    }
+    lanes
 }
 
 /// What tells two workers apart: the pid the kernel vouched for, else the one that is claimed.

@@ -4,6 +4,9 @@
 //! inside where it has a timer of that scope open, and waits there where that is its innermost, and has
 //! been for a while. Anything else names nobody, rather than somebody wrongly.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
 use hangwatch_core::odd::{Odd, Place, Wait, odd_one_out};
 
 use crate::incident::schema::{Peer, Suspect, Timer};
@@ -14,16 +17,35 @@ const WAITED_NS: u64 = 1_000_000_000;
 /// The suspect among these workers of a job; `timers` are those whose deadlines passed, the first
 /// first. Who has been in a scope for less than half of what the first of them had, and less than a
 /// second, is passing through and does not wait.
-pub fn find(job: &str, timers: &[Timer], peers: &[Peer]) -> Option<Suspect> {
+pub fn find(job: &str, timers: &[Timer], peers: &[Arc<Peer>]) -> Option<Suspect> {
     let waited_ns = timers.first().map_or(WAITED_NS, |timer| timer.allowance_ns / 2).min(WAITED_NS);
-    let peers: Vec<&Peer> = peers.iter().filter(|peer| peer.worker.job == job).collect();
+    let peers = peers.iter().map(AsRef::as_ref).filter(|peer: &&Peer| peer.worker.job == job);
+    let peers: Vec<&Peer> = peers.collect();
+    let crowded = crowded(&peers);
     let innermost = peers.iter().flat_map(|peer| {
         peer.lanes.iter().filter_map(|lane| Some(lane.timers.first()?.scope.as_str()))
     });
     // The innermost scopes too: where the suspect's own deadline of another scope passed first.
     let innermost: Vec<&str> = innermost.collect();
     let scopes = timers.iter().map(|timer| timer.scope.as_str());
-    scopes.chain(innermost).find_map(|scope| seen_from(scope, &peers, waited_ns))
+    // Each once, and only where exactly one is not in it: workers may be in as many scopes as there are
+    // workers.
+    let mut asked = HashSet::new();
+    let mut scopes = scopes.chain(innermost).filter(|scope| crowded.contains(scope));
+    scopes.find_map(|scope| asked.insert(scope).then(|| seen_from(scope, &peers, waited_ns))?)
+}
+
+/// The scopes that all workers but one are in.
+fn crowded<'p>(peers: &[&'p Peer]) -> HashSet<&'p str> {
+    let mut inside: HashMap<&str, usize> = HashMap::new();
+    for peer in peers {
+        let scopes = peer.lanes.iter().flat_map(|lane| &lane.timers).map(|it| it.scope.as_str());
+        for scope in scopes.collect::<HashSet<_>>() {
+            *inside.entry(scope).or_default() += 1;
+        }
+    }
+    inside.retain(|_, count| *count + 1 == peers.len());
+    inside.into_keys().collect()
 }
 
 fn seen_from(scope: &str, peers: &[&Peer], waited_ns: u64) -> Option<Suspect> {
@@ -72,7 +94,8 @@ mod tests {
     }
 
     fn check(scope: &str, peers: &[Peer], suspect: Option<u32>) {
-        let found = find("", &[timer(scope, WAITED_NS)], peers);
+        let peers: Vec<Arc<Peer>> = peers.iter().cloned().map(Arc::new).collect();
+        let found = find("", &[timer(scope, WAITED_NS)], &peers);
         assert_eq!(found.and_then(|found| found.pid), suspect, "{peers:?}");
     }
 

@@ -5,9 +5,10 @@
 //! evidence's budget. [`Case::close`] adds how it ended and sees that it is kept. Neither waits for a
 //! process or a disk that hangs beyond a limit of its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use hangwatch::sys::clock;
 use hangwatch::sys::lock::{Holder, holder};
@@ -21,7 +22,7 @@ use super::tree::Tree;
 use super::witness::{self, Held};
 use crate::evidence::capture::MayStop;
 use crate::evidence::options::{EvidenceOptions, Level};
-use crate::evidence::picture::{self, Condemned, Seated, Seats};
+use crate::evidence::picture::{self, Seated, Seats};
 use crate::evidence::piece::Gathered;
 use crate::evidence::suspect;
 use crate::incident::moment::Clocks;
@@ -93,7 +94,7 @@ impl Case {
         }
         let (clocks, at) = (Clocks::now(), Nanos(clock::monotonic_ns()));
         let root = number(tree.pid());
-        let mut workers = Workers::of(passed.segment, root, clocks, options);
+        let mut workers = Workers::of(passed.segment, clocks, options);
         let timer = timer_of(passed, at, clocks);
         let suspect = workers.suspect(&timer);
         let mut incident = Incident {
@@ -111,7 +112,7 @@ impl Case {
         if options.level == Level::Full {
             capture(&mut incident, tree, &mut workers, passed.may_stop, options);
         }
-        let lanes = workers.lanes_of(root);
+        let lanes = picture::in_full(&passed.segment, workers.lanes_of(root));
         let taken_ns = Nanos(clock::monotonic_ns()).since(at);
         complete(&mut incident.evidence, lanes, options, taken_ns);
         for Descendant { worker, evidence } in &mut incident.descendants {
@@ -200,10 +201,10 @@ fn complete(evidence: &mut Evidence, lanes: Vec<Lane>, options: &EvidenceOptions
 }
 
 /// The workers of the segment, this process aside.
-struct Workers(Vec<Peer>);
+struct Workers(Vec<Arc<Peer>>);
 
 impl Workers {
-    fn of(segment: Segment, root: u32, clocks: Clocks, options: &EvidenceOptions) -> Workers {
+    fn of(segment: Segment, clocks: Clocks, options: &EvidenceOptions) -> Workers {
         let own = std::process::id();
         let mut seats = Seats::new();
         for view in segment.picture().lanes {
@@ -215,8 +216,7 @@ impl Workers {
             };
             seats.insert(view.lane, Seated { pid, ..Seated::default() });
         }
-        let condemned = Condemned { pid: root, lanes: BTreeSet::new() };
-        let mut picture = picture::take(&segment, &seats, &condemned, clocks, &options.redactor);
+        let mut picture = picture::take(&segment, &seats, clocks, &options.redactor);
         picture.peers.retain(|peer| peer.worker.pid != Some(own));
         Workers(picture.peers)
     }
@@ -234,10 +234,10 @@ impl Workers {
     /// The lanes of a process, which is none of the others then.
     fn lanes_of(&mut self, pid: u32) -> Vec<Lane> {
         let place = self.0.iter().position(|peer| peer.worker.pid == Some(pid));
-        place.map(|place| self.0.remove(place).lanes).unwrap_or_default()
+        place.map(|place| self.0.remove(place).lanes.clone()).unwrap_or_default()
     }
 
-    fn others(self) -> Vec<Peer> {
+    fn others(self) -> Vec<Arc<Peer>> {
         self.0
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::evidence::options::Keep;
 use crate::incident::schema::Incident;
 use crate::incident::store::{NoStateDirectory, Store};
-use crate::incident::writer::Writer;
+use crate::incident::writer::Recorder;
 
 /// How long the end of a command waits for its incident to be written.
 const LAST_WRITES: Duration = Duration::from_secs(2);
@@ -35,11 +35,9 @@ impl Keeper {
         let (tell, done) = channel();
         let program = program.map(Path::to_owned);
         let write = move || {
-            let mut writer = program.and_then(|program| Writer::start(&program, &store).ok());
-            let mut put = |incident: Incident| match &mut writer {
-                Some(writer) => writer.put(&incident).map_err(|error| error.to_string()),
-                None => store.put(&incident).map_err(|error| error.to_string()),
-            };
+            let mut recorder = Recorder::new(program, store);
+            let mut put =
+                |incident: Incident| recorder.put(&incident).map_err(|error| error.to_string());
             let last = to_write.iter().map(&mut put).last();
             let last = last.unwrap_or_else(|| Err("there was none".to_owned()));
             let _ = tell.send(last.map(|_dir| ())); // nobody waits any more

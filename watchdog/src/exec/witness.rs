@@ -134,6 +134,8 @@ impl<'o> Thread<'o> {
                 may_stop: self.may_stop,
                 budget,
                 redactor: &self.options.redactor,
+                memory_bytes: self.options.memory_bytes,
+                at_once: AT_ONCE,
             };
             match Capture::start(program, subject) {
                 Ok(capture) => self.running.push((place, capture)),

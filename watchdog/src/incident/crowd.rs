@@ -1,5 +1,7 @@
 //! Crowds: the other workers, told by what they were doing, so that sixty-four of them are a few lines.
 
+use std::sync::Arc;
+
 use super::schema::{Peer, Timer};
 use super::story::who;
 
@@ -17,7 +19,7 @@ pub struct Crowd {
 }
 
 /// The other workers by what they did, the largest crowd first.
-pub fn crowds(others: &[Peer]) -> Vec<Crowd> {
+pub fn crowds(others: &[Arc<Peer>]) -> Vec<Crowd> {
     let mut by_scope: Vec<(Option<&str>, Vec<&Peer>, Vec<u64>)> = Vec::new();
     for peer in others {
         let innermost = innermost(peer);
@@ -99,7 +101,7 @@ mod tests {
             let timers = scope.map(timer).unwrap_or_default();
             let worker = Worker { rank: Some(rank), ..Worker::default() };
             let lanes = vec![Lane::default(), Lane { timers, ..Lane::default() }];
-            Peer { worker, lanes, ..Peer::default() }
+            Arc::new(Peer { worker, lanes, ..Peer::default() })
         };
         let others = [
             peer(0, None),

@@ -7,6 +7,8 @@
 //! itself (names, labels, arguments) is a claim and may hold any character: whoever prints it escapes
 //! it.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 /// The version of this schema: it grows where a field changes its meaning or goes.
@@ -43,8 +45,12 @@ pub struct Incident {
     pub descendants: Vec<Descendant>,
     /// Descendants beyond those that were looked at.
     pub descendants_left_out: u64,
-    /// What every other worker of the segment was doing then.
-    pub others: Vec<Peer>,
+    /// What the other workers of the segment were doing then.
+    pub others: Vec<Arc<Peer>>,
+    /// Other workers beyond those listed: of many that expire at once, only the first lists all.
+    pub others_left_out: u64,
+    /// The incident that lists all of them, where some are left out.
+    pub others_in: Option<String>,
     /// Who most likely holds the others up, where that can be told.
     pub suspect: Option<Suspect>,
 }

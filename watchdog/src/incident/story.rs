@@ -285,6 +285,14 @@ pub fn sentence_case(text: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
+/// What an incident says of workers that it does not list.
+pub fn others_left_out(incident: &Incident) -> Option<String> {
+    let left_out = (incident.others_left_out > 0).then_some(incident.others_left_out)?;
+    let listed =
+        incident.others_in.as_deref().map(|id| format!("; incident {} lists all", plain(id)));
+    Some(format!("{left_out} more workers are not listed here{}", listed.unwrap_or_default()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,10 +9,16 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
+use std::thread;
+use std::time::Duration;
 
 use super::schema::Incident;
 use super::store::{Store, StoreError};
 use crate::children;
+
+/// How long the start of a writer is waited for.
+const START: Duration = Duration::from_secs(1);
 
 /// A writer at work. Dropped, it is told no more, and waited for.
 #[derive(Debug)]
@@ -22,6 +28,8 @@ pub struct Writer {
     /// `None` once it is told no more.
     to: Option<ChildStdin>,
     from: BufReader<ChildStdout>,
+    /// Keeps the thread that started it: a process may be told of its end by the kernel, and end, too.
+    starter: Option<Sender<()>>,
 }
 
 /// Why an incident was not written.
@@ -60,7 +68,7 @@ impl Writer {
         let no_pipe = || io::Error::other("no pipe to it");
         let to = Some(child.stdin.take().ok_or_else(no_pipe)?);
         let from = BufReader::new(child.stdout.take().ok_or_else(no_pipe)?);
-        Ok(Writer { child, dir: store.dir().to_owned(), to, from })
+        Ok(Writer { child, dir: store.dir().to_owned(), to, from, starter: None })
     }
 
     /// Has an incident written, and waits until it is. Returns its directory.
@@ -79,6 +87,79 @@ impl Writer {
         match serde_json::from_str(&answer).map_err(io::Error::other)? {
             None => Ok(self.dir.join(&incident.id)),
             Some(why) => Err(WriteError::Told(why)),
+        }
+    }
+}
+
+/// Writes incidents by a [`Writer`], or by itself where none can be started in time: its program may lie
+/// on another disk, which hangs.
+#[derive(Debug)]
+pub struct Recorder {
+    program: Option<PathBuf>,
+    store: Store,
+    writer: Option<Writer>,
+    /// One that is being started.
+    starting: Option<Receiver<io::Result<Writer>>>,
+}
+
+impl Recorder {
+    /// One that writes to `store`; its writers `program` has as a command.
+    pub fn new(program: Option<PathBuf>, store: Store) -> Recorder {
+        Recorder { program, store, writer: None, starting: None }
+    }
+
+    /// Writes an incident, and waits until it is written. Returns its directory.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn put(&mut self, incident: &Incident) -> Result<PathBuf, WriteError> {
+        if self.writer.is_none() {
+            self.writer = self.started();
+        }
+        let written = match &mut self.writer {
+            Some(writer) => writer.put(incident),
+            None => self.store.put(incident).map_err(WriteError::from),
+        };
+        if matches!(written, Err(WriteError::Ended(_))) {
+            self.writer = None; // the next incident gets another
+        }
+        written
+    }
+
+    /// Ends the writer, until there is something to write again.
+    pub fn rest(&mut self) {
+        self.writer = None;
+    }
+
+    /// A writer, if one starts in time. One that is late is there for a later incident.
+    fn started(&mut self) -> Option<Writer> {
+        let (program, store) = (self.program.clone()?, self.store.clone());
+        let most = match self.starting {
+            Some(_) => Duration::ZERO, // it has had its time
+            None => START,
+        };
+        let starting = self.starting.get_or_insert_with(|| {
+            let (tell, started) = sync_channel(1);
+            let start = move || {
+                let (starter, end) = channel();
+                let mut writer = Writer::start(&program, &store);
+                match &mut writer {
+                    Ok(writer) => writer.starter = Some(starter),
+                    Err(_) => drop(starter),
+                }
+                let _ = tell.send(writer); // nobody may want it any more
+                let _ = end.recv();
+            };
+            // Without a thread, nothing comes.
+            let _ = thread::Builder::new().name("hangwatch-start".to_owned()).spawn(start);
+            started
+        });
+        match starting.recv_timeout(most) {
+            Err(RecvTimeoutError::Timeout) => None,
+            started => {
+                self.starting = None;
+                started.ok()?.ok()
+            }
         }
     }
 }

@@ -4,6 +4,8 @@
 //! was captured. There is no script in it, and its policy forbids every load: what a worker says of
 //! itself is escaped by [`maud`], and could do nothing if it were not.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -43,6 +45,7 @@ pub fn page(id: &str, incident: &Incident) -> String {
                     (stacks::section(&incident.evidence))
                     (stacks::descendants(incident))
                     (others(&incident.others))
+                    @if let Some(left_out) = story::others_left_out(incident) { p.none { (left_out) } }
                     (stacks::other_threads(&incident.evidence))
                     (facts::flight_records(incident))
                     (facts::process(incident))
@@ -145,7 +148,7 @@ fn decisions(at_ns: u64, decisions: &[Decision]) -> Markup {
 }
 
 /// The other workers: what they did in crowds, and folded each for itself.
-fn others(peers: &[Peer]) -> Markup {
+fn others(peers: &[Arc<Peer>]) -> Markup {
     if peers.is_empty() {
         return html! {
             section { h2 { "The other workers" } p.none { "There was no other worker in the segment." } }

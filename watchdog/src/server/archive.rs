@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::journal::{Journal, Note};
 use crate::incident::schema::Incident;
 use crate::incident::store::Store;
-use crate::incident::writer::{WriteError, Writer};
+use crate::incident::writer::Recorder;
 
 /// Incidents that wait to be written at most.
 const WAITING: usize = 256;
@@ -45,6 +45,16 @@ struct State {
 struct Filed {
     incident: Arc<Incident>,
     stands: Stands,
+    worth: Worth,
+}
+
+/// Which incidents make room for others where too many wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Worth {
+    /// It is of whoever held others up, or the first to name it.
+    Root,
+    /// It is one of many.
+    Victim,
 }
 
 /// Whether an incident may still change.
@@ -71,22 +81,36 @@ impl Archive {
 
     /// Has an incident written, in place of an earlier state of it. When a closed one is written, the
     /// log is told.
-    pub(super) fn put(&self, incident: Arc<Incident>, stands: Stands) {
+    pub(super) fn put(&self, incident: Arc<Incident>, stands: Stands, worth: Worth) {
         let mut state = self.shelf.state();
-        let is_known = state.waiting.contains_key(&incident.id);
+        let filed = Filed { incident, stands, worth };
+        let is_known = state.waiting.contains_key(&filed.incident.id);
+        let mut lost = None;
         if is_known || state.waiting.len() < WAITING {
-            state.waiting.insert(incident.id.clone(), Filed { incident, stands });
-            self.shelf.changed.notify_all();
-            return;
+            state.waiting.insert(filed.incident.id.clone(), filed);
+        } else {
+            // The latest victim makes room for a root; another victim is the one too many itself.
+            let mut victims = state.waiting.iter().filter(|(_, it)| it.worth == Worth::Victim);
+            let latest = victims.next_back().map(|(id, _)| id.clone());
+            match latest.filter(|_| worth == Worth::Root) {
+                Some(latest) => {
+                    lost = state.waiting.remove(&latest);
+                    state.waiting.insert(filed.incident.id.clone(), filed);
+                }
+                None => lost = Some(filed),
+            }
         }
+        self.shelf.changed.notify_all();
         drop(state);
-        let error = format!("{WAITING} others wait to be written already");
-        self.told(Filed { incident, stands }, Err(error));
+        if let Some(lost) = lost {
+            let error = format!("{WAITING} others wait to be written already");
+            self.told(lost, Err(error));
+        }
     }
 
     /// Tells the log what became of an incident.
     fn told(&self, filed: Filed, written: Result<PathBuf, String>) {
-        let Filed { incident, stands } = filed;
+        let Filed { incident, stands, .. } = filed;
         let dir = match written {
             Ok(dir) => Some(dir),
             Err(error) => {
@@ -102,26 +126,17 @@ impl Archive {
     /// Has incidents written until the archive is closed and everything is written: by a process that
     /// `program` has as a command. Without a program, or where it cannot be started, this thread writes.
     pub(super) fn run(&self, store: &Store, program: Option<&Path>) {
-        let mut writer = None;
+        let mut recorder = Recorder::new(program.map(Path::to_owned), store.clone());
         loop {
             let filed = match self.next() {
                 Next::Write(filed) => filed,
                 Next::Nothing => {
-                    writer = None;
+                    recorder.rest();
                     continue;
                 }
                 Next::Closed => return,
             };
-            if writer.is_none() {
-                writer = program.and_then(|program| Writer::start(program, store).ok());
-            }
-            let written = match &mut writer {
-                Some(writer) => writer.put(&filed.incident),
-                None => store.put(&filed.incident).map_err(WriteError::from),
-            };
-            if matches!(written, Err(WriteError::Ended(_))) {
-                writer = None; // the next incident gets another
-            }
+            let written = recorder.put(&filed.incident);
             // Told before anybody takes it for done. Closed while it was written, its loss has been told.
             let mut state = self.shelf.state();
             if let Some(filed) = state.writing.take() {

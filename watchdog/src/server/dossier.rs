@@ -1,6 +1,5 @@
 //! The dossier: an incident while it is being written.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,17 +8,16 @@ use hangwatch_core::expiry::ExpiredTimer;
 use hangwatch_core::reap::Outcome;
 use hangwatch_core::time::Nanos;
 
+use super::archive::Worth;
 use super::case::{Case, Charge, Role};
-use super::facts::Admitted;
 use super::journal;
-use super::witness::seated;
+use super::witness::{Pictures, seated};
 use crate::evidence::options::{EvidenceOptions, Level};
-use crate::evidence::picture::{self, Condemned, Picture, Seats};
+use crate::evidence::picture::Seen;
 use crate::evidence::piece::Gathered;
-use crate::evidence::suspect;
 use crate::incident::moment::Clocks;
 use crate::incident::schema::{
-    Decision, Ending, Evidence, Incident, Missing, Peer, Timer, VERSION, Worker,
+    Decision, Ending, Evidence, Incident, Lane, Missing, Timer, VERSION, Worker,
 };
 use crate::state::kind_name;
 
@@ -36,20 +34,17 @@ impl Dossier {
     pub(super) fn open(
         case: &Arc<Case>,
         segment: Segment,
-        seating: &BTreeMap<u32, Arc<Admitted>>,
+        pictures: &mut Pictures,
         options: &EvidenceOptions,
     ) -> Dossier {
         let clocks = case.clocks();
-        let seats: Seats = seating.iter().map(|(&lane, worker)| (lane, seated(worker))).collect();
-        let lanes = case.timers.iter().map(|timer| timer.lane).collect();
-        let condemned = Condemned { pid: case.worker.pid(), lanes };
-        let Picture { mut peers, .. } =
-            picture::take(&segment, &seats, &condemned, clocks, &options.redactor);
         let timers: Vec<Timer> =
             case.timers.iter().map(|timer| timer_of(segment, timer, case, clocks)).collect();
         let job = case.facts.as_ref().map(|facts| facts.job.clone()).unwrap_or_default();
-        let suspect = suspect::find(&job, &timers, &peers);
-        let own = peers.iter().position(|peer| condemned.is(peer)).map(|place| peers.remove(place));
+        let Seen { own, others } = pictures.seen_by(case);
+        let suspect = pictures.suspect(&job, &timers);
+        let is_suspect = suspect.as_ref().is_some_and(|it| it.pid == Some(case.worker.pid()));
+        let listed = pictures.listed(case.id(), others, is_suspect);
         let incident = Incident {
             version: VERSION,
             id: case.id(),
@@ -60,7 +55,9 @@ impl Dossier {
             decisions: decisions(segment, case, &timers, options),
             ending: None,
             evidence: evidence_of(own, &timers, options),
-            others: peers,
+            others: listed.others,
+            others_left_out: listed.left_out,
+            others_in: listed.all_in,
             suspect,
             timers,
             ..Incident::default()
@@ -69,14 +66,16 @@ impl Dossier {
         Dossier { case: Arc::clone(case), incident, is_captured: false, is_ended: false }
     }
 
-    pub(super) fn is_of(&self, case: &Arc<Case>) -> bool {
-        Arc::ptr_eq(&self.case, case)
-    }
-
     /// Whether its worker is the one that holds the others up.
     pub(super) fn is_of_suspect(&self) -> bool {
         let suspect = self.incident.suspect.as_ref();
         suspect.is_some_and(|suspect| suspect.pid == Some(self.case.worker.pid()))
+    }
+
+    /// What it is worth to the archive where there is no room for all.
+    pub(super) fn worth(&self) -> Worth {
+        let names = self.incident.suspect.is_some() && self.incident.others_in.is_none();
+        if self.is_of_suspect() || names { Worth::Root } else { Worth::Victim }
     }
 
     /// The incident as it stands.
@@ -219,8 +218,7 @@ fn opening(case: &Case, timers: &[Timer], clocks: Clocks) -> Decision {
 }
 
 /// What the segment gives: the worker's own lanes, that of the first timer first.
-fn evidence_of(own: Option<Peer>, timers: &[Timer], options: &EvidenceOptions) -> Evidence {
-    let mut lanes = own.map(|peer| peer.lanes).unwrap_or_default();
+fn evidence_of(mut lanes: Vec<Lane>, timers: &[Timer], options: &EvidenceOptions) -> Evidence {
     let first = timers.first().map(|timer| timer.lane);
     lanes.sort_by_key(|lane| Some(lane.lane) != first);
     let budget_ns = match options.level {

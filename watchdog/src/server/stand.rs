@@ -3,7 +3,8 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use hangwatch_core::reap::Outcome;
 use hangwatch_core::time::Nanos;
@@ -12,8 +13,9 @@ use super::case::Case;
 use super::wake_up::WakeUp;
 use crate::evidence::options::{EvidenceOptions, Level};
 
-/// Tasks that wait for the witness at most.
-const TASKS: usize = 4096;
+/// Cases that wait for the witness to open them at most. What follows an opened case is never lost: each
+/// case is followed by a few tasks.
+const CASES: usize = 4096;
 
 /// What the witness is told.
 #[derive(Debug)]
@@ -29,7 +31,9 @@ pub(super) enum Task {
 /// How the tick talks to the witness: without waiting.
 pub(super) struct Stand {
     // Dropped in this order: woken, the witness finds that nobody is left.
-    tasks: SyncSender<Task>,
+    tasks: Sender<Task>,
+    /// Cases told and not taken yet.
+    unopened: Arc<AtomicUsize>,
     wake_up: WakeUp,
     pub(super) level: Level,
     pub(super) budget_ns: u64,
@@ -40,25 +44,43 @@ pub(super) struct Ears {
     pub(super) tasks: Receiver<Task>,
     /// Readable when something was told, or nobody is left.
     pub(super) called: Arc<OwnedFd>,
+    unopened: Arc<AtomicUsize>,
+}
+
+impl Ears {
+    /// A case was taken out of the queue.
+    pub(super) fn has_taken(&self) {
+        // Relaxed: a count, which orders nothing else.
+        self.unopened.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Stand {
     /// One to tell it, and one for the witness to hear.
     pub(super) fn new(options: &EvidenceOptions) -> io::Result<(Stand, Ears)> {
-        let (sender, tasks) = sync_channel(TASKS);
+        let (sender, tasks) = channel();
+        let unopened = Arc::<AtomicUsize>::default();
         let (wake_up, called) = WakeUp::new()?;
         let stand = Stand {
             tasks: sender,
+            unopened: Arc::clone(&unopened),
             wake_up,
             level: options.level,
             budget_ns: u64::try_from(options.budget.as_nanos()).unwrap_or(u64::MAX),
         };
-        Ok((stand, Ears { tasks, called }))
+        Ok((stand, Ears { tasks, called, unopened }))
     }
 
-    /// Tells the witness; false where there is no room.
+    /// Tells the witness; false where too many cases wait already, or it has ended.
     pub(super) fn tell(&self, task: Task) -> bool {
-        let is_told = self.tasks.try_send(task).is_ok();
+        if matches!(task, Task::Open(_)) {
+            // Relaxed: a count, which orders nothing else. One too many is taken back.
+            if self.unopened.fetch_add(1, Ordering::Relaxed) >= CASES {
+                self.unopened.fetch_sub(1, Ordering::Relaxed);
+                return false;
+            }
+        }
+        let is_told = self.tasks.send(task).is_ok();
         self.wake_up.wake();
         is_told
     }

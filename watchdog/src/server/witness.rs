@@ -4,9 +4,8 @@
 //! few helpers at a time (`helper`); it writes down what was decided and how it ended, and hands the incident to
 //! the [`archive`](super::archive). It waits for nothing but events, each with a limit.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::TryRecvError;
 use std::time::{Duration, Instant};
@@ -18,7 +17,7 @@ use hangwatch_core::time::Nanos;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::archive::{Archive, Stands};
-use super::case::{Case, Charge};
+use super::case::Case;
 use super::dossier::Dossier;
 use super::events::ExpiryOutcome;
 use super::facts::Admitted;
@@ -27,15 +26,20 @@ use super::messages::{Answer, Answers};
 use super::seating::Seating;
 use super::stand::{Ears, Stand, Task};
 use super::tracers::Tracers;
-use crate::evidence::capture::{Capture, Flow, Gone, MayStop, Subject};
+use crate::evidence::capture::{Flow, Gone};
 use crate::evidence::options::{EvidenceOptions, Level};
 use crate::evidence::picture::Seated;
 use crate::evidence::piece::Gathered;
 use crate::incident::schema::Ending;
 
 use self::helper::{Helper, places, time_left};
+use self::starter::{Started, Starter, StarterParts};
+
+pub(super) use self::pictures::Pictures;
 
 mod helper;
+mod pictures;
+mod starter;
 
 /// How long the witness waits for the last incidents to be written, when it ends.
 pub(super) const LAST_WRITES: Duration = Duration::from_secs(2);
@@ -57,10 +61,15 @@ pub(super) struct WitnessParts {
 pub(super) struct Witness {
     parts: WitnessParts,
     ears: Ears,
-    /// Every incident that has not come to its end.
-    dossiers: Vec<Dossier>,
+    pictures: Pictures,
+    /// Every incident that has not come to its end, by the address of its case.
+    dossiers: BTreeMap<usize, Dossier>,
     /// Those that wait for a helper.
     waiting: VecDeque<Arc<Case>>,
+    /// `None` where there is no program for helpers, or no thread to start them.
+    starter: Option<Starter>,
+    /// Those whose helper is being started.
+    starting: Vec<Arc<Case>>,
     running: Vec<Helper>,
     gone: Vec<Gone>,
 }
@@ -69,8 +78,22 @@ impl Witness {
     /// A witness, and how to talk to it.
     pub(super) fn new(parts: WitnessParts) -> io::Result<(Witness, Stand)> {
         let (stand, ears) = Stand::new(&parts.options)?;
-        let (dossiers, waiting, running, gone) = Default::default();
-        Ok((Witness { parts, ears, dossiers, waiting, running, gone }, stand))
+        let starter = match (&parts.options.program, parts.options.level) {
+            (Some(program), Level::Full) => Some(Starter::new(StarterParts {
+                program: program.clone(),
+                redactor: parts.options.redactor.clone(),
+                memory_bytes: parts.options.memory_bytes,
+                tracers: parts.tracers.clone(),
+                called: Arc::clone(&ears.called),
+            })?),
+            _ => None,
+        };
+        let redactor = parts.options.redactor.clone();
+        let pictures = Pictures::new(parts.segment, parts.seating.clone(), redactor);
+        let (dossiers, waiting, starting, running, gone) = Default::default();
+        let witness =
+            Witness { parts, ears, pictures, dossiers, waiting, starter, starting, running, gone };
+        Ok((witness, stand))
     }
 
     /// Works until nobody talks to it any more.
@@ -86,7 +109,10 @@ impl Witness {
     fn take_tasks(&mut self) -> Talk {
         loop {
             match self.ears.tasks.try_recv() {
-                Ok(Task::Open(case)) => self.open(case),
+                Ok(Task::Open(case)) => {
+                    self.ears.has_taken();
+                    self.open(case);
+                }
                 Ok(Task::Signalled { case, at, signal }) => self.signalled(&case, at, signal),
                 Ok(Task::Ended { case, at, signal, late_ns, outcome }) => {
                     let ending = ending(&case, at, signal, late_ns, outcome);
@@ -99,29 +125,28 @@ impl Witness {
     }
 
     fn open(&mut self, case: Arc<Case>) {
-        let WitnessParts { segment, options, seating, .. } = &self.parts;
-        let words = segment.words();
-        let seated = seating.seated(|lane| words.lane(lane).owner());
-        let mut dossier = Dossier::open(&case, *segment, &seated, options);
+        let WitnessParts { segment, options, .. } = &self.parts;
+        let mut dossier = Dossier::open(&case, *segment, &mut self.pictures, options);
         case.set_pictured();
         self.parts.answers.tell(Answer::Pictured { worker: case.worker.id });
-        if options.level < Level::Full || options.program.is_none() {
+        if self.starter.is_none() {
             if options.level == Level::Full {
                 dossier.miss("process", "there is no hangwatch program to capture it");
             }
-            self.dossiers.push(dossier);
+            self.dossiers.insert(key(&case), dossier);
             self.captured(&case, Gathered::default());
             return;
         }
         // Whatever becomes of the rest, there is this.
         self.put(&dossier);
         // Who holds the others up is looked at first.
-        if dossier.is_of_suspect() {
+        let is_of_suspect = dossier.is_of_suspect();
+        self.dossiers.insert(key(&case), dossier);
+        if is_of_suspect {
             self.waiting.push_front(case);
         } else {
             self.waiting.push_back(case);
         }
-        self.dossiers.push(dossier);
     }
 
     fn signalled(&mut self, case: &Arc<Case>, at: Nanos, signal: u8) {
@@ -130,30 +155,28 @@ impl Witness {
 
     /// Changes the incident of a case, and has it written where it is complete.
     fn change(&mut self, case: &Arc<Case>, how: impl FnOnce(&mut Dossier)) {
-        let Some(place) = self.place_of(case) else { return };
-        how(&mut self.dossiers[place]);
-        self.settle(place);
-    }
-
-    fn place_of(&self, case: &Arc<Case>) -> Option<usize> {
-        self.dossiers.iter().position(|dossier| dossier.is_of(case))
-    }
-
-    /// Has the incident at this place written where it is complete.
-    fn settle(&mut self, place: usize) {
-        if self.dossiers[place].is_captured() {
-            self.put(&self.dossiers[place]);
+        if let Some(dossier) = self.dossiers.get_mut(&key(case)) {
+            how(dossier);
+            self.settle(case);
         }
-        if self.dossiers[place].is_closed() {
-            self.dossiers.swap_remove(place);
+    }
+
+    /// Has the incident of a case written where it is complete.
+    fn settle(&mut self, case: &Arc<Case>) {
+        let Some(dossier) = self.dossiers.get(&key(case)) else { return };
+        if dossier.is_captured() {
+            self.put(dossier);
+        }
+        if dossier.is_closed() {
+            self.dossiers.remove(&key(case));
         }
     }
 
     fn put(&self, dossier: &Dossier) {
         let (incident, is_closed) = (dossier.incident(), dossier.is_closed());
+        let stands = if is_closed { Stands::Closed } else { Stands::Open };
         match &self.parts.archive {
-            Some(archive) if is_closed => archive.put(incident, Stands::Closed),
-            Some(archive) => archive.put(incident, Stands::Open),
+            Some(archive) => archive.put(incident, stands, dossier.worth()),
             None if is_closed => self.parts.journal.note(Note::Closed { incident, dir: None }),
             None => {}
         }
@@ -165,36 +188,30 @@ impl Witness {
         self.parts.answers.tell(Answer::Captured { worker: case.worker.id });
     }
 
+    /// Has helpers started, and takes in those that have.
     fn start_helpers(&mut self) {
-        let Some(program) = self.parts.options.program.clone() else { return };
-        while self.running.len() < places() {
-            let Some(case) = self.waiting.pop_front() else { return };
-            let left = time_left(&case);
-            let subject = Subject {
-                pid: case.worker.pid(),
-                pidfd: case.worker.process.pidfd.as_fd(),
-                first_tid: case.facts.as_ref().map(|facts| facts.tid),
-                may_stop: match case.charge {
-                    Charge::Condemned => MayStop::Yes,
-                    Charge::Reported => MayStop::No,
-                },
-                budget: left,
-                redactor: &self.parts.options.redactor,
-            };
-            if left.is_zero() {
-                self.captured(&case, Gathered::without("too slow: other captures came first"));
-                continue;
-            }
-            match Capture::start(&program, subject) {
-                Ok(capture) => {
-                    self.parts.tracers.add(capture.pid());
+        let Some(starter) = &self.starter else { return };
+        while self.running.len() + self.starting.len() < places() {
+            let Some(case) = self.waiting.pop_front() else { break };
+            self.starting.push(Arc::clone(&case));
+            starter.start(case);
+        }
+        let mut failed = Vec::new();
+        while let Some(Started { case, capture }) = starter.started() {
+            let place = self.starting.iter().position(|starting| Arc::ptr_eq(starting, &case));
+            let is_wanted = place.map(|place| self.starting.swap_remove(place)).is_some();
+            match capture {
+                Ok(capture) if is_wanted => {
                     self.running.push(Helper { case, capture, since: now() });
                 }
-                Err(error) => {
-                    let why = format!("no helper: {}: {error}", program.display());
-                    self.captured(&case, Gathered::without(&why));
-                }
+                // Its case has gone on without it.
+                Ok(capture) => self.gone.push(capture.end(None).1),
+                Err(why) if is_wanted => failed.push((case, why)),
+                Err(_) => {}
             }
+        }
+        for (case, why) in failed {
+            self.captured(&case, Gathered::without(&why));
         }
     }
 
@@ -215,11 +232,15 @@ impl Witness {
             self.captured(&case, gathered);
         }
         // One that waits for a helper while the budget goes by is not waited for.
-        while let Some(place) = self.waiting.iter().position(|case| time_left(case).is_zero()) {
-            if let Some(case) = self.waiting.remove(place) {
-                self.captured(&case, Gathered::without("too slow: other captures came first"));
-            }
-        }
+        let is_over = |case: &Arc<Case>| time_left(case).is_zero();
+        let (late, waiting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(is_over);
+        self.waiting = waiting.into();
+        let (hung, starting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.starting).into_iter().partition(is_over);
+        self.starting = starting;
+        self.give_up(late, "too slow: other captures came first");
+        self.give_up(hung, "too slow: its helper did not start within the budget");
         let tracers = &self.parts.tracers;
         self.gone.retain_mut(|gone| {
             let is_dead = gone.is_dead();
@@ -230,20 +251,26 @@ impl Witness {
         });
     }
 
+    /// Goes on without a helper for these.
+    fn give_up(&mut self, cases: Vec<Arc<Case>>, why: &str) {
+        for case in cases {
+            self.captured(&case, Gathered::without(why));
+        }
+    }
+
     fn captured(&mut self, case: &Arc<Case>, gathered: Gathered) {
         self.told(case);
-        let Some(place) = self.place_of(case) else { return };
-        let dossier = &mut self.dossiers[place];
+        let Some(dossier) = self.dossiers.get_mut(&key(case)) else { return };
         dossier.capture(gathered, now());
         // Before it is written: the word that it is closed must be the last.
         self.parts.journal.note(Note::Captured(dossier.incident()));
-        self.settle(place);
+        self.settle(case);
     }
 
     /// Waits for a task, something told by a helper, or the end of a budget.
     fn wait(&mut self) {
         let helpers = self.running.iter().map(|helper| helper.time_left(self.waiting.len()));
-        let waiting = self.waiting.iter().map(|case| time_left(case));
+        let waiting = self.waiting.iter().chain(&self.starting).map(|case| time_left(case));
         let dying = (!self.gone.is_empty()).then_some(Duration::from_millis(10));
         let timeout = helpers.chain(waiting).chain(dying).min().map(|left| {
             let left = left.max(Duration::from_micros(100));
@@ -265,9 +292,10 @@ impl Witness {
 
     /// The watchdog ends: what has come is kept.
     fn close(mut self) {
-        for case in std::mem::take(&mut self.waiting) {
-            self.captured(&case, Gathered::without("the watchdog ended"));
-        }
+        let waiting = std::mem::take(&mut self.waiting).into();
+        self.give_up(waiting, "the watchdog ended");
+        let starting = std::mem::take(&mut self.starting);
+        self.give_up(starting, "the watchdog ended");
         for Helper { case, capture, .. } in std::mem::take(&mut self.running) {
             let (gathered, gone) = capture.end(Some("the watchdog ended"));
             self.gone.push(gone);
@@ -300,6 +328,11 @@ fn ending(case: &Case, at: Nanos, signal: u8, late_ns: u64, outcome: Outcome) ->
 
 fn now() -> Nanos {
     Nanos(clock::monotonic_ns())
+}
+
+/// What a case is found by while it is open: it is held, so its address is nobody else's.
+fn key(case: &Arc<Case>) -> usize {
+    Arc::as_ptr(case).addr()
 }
 
 /// Whether anybody talks to the witness.

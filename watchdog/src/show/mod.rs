@@ -4,6 +4,8 @@
 //! Nothing that a worker says of itself reaches the terminal as it is: every name goes through
 //! [`plain`].
 
+use std::sync::Arc;
+
 use crate::incident::schema::{
     Decision, Descendant, Incident, Lane, Missing, Peer, Process, Record,
 };
@@ -35,6 +37,9 @@ pub fn text(id: &str, incident: &Incident, look: Look) -> String {
     stacks::write(&mut page, &incident.evidence);
     descendants(&mut page, incident);
     peers(&mut page, &incident.others);
+    if let Some(left_out) = story::others_left_out(incident) {
+        page.remark(&left_out);
+    }
     flight_records(&mut page, incident.at.monotonic_ns, &incident.evidence.lanes);
     if let Some(facts) = &incident.evidence.process {
         process(&mut page, &incident.worker.command, facts);
@@ -89,7 +94,7 @@ fn descendants(page: &mut Page, incident: &Incident) {
     }
 }
 
-fn peers(page: &mut Page, others: &[Peer]) {
+fn peers(page: &mut Page, others: &[Arc<Peer>]) {
     if others.is_empty() {
         return;
     }

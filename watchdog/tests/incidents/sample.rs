@@ -1,5 +1,6 @@
 //! Incidents made up by code, as real ones look: a training job one of whose ranks hangs.
 
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use hangwatch_cli::incident::schema::{
@@ -148,11 +149,11 @@ fn lanes(rank: u64, odd: u64, condemned: bool) -> Vec<Lane> {
     lanes
 }
 
-fn peer(rank: u64, ranks: u64, odd: u64) -> Peer {
+fn peer(rank: u64, ranks: u64, odd: u64) -> Arc<Peer> {
     let lanes = lanes(rank, odd, false);
     let timer = &lanes[0].timers[0];
     let doing = format!("in \"{}\" for {} s", timer.scope, timer.age_ns / SECOND);
-    Peer { worker: worker(rank, ranks), doing, lanes }
+    Arc::new(Peer { worker: worker(rank, ranks), doing, lanes })
 }
 
 /// Rank 2 of so many waits for data that nobody feeds; its own deadline passes first, the others wait
@@ -360,7 +361,7 @@ pub(crate) fn hostile() -> Incident {
     incident.evidence.missing =
         vec![Missing { what: image.to_owned(), why: format!("{escape}{script}") }];
     for peer in &mut incident.others {
-        peer.doing = format!("{script}{escape}{long}");
+        Arc::make_mut(peer).doing = format!("{script}{escape}{long}");
     }
     let process = incident.evidence.process.as_mut().unwrap();
     process.environment = vec![format!("A={script}{escape}{long}")];

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::io::Read as _;
 
 use procfs::process::{FDTarget, Process};
 
@@ -11,6 +12,11 @@ use crate::incident::schema::File;
 
 /// Files listed at most.
 const FILES: usize = 1024;
+
+/// Files counted at most.
+const COUNTED: usize = 65_536;
+/// The longest table of sockets that is read, bytes: the worker may have made its network namespace.
+const TABLE_BYTES: u64 = 8 << 20;
 
 /// Some of a process's open files.
 pub(super) struct Files {
@@ -24,7 +30,7 @@ pub(super) fn list(process: &Process) -> Result<Files, Why> {
     let mut files = Vec::new();
     let mut left_out = 0;
     // One that was closed meanwhile is an error, and none of its files.
-    for info in descriptors.flatten() {
+    for info in descriptors.take(COUNTED).flatten() {
         if files.len() < FILES {
             let descriptor = info.fd.unsigned_abs();
             files.push(File { descriptor, target: target_name(&info.target) });
@@ -72,21 +78,34 @@ pub(super) fn name_sockets(process: &Process, files: &mut [File]) -> bool {
 /// The sockets of the process's network namespace, by inode.
 fn sockets(process: &Process) -> HashMap<u64, String> {
     let mut sockets = HashMap::new();
-    for tcp in [process.tcp(), process.tcp6()].into_iter().flatten().flatten() {
+    let read = |name: &str| is_short(process, name);
+    let tcp = read("tcp").then(|| process.tcp()).into_iter().flatten();
+    let tcp = tcp.chain(read("tcp6").then(|| process.tcp6()).into_iter().flatten());
+    for tcp in tcp.flatten() {
         let (from, to) = (tcp.local_address, tcp.remote_address);
         let (state, receive, send) = (tcp.state, tcp.rx_queue, tcp.tx_queue);
         let queues = format!("{receive} bytes to read, {send} to send");
         sockets.insert(tcp.inode, format!("tcp {from} -> {to} {state:?}, {queues}"));
     }
-    for udp in [process.udp(), process.udp6()].into_iter().flatten().flatten() {
+    let udp = read("udp").then(|| process.udp()).into_iter().flatten();
+    let udp = udp.chain(read("udp6").then(|| process.udp6()).into_iter().flatten());
+    for udp in udp.flatten() {
         let (from, to) = (udp.local_address, udp.remote_address);
         sockets.insert(udp.inode, format!("udp {from} -> {to}"));
     }
-    for unix in process.unix().into_iter().flatten() {
+    for unix in read("unix").then(|| process.unix()).into_iter().flatten().flatten() {
         let path = unix.path.map(|path| format!(" {}", path.display())).unwrap_or_default();
         sockets.insert(unix.inode, format!("unix{path} {:?}", unix.state));
     }
     sockets
+}
+
+/// Whether a table of sockets is no longer than is read.
+fn is_short(process: &Process, name: &str) -> bool {
+    let table = std::fs::File::open(format!("/proc/{}/net/{name}", process.pid));
+    let copied =
+        table.and_then(|table| std::io::copy(&mut table.take(TABLE_BYTES), &mut std::io::sink()));
+    copied.is_ok_and(|bytes| bytes < TABLE_BYTES)
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! Native stacks: registers, a copy of the stack and unwind tables, made into frames by `framehop`.
 //!
-//! The worker runs again by the time this is done: nothing here waits for it or reads its memory but
-//! that of its vDSO.
+//! The worker runs again by the time this is done: nothing here waits for it or reads its memory. The
+//! helper is the worker's user by then, and what is wrong with one file costs that file's frames alone.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use framehop::{CacheNative, FrameAddress, MayAllocateDuringUnwind, Unwinder, UnwinderNative};
 use nix::errno::Errno;
@@ -11,7 +12,7 @@ use nix::unistd::Pid;
 
 use super::modules::Modules;
 use super::stop::StoppedThread;
-use super::target::Target;
+use super::teller::Why;
 use crate::incident::schema::Frame;
 
 /// Frames of a stack at most.
@@ -70,9 +71,9 @@ pub(super) struct NativeFrame {
     /// An address in the instruction that is executed, or that called.
     pub(super) address: u64,
     /// The file it lies in.
-    module: Option<String>,
+    pub(super) module: Option<String>,
     /// Where in that file.
-    offset: u64,
+    pub(super) offset: u64,
 }
 
 impl NativeFrame {
@@ -106,15 +107,36 @@ impl Stack {
 }
 
 /// Unwinds the stack of each thread.
-pub(super) fn unwind(target: &Target, modules: &Modules, threads: &[StoppedThread]) -> Vec<Stack> {
+///
+/// The second is what could not be read for it.
+pub(super) fn unwind(modules: &Modules, threads: &[StoppedThread]) -> (Vec<Stack>, Vec<Why>) {
     let mut unwinder: UnwinderNative<Vec<u8>, MayAllocateDuringUnwind> = UnwinderNative::new();
+    let mut failures: Vec<Why> = modules.left_out().into_iter().collect();
+    let name = |address| {
+        let path = modules.find(address).and_then(|mapping| mapping.path.as_ref());
+        path.map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
+    };
     for address in one_of_each_file(modules, threads) {
-        if let Some(module) = modules.tables(target, address) {
-            unwinder.add_module(module);
+        match catch_unwind(AssertUnwindSafe(|| modules.tables(address))) {
+            Ok(module) => module.into_iter().for_each(|module| unwinder.add_module(module)),
+            Err(_) => {
+                failures.push(format!("the unwind tables of {} are malformed", name(address)))
+            }
         }
     }
     let mut cache = CacheNative::new();
-    threads.iter().map(|thread| unwind_one(modules, &unwinder, &mut cache, thread)).collect()
+    let mut stacks = Vec::new();
+    for thread in threads {
+        let unwound = AssertUnwindSafe(|| unwind_one(modules, &unwinder, &mut cache, thread));
+        match catch_unwind(unwound) {
+            Ok(stack) => stacks.push(stack),
+            Err(_) => {
+                cache = CacheNative::new();
+                failures.push(format!("thread {} could not be unwound", thread.tid));
+            }
+        }
+    }
+    (stacks, failures)
 }
 
 /// An address in each file whose code any of the stacks may return to. What is on no stack need not

@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 use procfs::process::Status;
 
 use super::files;
-use super::target::{Target, why};
+use super::target::{READ_BYTES, Target, why};
 use super::teller::Why;
 use crate::evidence::piece::Piece;
 use crate::evidence::redact::Redactor;
@@ -67,6 +67,10 @@ fn environment_of(
 ) -> Vec<String> {
     match target.read("environ") {
         Ok(text) => {
+            if text.len() as u64 >= READ_BYTES {
+                let why = format!("it is longer than {READ_BYTES} bytes: the rest was left out");
+                tell(Piece::Missing(Missing { what: "environment".to_owned(), why }));
+            }
             let variables = text.split('\0').filter(|variable| !variable.is_empty());
             variables.map(|variable| redactor.variable(variable)).collect()
         }

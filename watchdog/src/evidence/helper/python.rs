@@ -1,8 +1,14 @@
 //! Python stacks, by `py-spy`: read from the interpreter's memory, whoever holds its lock.
 
+use std::fmt::Display;
+use std::panic::catch_unwind;
+use std::time::Duration;
+
 use py_spy::config::{Config, LockingStrategy};
 use py_spy::{PythonSpy, StackTrace};
 
+use super::modules::Modules;
+use super::privileges;
 use super::target::Target;
 use super::teller::Why;
 use crate::evidence::piece::PythonStack;
@@ -11,21 +17,62 @@ use crate::incident::schema::Frame;
 /// Frames of a stack at most.
 const FRAMES: usize = 256;
 
-/// Finds the interpreter in the worker; `None` where it has none.
-pub(super) fn find(target: &Target) -> Result<Option<PythonSpy>, Why> {
-    if !has_python(target)? {
+/// Finds the interpreter in the worker, within `most`; `None` where it has none.
+///
+/// `py-spy` opens the interpreter's library by its name. So that is looked at first, and what opens it is a
+/// thread that nobody waits for longer: a name that means something else by then costs the Python stacks
+/// and no others.
+pub(super) fn find(
+    target: &Target,
+    modules: &Modules,
+    most: Duration,
+) -> Result<Option<PythonSpy>, Why> {
+    if !has_python(modules) {
         return Ok(None);
     }
-    let config = Config {
-        // Nobody but the stop stops the worker: py-spy would with PTRACE_ATTACH.
-        blocking: LockingStrategy::AlreadyLocked,
-        native: false,
-        dump_locals: 0,
-        full_filenames: true,
-        ..Config::default()
+    if let Some(why) = modules.left_out() {
+        return Err(why); // py-spy reads all of it
+    }
+    if let Some(path) = modules.replaced_library() {
+        let path = path.display();
+        return Err(format!(
+            "its interpreter's library {path} is no regular file: it was removed or replaced"
+        ));
+    }
+    let pid = target.tid.cast_signed();
+    let (tell, told) = std::sync::mpsc::channel();
+    let find = move || {
+        let config = Config {
+            // Nobody but the stop stops the worker: py-spy would with PTRACE_ATTACH.
+            blocking: LockingStrategy::AlreadyLocked,
+            native: false,
+            dump_locals: 0,
+            full_filenames: true,
+            ..Config::default()
+        };
+        let found = catch_unwind(|| PythonSpy::new(pid, &config));
+        let _ = tell.send(found); // nobody waits any more
     };
-    let found = PythonSpy::new(target.tid.cast_signed(), &config);
-    found.map(Some).map_err(|error| format!("its interpreter could not be read: {error:#}"))
+    let spawned = std::thread::Builder::new().spawn(find);
+    spawned.map_err(|error| format!("no thread to look for its interpreter: {error}"))?;
+    match told.recv_timeout(most) {
+        Ok(Ok(found)) => found.map(Some).map_err(|error| unreadable(target, &error)),
+        Ok(Err(_)) => Err("hangwatch failed over its interpreter".to_owned()),
+        Err(_) => {
+            Err("too slow: its interpreter was not found in its share of the time".to_owned())
+        }
+    }
+}
+
+/// Why `py-spy` could not read an interpreter.
+fn unreadable(target: &Target, error: &dyn Display) -> Why {
+    if privileges::may_read(target.tid) {
+        return format!("its interpreter could not be read: {error:#}");
+    }
+    "not captured: the worker's own user may not read its memory, and nobody else parses it: it is not \
+     dumpable (PR_SET_DUMPABLE), it is in another user namespace, or kernel.yama.ptrace_scope or another \
+     security module forbids it"
+        .to_owned()
 }
 
 /// The stack of each thread that the interpreter knows.
@@ -36,18 +83,14 @@ pub(super) fn stacks(spy: &mut PythonSpy) -> Result<Vec<PythonStack>, Why> {
 }
 
 /// Whether an interpreter is mapped: as a library, or as a program called after it.
-fn has_python(target: &Target) -> Result<bool, Why> {
+fn has_python(modules: &Modules) -> bool {
     let is_python = |name: &str| {
         let name = name.trim_end_matches(" (deleted)");
         name.starts_with("libpython") || name.starts_with("python")
     };
-    Ok(target.maps()?.into_iter().any(|map| match map.pathname {
-        procfs::process::MMapPath::Path(path) => {
-            map.perms.contains(procfs::process::MMPermissions::EXECUTE)
-                && path.file_name().is_some_and(|name| is_python(&name.to_string_lossy()))
-        }
-        _ => false,
-    }))
+    modules
+        .code_paths()
+        .any(|path| path.file_name().is_some_and(|name| is_python(&name.to_string_lossy())))
 }
 
 fn stack(trace: StackTrace) -> PythonStack {

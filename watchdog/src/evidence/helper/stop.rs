@@ -25,6 +25,8 @@ const STACK_BYTES: u64 = 512 << 10;
 const ALL_STACKS_BYTES: u64 = 64 << 20;
 /// How often it is looked whether a thread has stopped.
 const LOOK: Duration = Duration::from_micros(100);
+/// Threads stopped at most.
+const THREADS: usize = 1024;
 /// How often threads are looked for that were started meanwhile.
 const ROUNDS: u32 = 3;
 
@@ -62,12 +64,13 @@ pub(super) fn while_stopped<T: Send>(
         let mut tracer = Tracer::default();
         tracer.stop_all(target, tids, begun + wait);
         crash::point("evidence-stopped");
-        let seen = look();
         let mut copied = 0;
         let mut threads = Vec::new();
         for stop in &tracer.stopped {
             threads.extend(copy(target, modules, stop.tid, &mut copied));
         }
+        // After the copies: it may give up the right to make them.
+        let seen = look();
         let missing = tracer.missing();
         drop(tracer);
         let for_ns = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -83,7 +86,7 @@ pub(super) fn while_stopped<T: Send>(
 fn copy(target: &Target, modules: &Modules, tid: u32, copied: &mut u64) -> Option<StoppedThread> {
     let registers = Registers::of(Pid::from_raw(tid.cast_signed())).ok()?;
     let from = registers.stack_pointer();
-    let end = modules.find(from).map_or(from + STACK_BYTES, |stack| stack.range.end);
+    let end = modules.find(from).map_or(from.saturating_add(STACK_BYTES), |stack| stack.range.end);
     let wanted = (end - from).min(STACK_BYTES).min(ALL_STACKS_BYTES - *copied);
     let stack = read_memory(target, from..from + wanted).unwrap_or_default();
     *copied += stack.len() as u64;
@@ -121,10 +124,15 @@ impl Tracer {
             };
             tids = target.tids().unwrap_or_default();
             tids.retain(|tid| !known(tid));
+            tids.truncate(THREADS.saturating_sub(self.count()));
             if tids.is_empty() || Instant::now() >= until {
                 return;
             }
         }
+    }
+
+    fn count(&self) -> usize {
+        self.stopped.len() + self.awaited.len() + self.refused.len()
     }
 
     fn seize(&mut self, tid: u32) {

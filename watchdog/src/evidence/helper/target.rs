@@ -1,11 +1,11 @@
 //! The target: the worker whose evidence is captured, by a pidfd that tells whether it still is.
 
 use std::fmt::Display;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
 use procfs::ProcError;
-use procfs::process::{MemoryMap, Process};
+use procfs::process::Process;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::HelperError;
@@ -15,6 +15,11 @@ use super::teller::Why;
 const NO_PERMISSION: &str = "no permission to trace it: that takes the same user with no privilege \
      less and, where kernel.yama.ptrace_scope is 1, HANGWATCH_PTRACER=watchdog in the worker's \
      environment; or CAP_SYS_PTRACE for the watchdog";
+
+/// What is read of a file in `/proc` at most, bytes.
+pub(super) const READ_BYTES: u64 = 1 << 20;
+/// Threads of a worker that are looked at, at most.
+const THREADS: usize = 8192;
 
 /// A worker.
 pub(super) struct Target {
@@ -61,24 +66,28 @@ impl Target {
         Process::new_with_root(root.into()).map_err(|error| why(&error))
     }
 
-    /// A file of the process in `/proc`.
+    /// A file of the process in `/proc`, as far as [`READ_BYTES`] go: some hold what the worker chose.
     pub(super) fn read(&self, file: impl Display) -> io::Result<String> {
-        let bytes = std::fs::read(format!("/proc/{}/{file}", self.pid))?;
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(format!("/proc/{}/{file}", self.pid))?;
+        file.take(READ_BYTES).read_to_end(&mut bytes)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Its memory map.
-    pub(super) fn maps(&self) -> Result<Vec<MemoryMap>, Why> {
-        Ok(self.proc()?.maps().map_err(|error| why(&error))?.0)
-    }
-
-    /// The ids of its threads.
+    /// The ids of its threads, up to [`THREADS`].
     pub(super) fn tids(&self) -> io::Result<Vec<u32>> {
         let mut tids: Vec<u32> = std::fs::read_dir(format!("/proc/{}/task", self.pid))?
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .take(THREADS)
             .collect();
         tids.sort_unstable();
         Ok(tids)
+    }
+
+    /// How many threads it has.
+    pub(super) fn thread_count(&self) -> Option<usize> {
+        let status = self.read("status").ok()?;
+        status.lines().find_map(|line| line.strip_prefix("Threads:"))?.trim().parse().ok()
     }
 
     fn living_thread(&self) -> Option<u32> {

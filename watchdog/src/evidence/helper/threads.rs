@@ -20,7 +20,9 @@ pub(super) fn capture(target: &Target, first: Option<u64>) -> Result<Threads, Wh
     let mut threads: Vec<Thread> = tids.iter().map(|&tid| named(target, tid)).collect();
     let is_first = |thread: &Thread| first.is_some() && thread.inner_tid.map(u64::from) == first;
     threads.sort_by_key(|thread| !is_first(thread));
-    let left_out = threads.len().saturating_sub(THREADS) as u64;
+    // More of them than are looked at are counted all the same.
+    let all = target.thread_count().unwrap_or(0).max(threads.len());
+    let left_out = all.saturating_sub(THREADS) as u64;
     threads.truncate(THREADS);
     threads.iter_mut().for_each(|thread| describe(target, thread));
     // Ended meanwhile.

@@ -8,7 +8,7 @@ use hangwatch_core::reap::{Course, Hands, Outcome, Usual};
 use hangwatch_core::time::Nanos;
 
 use super::super::case::{Case, Charge, Role, Weighed, evidence_ends};
-use super::super::journal::CascadeNote;
+use super::super::journal::{CascadeNote, Note};
 use super::super::options::OwnProcess;
 use super::super::stand::Task;
 use super::ProcessHands;
@@ -57,7 +57,12 @@ impl ProcessHands {
         let (segment, of_it) = (self.segment.name(), Arc::clone(&known.worker));
         let case =
             Arc::new(Case::new(segment, of_it, facts, timers, weighed, charge, (now, until)));
-        stand.tell(Task::Open(Arc::clone(&case))).then(|| Arc::clone(known.case.insert(case)))
+        if stand.tell(Task::Open(Arc::clone(&case))) {
+            return Some(Arc::clone(known.case.insert(case)));
+        }
+        let error = "not captured: too many other expiries wait for their evidence".to_owned();
+        self.journal.note(Note::IncidentLost { id: case.id(), error });
+        None
     }
 
     /// The case of an expiry that came to its end: of one that is only reported, a new one now and
@@ -126,7 +131,6 @@ impl ProcessHands {
         let at = Nanos(clock::monotonic_ns());
         if let Some(stand) = &self.witness {
             let case = Arc::clone(case);
-            // Where there is no room, the incident has no ending; the log does.
             stand.tell(Task::Ended { case, at, signal, late_ns, outcome });
         }
     }

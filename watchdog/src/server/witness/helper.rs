@@ -10,7 +10,7 @@ use crate::evidence::capture::Capture;
 use crate::server::case::Case;
 use crate::server::turns::turn_ends;
 
-/// Helpers at work at once at most, whatever the processors: each may take a gigabyte.
+/// Helpers at work at once at most, whatever the processors: each takes memory.
 const HELPERS: usize = 8;
 /// How much sooner than the tick the witness calls the budget over, so that the tick has what came.
 const MARGIN: Duration = Duration::from_millis(20);
