@@ -6,7 +6,8 @@
 //! `children` tells helpers from the rest, [`evidence`] finds out why a worker hangs, [`incident`] is what is kept of an expiry, [`show`], [`report`] and [`trace`] are what is made of one
 //! for people, [`listen`] tells of a server over HTTP, [`state`] is a segment as JSON, [`fleet`] those
 //! of many hosts, `top` the live view, `doctor` says what works here, [`notify`] tells the service
-//! manager, [`logging`] and [`exit`] are what the outside sees.
+//! manager, [`logging`] and [`exit`] are what the outside sees, [`output`] writes the files that are asked
+//! for.
 
 mod beneath;
 pub mod child;
@@ -28,6 +29,7 @@ pub mod kin;
 pub mod listen;
 pub mod logging;
 pub mod notify;
+pub mod output;
 pub mod program;
 mod reading;
 pub mod relay;

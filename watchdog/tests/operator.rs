@@ -82,7 +82,11 @@ fn shells_take_the_completions() {
 fn every_command_has_a_man_page_without_fault() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join("man1").join(name).to_str().unwrap().to_owned();
-    check(&["man", dir.path().join("man1").to_str().unwrap()], 0);
+    let man1 = dir.path().join("man1");
+    check_says(&["man", man1.to_str().unwrap()], 125, "mkdir -p");
+    assert!(!man1.exists(), "it is not made");
+    fs::create_dir(&man1).unwrap();
+    check(&["man", man1.to_str().unwrap()], 0);
     for page in ["hangwatch.1", "hangwatch-run.1", "hangwatch-top.1", "hangwatch-doctor.1"] {
         checked_by("mandoc", &["-T", "lint", "-W", "error", &path(page)]);
     }

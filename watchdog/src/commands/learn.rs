@@ -13,13 +13,17 @@ use crate::cli::learning::Learn;
 use crate::deadlines::edit::{Change, Draft, Lesson, Lowering};
 use crate::deadlines::time_text;
 use crate::exit::Exit;
+use crate::output;
+use crate::text::plain;
 
 #[derive(Debug, thiserror::Error)]
 enum LearnError {
     #[error("{0} is there already: --merge raises its deadlines, --replace writes it anew")]
     Exists(String),
-    #[error("cannot write {path}: {source}; the file is as it was")]
+    #[error("cannot write {path}: {source}")]
     Write { path: String, source: std::io::Error },
+    #[error("{0} is no plain file, so there is nothing in it to merge with: leave out --merge")]
+    NothingToMerge(String),
     #[error("there is no segment that you may read; `hangwatch run --segment NAME` makes one")]
     NoSegment,
     #[error("there are several segments ({0}): name one, with --segment")]
@@ -30,11 +34,8 @@ pub(super) fn perform(options: &Learn) -> Result<Exit, Failure> {
     let seen = the_segment(options.segment.as_deref())?;
     let file = options.output.as_deref().filter(|path| *path != Path::new("-"));
     let mut draft = match file {
-        Some(path) if path.exists() && options.merge => Draft::read(path)?,
-        Some(path) if path.exists() && !options.replace => {
-            return Err(LearnError::Exists(path.display().to_string()).into());
-        }
-        _ => Draft::new(),
+        Some(path) => draft_for(path, options)?,
+        None => Draft::new(),
     };
     let lowering = if options.lower { Lowering::Lowered } else { Lowering::Kept };
     let learned = learn(&seen, options.min_acquires, &mut draft, lowering);
@@ -42,11 +43,28 @@ pub(super) fn perform(options: &Learn) -> Result<Exit, Failure> {
         print(&draft.text())?;
         return Ok(Exit::Ok);
     };
-    draft
-        .save(path)
-        .map_err(|source| LearnError::Write { path: path.display().to_string(), source })?;
-    print(&format!("{}: {learned} deadlines learned\n", path.display()))?;
+    draft.save(path).map_err(|source| LearnError::Write { path: shown(path), source })?;
+    // Beside the file, which may be standard output.
+    complain(&format_args!("{}: {learned} deadlines learned", shown(path)));
     Ok(Exit::Ok)
+}
+
+/// What is written to `path` begins with this. Only a plain file holds anything to keep.
+fn draft_for(path: &Path, options: &Learn) -> Result<Draft, Failure> {
+    let failed = |source| LearnError::Write { path: shown(path), source };
+    let is_plain = output::is_plain_file(path).map_err(failed)?;
+    match () {
+        () if is_plain && options.merge => Ok(Draft::read(path)?),
+        () if is_plain && !options.replace => Err(LearnError::Exists(shown(path)).into()),
+        () if path.exists() && !is_plain && options.merge => {
+            Err(LearnError::NothingToMerge(shown(path)).into())
+        }
+        () => Ok(Draft::new()),
+    }
+}
+
+fn shown(path: &Path) -> String {
+    plain(&path.display().to_string()).into_owned()
 }
 
 /// The one that is named, else the only one there is.
@@ -68,7 +86,7 @@ fn the_segment(name: Option<&str>) -> Result<Observation, Failure> {
 fn learn(seen: &Observation, min_acquires: u64, draft: &mut Draft, lowering: Lowering) -> usize {
     let mut learned = 0;
     for scope in seen.scopes.iter().filter(|scope| scope.counts.acquired > 0) {
-        let name = scope.name.escape_debug().to_string();
+        let name = plain(&scope.name);
         match lesson(scope, min_acquires) {
             Ok(lesson) => {
                 learned += 1;

@@ -11,12 +11,16 @@ use clap_mangen::Man;
 use super::{Failure, print};
 use crate::cli::{Cli, Completions, Manual};
 use crate::exit::Exit;
+use crate::output::{self, NewFile};
 
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write the man pages to {path}: {source}; name a directory that you may write to")]
-struct NotWritten {
-    path: PathBuf,
-    source: io::Error,
+enum ManualError {
+    #[error("there is no directory {path}; name a directory that is there, or make it: mkdir -p {path}", path = path.display())]
+    NoDirectory { path: PathBuf },
+    #[error("{path} is no directory; name a directory for the man pages", path = path.display())]
+    NotADirectory { path: PathBuf },
+    #[error("cannot write the man page {path}: {source}; name a directory that you may write to", path = path.display())]
+    NotWritten { path: PathBuf, source: io::Error },
 }
 
 pub(super) fn completions(options: &Completions) -> Result<Exit, Failure> {
@@ -40,15 +44,41 @@ pub(super) fn man(options: &Manual) -> Result<Exit, Failure> {
     match &options.dir {
         None => {
             let mut page = Vec::new();
-            Man::new(Cli::command()).render(&mut page)?;
+            Man::new(documented()).render(&mut page)?;
             print(&String::from_utf8(page)?)?;
         }
-        Some(dir) => write(dir).map_err(|source| NotWritten { path: dir.clone(), source })?,
+        Some(dir) => write_pages(dir)?,
     }
     Ok(Exit::Ok)
 }
 
-fn write(dir: &Path) -> io::Result<()> {
-    fs::create_dir_all(dir)?;
-    clap_mangen::generate_to(Cli::command(), dir)
+/// Writes a page for each command that is not hidden into a directory that is there.
+fn write_pages(dir: &Path) -> Result<(), ManualError> {
+    match fs::metadata(dir) {
+        Ok(metadata) if metadata.is_dir() => {}
+        Ok(_) => return Err(ManualError::NotADirectory { path: dir.to_owned() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(ManualError::NoDirectory { path: dir.to_owned() });
+        }
+        Err(source) => return Err(ManualError::NotWritten { path: dir.to_owned(), source }),
+    }
+    let command = documented();
+    let below = command.get_subcommands().filter(|below| !below.is_hide_set());
+    [&command].into_iter().chain(below).try_for_each(|command| write_page(dir, command))
+}
+
+/// The command line as its pages have it; after the build, its commands are called `hangwatch-run`, ...
+fn documented() -> clap::Command {
+    let mut command = Cli::command().disable_help_subcommand(true);
+    command.build();
+    command
+}
+
+fn write_page(dir: &Path, command: &clap::Command) -> Result<(), ManualError> {
+    let man = Man::new(command.clone());
+    let path = dir.join(man.get_filename());
+    let mut page = Vec::new();
+    man.render(&mut page)
+        .and_then(|()| output::write(&path, &page, NewFile::Shared))
+        .map_err(|source| ManualError::NotWritten { path, source })
 }

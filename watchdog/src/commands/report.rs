@@ -1,14 +1,13 @@
 //! `hangwatch report`: one incident as a page for the browser; and how a file is written that somebody
 //! asked for.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Failure, print};
 use crate::cli::incidents::Report;
 use crate::exit::Exit;
+use crate::output::{self, NewFile};
 use crate::report;
 
 pub(super) fn perform(options: &Report) -> Result<Exit, Failure> {
@@ -29,7 +28,6 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), Failure> {
     if path == Path::new("-") {
         return print(text);
     }
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes()))
+    output::write(path, text.as_bytes(), NewFile::Private)
         .map_err(|source| WriteError { path: path.to_owned(), source }.into())
 }

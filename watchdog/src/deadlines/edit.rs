@@ -1,13 +1,13 @@
 //! Changing a deadlines file: what was learned goes in, what people wrote stays.
 
-use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
 use toml_edit::{DocumentMut, Item, Table, TableLike, value};
 
 use super::{Deadlines, DeadlinesError, Wrong, text_of, time_text};
+use crate::output::{self, NewFile};
 
 const HEAD: &str = "\
 # How long each scope may take, for `hangwatch run --deadlines`.
@@ -152,22 +152,12 @@ impl Draft {
         format!("{}{}", self.head, self.document)
     }
 
-    /// Writes it, whole or not at all.
+    /// Writes it: a plain file is replaced whole, anything else is written to.
     ///
     /// # Errors
-    /// What the kernel says; the file is as it was then.
+    /// See [`output::write`].
     pub fn save(&self, path: &Path) -> io::Result<()> {
-        // Where it is a link, the file behind it is meant.
-        let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let mut file = tempfile::Builder::new()
-            .prefix(".hangwatch-deadlines-")
-            .permissions(permissions_of(&path))
-            .tempfile_in(parent.unwrap_or(Path::new(".")))?;
-        file.write_all(self.text().as_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(&path)?;
-        Ok(())
+        output::write(path, self.text().as_bytes(), NewFile::Shared)
     }
 }
 
@@ -175,13 +165,6 @@ impl Default for Draft {
     fn default() -> Self {
         Draft::new()
     }
-}
-
-/// Those of the file that is there, else what the umask leaves.
-fn permissions_of(path: &Path) -> fs::Permissions {
-    use std::os::unix::fs::PermissionsExt;
-    let found = fs::metadata(path).map(|metadata| metadata.permissions());
-    found.unwrap_or_else(|_| fs::Permissions::from_mode(0o666))
 }
 
 /// Sets a value and leaves the comments around it alone.
@@ -258,6 +241,7 @@ gone = 5
 
     #[test]
     fn a_file_is_replaced_whole_and_keeps_its_mode() {
+        use std::fs;
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("deadlines.toml");
