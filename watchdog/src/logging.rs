@@ -4,16 +4,25 @@
 //! the priority in front, by which it can be asked for (sd-daemon(3)).
 //!
 //! [`init`] sets it up once. The log must never be what ends a watchdog: a reader that has
-//! gone, a full disk behind it or a closed descriptor lose lines, and nothing else.
+//! gone, a full disk behind it or a closed descriptor lose lines, and nothing else. Nor may it be what
+//! fills a disk: every field is bounded and clean (`fields`), and so is what is written over time (`meter`).
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::time::Instant;
 
 use clap::ValueEnum;
 use tracing::{Level, Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::registry::LookupSpan;
+
+use fields::{Fields, JsonLines};
+use meter::{Meter, Verdict};
+
+mod fields;
+mod meter;
 
 /// The environment variable that says what is logged; `RUST_LOG` stands in for it.
 pub const FILTER_VARIABLE: &str = "HANGWATCH_LOG";
@@ -112,27 +121,29 @@ where
     W: Fn() -> Out + Send + Sync + 'static,
     Out: Write,
 {
+    let writer = Metered {
+        writer,
+        meter: Arc::new(Meter::new(Instant::now())),
+        left_out: match format {
+            Format::Json => left_out_in_json,
+            Format::Text if dress == Dress::Journal => left_out_for_the_journal,
+            Format::Text => left_out_as_text,
+        },
+    };
     // A failed write would be reported with eprintln!, which panics where the write to
     // standard error was what failed.
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .log_internal_errors(false)
-        .with_ansi(dress == Dress::Ansi);
+        .with_ansi(dress == Dress::Ansi)
+        .fmt_fields(Fields);
     match format {
         Format::Text if dress == Dress::Journal => {
             let text = builder.with_target(false).compact().without_time();
             boxed(text.with_writer(ByPriority(writer)).finish())
         }
         Format::Text => boxed(builder.with_target(false).compact().with_writer(writer).finish()),
-        Format::Json => boxed(
-            builder
-                .json()
-                .flatten_event(true)
-                .with_current_span(false)
-                .with_span_list(false)
-                .with_writer(writer)
-                .finish(),
-        ),
+        Format::Json => boxed(builder.event_format(JsonLines).with_writer(writer).finish()),
     }
 }
 
@@ -156,14 +167,75 @@ fn filter(otherwise: Level, get: impl Fn(&str) -> Option<String>) -> Result<EnvF
     }
 }
 
+/// Writes lines as far as its meter lets it, and how many it did not.
+struct Metered<W> {
+    writer: W,
+    meter: Arc<Meter>,
+    /// The line that says how many were left out.
+    left_out: fn(u64) -> String,
+}
+
+/// The writer of one line.
+struct MeteredLine<Out> {
+    writer: Out,
+    meter: Arc<Meter>,
+    left_out: fn(u64) -> String,
+}
+
+impl<'a, W: Fn() -> Out, Out: Write> MakeWriter<'a> for Metered<W> {
+    type Writer = MeteredLine<Out>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        let (meter, left_out) = (Arc::clone(&self.meter), self.left_out);
+        MeteredLine { writer: (self.writer)(), meter, left_out }
+    }
+}
+
+impl<Out: Write> Write for MeteredLine<Out> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.meter.take(bytes.len(), Instant::now()) {
+            Verdict::LeftOut => {}
+            Verdict::Written { left_out: 0 } => self.writer.write_all(bytes)?,
+            Verdict::Written { left_out } => {
+                // In one write: lines of several threads stay whole.
+                let line = (self.left_out)(left_out);
+                self.writer.write_all(&[line.as_bytes(), bytes].concat())?;
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}
+
+const LEFT_OUT: &str = "lines were left out: too much was logged at once";
+
+fn left_out_as_text(lines: u64) -> String {
+    format!("{} ERROR {LEFT_OUT} event=\"left_out\" lines={lines}\n", fields::now())
+}
+
+fn left_out_for_the_journal(lines: u64) -> String {
+    format!("<3>ERROR {LEFT_OUT} event=\"left_out\" lines={lines}\n")
+}
+
+fn left_out_in_json(lines: u64) -> String {
+    let line = serde_json::json!({
+        "timestamp": fields::now(), "level": "ERROR", "event": "left_out", "lines": lines,
+        "message": LEFT_OUT, "target": module_path!(),
+    });
+    format!("{line}\n")
+}
+
 /// Writes each line with its priority in front, as the journal takes it.
 struct ByPriority<W>(W);
 
-impl<'a, W: Fn() -> Out, Out: Write> MakeWriter<'a> for ByPriority<W> {
-    type Writer = Prefixed<Out>;
+impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for ByPriority<W> {
+    type Writer = Prefixed<W::Writer>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        Prefixed { prefix: "<6>", writer: (self.0)() }
+        Prefixed { prefix: "<6>", writer: self.0.make_writer() }
     }
 
     fn make_writer_for(&'a self, event: &Metadata<'_>) -> Self::Writer {
@@ -173,7 +245,7 @@ impl<'a, W: Fn() -> Out, Out: Write> MakeWriter<'a> for ByPriority<W> {
             Level::INFO => "<6>",
             Level::DEBUG | Level::TRACE => "<7>",
         };
-        Prefixed { prefix, writer: (self.0)() }
+        Prefixed { prefix, writer: self.0.make_writer_for(event) }
     }
 }
 
@@ -217,7 +289,9 @@ mod tests {
     use tracing::Level;
     use tracing_subscriber::EnvFilter;
 
+    use super::fields::MOST_LINE_BYTES;
     use super::{Dress, Format, InitError, Lossy, filter, is_journal, subscriber};
+    use crate::text::tests::{rude_characters, rude_names};
 
     #[derive(Clone, Default)]
     struct Page(Arc<Mutex<Vec<u8>>>);
@@ -256,6 +330,80 @@ mod tests {
     fn the_journal_gets_the_priority_and_no_time() {
         let text = logged(Format::Text, Dress::Journal);
         assert_eq!(text, "<6> INFO reaped pid=7 scope=\"forward\"\n");
+    }
+
+    /// What is logged of an event whose fields are these names.
+    fn logged_names(format: Format, dress: Dress, names: &[String]) -> String {
+        let page = Page::default();
+        let writer = page.clone();
+        let log = subscriber(format, dress, EnvFilter::new("info"), move || writer.clone());
+        tracing::subscriber::with_default(log, || {
+            for name in names {
+                let path = std::path::Path::new(name).display();
+                tracing::info!(scope = name, command = %name, %path, thread = ?name, "{name}");
+            }
+        });
+        String::from_utf8(page.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn a_name_of_any_character_is_one_clean_line_of_the_log() {
+        let names = rude_names(1000);
+        for (format, dress) in [
+            (Format::Text, Dress::Plain),
+            (Format::Text, Dress::Journal),
+            (Format::Json, Dress::Plain),
+        ] {
+            let text = logged_names(format, dress, &names);
+            assert_eq!(rude_characters(&text), [], "{format:?} {dress:?}");
+            assert_eq!(text.lines().count(), names.len(), "{format:?} {dress:?}");
+            for line in text.lines().filter(|_| format == Format::Json) {
+                let event: serde_json::Value = serde_json::from_str(line).unwrap();
+                for key in ["scope", "command", "path", "thread", "message"] {
+                    assert_eq!(rude_characters(event[key].as_str().unwrap()), [], "{line}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_is_bounded_whatever_its_fields_hold() {
+        for rude in ["x", "\u{202e}", "\"", "\n", "\u{4e16}"] {
+            let name = rude.repeat(1_800_000 / rude.len());
+            for format in [Format::Text, Format::Json] {
+                let text = logged_names(format, Dress::Plain, std::slice::from_ref(&name));
+                assert_eq!(text.lines().count(), 1);
+                assert!(text.len() < 3 * MOST_LINE_BYTES, "{rude:?}: {}", text.len());
+                if format == Format::Json {
+                    serde_json::from_str::<serde_json::Value>(&text).unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_number_with_a_fraction_has_three_decimals() {
+        let page = Page::default();
+        for format in [Format::Text, Format::Json] {
+            let writer = page.clone();
+            let log =
+                subscriber(format, Dress::Plain, EnvFilter::new("info"), move || writer.clone());
+            tracing::subscriber::with_default(log, || {
+                tracing::info!(late_ms = 93.576_163_000_000_01, nothing = f64::NAN, "late");
+            });
+        }
+        let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        assert!(text.contains(" late_ms=93.576 nothing=NaN\n"), "{text}");
+        assert!(text.contains("\"late_ms\":93.576,\"nothing\":null"), "{text}");
+    }
+
+    #[test]
+    fn how_many_lines_were_left_out_is_a_line_like_any_other() {
+        let json: serde_json::Value = serde_json::from_str(&super::left_out_in_json(7)).unwrap();
+        assert_eq!((&json["event"], &json["lines"]), (&"left_out".into(), &7.into()));
+        for line in [super::left_out_as_text(7), super::left_out_for_the_journal(7)] {
+            assert!(line.ends_with(" event=\"left_out\" lines=7\n"), "{line}");
+        }
     }
 
     #[test]

@@ -131,6 +131,11 @@ impl Cascade {
         }
     }
 
+    /// Whether it is in the log of who asks for no more than usual.
+    pub(super) fn is_told(&self) -> bool {
+        !matches!(self.course, Course::Usual(Usual::Alone))
+    }
+
     /// Writes it to the log: who hangs by itself is nothing to tell but to those who ask for more.
     pub(super) fn emit(&self, segment: &str) {
         let timer = &self.timer;
@@ -182,11 +187,12 @@ impl SuspectEnd {
 
     pub(super) fn emit(&self, segment: &str) {
         let Suspect { worker: WorkerFacts { pid, command }, owner } = &self.suspect;
+        let command = command.to_string();
         tracing::warn!(
             segment,
             event = "suspect",
             pid,
-            %command,
+            command,
             thread = owner.thread,
             job = (!owner.job.is_empty()).then_some(owner.job.as_str()),
             rank = owner.rank,

@@ -13,9 +13,11 @@ use super::facts::{Command, LaneFacts};
 use super::vigil::Finding;
 use crate::incident::schema::Incident;
 use crate::kin::Removed;
+use crate::text::{plain, plain_words};
 
 pub use self::log::emit;
 
+pub(super) mod limits;
 mod log;
 
 /// Something that happened, complete: it may be kept, sent or printed at any later time.
@@ -175,6 +177,17 @@ pub enum What {
         /// How many.
         events: u64,
     },
+    /// Lines were left out of the log, because there were too many of one kind. Their events were not.
+    LeftOut {
+        /// The kind of event, as the log calls it.
+        kind: &'static str,
+        /// How many lines.
+        lines: u64,
+        /// The lane they were about, where it was one.
+        lane: Option<u32>,
+        /// The process they were about, where it was one.
+        pid: Option<u32>,
+    },
 }
 
 /// How a worker left.
@@ -276,12 +289,12 @@ impl ExpiryOutcome {
 }
 
 impl fmt::Display for Command {
-    /// The arguments, or the name where there are none.
+    /// The arguments, or the name where there are none; clean and bounded.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.arguments.is_empty() {
-            f.write_str(&self.name)
+            plain(&self.name).fmt(f)
         } else {
-            f.write_str(&self.arguments.join(" "))
+            plain_words(&self.arguments).fmt(f)
         }
     }
 }

@@ -5,8 +5,9 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use hangwatch::Segment;
 use hangwatch::sys::process::wchan;
@@ -18,12 +19,14 @@ use hangwatch_core::scope::ScopeId;
 use super::cascade::{Cascade, Suspect, SuspectEnd};
 use super::case::Case;
 use super::control::Ended;
+use super::events::limits::{self, TOLD_EVERY, Told};
 use super::events::{Expiry, ExpiryOutcome, Leaving, ServerEvent, TimerFacts, What, WorkerFacts};
 use super::facts::{Admitted, Command, LaneFacts};
 use super::vigil::Finding;
 use crate::evidence::redact::Redactor;
 use crate::incident::schema::Incident;
 use crate::kin::Removed;
+use crate::text::count;
 
 /// Notes kept at most until the log has taken them.
 const NOTES: usize = 4096;
@@ -121,6 +124,16 @@ struct Shared {
     ended: OnceLock<Ended>,
 }
 
+/// What the reader has got.
+enum Next {
+    /// A note, or a look whether the server has ended.
+    Note(Option<Note>),
+    /// There was none for a while.
+    Nothing,
+    /// There will be none.
+    End,
+}
+
 /// A journal and its reader.
 pub(super) fn journal() -> (Journal, Reader) {
     let (sender, notes) = sync_channel(NOTES);
@@ -172,18 +185,30 @@ impl Reader {
     ) {
         let segment_name = segment.name();
         let mut tell = |what| log(ServerEvent { segment: segment_name, what });
-        while let Ok(note) = self.notes.recv() {
-            self.tell_one(segment, redactor, note, &mut tell);
-            let Some(ended) = self.shared.ended.get() else { continue };
-            // What is in the queue now was noted before the end, or by a thread that is left behind:
-            // those go on, so no more than the queue holds is taken from here on.
-            for _ in 0..NOTES {
-                let Ok(note) = self.notes.try_recv() else { break };
-                self.tell_one(segment, redactor, note, &mut tell);
+        let mut counts_told_at = Instant::now();
+        loop {
+            match self.next(segment_name) {
+                Next::Note(note) => self.tell_one(segment, redactor, note, &mut tell),
+                Next::Nothing => {}
+                Next::End => return,
             }
-            tell(What::Ended(ended.clone()));
-            self.shared.open.fetch_sub(1, Ordering::Relaxed);
-            return;
+            if let Some(ended) = self.shared.ended.get() {
+                // What is in the queue now was noted before the end, or by a thread that is left behind:
+                // those go on, so no more than the queue holds is taken from here on.
+                for _ in 0..NOTES {
+                    let Ok(note) = self.notes.try_recv() else { break };
+                    self.tell_one(segment, redactor, note, &mut tell);
+                }
+                self.counts(segment_name).into_iter().for_each(&mut tell);
+                tell(What::Ended(ended.clone()));
+                self.shared.open.fetch_sub(1, Ordering::Relaxed);
+                return;
+            }
+            // At most once a second: what floods the log is no reason to write more.
+            if counts_told_at.elapsed() >= TOLD_EVERY {
+                self.counts(segment_name).into_iter().for_each(&mut tell);
+                counts_told_at = Instant::now();
+            }
         }
     }
 
@@ -198,21 +223,60 @@ impl Reader {
             tell(what(segment, redactor, note));
             self.shared.open.fetch_sub(1, Ordering::Relaxed);
         }
-        let events = self.shared.lost.swap(0, Ordering::Relaxed);
-        if events > 0 {
-            tell(What::Lost { events });
+    }
+
+    /// Waits for a note; where there are counts to be told, not for long.
+    fn next(&self, segment: &str) -> Next {
+        let has_counts =
+            self.shared.lost.load(Ordering::Relaxed) > 0 || limits::is_pending(segment);
+        if !has_counts {
+            return self.notes.recv().map_or(Next::End, Next::Note);
+        }
+        match self.notes.recv_timeout(TOLD_EVERY) {
+            Ok(note) => Next::Note(note),
+            Err(RecvTimeoutError::Timeout) => Next::Nothing,
+            Err(RecvTimeoutError::Disconnected) => Next::End,
         }
     }
+
+    /// What was lost, and what was left out of the log.
+    fn counts(&self, segment: &str) -> Vec<What> {
+        let events = self.shared.lost.swap(0, Ordering::Relaxed);
+        let lost = (events > 0).then_some(What::Lost { events });
+        let left_out = limits::take(segment)
+            .into_iter()
+            .map(|Told { kind, lines, lane, pid }| What::LeftOut { kind, lines, lane, pid });
+        lost.into_iter().chain(left_out).collect()
+    }
 }
+
+/// How much of a command line events have, bytes.
+const MOST_ARGUMENT_BYTES: usize = 16 << 10;
 
 /// What a worker calls itself, without what looks like a secret: the log is for more eyes than an incident.
 fn worker_facts(worker: &Admitted, redactor: &Redactor) -> WorkerFacts {
     let told = worker.command.get();
     let command = told.map(|Command { name, arguments }| Command {
         name: name.clone(),
-        arguments: redactor.arguments(arguments),
+        arguments: redactor.arguments(&bounded(arguments)),
     });
     WorkerFacts { pid: worker.pid(), command: command.unwrap_or_default() }
+}
+
+/// As many whole arguments as there is room for. None is cut in two: of half a secret the redaction may
+/// not know what it is.
+fn bounded(arguments: &[String]) -> Vec<String> {
+    let mut room = MOST_ARGUMENT_BYTES;
+    let has_room = |argument: &&String| {
+        let left = room.checked_sub(argument.len() + 1);
+        room = left.unwrap_or_default();
+        left.is_some()
+    };
+    let mut kept: Vec<String> = arguments.iter().take_while(has_room).cloned().collect();
+    if kept.len() < arguments.len() {
+        kept.push(format!("\u{2026} and {}", count(arguments.len() - kept.len(), "more argument")));
+    }
+    kept
 }
 
 pub(super) fn timer_facts(segment: Segment, redactor: &Redactor, note: &TimerNote) -> TimerFacts {
@@ -362,5 +426,18 @@ mod tests {
         assert!(matches!(told.last(), Some(What::Ended(Ended::Stopped))), "{:?}", told.last());
         assert_eq!(told.len(), NOTES + 2);
         assert!(journal.is_read());
+    }
+
+    #[test]
+    fn a_command_line_is_bounded_and_no_argument_is_cut_in_two() {
+        let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
+        assert_eq!(bounded(&words(&["python", "train.py"])), words(&["python", "train.py"]));
+        let long = "x".repeat(MOST_ARGUMENT_BYTES);
+        let kept = bounded(&words(&["python", &long, "a"]));
+        assert_eq!(kept, words(&["python", "\u{2026} and 2 more arguments"]));
+        let many = vec!["x".repeat(100); 100_000];
+        let bytes: usize = bounded(&many).iter().map(String::len).sum();
+        assert!(bytes <= MOST_ARGUMENT_BYTES + 100, "{bytes}");
+        assert!(bounded(&vec![String::new(); 1_000_000]).len() <= MOST_ARGUMENT_BYTES + 1);
     }
 }

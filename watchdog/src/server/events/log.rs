@@ -27,7 +27,12 @@
 //! | `incident` | `expired`, `suspect`, `incident_lost` | the incident's name: `hangwatch show` tells it |
 //! | `who` | `left_behind` | which thread of the watchdog did not end with it |
 //! | `error` | `incident_lost`, ... | why |
+//! | `kind`, `lines` | `left_out` | the event of which so many lines were left out; `lane` or `pid` where all were about one |
+//!
+//! Every text is clean and bounded, see [`crate::logging`]; how often a line is written is bounded by
+//! [`limits`].
 
+use super::limits::{self, About, OF_NONSENSE, OF_WORK, Rates};
 use super::{Expiry, Leaving, ServerEvent, TimerFacts, What, WorkerFacts, hold_name};
 use crate::kin::Removed;
 use crate::state::kind_name;
@@ -59,8 +64,52 @@ macro_rules! timer_line {
     }};
 }
 
-/// Writes an event to the log.
+/// Writes an event to the log, unless there were too many of its kind: these are counted and told later.
 pub fn emit(event: &ServerEvent) {
+    if is_admitted(event) {
+        emit_line(event);
+    }
+}
+
+fn is_admitted(event: &ServerEvent) -> bool {
+    let Some((kind, about, rates)) = limited(&event.what) else { return true };
+    limits::admit((kind, event.segment), about, rates)
+}
+
+/// The kind of an event, whom it is about and how often it is told; `None` of one that no worker can
+/// bring about at will.
+fn limited(what: &What) -> Option<(&'static str, About, Rates)> {
+    let of_timer = |kind, timer: &TimerFacts| (kind, About::Lane(timer.lane), OF_WORK);
+    let of_worker = |kind, worker: &WorkerFacts| (kind, About::Process(worker.pid), OF_WORK);
+    Some(match what {
+        What::Expired(expiry) => of_timer("expired", &expiry.timer),
+        What::Warning(timer) => of_timer("warning", timer),
+        What::Overrun(timer) => of_timer("overrun", timer),
+        What::EndedLate { timer, .. } => of_timer("ended_late", timer),
+        What::Held { timer, .. } => of_timer("held", timer),
+        What::Cascade(cascade) if cascade.is_told() => of_timer("cascade", &cascade.timer),
+        What::Suspect(end) => of_worker("suspect", &end.suspect.worker),
+        What::Signalled { worker, .. } => of_worker("signalled", worker),
+        What::ErrorFile { worker, .. } => of_worker("error_file", worker),
+        What::Kin { worker, .. } => of_worker("kin", worker),
+        What::ReapFailed { worker, .. } => of_worker("reap_failed", worker),
+        // What is not logged is not left out either.
+        What::Admitted(worker) if is_verbose() => of_worker("admitted", worker),
+        What::Left { worker, .. } if is_verbose() => of_worker("left", worker),
+        What::IncidentLost { .. } => ("incident_lost", About::Itself, OF_WORK),
+        What::Stalled { .. } => ("stalled", About::Itself, OF_WORK),
+        What::Quarantined { lane, .. } => ("quarantined", About::Lane(*lane), OF_NONSENSE),
+        What::AdmissionFailed { .. } => ("admission_failed", About::Itself, OF_NONSENSE),
+        What::File(_) => ("file", About::Itself, OF_NONSENSE),
+        _ => return None,
+    })
+}
+
+fn is_verbose() -> bool {
+    tracing::enabled!(tracing::Level::DEBUG)
+}
+
+fn emit_line(event: &ServerEvent) {
     let segment = event.segment;
     match &event.what {
         What::Expired(expiry) => emit_expiry(segment, expiry),
@@ -81,28 +130,47 @@ pub fn emit(event: &ServerEvent) {
         What::Cascade(cascade) => cascade.emit(segment),
         What::Suspect(end) => end.emit(segment),
         What::Signalled { worker, signal } => {
-            let WorkerFacts { pid, command } = worker;
-            tracing::info!(segment, event = "signalled", pid, %command, signal, "signalled");
+            let (pid, command) = told(worker);
+            tracing::info!(segment, event = "signalled", pid, command, signal, "signalled");
         }
-        What::ErrorFile { worker: WorkerFacts { pid, command }, path, error } => {
-            let path = path.display();
+        What::ErrorFile { worker, path, error } => {
+            let (pid, command) = told(worker);
+            let path = path.to_string_lossy();
+            let path = path.as_ref();
             if let Some(error) = error {
-                tracing::warn!(segment, event = "error_file", pid, %command, %path, error, "no error file");
+                tracing::warn!(
+                    segment,
+                    event = "error_file",
+                    pid,
+                    command,
+                    path,
+                    error,
+                    "no error file"
+                );
             } else {
-                tracing::info!(segment, event = "error_file", pid, %command, %path, "error file written");
+                tracing::info!(
+                    segment,
+                    event = "error_file",
+                    pid,
+                    command,
+                    path,
+                    "error file written"
+                );
             }
         }
         What::Kin { worker, removed } => emit_kin(segment, worker, removed),
         What::ReapFailed { worker, error } => {
-            let WorkerFacts { pid, command } = worker;
-            tracing::error!(segment, event = "reap_failed", pid, %command, error, "a reap failed");
+            let (pid, command) = told(worker);
+            tracing::error!(segment, event = "reap_failed", pid, command, error, "a reap failed");
         }
-        What::Admitted(WorkerFacts { pid, command }) => {
-            tracing::debug!(segment, event = "admitted", pid, %command, "admitted");
+        What::Admitted(worker) => {
+            let (pid, command) = told(worker);
+            tracing::debug!(segment, event = "admitted", pid, command, "admitted");
         }
-        What::Left { worker: WorkerFacts { pid, command }, how } => {
+        What::Left { worker, how } => {
+            let (pid, command) = told(worker);
             let how = if *how == Leaving::Died { "died" } else { "execd" };
-            tracing::debug!(segment, event = "left", pid, %command, how, "left");
+            tracing::debug!(segment, event = "left", pid, command, how, "left");
         }
         What::IncidentLost { id, error } => tracing::error!(
             segment,
@@ -113,6 +181,11 @@ pub fn emit(event: &ServerEvent) {
         ),
         other => emit_about_itself(segment, other),
     }
+}
+
+/// A worker's pid, and its command as one quoted field.
+fn told(worker: &WorkerFacts) -> (u32, String) {
+    (worker.pid, worker.command.to_string())
 }
 
 fn emit_expiry(segment: &str, expiry: &Expiry) {
@@ -135,7 +208,7 @@ fn emit_expiry(segment: &str, expiry: &Expiry) {
 }
 
 fn emit_kin(segment: &str, worker: &WorkerFacts, removed: &Removed) {
-    let WorkerFacts { pid, command } = worker;
+    let (pid, command) = told(worker);
     let Removed { signalled, spared, left, survivors, fallback } = removed;
     let spared: Vec<String> = spared.iter().map(ToString::to_string).collect();
     let listed = |items: &[String]| (!items.is_empty()).then(|| items.join(", "));
@@ -143,8 +216,16 @@ fn emit_kin(segment: &str, worker: &WorkerFacts, removed: &Removed) {
     macro_rules! line {
         ($level:ident, $text:literal) => {
             tracing::$level!(
-                segment, event = "kin", pid, %command, processes = signalled, left, spared, survivors,
-                fallback, $text
+                segment,
+                event = "kin",
+                pid,
+                command,
+                processes = signalled,
+                left,
+                spared,
+                survivors,
+                fallback,
+                $text
             )
         };
     }
@@ -233,6 +314,15 @@ fn emit_about_itself(segment: &str, what: &What) {
         What::Lost { events } => {
             tracing::error!(segment, event = "lost", events, "events were lost");
         }
+        What::LeftOut { kind, lines, lane, pid } => tracing::warn!(
+            segment,
+            event = "left_out",
+            kind,
+            lines,
+            lane,
+            pid,
+            "lines were left out: too many events of one kind"
+        ),
         _ => {}
     }
 }

@@ -1,0 +1,84 @@
+//! How much may be written to the log: a bucket of bytes that fills again with time.
+//!
+//! Whoever makes the watchdog log without end fills no disk. What is left out is counted, and the count is
+//! in the next line that has room.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+/// What may be written at once, bytes: an hour's worth of a large job in trouble.
+const MOST_AT_ONCE: u64 = 16 << 20;
+/// What may be written for ever, bytes a second.
+const BYTES_PER_S: u64 = 128 << 10;
+
+/// Whether a line may be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It may, and so many were left out since the last one.
+    Written { left_out: u64 },
+    /// It is left out.
+    LeftOut,
+}
+
+/// The bucket.
+#[derive(Debug)]
+pub(super) struct Meter(Mutex<Level>);
+
+#[derive(Debug)]
+struct Level {
+    bytes: u64,
+    at: Instant,
+    left_out: u64,
+}
+
+impl Meter {
+    /// A full one.
+    pub(super) fn new(now: Instant) -> Meter {
+        Meter(Mutex::new(Level { bytes: MOST_AT_ONCE, at: now, left_out: 0 }))
+    }
+
+    /// Takes so many bytes out of it, if they are there.
+    pub(super) fn take(&self, bytes: usize, now: Instant) -> Verdict {
+        let mut level = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let since_ms = now.saturating_duration_since(level.at).as_millis();
+        let earned = u64::try_from(since_ms).unwrap_or(u64::MAX).saturating_mul(BYTES_PER_S) / 1000;
+        if earned > 0 {
+            level.bytes = level.bytes.saturating_add(earned).min(MOST_AT_ONCE);
+            level.at = now;
+        }
+        match level.bytes.checked_sub(bytes as u64) {
+            Some(left) => {
+                level.bytes = left;
+                Verdict::Written { left_out: std::mem::take(&mut level.left_out) }
+            }
+            None => {
+                level.left_out += 1;
+                Verdict::LeftOut
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_flood_is_cut_off_and_what_is_left_out_is_counted() {
+        let begun = Instant::now();
+        let meter = Meter::new(begun);
+        let line = 8 << 10;
+        let written =
+            |now| (0..100_000).filter(|_| meter.take(line, now) != Verdict::LeftOut).count();
+        assert_eq!(written(begun), (MOST_AT_ONCE as usize) / line);
+        let later = begun + Duration::from_secs(1);
+        let left_out = 100_000 - MOST_AT_ONCE / line as u64;
+        assert_eq!(meter.take(line, later), Verdict::Written { left_out });
+        assert_eq!(written(later), (BYTES_PER_S as usize) / line - 1);
+        let long_after = begun + Duration::from_secs(100_000);
+        assert!(matches!(meter.take(line, long_after), Verdict::Written { left_out: 1.. }));
+        assert_eq!(meter.take(line, long_after), Verdict::Written { left_out: 0 });
+    }
+}
