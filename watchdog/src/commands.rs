@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use crate::cli::Command;
 use crate::exit::Exit;
 use crate::signals;
+use crate::text::plain;
 
 mod analyze;
 mod demo;
@@ -75,7 +76,13 @@ pub fn perform(command: Command) -> Exit {
 /// Says on standard error what went wrong.
 fn complain(what: &dyn fmt::Display) {
     // Nobody may be there to hear it; the exit code still says it.
-    let _ = writeln!(io::stderr(), "hangwatch: {what}");
+    let _ = writeln!(io::stderr(), "hangwatch: {}", clean_lines(&what.to_string()));
+}
+
+/// What is told of an error is our own but for names and paths in it. Its lines stay lines.
+fn clean_lines(text: &str) -> String {
+    let lines: Vec<String> = text.split('\n').map(|line| plain(line).into_owned()).collect();
+    lines.join("\n")
 }
 
 /// Writes to standard output. A reader that has left (`| head`) is no failure.

@@ -2,16 +2,18 @@
 //!
 //! `status --json` writes an array of [`SegmentState`]; `/state` writes a [`WatchdogState`] around
 //! it. Times are `CLOCK_MONOTONIC` nanoseconds of the host, durations have their unit in the name.
-//! Pids and labels are claims of the workers, except the watchdog's, whom the kernel names.
+//! Pids and labels are claims of the workers, except the watchdog's, whom the kernel names. Texts are
+//! written clean (see [`crate::text`]). What is not known is `null`.
 //!
 //! Fields may be added at any time: whoever reads ignores what it does not know. [`SCHEMA`] is counted
 //! up where a field goes, or changes its meaning.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use hangwatch::sys::Pid;
 use hangwatch::sys::lock::Holder;
-use hangwatch::sys::process;
+use hangwatch::sys::{host, process};
 use hangwatch::{LaneView, Observation, ScopeView, TimerView};
 use hangwatch_core::lane::{TimerKind, TimerSignal};
 use hangwatch_core::time::duration_ns;
@@ -112,7 +114,7 @@ pub struct TimerState {
     pub state: String,
     /// `guard`, `keyed` or `heartbeat`.
     pub kind: String,
-    /// The signal it asks for; absent: the watchdog's.
+    /// The signal it asks for; `null`: the watchdog's.
     pub signal: Option<u8>,
     /// Whether it asks for none: to be reported only.
     pub notify_only: bool,
@@ -120,7 +122,7 @@ pub struct TimerState {
     pub age_ns: u64,
     /// The time it has from then on.
     pub allowance_ns: u64,
-    /// The time left, negative once overdue; absent while paused.
+    /// The time left, negative once overdue; `null` while paused.
     pub left_ns: Option<i64>,
 }
 
@@ -155,6 +157,7 @@ pub struct ScopeState {
 impl SegmentState {
     /// What a picture shows.
     pub fn of(seen: &Observation) -> SegmentState {
+        let mut commands = Commands::default();
         SegmentState {
             segment: seen.segment.clone(),
             at_ns: seen.at.0,
@@ -165,7 +168,7 @@ impl SegmentState {
             watchdog_last_tick_at_ns: seen.watchdog.last_tick_at.0,
             braked: seen.watchdog.braked,
             lane_count: seen.lane_count,
-            lanes: seen.lanes.iter().map(LaneState::of).collect(),
+            lanes: seen.lanes.iter().map(|lane| LaneState::of(lane, &mut commands)).collect(),
             scopes: seen.scopes.iter().map(ScopeState::of).collect(),
             scopes_overflowed: seen.scopes_overflowed,
             counters: seen
@@ -178,12 +181,12 @@ impl SegmentState {
 }
 
 impl LaneState {
-    fn of(lane: &LaneView) -> LaneState {
+    fn of(lane: &LaneView, commands: &mut Commands) -> LaneState {
         LaneState {
             lane: lane.lane,
             pid: lane.pid,
             tid: lane.tid,
-            command: command_of(lane.pid),
+            command: commands.of(lane),
             thread: lane.thread.clone(),
             job: lane.job.clone(),
             host: lane.host.clone(),
@@ -259,8 +262,28 @@ pub(crate) fn kind_name(kind: TimerKind) -> &'static str {
     }
 }
 
-/// The command behind a pid, where this is its PID namespace. A hint for people.
-pub(crate) fn command_of(pid: u32) -> Option<String> {
-    let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
-    process::comm(pid).ok().flatten()
+/// The commands behind the pids that lanes claim, as far as they are of this PID namespace. Hints for people.
+#[derive(Debug)]
+pub(crate) struct Commands {
+    /// Where pids are looked up; `None` where that is not known.
+    pid_namespace: Option<u64>,
+    /// Each is asked for once: a process may have many lanes.
+    known: HashMap<u32, Option<String>>,
+}
+
+impl Default for Commands {
+    fn default() -> Commands {
+        Commands { pid_namespace: host::pid_namespace().ok(), known: HashMap::new() }
+    }
+}
+
+impl Commands {
+    /// The name of a lane's process; `None` where it cannot be told.
+    pub(crate) fn of(&mut self, lane: &LaneView) -> Option<String> {
+        if self.pid_namespace != Some(lane.pid_namespace) {
+            return None;
+        }
+        let name = |pid| process::comm(Pid::from_raw(i32::try_from(pid).ok()?)?).ok().flatten();
+        self.known.entry(lane.pid).or_insert_with(|| name(lane.pid)).clone()
+    }
 }

@@ -7,10 +7,11 @@ use rustix::stdio::stdout;
 use rustix::termios::isatty;
 
 use super::demo::screen;
-use super::{Failure, Reader, print, show};
+use super::{Failure, Reader, complain, print, show};
 use crate::cli::fleet::Fleet as Options;
 use crate::exit::Exit;
 use crate::fleet::{Asker, Asking, Fleet, Target, TargetsError, targets};
+use crate::text::to_json_pretty;
 use page::{screenful, table};
 
 /// Descriptors beside the connections: those of names that are looked up, too.
@@ -28,7 +29,7 @@ pub(super) fn perform(options: &Options) -> Result<Exit, Failure> {
     let Some(pause) = options.watch else {
         let fleet = look(&asker, &whom, options);
         if options.json {
-            print(&(serde_json::to_string_pretty(&fleet)? + "\n"))?;
+            print(&(to_json_pretty(&fleet)? + "\n"))?;
         } else {
             print(&table(&fleet, options.limit.unwrap_or(usize::MAX)))?;
         }
@@ -70,7 +71,7 @@ fn look(asker: &Asker, whom: &[Target], options: &Options) -> Fleet {
 fn show_look(fleet: &Fleet, trouble: Option<&str>, options: &Options) -> Result<Reader, Failure> {
     let limit = options.limit.unwrap_or(usize::MAX);
     if !isatty(stdout()) {
-        trouble.into_iter().for_each(|trouble| eprintln!("hangwatch: {trouble}"));
+        trouble.into_iter().for_each(|trouble| complain(&trouble));
         return show(&(table(fleet, limit) + "\n"));
     }
     let size = screen::size();

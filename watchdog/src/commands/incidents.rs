@@ -15,7 +15,7 @@ use crate::exit::Exit;
 use crate::incident::catalog::{self, Entry, ReadError, Summary};
 use crate::incident::schema::{Incident, Moment, Suspect, Worker};
 use crate::incident::{store, story};
-use crate::text::{brief_ns, count, plain};
+use crate::text::{brief_ns, count, plain, to_json_pretty};
 
 pub(super) fn perform(options: &Incidents) -> Result<Exit, Failure> {
     let dir = options.place.dir()?;
@@ -26,7 +26,7 @@ pub(super) fn perform(options: &Incidents) -> Result<Exit, Failure> {
     entries.truncate(options.limit.map_or(usize::MAX, |limit| limit as usize));
     if options.json {
         let rows: Vec<Row<'_>> = entries.iter().map(Row::of).collect();
-        print(&(serde_json::to_string_pretty(&rows)? + "\n"))?;
+        print(&(to_json_pretty(&rows)? + "\n"))?;
     } else if entries.is_empty() {
         let such = if options.segment.is_some() || since.is_some() { " such" } else { "" };
         print(&format!("there is no{such} incident in {}\n", dir.display()))?;
@@ -95,14 +95,14 @@ fn listed(entry: &Entry) -> String {
         Err(error) => {
             let when = entry.when().map_or_else(String::new, story::date_time_of);
             let lines = Options::new(80).initial_indent("    ").subsequent_indent("    ");
-            let why = textwrap::fill(&error.to_string(), lines);
+            let why = textwrap::fill(&plain(&error.to_string()), lines);
             format!("{when:<19}  (unreadable)\n    {name}\n{why}\n")
         }
     }
 }
 
 fn told(summary: &Summary) -> String {
-    let scope = shortened(&plain(story::scope(&summary.timers)), WIDTHS[2]);
+    let scope = shortened(story::scope(&summary.timers), WIDTHS[2]);
     let late = summary.ending.as_ref().map_or_else(|| "-".to_owned(), |e| brief_ns(e.late_ns));
     let suspect = summary.suspect.as_ref().map_or_else(|| "-".to_owned(), story::who_is_suspected);
     let outcome = plain(story::outcome(summary.ending.as_ref())).into_owned();

@@ -12,7 +12,8 @@ use serde::Serialize;
 use super::{Failure, complain, print, segments};
 use crate::cli::{Observed, Status};
 use crate::exit::Exit;
-use crate::state::{SegmentState, command_of};
+use crate::state::{Commands, SegmentState};
+use crate::text::{plain_cell, to_json_pretty};
 pub(super) use crate::units::brief;
 
 #[derive(Debug, thiserror::Error)]
@@ -44,7 +45,7 @@ pub(super) fn show(
 
 /// A list in JSON.
 pub(super) fn json<T: Serialize>(items: impl Iterator<Item = T>) -> serde_json::Result<String> {
-    serde_json::to_string_pretty(&items.collect::<Vec<T>>())
+    to_json_pretty(&items.collect::<Vec<T>>())
 }
 
 /// Pictures of the segment of this name, or of every one this user may read. What could not be had is
@@ -106,8 +107,10 @@ pub(super) fn table(seen: &Observation) -> String {
             "LANE", "PID", "COMMAND", "RANK", "SCOPE", "AGE", "LEFT"
         );
     }
+    let mut commands = Commands::default();
     for lane in &seen.lanes {
-        let command = command_of(lane.pid).unwrap_or_else(|| "-".to_owned());
+        let command = commands.of(lane).unwrap_or_else(|| "-".to_owned());
+        let command = shortened(&command, 15);
         let rank = lane.rank.map_or_else(|| "-".to_owned(), |rank| rank.to_string());
         let head = format!("{:>5} {:>8} {:<15} {rank:>4}", lane.lane, lane.pid, command);
         if lane.quarantined {
@@ -143,15 +146,9 @@ fn left(timer: &TimerView) -> String {
     }
 }
 
-/// The end of a name that is too long: it tells more than its beginning.
+/// A name, clean; of one that is too long the end, which tells more than its beginning.
 pub(super) fn shortened(name: &str, width: usize) -> String {
-    let name: String = name.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-    let length = name.chars().count();
-    if length <= width {
-        return name;
-    }
-    let tail: String = name.chars().skip(length - (width - 1)).collect();
-    format!("\u{2026}{tail}")
+    plain_cell(name).end(width)
 }
 
 #[cfg(test)]
@@ -162,6 +159,6 @@ mod tests {
     fn long_and_rude_names_fit() {
         assert_eq!(shortened("forward", 7), "forward");
         assert_eq!(shortened("train.py#41", 5), "\u{2026}y#41");
-        assert_eq!(shortened("a\u{1b}[2Jb", 10), "a?[2Jb");
+        assert_eq!(shortened("a\u{1b}[2Jb\u{9b}\u{202e}", 10), "a?[2Jb??");
     }
 }

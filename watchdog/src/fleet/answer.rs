@@ -6,9 +6,10 @@
 use serde::{Deserialize, Deserializer};
 
 use crate::state::SCHEMA;
+use crate::text::plain_up_to;
 
-/// The longest text that is kept, characters: a scope's name has 112 bytes.
-const LONGEST_TEXT: usize = 128;
+/// The longest text that is kept, bytes: a scope's name has 112, and more where it is spelt out.
+const LONGEST_TEXT: usize = 256;
 
 /// What asking one target came to.
 pub type Answer = Result<State, Trouble>;
@@ -130,14 +131,7 @@ pub fn read(body: &[u8]) -> Answer {
 
 /// A text without what could drive a terminal, and not too long.
 pub(super) fn cleaned(text: &str) -> String {
-    let harmless = |c: char| if is_dangerous(c) { '\u{fffd}' } else { c };
-    text.chars().take(LONGEST_TEXT).map(harmless).collect()
-}
-
-/// Control characters, and those that turn the direction of writing about or cannot be seen.
-fn is_dangerous(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    plain_up_to(text, LONGEST_TEXT).into_owned()
 }
 
 fn clean<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
@@ -201,7 +195,8 @@ mod tests {
             ..state()
         };
         let read = read(&serde_json::to_vec(&rude).unwrap()).unwrap();
-        assert_eq!(read.host, "a\u{fffd}]0;x\u{fffd}\u{fffd}2J\u{fffd}b\u{fffd}");
-        assert_eq!(read.reason.unwrap().len(), LONGEST_TEXT);
+        assert_eq!(read.host, "a\\u{1b}]0;x\\u{7}\\u{9b}2J\\u{202e}b\\n");
+        let reason = read.reason.unwrap();
+        assert!(reason.ends_with("x\u{2026} (9744 more bytes)"), "{reason}");
     }
 }

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::answer::{Answer, Lane, Segment, State, Trouble};
 use super::targets::{PORT, Place, Target};
+use crate::text::plain;
 
 /// How long the others must have waited, ns: for less, one of them is always the last to come.
 pub const WAITED_NS: u64 = 1_000_000_000;
@@ -140,14 +141,15 @@ fn target_row((target, answer): (&Target, &Answer)) -> TargetRow {
     let (status, reason) = match answer {
         Ok(state) => ("ok", watchdog_trouble(state)),
         Err(trouble @ Trouble::Down(why)) if target.lacks_port() => {
-            let told = format!("{why} at port {PORT}, as it names none: HOST:PORT names one");
+            let told =
+                format!("{} at port {PORT}, as it names none: HOST:PORT names one", plain(why));
             (trouble.name(), Some(told))
         }
         Err(trouble) => (trouble.name(), Some(told(trouble))),
     };
     let state = answer.as_ref().ok();
     TargetRow {
-        target: target.name.clone(),
+        target: plain(&target.name).into_owned(),
         status,
         reason,
         host: state.map(|state| state.host.clone()),
@@ -157,7 +159,7 @@ fn target_row((target, answer): (&Target, &Answer)) -> TargetRow {
 
 fn told(trouble: &Trouble) -> String {
     match trouble {
-        Trouble::Down(why) | Trouble::Slow(why) | Trouble::Lying(why) => why.clone(),
+        Trouble::Down(why) | Trouble::Slow(why) | Trouble::Lying(why) => plain(why).into_owned(),
         Trouble::OtherVersion(_) => trouble.to_string(),
     }
 }
@@ -204,7 +206,7 @@ fn worker_row(target: &Target, state: &State, segment: &Segment, lane: &Lane) ->
     };
     WorkerRow {
         host: host_of(target, state, lane),
-        target: target.name.clone(),
+        target: plain(&target.name).into_owned(),
         segment: segment.segment.clone(),
         job: lane.job.clone(),
         rank: lane.rank,

@@ -182,6 +182,16 @@ pub fn list(dir: &Path) -> Result<Vec<Entry>, ListError> {
     Ok(entries)
 }
 
+/// What a list says of the incident called `id` in `dir`.
+///
+/// # Errors
+///
+/// [`ReadError`].
+pub fn summary(dir: &Path, id: &str) -> Result<Summary, ReadError> {
+    let owner = fs::metadata(dir).map_err(|source| ReadError::Failed { source })?.uid();
+    read(&dir.join(id), Owners::of(owner))
+}
+
 /// The incident that `key` names: by its name, by a beginning that no other has, or as `last`, the
 /// newest that can be read. A key with a slash is the path of an incident's directory, or of its file.
 ///

@@ -31,13 +31,7 @@ const NAME: usize = 64;
 
 /// A name in quotes, harmless. Of one that is too long the end, which tells more than its beginning.
 pub fn quoted(name: &str) -> String {
-    let name = plain(name);
-    let length = name.chars().count();
-    if length <= NAME {
-        return format!("\"{name}\"");
-    }
-    let end: String = name.chars().skip(length - NAME).collect();
-    format!("\"\u{2026}{end}\"")
+    format!("\"{}\"", plain(name).end(NAME + 1))
 }
 
 /// Whether the suspect is this worker.

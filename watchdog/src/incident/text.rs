@@ -7,7 +7,7 @@ use std::fmt;
 use super::frames::where_it_hangs;
 use super::schema::{Descendant, Frame, Incident, Lane, Thread};
 use super::words::telling_stack;
-use crate::text::plain;
+use crate::text::{plain, plain_words};
 
 /// The stacks of every thread, as in `stacks.txt`. Where a thread hangs, its line is marked.
 pub struct Stacks<'i>(pub &'i Incident);
@@ -15,8 +15,8 @@ pub struct Stacks<'i>(pub &'i Incident);
 impl fmt::Display for Stacks<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Incident { id, worker, evidence, .. } = self.0;
-        writeln!(f, "{id}")?;
-        writeln!(f, "process {}: {}", worker.pid.unwrap_or(0), plain(&worker.command.join(" ")))?;
+        writeln!(f, "{}", plain(id))?;
+        writeln!(f, "process {}: {}", worker.pid.unwrap_or(0), plain_words(&worker.command))?;
         for missing in &evidence.missing {
             writeln!(f, "missing: {}: {}", plain(&missing.what), plain(&missing.why))?;
         }
@@ -25,7 +25,7 @@ impl fmt::Display for Stacks<'_> {
             writeln!(f, "\n{} more threads", evidence.threads_left_out)?;
         }
         for Descendant { worker, evidence } in &self.0.descendants {
-            let command = plain(&worker.command.join(" ")).into_owned();
+            let command = plain_words(&worker.command);
             writeln!(f, "\ndescendant {}: {command}", worker.pid.unwrap_or(0))?;
             evidence.threads.iter().try_for_each(|thread| write_thread(f, thread))?;
         }
@@ -35,7 +35,7 @@ impl fmt::Display for Stacks<'_> {
 
 fn write_thread(f: &mut fmt::Formatter<'_>, thread: &Thread) -> fmt::Result {
     let Thread { tid, name, state, wait_channel, system_call, .. } = thread;
-    write!(f, "\nthread {tid} {:?}, state {state}", plain(name))?;
+    write!(f, "\nthread {tid} {:?}, state {}", plain(name), plain(state))?;
     if thread.holds_gil == Some(true) {
         write!(f, ", holds the GIL")?;
     }
@@ -84,7 +84,7 @@ pub struct Flight<'i>(pub &'i Incident);
 impl fmt::Display for Flight<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let incident = self.0;
-        writeln!(f, "{}", incident.id)?;
+        writeln!(f, "{}", plain(&incident.id))?;
         for lane in &incident.evidence.lanes {
             write_lane(f, "the worker", incident.at.monotonic_ns, lane)?;
         }
@@ -106,7 +106,7 @@ fn write_lane(f: &mut fmt::Formatter<'_>, who: &str, at_ns: u64, lane: &Lane) ->
     }
     for record in &lane.records {
         let at = ms(record.at_ns, at_ns);
-        write!(f, "  {at:>12} ms  {:<8} {}", record.operation, plain(&record.scope))?;
+        write!(f, "  {at:>12} ms  {:<8} {}", plain(&record.operation), plain(&record.scope))?;
         match record.deadline_ns {
             Some(deadline) => writeln!(f, ", due in {} ms", ms(deadline, record.at_ns))?,
             None => writeln!(f)?,

@@ -9,10 +9,11 @@
 //! under `(other)`.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
-use hangwatch::{OverdueView, Survey};
+use hangwatch::{OverdueView, ScopeView, Survey};
 use hangwatch_core::allowance::Overruns;
 use hangwatch_core::stats::Counts;
 use prometheus_client::collector::Collector;
@@ -28,6 +29,7 @@ use super::http::Traffic;
 use super::tally::{self, OTHER, Subject, Subjects};
 use crate::server::Health;
 use crate::state::state_name;
+use crate::text::{Plain, plain};
 
 mod page;
 
@@ -60,8 +62,8 @@ pub(super) struct Scrape {
 /// # Errors
 /// Never: a string takes whatever is written.
 pub(super) fn render(scrape: Scrape) -> Result<String, fmt::Error> {
-    let labels = [("host", scrape.host.clone()), ("segment", scrape.seen.segment.clone())]
-        .map(|(name, value)| (Cow::Borrowed(name), Cow::Owned(value)));
+    let labels = [("host", &scrape.host), ("segment", &scrape.seen.segment)]
+        .map(|(name, value)| (Cow::Borrowed(name), Cow::Owned(plain(value).into_owned())));
     let mut registry = Registry::with_prefix_and_labels("hangwatch", labels.into_iter());
     registry.register_collector(Box::new(scrape));
     let mut text = String::new();
@@ -194,89 +196,101 @@ impl Scrape {
             page.family(
                 name,
                 help,
-                scopes
-                    .iter()
-                    .map(|(scope, counts)| ([("scope", *scope)], ConstCounter::new(count(counts)))),
+                scopes.iter().map(|(scope, counts)| {
+                    ([("scope", &**scope)], ConstCounter::new(count(counts)))
+                }),
             )?;
         }
         let help = "From acquire to release";
-        let durations = scopes.iter().map(|(scope, counts)| ([("scope", *scope)], Spread(counts)));
+        let durations =
+            scopes.iter().map(|(scope, counts)| ([("scope", &**scope)], Spread(counts)));
         page.family("scope_duration_seconds", help, durations)?;
         page.gauge("scopes", "Scope names interned", self.seen.scopes.len())?;
         let help = "Scope names that found no room in the segment and count as (other)";
         page.counter("scopes_overflowed", help, self.seen.scopes_overflowed)?;
         let help = "Scopes without series of their own here, summed up as (other)";
-        let own = scopes.iter().filter(|(scope, _)| *scope != OTHER).count();
+        let own = scopes.iter().filter(|(scope, _)| scope != OTHER).count();
         page.gauge("scopes_summed_up", help, self.seen.scopes.len() - own)
     }
 
     /// How long scopes may take by the deadlines file, and what ran beyond that.
     fn encode_allowances(&self, page: &mut Page) -> fmt::Result {
-        let own = self.seen.scopes.iter().filter(|scope| scope.name != OTHER).take(SCOPES);
-        let allowed = own.filter_map(|scope| Some((scope.name.as_str(), scope.allowance?)));
+        let mut allowed: BTreeMap<Plain<'_>, Duration> = BTreeMap::new();
+        for (name, scope) in self.own_series() {
+            let Some(time) = scope.allowance.filter(|_| name != OTHER) else { continue };
+            allowed.entry(name).or_insert(time);
+        }
         let help = "How long an acquire without a time may take, by the deadlines file";
         page.family(
             "scope_allowance_seconds",
             help,
-            allowed.map(|(scope, time)| ([("scope", scope)], ConstGauge::new(time.as_secs_f64()))),
+            allowed
+                .iter()
+                .map(|(scope, time)| ([("scope", &**scope)], ConstGauge::new(time.as_secs_f64()))),
         )?;
         let overruns = self.overruns();
         let ends = overruns.iter().flat_map(|(scope, overruns)| {
             let ends = [("released", overruns.ended), ("died", overruns.died)];
-            ends.map(|(end, count)| ([("scope", *scope), ("end", end)], ConstCounter::new(count)))
+            ends.map(|(end, count)| ([("scope", &**scope), ("end", end)], ConstCounter::new(count)))
         });
         let help = "Acquires that ran beyond the scope's allowance as it is now, by their end";
         page.family("overruns", help, ends)?;
         let late = |ns: u64| ConstCounter::new(seconds(ns));
         let help = "How long the released of them ran beyond it, together";
         let together =
-            overruns.iter().map(|(scope, it)| ([("scope", *scope)], late(it.sum_late_ns)));
+            overruns.iter().map(|(scope, it)| ([("scope", &**scope)], late(it.sum_late_ns)));
         page.family("overrun_seconds", help, together)?;
         let help = "How long the longest of the released ran beyond it";
         let longest = overruns
             .iter()
-            .map(|(scope, it)| ([("scope", *scope)], ConstGauge::new(seconds(it.max_late_ns))));
+            .map(|(scope, it)| ([("scope", &**scope)], ConstGauge::new(seconds(it.max_late_ns))));
         page.family("overrun_longest_seconds", help, longest)
     }
 
-    /// What ran beyond their allowances, of scopes that have one or have had; those without series of
-    /// their own in one.
-    fn overruns(&self) -> Vec<(&str, Overruns)> {
-        let mut other: Option<Overruns> = None;
-        let (mut scopes, mut seen) = (Vec::new(), 0);
-        for scope in &self.seen.scopes {
-            let has_series = seen < SCOPES && scope.name != OTHER;
-            seen += usize::from(has_series);
+    /// Every scope with the name of its series: its own, clean, for the first [`SCOPES`], else [`OTHER`].
+    /// Several may have one name: a page may have each series once.
+    fn own_series(&self) -> impl Iterator<Item = (Plain<'_>, &ScopeView)> {
+        let mut names: BTreeSet<Plain<'_>> = BTreeSet::new();
+        self.seen.scopes.iter().map(move |scope| {
+            let name = plain(&scope.name);
+            if names.contains(&*name) || (name != OTHER && names.len() < SCOPES) {
+                names.insert(name.clone());
+                return (name, scope);
+            }
+            (plain(OTHER), scope)
+        })
+    }
+
+    /// What ran beyond their allowances, of scopes that have one or have had, by the names of their series.
+    fn overruns(&self) -> BTreeMap<Plain<'_>, Overruns> {
+        let mut by_name: BTreeMap<Plain<'_>, Overruns> = BTreeMap::new();
+        for (name, scope) in self.own_series() {
             let overruns = &scope.overruns;
             if scope.allowance.is_none() && *overruns == Overruns::default() {
                 continue;
             }
-            if has_series {
-                scopes.push((scope.name.as_str(), *overruns));
-                continue;
-            }
-            let other = other.get_or_insert_default();
-            other.ended = other.ended.wrapping_add(overruns.ended);
-            other.died = other.died.wrapping_add(overruns.died);
-            other.sum_late_ns = other.sum_late_ns.wrapping_add(overruns.sum_late_ns);
-            other.max_late_ns = other.max_late_ns.max(overruns.max_late_ns);
+            let sum = by_name.entry(name).or_default();
+            sum.ended = sum.ended.wrapping_add(overruns.ended);
+            sum.died = sum.died.wrapping_add(overruns.died);
+            sum.sum_late_ns = sum.sum_late_ns.wrapping_add(overruns.sum_late_ns);
+            sum.max_late_ns = sum.max_late_ns.max(overruns.max_late_ns);
         }
-        scopes.extend(other.map(|overruns| (OTHER, overruns)));
-        scopes
+        by_name
     }
 
-    /// The scopes with their counts, those without series of their own in one.
-    fn scopes(&self) -> Vec<(&str, Cow<'_, Counts>)> {
-        let mut other: Option<Counts> = None;
-        let mut scopes = Vec::new();
-        for scope in &self.seen.scopes {
-            if scopes.len() < SCOPES && scope.name != OTHER {
-                scopes.push((scope.name.as_str(), Cow::Borrowed(&scope.counts)));
-            } else {
-                other.get_or_insert_default().add(&scope.counts);
+    /// The scopes' counts by the names of their series, in the order in which the scopes were interned.
+    fn scopes(&self) -> Vec<(Plain<'_>, Cow<'_, Counts>)> {
+        let mut places: BTreeMap<Plain<'_>, usize> = BTreeMap::new();
+        let mut scopes: Vec<(Plain<'_>, Cow<'_, Counts>)> = Vec::new();
+        for (name, scope) in self.own_series() {
+            match places.get(&*name) {
+                Some(&place) => scopes[place].1.to_mut().add(&scope.counts),
+                None => {
+                    places.insert(name.clone(), scopes.len());
+                    scopes.push((name, Cow::Borrowed(&scope.counts)));
+                }
             }
         }
-        scopes.extend(other.map(|counts| (OTHER, Cow::Owned(counts))));
         scopes
     }
 

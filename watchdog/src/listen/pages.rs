@@ -26,6 +26,7 @@ use super::metrics::{self, Scrape};
 use super::{Subject, classic};
 use crate::server::caught;
 use crate::state::{SCHEMA, SegmentState, WatchdogState};
+use crate::text::to_json;
 
 /// How long a page that costs something is told again as it was.
 const FRESH: Duration = Duration::from_millis(100);
@@ -136,7 +137,7 @@ impl Pages {
                 reason: sickness.map(|sickness| sickness.to_string()),
                 segments: vec![SegmentState::of(&vitals.segment().picture())],
             };
-            serde_json::to_string(&state).unwrap_or_default() + "\n"
+            to_json(&state).unwrap_or_default() + "\n"
         });
         (StatusCode::OK, JSON, page)
     }

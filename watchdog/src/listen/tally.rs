@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::server::ServerEvent;
 use crate::server::events::{TimerFacts, What, hold_name};
+use crate::text::plain;
 
 /// How many subjects have counts of their own at most; the rest is counted together, under
 /// [`OTHER`].
@@ -26,9 +27,10 @@ pub(super) struct Subject {
 }
 
 impl Subject {
+    /// With clean names: those that are alike then are one subject, as a page may have each once.
     pub(super) fn new(job: &str, rank: Option<u64>, scope: &str) -> Subject {
         let rank = rank.map(|rank| rank.to_string()).unwrap_or_default();
-        Subject { job: job.to_owned(), rank, scope: scope.to_owned() }
+        Subject { job: plain(job).into_owned(), rank, scope: plain(scope).into_owned() }
     }
 
     pub(super) fn other() -> Subject {

@@ -23,6 +23,9 @@ const ROWS_OF_ONE: usize = 6;
 /// How deep scopes are drawn.
 const DEEPEST: usize = 12;
 
+/// Bars of one row: far more than can be told apart.
+const MOST_BARS: usize = 2_000;
+
 /// Percent of the width below which bars that touch become one.
 const SLIVER: f64 = 0.25;
 
@@ -252,27 +255,35 @@ struct Bar {
 /// The bars of a track, those of one depth from left to right.
 fn bars(track: &Track, until_ns: Option<u64>, window: &Window) -> Vec<Bar> {
     let mut bars: Vec<Bar> = Vec::new();
-    // When each depth is free again.
-    let mut taken: Vec<u64> = Vec::new();
+    // When each depth is free again, and its last bar.
+    let mut taken: Vec<(u64, usize)> = Vec::new();
     for span in &track.spans {
         let begin = span.begin_ns.unwrap_or(track.from_ns);
         let end = span.end.at_ns().or(until_ns).unwrap_or(u64::MAX).max(begin);
         if end < window.from_ns || begin > window.to_ns {
             continue;
         }
-        let depth = taken.iter().position(|until| *until <= begin).unwrap_or(taken.len());
-        if depth == taken.len() {
-            taken.push(end);
-        } else {
-            taken[depth] = end;
-        }
-        if depth >= DEEPEST {
+        let depth = taken.iter().position(|(until, _)| *until <= begin).unwrap_or(taken.len());
+        // What is not drawn takes no place: the work for a span is bounded.
+        if depth >= DEEPEST || bars.len() >= MOST_BARS {
             continue;
         }
         let bar = bar(span, (begin, end), depth, window);
-        match bars.iter_mut().rev().find(|other| other.depth == depth) {
-            Some(last) if last.touches(&bar) => last.absorb(&bar),
-            _ => bars.push(bar),
+        let last = taken.get(depth).map(|(_, last)| *last);
+        let place = match last.filter(|last| bars[*last].touches(&bar)) {
+            Some(last) => {
+                bars[last].absorb(&bar);
+                last
+            }
+            None => {
+                bars.push(bar);
+                bars.len() - 1
+            }
+        };
+        if depth == taken.len() {
+            taken.push((end, place));
+        } else {
+            taken[depth] = (end, place);
         }
     }
     bars

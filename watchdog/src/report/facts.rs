@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use crate::incident::schema::{Evidence, Incident, Lane, Process};
 use crate::incident::{story, words};
-use crate::text::{brief_ns, bytes, count, plain};
+use crate::text::{brief_ns, bytes, count, plain, plain_words};
 
 /// Records of one lane in the page: a ring may hold many more than anybody reads.
 const MOST_RECORDS: usize = 500;
@@ -64,16 +64,16 @@ pub(super) fn process(incident: &Incident) -> Markup {
         section aria-labelledby="process" {
             h2 #process { "Its process" }
             dl.facts {
-                (fact("Command", &command(&incident.worker.command)))
+                (fact("Command", &plain_words(&incident.worker.command)))
                 (fact("Executable", facts.executable.as_deref().unwrap_or_default()))
                 (fact("Directory", facts.directory.as_deref().unwrap_or_default()))
                 (fact("Parent", &facts.parent.map_or_else(String::new, |pid| format!("pid {pid}"))))
                 (fact("Memory", &memory(facts)))
-                (fact("Control group", &facts.cgroups.join(" ")))
-                (fact("Blocks", &facts.signals_blocked.join(" ")))
-                (fact("Ignores", &facts.signals_ignored.join(" ")))
-                (fact("Catches", &facts.signals_caught.join(" ")))
-                (fact("Waiting for it", &facts.signals_pending.join(" ")))
+                (fact("Control group", &plain_words(&facts.cgroups)))
+                (fact("Blocks", &plain_words(&facts.signals_blocked)))
+                (fact("Ignores", &plain_words(&facts.signals_ignored)))
+                (fact("Catches", &plain_words(&facts.signals_caught)))
+                (fact("Waiting for it", &plain_words(&facts.signals_pending)))
             }
             (list("Children", facts.children.len(), facts.children.iter().map(|child| {
                 format!("pid {} ({}), {}", child.pid, child.name, words::state(&child.state))
@@ -85,10 +85,6 @@ pub(super) fn process(incident: &Incident) -> Markup {
             (list("Environment", facts.environment.len(), facts.environment.iter().cloned()))
         }
     }
-}
-
-fn command(words: &[String]) -> String {
-    words.join(" ")
 }
 
 fn memory(facts: &Process) -> String {

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use crate::incident::frames::where_it_hangs;
 use crate::incident::schema::{Descendant, Evidence, Frame, Incident, Thread};
 use crate::incident::{story, words};
-use crate::text::{count, plain};
+use crate::text::{count, plain, plain_words};
 
 /// How many of a stack's innermost and outermost frames are not folded.
 const INNERMOST: usize = 12;
@@ -68,7 +68,7 @@ pub(super) fn descendants(incident: &Incident) -> Markup {
             @for Descendant { worker, evidence } in &incident.descendants {
                 details {
                     summary {
-                        (story::who(worker)) " " code { (plain(&worker.command.join(" "))) } " "
+                        (story::who(worker)) " " code { (plain_words(&worker.command)) } " "
                         @if let Some(thread) = evidence.threads.first() {
                             span.aside {
                                 (words::doing(thread))

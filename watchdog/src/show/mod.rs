@@ -10,7 +10,7 @@ use crate::incident::schema::{
     Decision, Descendant, Incident, Lane, Missing, Peer, Process, Record,
 };
 use crate::incident::{crowd, story, words};
-use crate::text::{brief_ns, bytes, count, plain};
+use crate::text::{brief_ns, bytes, count, plain, plain_words};
 
 use page::Page;
 pub use page::{Colour, Fold, Look};
@@ -75,9 +75,8 @@ fn decisions(page: &mut Page, at_ns: u64, decisions: &[Decision]) {
 /// What a command had started: each as the command itself.
 fn descendants(page: &mut Page, incident: &Incident) {
     for Descendant { worker, evidence } in &incident.descendants {
-        let spoken: Vec<_> = worker.command.iter().map(|word| plain(word)).collect();
-        let spoken =
-            if spoken.is_empty() { plain(&worker.name).into_owned() } else { spoken.join(" ") };
+        let spoken = plain_words(&worker.command);
+        let spoken = if spoken.is_empty() { plain(&worker.name) } else { spoken };
         page.heading(&format!("Below it: {}, {spoken}", story::who(worker)));
         if page.folds() {
             stacks::in_brief(page, evidence);
@@ -160,8 +159,7 @@ fn recorded(record: &Record, at_ns: u64) -> String {
 
 fn process(page: &mut Page, command: &[String], facts: &Process) {
     page.heading("Its process");
-    let spoken: Vec<_> = command.iter().map(|word| plain(word)).collect();
-    page.fact("command", &spoken.join(" "));
+    page.fact("command", &plain_words(command));
     page.fact("executable", &plain(facts.executable.as_deref().unwrap_or_default()));
     page.fact("directory", &plain(facts.directory.as_deref().unwrap_or_default()));
     page.fact("parent", &facts.parent.map_or_else(String::new, |pid| format!("pid {pid}")));
@@ -174,10 +172,10 @@ fn process(page: &mut Page, command: &[String], facts: &Process) {
     .filter_map(|(size, what)| Some(format!("{} {what}", bytes(size?))))
     .collect();
     page.fact("memory", &memory.join(", "));
-    page.fact("blocks", &facts.signals_blocked.join(" "));
-    page.fact("ignores", &facts.signals_ignored.join(" "));
-    page.fact("catches", &facts.signals_caught.join(" "));
-    page.fact("waiting", &facts.signals_pending.join(" "));
+    page.fact("blocks", &plain_words(&facts.signals_blocked));
+    page.fact("ignores", &plain_words(&facts.signals_ignored));
+    page.fact("catches", &plain_words(&facts.signals_caught));
+    page.fact("waiting", &plain_words(&facts.signals_pending));
     some(page, "cgroup", facts.cgroups.iter().map(|cgroup| plain(cgroup).into_owned()));
     let child = |child: &crate::incident::schema::Child| {
         format!("pid {} ({}), {}", child.pid, plain(&child.name), words::state(&child.state))

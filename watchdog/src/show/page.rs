@@ -8,6 +8,9 @@ use std::io::{self, IsTerminal};
 use anstyle::{AnsiColor, Style};
 use rustix::termios::tcgetwinsize;
 use textwrap::Options;
+use unicode_width::UnicodeWidthChar;
+
+use crate::text::plain_up_to;
 
 /// Text is never wrapped narrower, nor wider: longer lines are hard to read.
 const COLUMNS: std::ops::RangeInclusive<usize> = 40..=110;
@@ -70,6 +73,9 @@ pub(super) struct Page {
 const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
 const ALARM: Style = AnsiColor::Red.on_default().bold();
+
+/// How much of one paragraph or line is laid out, bytes.
+const MOST_BYTES: usize = 16 << 10;
 
 /// How wide labels of facts are.
 const LABEL: usize = 12;
@@ -158,7 +164,8 @@ impl Page {
         let indent = " ".repeat(textwrap::core::display_width(head));
         let options =
             Options::new(self.look.columns).initial_indent(head).subsequent_indent(&indent);
-        for line in textwrap::wrap(text, options) {
+        // What it is made of is clean already; it is bounded here before it is laid out.
+        for line in textwrap::wrap(&plain_up_to(text, MOST_BYTES), options) {
             self.styled(style, &line);
         }
     }
@@ -173,31 +180,43 @@ impl Page {
 
 /// The beginning of a line that is too wide, with a mark where it was cut.
 pub(super) fn cut(line: &str, columns: usize) -> String {
-    if textwrap::core::display_width(line) <= columns {
-        return line.to_owned();
+    let line = plain_up_to(line, MOST_BYTES);
+    match fitting(line.chars(), columns) {
+        Fit::Whole => line.into_owned(),
+        Fit::Part(bytes) => format!("{}\u{2026}", &line[..bytes]),
     }
-    let mut kept = String::new();
-    for c in line.chars() {
-        kept.push(c);
-        if textwrap::core::display_width(&kept) >= columns {
-            kept.pop();
-            break;
-        }
-    }
-    format!("{kept}\u{2026}")
 }
 
 /// The end of a path that is too wide, with a mark where it was cut.
 pub(super) fn cut_from_the_left(path: &str, columns: usize) -> String {
-    if textwrap::core::display_width(path) <= columns {
-        return path.to_owned();
+    match fitting(path.chars().rev(), columns) {
+        Fit::Whole => path.to_owned(),
+        Fit::Part(bytes) => format!("\u{2026}{}", &path[path.len() - bytes..]),
     }
-    let mut kept = path;
-    while textwrap::core::display_width(kept) >= columns.max(1) {
-        let Some(first) = kept.chars().next() else { break };
-        kept = &kept[first.len_utf8()..];
+}
+
+/// How much of a text fits.
+enum Fit {
+    Whole,
+    /// So many bytes, with room for a mark.
+    Part(usize),
+}
+
+/// How much of these characters fits into so many columns. Looks at no more of them than fit.
+fn fitting(characters: impl Iterator<Item = char>, columns: usize) -> Fit {
+    let (mut width, mut with_mark) = (0, 0);
+    let mut bytes = 0;
+    for c in characters {
+        width += c.width().unwrap_or(0);
+        if width > columns {
+            return Fit::Part(with_mark);
+        }
+        bytes += c.len_utf8();
+        if width < columns {
+            with_mark = bytes;
+        }
     }
-    format!("\u{2026}{kept}")
+    Fit::Whole
 }
 
 #[cfg(test)]
@@ -212,5 +231,16 @@ mod tests {
         assert_eq!(cut_from_the_left("/usr/lib/queue.py:7", 11), "\u{2026}queue.py:7");
         assert_eq!(cut_from_the_left("queue.py", 8), "queue.py");
         assert_eq!(cut_from_the_left("queue.py", 0), "\u{2026}");
+    }
+
+    #[test]
+    fn no_more_of_a_text_is_looked_at_than_fits() {
+        let mut looked_at = 0;
+        let endless = std::iter::repeat_with(|| {
+            looked_at += 1;
+            'x'
+        });
+        assert!(matches!(fitting(endless, 80), Fit::Part(79)));
+        assert_eq!(looked_at, 81);
     }
 }

@@ -11,8 +11,7 @@ use std::time::{Duration, SystemTime};
 use hangwatch::LaneView;
 
 use super::row::{Incident, ns};
-use crate::incident::schema;
-use crate::incident::store::INCIDENT_FILE;
+use crate::incident::catalog::{self, Summary};
 
 /// How often the directory is read.
 const EVERY: Duration = Duration::from_secs(3);
@@ -70,7 +69,7 @@ impl Incidents {
 }
 
 impl Known {
-    fn of(incident: schema::Incident) -> Option<Known> {
+    fn of(incident: Summary) -> Option<Known> {
         Some(Known {
             at: humantime::parse_rfc3339(&incident.at.utc).ok()?,
             segment: incident.segment,
@@ -102,10 +101,7 @@ fn read_all(
     names.truncate(MOST);
     let known = |name: String| {
         let known = before.remove(&name).flatten().filter(|known| known.outcome != "under way");
-        let known = known.or_else(|| {
-            let text = fs::read(dir.join(&name).join(INCIDENT_FILE)).ok()?;
-            Known::of(serde_json::from_slice(&text).ok()?)
-        });
+        let known = known.or_else(|| Known::of(catalog::summary(dir, &name).ok()?));
         (name, known)
     };
     names.into_iter().map(known).collect()
@@ -115,6 +111,8 @@ fn read_all(
 mod tests {
     use super::super::sample::row;
     use super::*;
+    use crate::incident::schema;
+    use crate::incident::store::INCIDENT_FILE;
 
     fn write(dir: &Path, id: &str, rank: Option<u64>, utc: &str, ending: Option<&str>) {
         let ending = ending
@@ -123,7 +121,9 @@ mod tests {
             schema::Worker { pid: Some(1003), rank, job: "jobs".into(), ..Default::default() };
         let at = schema::Moment { utc: utc.to_owned(), monotonic_ns: 1 };
         let segment = "train".to_owned();
-        let incident = schema::Incident { segment, at, worker, ending, ..Default::default() };
+        let version = schema::VERSION;
+        let incident =
+            schema::Incident { version, segment, at, worker, ending, ..Default::default() };
         fs::create_dir_all(dir.join(id)).unwrap();
         let text = serde_json::to_vec(&incident).unwrap();
         fs::write(dir.join(id).join(INCIDENT_FILE), text).unwrap();

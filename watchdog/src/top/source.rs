@@ -13,6 +13,7 @@ use hangwatch::{LaneView, Nanos, Observation, Observer, OpenError, Segment};
 use super::model::{Choice, Detail, Place, Seen, Watchdog};
 use super::row::{Row, ns};
 use crate::server::sigbus;
+use crate::text::plain_words;
 
 /// Records of a lane that are shown at most.
 const RECORDS: usize = 200;
@@ -104,7 +105,7 @@ impl Source {
         let arguments = pid.and_then(|pid| process::cmdline(pid).ok().flatten());
         Some(Detail {
             lane,
-            arguments: arguments.unwrap_or_default().join(" "),
+            arguments: plain_words(&arguments.unwrap_or_default()).into_owned(),
             scopes: observer.lane_scopes(lane).ok()?,
             records: observer.recent_records(lane, RECORDS).ok()?,
             at_ns: hangwatch::sys::clock::monotonic_ns(),

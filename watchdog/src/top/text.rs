@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
+use crate::text::plain_cell;
 use crate::units::brief;
 
 /// What the terminal can show.
@@ -33,19 +34,14 @@ impl Charset {
     }
 }
 
-/// `text` as one harmless line: what is no letter of the terminal's becomes `?`.
+/// `text` as one clean line, by the rule of [`plain_cell`]; what this terminal has no cell for becomes `?`.
 pub(super) fn clean(text: &str, charset: Charset) -> String {
-    let harmless = |c: char| match charset {
+    let has_cell = |c: char| match charset {
         Charset::Ascii => matches!(c, ' '..='~'),
-        // No width: control characters, but also joiners and directions, which move what follows.
-        Charset::Unicode => c.width().is_some_and(|width| width > 0) && !is_direction(c),
+        // Marks without a width change the character before them.
+        Charset::Unicode => c.width().is_some_and(|width| width > 0),
     };
-    text.chars().map(|c| if harmless(c) { c } else { '?' }).collect()
-}
-
-/// The marks that turn the direction of writing.
-fn is_direction(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    plain_cell(text).chars().map(|c| if has_cell(c) { c } else { '?' }).collect()
 }
 
 /// Which end of a text that is too long is kept.
@@ -123,6 +119,7 @@ mod tests {
         check("a\u{1b}[2Jb\n\tc\u{7f}", "a?[2Jb??c?", "a?[2Jb??c?");
         check("\u{9b}31m", "?31m", "?31m");
         check("é\u{202e}evil\u{200b}", "é?evil?", "??evil?");
+        check("e\u{301}", "e?", "e?");
         check("前進", "前進", "??");
     }
 

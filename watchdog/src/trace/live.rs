@@ -1,5 +1,7 @@
 //! What a segment holds now, as if it were an incident's: its workers and their lanes.
 
+use std::collections::HashMap;
+
 use hangwatch::{LaneView, RecordView, Segment, TimerView};
 use hangwatch_core::timer::TimerState;
 
@@ -22,14 +24,14 @@ pub(super) fn seen(segment: Segment) -> Seen {
     let picture = segment.picture();
     let at_ns = picture.at.0;
     let mut workers: Vec<(Worker, Vec<Lane>)> = Vec::new();
+    let mut places: HashMap<u32, usize> = HashMap::new();
     for view in &picture.lanes {
         let lane = lane(view, segment.recent_records(view.lane, ALL), at_ns);
-        let known = workers.iter_mut().find(|(worker, _)| worker.pid == Some(view.pid));
-        if let Some((_, lanes)) = known {
-            lanes.push(lane);
-        } else {
-            workers.push((Worker { pid: Some(view.pid), ..claims::worker(view) }, vec![lane]));
-        }
+        let place = *places.entry(view.pid).or_insert_with(|| {
+            workers.push((Worker { pid: Some(view.pid), ..claims::worker(view) }, Vec::new()));
+            workers.len() - 1
+        });
+        workers[place].1.push(lane);
     }
     workers.sort_by_key(|(worker, _)| (worker.rank.is_none(), worker.rank, worker.pid));
     Seen { at_ns, workers }

@@ -10,13 +10,15 @@
 //!
 //! [trace event JSON]: https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMh4h6I0nSsKchNAySU
 
+use std::collections::HashSet;
+
 use hangwatch::Segment;
 use serde_json::{Value, json};
 
 use crate::incident::schema::{Decision, Incident, Lane, Worker};
 use crate::incident::story;
 use crate::incident::track::{End, Span, Track, tracks};
-use crate::text::plain;
+use crate::text::{plain, to_json};
 
 mod live;
 
@@ -83,12 +85,12 @@ pub fn of_segment(segment: Segment) -> String {
 fn document(actors: &[Actor<'_>], at_ns: u64, segment: &str) -> String {
     let mut names = Vec::new();
     let mut events: Vec<(u64, Value)> = Vec::new();
-    let mut pids = Vec::new();
+    let mut pids = HashSet::new();
     for (index, actor) in actors.iter().enumerate() {
         let stand_in = PID_LIMIT + index as u64;
         let pid = actor.worker.pid.map_or(stand_in, u64::from);
         let pid = if pids.contains(&pid) { stand_in } else { pid };
-        pids.push(pid);
+        pids.insert(pid);
         name_process(&mut names, actor, pid, index);
         for (index, track) in tracks(actor.lanes, at_ns).iter().enumerate() {
             let on = On { pid, tid: tid_of(track) };
@@ -102,13 +104,17 @@ fn document(actors: &[Actor<'_>], at_ns: u64, segment: &str) -> String {
     // Stable: an outer scope that begins together with an inner one stays before it.
     events.sort_by_key(|(at, _)| *at);
     let lines: Vec<String> =
-        names.iter().chain(events.iter().map(|(_, event)| event)).map(Value::to_string).collect();
+        names.iter().chain(events.iter().map(|(_, event)| event)).map(event_line).collect();
     let about =
         json!({"segment": plain(segment), "at_us": micros(at_ns), "clock": "CLOCK_MONOTONIC"});
     format!(
         "{{\"displayTimeUnit\": \"ms\", \"otherData\": {about}, \"traceEvents\": [\n{}\n]}}\n",
         lines.join(",\n")
     )
+}
+
+fn event_line(event: &Value) -> String {
+    to_json(event).expect("what is made here has keys that are strings")
 }
 
 /// A track of the trace.
