@@ -38,6 +38,7 @@ pub struct Incident {
     /// What was decided about it, in the order in which it was decided.
     pub decisions: Vec<Decision>,
     /// How the reap ended; absent while it is under way, or where the watchdog ended before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ending: Option<Ending>,
     /// What was seen of the worker before its first signal.
     pub evidence: Evidence,
@@ -52,6 +53,7 @@ pub struct Incident {
     /// The incident that lists all of them, where some are left out.
     pub others_in: Option<String>,
     /// Who most likely holds the others up, where that can be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub suspect: Option<Suspect>,
 }
 
@@ -70,6 +72,7 @@ pub struct Moment {
 #[serde(default)]
 pub struct Worker {
     /// Its pid as the watchdog sees it; absent where the kernel does not vouch for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
     /// The name of its first thread.
     pub name: String,
@@ -78,10 +81,13 @@ pub struct Worker {
     /// Its job, by its own word; empty where it named none.
     pub job: String,
     /// Its rank in the job, by its own word.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rank: Option<u64>,
     /// The job's number of ranks, by its own word.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub world_size: Option<u64>,
     /// Its rank on this host, by its own word.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub local_rank: Option<u64>,
 }
 
@@ -102,6 +108,7 @@ pub struct Timer {
     /// When it was acquired or last kicked.
     pub acquired: Moment,
     /// When it is due, stalls credited; absent while it is paused.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Moment>,
     /// From `acquired` until the incident, ns.
     pub age_ns: u64,
@@ -134,6 +141,7 @@ pub struct Ending {
     /// From the earliest deadline to the first signal, or to the report, ns.
     pub late_ns: u64,
     /// Of an unkillable worker: the kernel function it sleeps in, where the kernel tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub wait_channel: Option<String>,
 }
 
@@ -148,12 +156,14 @@ pub struct Evidence {
     /// How long it took, ns.
     pub taken_ns: u64,
     /// How long the worker's threads were stopped for their stacks, ns; absent where they were not.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub stopped_ns: Option<u64>,
     /// What is not there although it was asked for.
     pub missing: Vec<Missing>,
     /// The worker's lanes, that of the first condemned timer first.
     pub lanes: Vec<Lane>,
     /// What the kernel says about the process.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub process: Option<Process>,
     /// Its threads, the one of the first condemned timer first.
     pub threads: Vec<Thread>,
@@ -204,6 +214,7 @@ pub struct Record {
     /// The scope; of a pause, the reason.
     pub scope: String,
     /// The new deadline, `CLOCK_MONOTONIC` ns, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_ns: Option<u64>,
 }
 
@@ -212,20 +223,26 @@ pub struct Record {
 #[serde(default)]
 pub struct Process {
     /// Its executable.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub executable: Option<String>,
     /// Its working directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub directory: Option<String>,
     /// Its parent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub parent: Option<u32>,
     /// Its control groups, as in `/proc/PID/cgroup`, a line each.
     pub cgroups: Vec<String>,
     /// Its environment, redacted.
     pub environment: Vec<String>,
     /// Resident memory, bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub resident_bytes: Option<u64>,
     /// Virtual memory, bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub virtual_bytes: Option<u64>,
     /// Swapped out memory, bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub swap_bytes: Option<u64>,
     /// Its open files and sockets.
     pub files: Vec<File>,
@@ -272,22 +289,28 @@ pub struct Thread {
     /// Its id as the watchdog sees it.
     pub tid: u32,
     /// Its id in its own PID namespace, by which [`Lane::tid`] names it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub inner_tid: Option<u32>,
     /// Its name.
     pub name: String,
     /// The kernel's letter for its state: `R`, `S`, `D`, `T`, `t`, `Z`, ...
     pub state: String,
     /// The kernel function it sleeps in.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub wait_channel: Option<String>,
     /// The system call it is in, with its arguments.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub system_call: Option<String>,
     /// Its stack in the kernel, the innermost function first.
     pub kernel_stack: Vec<String>,
     /// Its Python stack, the innermost frame first.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub python: Option<Vec<Frame>>,
     /// Its native stack, the innermost frame first.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub native: Option<Vec<Frame>>,
     /// Whether it holds the interpreter's lock, where that can be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub holds_gil: Option<bool>,
 }
 
@@ -298,10 +321,13 @@ pub struct Frame {
     /// The function; its address where it has no name.
     pub function: String,
     /// The source file.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
     /// The line in it, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
     /// The executable or library; of Python frames absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub module: Option<String>,
 }
 
@@ -332,8 +358,10 @@ pub struct Peer {
 #[serde(default)]
 pub struct Suspect {
     /// Its pid as the watchdog sees it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
     /// Its rank, by its own word.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rank: Option<u64>,
     /// The scope the others wait in.
     pub scope: String,
@@ -349,6 +377,51 @@ mod tests {
     fn a_file_without_the_newest_fields_is_read() {
         let incident: Incident = serde_json::from_str(r#"{"version": 1, "later": []}"#).unwrap();
         assert_eq!(incident, Incident { version: 1, ..Incident::default() });
+    }
+
+    /// The paths of all nulls in a document.
+    fn nulls(value: &serde_json::Value, path: &str) -> Vec<String> {
+        match value {
+            serde_json::Value::Null => vec![path.to_owned()],
+            serde_json::Value::Array(items) => {
+                items.iter().flat_map(|item| nulls(item, &format!("{path}[]"))).collect()
+            }
+            serde_json::Value::Object(fields) => {
+                let of = |(key, value): (&String, _)| nulls(value, &format!("{path}.{key}"));
+                fields.iter().flat_map(of).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_absent_and_never_null() {
+        let thread = Thread { python: Some(vec![Frame::default()]), ..Thread::default() };
+        let lane = Lane {
+            timers: vec![Timer::default()],
+            records: vec![Record::default()],
+            ..Lane::default()
+        };
+        let evidence = Evidence {
+            lanes: vec![lane],
+            threads: vec![thread],
+            process: Some(Process::default()),
+            ..Evidence::default()
+        };
+        let bare = serde_json::to_value(Incident::default()).unwrap();
+        assert_eq!(bare.get("ending"), None, "while the reap is under way");
+        let full = Incident {
+            timers: vec![Timer::default()],
+            ending: Some(Ending::default()),
+            evidence: evidence.clone(),
+            descendants: vec![Descendant { evidence, ..Descendant::default() }],
+            others: vec![Peer::default().into()],
+            suspect: Some(Suspect::default()),
+            ..Incident::default()
+        };
+        for incident in [bare, serde_json::to_value(full).unwrap()] {
+            assert_eq!(nulls(&incident, ""), [] as [&str; 0]);
+        }
     }
 
     #[test]
