@@ -10,7 +10,8 @@ use super::Evidence;
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Exit codes:
-  0    exactly the hung worker was reaped, and the others' results are right
+  0    exactly the hung worker was reaped, and the others' results are right, or
+       their files changed meanwhile
   125  anything else
 
 Examples:
@@ -18,6 +19,9 @@ Examples:
   hangwatch demo --workers 8 /usr/share/doc")]
 pub struct Demo {
     /// The directory whose files are hashed
+    ///
+    /// Files that change while they are hashed are left out of the comparison, and
+    /// that is said.
     #[arg(id = "hashed", value_name = "DIR", default_value = ".")]
     pub dir: PathBuf,
 
@@ -34,15 +38,7 @@ pub struct Demo {
 /// What one worker of the demo does; the demo starts it.
 #[derive(Debug, Args)]
 pub struct DemoWorker {
-    /// The directory whose files are hashed.
-    pub dir: PathBuf,
-    /// Which share of the files it has.
-    #[arg(long)]
-    pub share: usize,
-    /// Of how many.
-    #[arg(long)]
-    pub of: usize,
-    /// What becomes of it.
+    /// What becomes of it. The files it hashes are named on its standard input.
     #[arg(long, value_enum)]
     pub fate: Fate,
 }

@@ -1,10 +1,15 @@
 //! The demo's real work: the files of a directory, in shares, and their digests.
 
-use std::fs;
-use std::io;
+use std::ffi::OsStr;
+use std::fs::{self, Metadata, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
+
+use crate::text::plain;
 
 /// The most files of a directory that are hashed, the longest one and all together: the demo is to
 /// take seconds.
@@ -12,8 +17,37 @@ const FILES: usize = 2_000;
 const FILE_BYTES: u64 = 4 << 20;
 const ALL_BYTES: u64 = 256 << 20;
 
-/// One file: its path and how many of its bytes count.
-pub(super) type File = PathBuf;
+/// One file as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct File {
+    pub(super) path: PathBuf,
+    /// How many of its bytes are hashed, from its beginning: one that grows meanwhile is as good.
+    pub(super) bytes: u64,
+    /// What changes with its contents; a worker does not know it.
+    seen: Option<Seen>,
+}
+
+/// What tells a file from one that was changed or replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Seen {
+    device: u64,
+    inode: u64,
+    changed_at: (i64, i64),
+}
+
+impl Seen {
+    fn of(meta: &Metadata) -> Seen {
+        let changed_at = (meta.ctime(), meta.ctime_nsec());
+        Seen { device: meta.dev(), inode: meta.ino(), changed_at }
+    }
+}
+
+impl File {
+    /// Whether it is no longer what was found.
+    pub(super) fn has_changed(&self) -> bool {
+        self.seen != fs::metadata(&self.path).ok().as_ref().map(Seen::of)
+    }
+}
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot hash the files of {dir}: {source}; name a directory that can be read")]
@@ -25,7 +59,7 @@ pub(super) struct DirError {
 /// The regular files under `dir` in a fixed order, dealt out to `count` workers. Hidden directories
 /// and `target` are left out.
 pub(super) fn shares(dir: &Path, count: usize) -> Result<Vec<Vec<File>>, DirError> {
-    let failed = |source| DirError { dir: dir.display().to_string(), source };
+    let failed = |source| DirError { dir: plain(&dir.to_string_lossy()).into_owned(), source };
     let mut found = Vec::new();
     let mut directories = vec![dir.to_path_buf()];
     let mut bytes = 0;
@@ -43,7 +77,8 @@ pub(super) fn shares(dir: &Path, count: usize) -> Result<Vec<Vec<File>>, DirErro
                 // An empty one may be of /proc, and a read of it endless.
                 Ok(meta) if meta.is_file() && (1..=FILE_BYTES).contains(&meta.len()) => {
                     bytes += meta.len();
-                    found.push(entry.path());
+                    let seen = Some(Seen::of(&meta));
+                    found.push(File { path: entry.path(), bytes: meta.len(), seen });
                 }
                 _ => {}
             }
@@ -53,7 +88,7 @@ pub(super) fn shares(dir: &Path, count: usize) -> Result<Vec<Vec<File>>, DirErro
         }
     }
     found.truncate(FILES);
-    found.sort();
+    found.sort_by(|one, other| one.path.cmp(&other.path));
     let mut shares = vec![Vec::new(); count];
     for (index, file) in found.into_iter().enumerate() {
         shares[index % count].push(file);
@@ -61,9 +96,44 @@ pub(super) fn shares(dir: &Path, count: usize) -> Result<Vec<Vec<File>>, DirErro
     Ok(shares)
 }
 
+/// Writes a share down for the worker that hashes it: for each file its length and its path, an empty
+/// byte after each.
+pub(super) fn listed(share: &[File]) -> Vec<u8> {
+    let mut list = Vec::new();
+    for File { path, bytes, .. } in share {
+        list.extend(bytes.to_string().into_bytes());
+        list.push(0);
+        list.extend(path.as_os_str().as_bytes());
+        list.push(0);
+    }
+    list
+}
+
+/// Reads a share that was [`listed`].
+pub(super) fn read_list(list: &[u8]) -> Option<Vec<File>> {
+    let mut parts = list.split(|byte| *byte == 0);
+    let mut share = Vec::new();
+    loop {
+        let bytes = parts.next()?;
+        let Some(path) = parts.next() else {
+            return bytes.is_empty().then_some(share);
+        };
+        let bytes = std::str::from_utf8(bytes).ok()?.parse().ok()?;
+        share.push(File { path: OsStr::from_bytes(path).into(), bytes, seen: None });
+    }
+}
+
 /// The digest of one file; an unreadable one counts as empty, for every reader alike.
-pub(super) fn file_digest(file: &Path) -> [u8; 32] {
-    Sha256::digest(fs::read(file).unwrap_or_default()).into()
+pub(super) fn file_digest(file: &File) -> [u8; 32] {
+    // What has taken a file's place may be a FIFO: nobody waits for its writer.
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(&file.path);
+    let mut bytes = Vec::new();
+    let read = opened.and_then(|opened| opened.take(file.bytes).read_to_end(&mut bytes));
+    if read.is_err() {
+        bytes.clear();
+    }
+    Sha256::digest(&bytes).into()
 }
 
 /// The digest of a share: of its files' digests, in hexadecimal.
@@ -78,4 +148,36 @@ pub(super) fn digest(share: &[File]) -> String {
 /// Bytes in hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_read_as_it_was_listed() {
+        let name = OsStr::from_bytes(b"a b\n\xff");
+        let file = |path: &OsStr, bytes| File { path: path.into(), bytes, seen: None };
+        let share = [file("/x/y".as_ref(), 7), file(name, 0)];
+        assert_eq!(read_list(&listed(&share)).unwrap(), share);
+        assert_eq!(read_list(b"").unwrap(), []);
+        assert_eq!(read_list(b"x\0y\0"), None);
+        assert_eq!(read_list(b"7\0y"), None);
+    }
+
+    #[test]
+    fn a_file_that_grows_is_hashed_as_it_was_and_one_that_changes_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "before").unwrap();
+        let file = shares(dir.path(), 1).unwrap().remove(0).remove(0);
+        let digest = file_digest(&file);
+        assert!(!file.has_changed());
+        fs::write(&path, "before, and after").unwrap();
+        assert_eq!(file_digest(&file), digest);
+        fs::write(&path, "anew").unwrap();
+        assert_ne!(file_digest(&file), digest);
+        fs::remove_file(&path).unwrap();
+        assert!(file.has_changed());
+    }
 }

@@ -1,5 +1,6 @@
 //! One worker of the demo: hashes its share under nested scopes, then meets its fate.
 
+use std::io::Read;
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +16,8 @@ use crate::exit::Exit;
 
 /// How long a worker works at least, so that there is something to see: it hashes its share again.
 const AT_LEAST: Duration = Duration::from_millis(2500);
+/// The longest list of files: 2,000 paths.
+const MOST_LIST_BYTES: u64 = 16 << 20;
 /// How long the ill-fated ones work before their fate.
 const BEFORE_FATE: Duration = Duration::from_millis(500);
 
@@ -25,16 +28,17 @@ pub(crate) fn perform(options: &DemoWorker) -> Result<Exit, Failure> {
     // It would be named after the link it was started by.
     rustix::thread::set_name(c"demo-worker")?;
     let worker = Worker::attach(None)?;
-    let shares = files::shares(&options.dir, options.of)?;
-    let share = shares.get(options.share).ok_or("there is no such share")?;
+    let mut list = Vec::new();
+    std::io::stdin().lock().take(MOST_LIST_BYTES).read_to_end(&mut list)?;
+    let share = &files::read_list(&list).ok_or("the list of files cannot be read")?;
     let begun = Instant::now();
     let whole = worker.expires("share", Duration::from_secs(30))?;
     let file = worker.scope("share/file")?;
     let result = loop {
         let mut digest = Sha256::new();
-        for path in share {
+        for one in share {
             let _guard = file.expires(Duration::from_secs(5))?;
-            digest.update(files::file_digest(path));
+            digest.update(files::file_digest(one));
             meet_fate(options.fate, &worker, begun)?;
         }
         meet_fate(options.fate, &worker, begun)?;
