@@ -6,6 +6,7 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::builder::styling::Styles;
 use clap::error::ErrorKind;
@@ -47,6 +48,12 @@ pub use run::{Listen, Protect, Run, Settings};
 pub use segments::{Observed, ReleaseBrake, Rm, Status};
 pub use suspects::{Cascade, CascadePolicy};
 
+/// For what comes after options that have a heading, which clap would give to all that follow.
+const NO_HEADING: Option<&str> = None;
+
+/// The environment variable that names the directory of incidents.
+pub const INCIDENTS_VARIABLE: &str = "HANGWATCH_INCIDENTS";
+
 /// The environment variable that names the segment.
 pub const SEGMENT_VARIABLE: &str = "HANGWATCH_SEGMENT";
 
@@ -67,6 +74,9 @@ const ENVIRONMENT: &str = "\
 Environment:
   HANGWATCH_CONFIG   run: the file of settings, where --config does not name it
   HANGWATCH_SEGMENT  the segment's name, where --segment does not give it
+  HANGWATCH_INCIDENTS
+                     the directory of incidents, where --incidents does not
+                     name it
   HANGWATCH_LOG      what is logged (trace, debug, info, warn, error, or a
                      filter such as warn,hangwatch=debug); else RUST_LOG;
                      else info
@@ -119,7 +129,6 @@ Examples:
     styles = Styles::plain(),
     subcommand_required = true,
     arg_required_else_help = true,
-    disable_help_subcommand = true,
 )]
 pub struct Cli {
     /// What to do.
@@ -255,6 +264,24 @@ pub enum Command {
     Rm(Rm),
 }
 
+impl Command {
+    /// Where its incidents are kept or looked for, as far as the command line says; `run` has it from its
+    /// settings.
+    fn incidents_dir(&mut self) -> Option<&mut Option<PathBuf>> {
+        match self {
+            Command::Exec(Exec { evidence, .. }) | Command::Demo(Demo { evidence, .. }) => {
+                Some(&mut evidence.incidents.dir)
+            }
+            Command::Top(Top { incidents, .. }) => Some(incidents),
+            Command::Incidents(Incidents { place, .. })
+            | Command::Show(Show { place, .. })
+            | Command::Report(Report { place, .. })
+            | Command::Trace(Trace { place, .. }) => Some(&mut place.dir),
+            _ => None,
+        }
+    }
+}
+
 impl Cli {
     /// Reads the command line, the environment and the file of settings of this process; ends it
     /// with the help or the error there is to print.
@@ -281,6 +308,9 @@ impl Cli {
             ErrorKind::InvalidUtf8 => Self::not_utf8(&words).unwrap_or(error),
             _ => error,
         })?;
+        if let Some(dir) = cli.command.incidents_dir().filter(|dir| dir.is_none()) {
+            *dir = variables.get(INCIDENTS_VARIABLE).map(PathBuf::from);
+        }
         let named = match &mut cli.command {
             Command::Run(run) => {
                 **run = config::settle(words, variables)?;

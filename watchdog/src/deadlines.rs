@@ -29,6 +29,7 @@ use hangwatch_core::scope::ScopeId;
 use hangwatch_core::time::{Nanos, duration_ns};
 use toml_edit::{Document, Item, TableLike};
 
+use crate::cli::config::unquoted;
 use crate::cli::value;
 
 pub mod edit;
@@ -111,9 +112,10 @@ impl Deadlines {
     }
 
     pub(crate) fn parse(text: &str) -> Result<Deadlines, Wrong> {
-        let document = Document::parse(text).map_err(|error| Wrong {
-            line: line_of(text, error.span()),
-            what: error.message().to_owned(),
+        let document = Document::parse(text).map_err(|error| {
+            let line = line_of(text, error.span());
+            let advice = unquoted::advice(text.lines().nth(line - 1).unwrap_or_default());
+            Wrong { line, what: advice.unwrap_or_else(|| error.message().to_owned()) }
         })?;
         let at = |span| move |what: String| Wrong { line: line_of(text, span), what };
         let mut read = Deadlines::default();
@@ -270,6 +272,7 @@ inline = { deadline = 7 }
             assert!(wrong.what.contains(part) && wrong.line == line, "{text:?}: {wrong:?}");
         };
         check("default = \"10M\"", 1, "m for minutes");
+        check("\ndefault = 10m", 2, "in quotes: default = \"10m\"");
         check("\n\ndefault = 0", 3, "longer than zero");
         check("default = true", 1, "must be a time");
         check("[scopes]\na = \"1s\"\na = \"2s\"", 3, "duplicate");

@@ -27,6 +27,7 @@ mod definition;
 mod file;
 mod layers;
 pub mod page;
+pub(crate) mod unquoted;
 
 /// The environment variable that names the file.
 pub const CONFIG_VARIABLE: &str = "HANGWATCH_CONFIG";

@@ -66,6 +66,7 @@ pub struct Evidence {
 
 /// Where incidents are kept, and how many.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Evidence")]
 pub struct Incidents {
     /// The directory of the incidents
     ///

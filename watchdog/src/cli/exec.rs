@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{DURATIONS, ENVIRONMENT, EXIT_CODES, Evidence, Log, Reap, value};
+use super::{DURATIONS, ENVIRONMENT, EXIT_CODES, Evidence, Log, NO_HEADING, Reap, value};
 
 /// The options of `hangwatch exec`.
 #[derive(Debug, Args)]
@@ -47,6 +47,6 @@ pub struct Exec {
     pub log: Log,
 
     /// The command to run, with its arguments
-    #[arg(last = true, required = true, value_name = "CMD")]
+    #[arg(last = true, required = true, value_name = "CMD", help_heading = NO_HEADING)]
     pub command: Vec<OsString>,
 }

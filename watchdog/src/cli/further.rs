@@ -38,6 +38,7 @@ impl From<Reach> for kin::Reach {
 
 /// What a reap takes along.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Kills")]
 pub struct Further {
     /// Who is reaped with a worker: nobody, its tree, its process group or its cgroup
     ///
@@ -62,6 +63,7 @@ pub struct Further {
 
 /// What is run for each expiry.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Hook")]
 pub struct Hook {
     /// Run this for each expiry, by sh, with the incident as JSON on its standard input
     ///

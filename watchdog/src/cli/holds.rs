@@ -24,6 +24,7 @@ impl From<Treatment> for server::Treatment {
 
 /// What is done about an overdue worker that something holds up.
 #[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Workers that something holds up")]
 pub struct Holds {
     /// An overdue worker that is stopped (SIGSTOP): reap it, or report it
     #[arg(

@@ -10,6 +10,7 @@ use crate::logging::Format;
 
 /// How a reap is done.
 #[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Kills")]
 pub struct Reap {
     /// What a reap begins with: a signal's name or number, or none
     ///
@@ -35,6 +36,7 @@ impl Reap {
 
 /// How the log is written.
 #[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Log")]
 pub struct Log {
     /// The log's format, on standard error
     #[arg(

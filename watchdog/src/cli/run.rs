@@ -10,11 +10,14 @@ use clap::Args;
 use super::config::Origins;
 use super::value::{self, ReapSignal};
 use super::{
-    Cascade, DURATIONS, ENVIRONMENT, EXIT_CODES, Evidence, Further, Holds, Hook, Log, Reap,
-    SETTINGS,
+    Cascade, DURATIONS, ENVIRONMENT, EXIT_CODES, Evidence, Further, Holds, Hook, Log, NO_HEADING,
+    Reap, SETTINGS,
 };
 use crate::listen::{Address, Audience};
 use crate::server::{Ask, Protection};
+
+const SEGMENT_HEADING: &str = "Segment";
+const KILLS_HEADING: &str = "Kills";
 
 /// The options of `hangwatch run`.
 #[derive(Debug, Args)]
@@ -37,14 +40,15 @@ pub struct Run {
     ///
     /// Without a command, HANGWATCH_SEGMENT is used where this is absent. With a
     /// command it is not: it would be the segment of a watchdog around this one.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = SEGMENT_HEADING)]
     pub segment: Option<String>,
 
     /// Lanes of a new segment, one for each worker thread, 1 to 65536 [default: 256]
     ///
     /// A segment that is there already keeps its own, and is refused if this is
     /// given and differs.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536),
+          help_heading = SEGMENT_HEADING)]
     pub lanes: Option<u32>,
 
     /// Timers of each lane of a new segment, 1 to 1024 [default: 64]
@@ -52,7 +56,8 @@ pub struct Run {
     /// So many deadlines can be armed at once by one thread before it takes a
     /// second lane. A segment that is there already keeps its own, and is refused
     /// if this is given and differs.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_024))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_024),
+          help_heading = SEGMENT_HEADING)]
     pub timers: Option<u32>,
 
     /// The longest time between two ticks, 1ms to 1m [default: 100ms]
@@ -62,11 +67,12 @@ pub struct Run {
     /// that is there already keeps its own, and is refused if this is given and
     /// differs.
     #[arg(long, value_name = "DURATION", value_parser = value::interval,
-          allow_hyphen_values = true)]
+          allow_hyphen_values = true, help_heading = SEGMENT_HEADING)]
     pub max_interval: Option<Duration>,
 
     /// The group whose members may attach, by name or number [default: only this user]
-    #[arg(long, value_name = "GROUP", value_parser = value::group)]
+    #[arg(long, value_name = "GROUP", value_parser = value::group,
+          help_heading = SEGMENT_HEADING)]
     pub group: Option<u32>,
 
     /// How a reap is done.
@@ -77,7 +83,8 @@ pub struct Run {
     ///
     /// With --deadlines it is shadow mode: what would have been reaped, and how late
     /// it was in the end, is logged, and counted for `hangwatch shadow`.
-    #[arg(long, conflicts_with_all = ["signal", "grace"], num_args = 0..=1, require_equals = true,
+    #[arg(long, help_heading = KILLS_HEADING,
+          conflicts_with_all = ["signal", "grace"], num_args = 0..=1, require_equals = true,
           default_missing_value = "true",
           default_value = "false", hide_default_value = true, hide_possible_values = true,
           action = clap::ArgAction::Set, value_name = "BOOL")]
@@ -88,7 +95,7 @@ pub struct Run {
     /// It is read anew at SIGHUP, by a watchdog without a command: acquires that are
     /// under way keep their deadlines. Absent, what an earlier watchdog of the segment
     /// was given stays.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Deadlines")]
     pub deadlines: Option<PathBuf>,
 
     /// At more reaps than this in a minute, signal nobody until told otherwise
@@ -97,14 +104,15 @@ pub struct Run {
     /// workers. It is released by `hangwatch release-brake`; who is overdue still is
     /// judged again then.
     /// Absent, there is no brake, but one that a watchdog before this one left holds.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..),
+          help_heading = KILLS_HEADING)]
     pub max_reaps: Option<u32>,
 
     /// Report a timer once when this fraction of its allowance has passed
     ///
     /// Above 0 and below 1. The worker is not touched.
     #[arg(long, value_name = "FRACTION", value_parser = value::fraction,
-          allow_hyphen_values = true)]
+          allow_hyphen_values = true, help_heading = "Deadlines")]
     pub warn_at: Option<f64>,
 
     /// Who is reaped first.
@@ -126,13 +134,14 @@ pub struct Run {
     /// What is captured of an overdue worker.
     #[command(flatten)]
     pub evidence: Evidence,
+
     /// Do not write the error files of torchrun's workers
     ///
     /// A worker with TORCHELASTIC_ERROR_FILE in its environment gets that file
     /// written before it is signalled, so that torchrun's summary names it and the
     /// scope it hung in, not a peer. Only workers of this user, in directories of
     /// this user, and never over a file that is there.
-    #[arg(long, num_args = 0..=1, require_equals = true,
+    #[arg(long, help_heading = "Evidence", num_args = 0..=1, require_equals = true,
           default_missing_value = "true",
           default_value = "false", hide_default_value = true, hide_possible_values = true,
           action = clap::ArgAction::Set, value_name = "BOOL")]
@@ -143,7 +152,8 @@ pub struct Run {
     pub protect: Protect,
 
     /// Wait until the segment's watchdog is gone, then take over at once
-    #[arg(long, conflicts_with = "command", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+    #[arg(long, help_heading = SEGMENT_HEADING, conflicts_with = "command",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true",
           default_value = "false", hide_default_value = true, hide_possible_values = true,
           action = clap::ArgAction::Set, value_name = "BOOL")]
     pub standby: bool,
@@ -153,7 +163,7 @@ pub struct Run {
     /// By default `run -- CMD` keeps a small standby: where the watchdog is killed
     /// (SIGKILL, out of memory) or fails, it takes over at once and watches until
     /// the command and its last worker have ended. As PID 1 there is none.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+    #[arg(long, help_heading = SEGMENT_HEADING, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           default_value = "false", hide_default_value = true, hide_possible_values = true,
           action = clap::ArgAction::Set, value_name = "BOOL")]
     pub no_standby: bool,
@@ -163,7 +173,7 @@ pub struct Run {
     /// By default the watchdog serves on until the last worker has left, and ends
     /// with the command's own code then. The log says which workers it watches, or
     /// leaves; the segment of those it leaves stays, for another watchdog.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+    #[arg(long, help_heading = SEGMENT_HEADING, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           default_value = "false", hide_default_value = true, hide_possible_values = true,
           action = clap::ArgAction::Set, value_name = "BOOL")]
     pub leave_workers: bool,
@@ -181,7 +191,7 @@ pub struct Run {
     pub settings: Settings,
 
     /// The command to run, with its arguments; without one, serve until SIGTERM
-    #[arg(last = true, value_name = "CMD")]
+    #[arg(last = true, value_name = "CMD", help_heading = NO_HEADING)]
     pub command: Vec<OsString>,
 
     /// Where the settings come from.
@@ -208,6 +218,7 @@ impl Run {
 
 /// Where settings come from, beside the command line.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Settings")]
 pub struct Settings {
     /// Take settings from this file of TOML, else from HANGWATCH_CONFIG's
     #[arg(long, value_name = "FILE")]
@@ -220,6 +231,7 @@ pub struct Settings {
 
 /// How the watchdog protects itself.
 #[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Protection of the watchdog")]
 pub struct Protect {
     /// Do not lock the watchdog's memory, nor lower its OOM score
     ///
@@ -236,6 +248,7 @@ pub struct Protect {
 
 /// How others are told over HTTP.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "HTTP")]
 pub struct Listen {
     /// Answer /metrics, /healthz and /state over HTTP at this address [default: nowhere]
     ///

@@ -21,6 +21,7 @@ pub enum CascadePolicy {
 
 /// Who is reaped first.
 #[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Cascades")]
 pub struct Cascade {
     /// Reap the worker that the others wait for first, and hold those back for so long
     ///

@@ -231,3 +231,93 @@ fn incidents_are_shown_from_the_last_on() {
     assert!(read("incidents --since yesterday").is_err());
     assert!(read("incidents --limit 0").is_err());
 }
+
+/// Every option and positional of a command, with the heading it is shown under.
+fn headings(command: &str) -> Vec<(String, Option<String>)> {
+    let mut cli = Cli::command();
+    cli.build();
+    let command = cli.find_subcommand(command).unwrap();
+    let heading =
+        |arg: &clap::Arg| (arg.get_id().to_string(), arg.get_help_heading().map(str::to_owned));
+    command.get_arguments().map(heading).collect()
+}
+
+#[test]
+fn every_option_of_run_is_under_the_heading_it_belongs_to() {
+    let expected = [
+        ("Segment", "segment lanes timers max_interval group standby no_standby leave_workers"),
+        ("Kills", "signal grace notify_only max_reaps reach"),
+        ("Deadlines", "deadlines warn_at"),
+        ("Cascades", "cascade cascade_policy"),
+        ("Hook", "on_expire on_expire_timeout"),
+        ("Workers that something holds up", "stopped traced frozen"),
+        ("Evidence", "level budget redact dir most mib no_error_files"),
+        ("Protection of the watchdog", "unprotected realtime"),
+        ("HTTP", "listen listen_anywhere host"),
+        ("Log", "format"),
+        ("Settings", "config check"),
+    ];
+    for (id, heading) in headings("run") {
+        let under = expected.iter().find(|(_, ids)| ids.split(' ').any(|known| known == id));
+        assert_eq!(heading.as_deref(), under.map(|(heading, _)| *heading), "{id}");
+    }
+}
+
+#[test]
+fn no_positional_and_no_help_is_under_a_heading() {
+    let mut cli = Cli::command();
+    cli.build();
+    for command in cli.get_subcommands() {
+        for arg in command.get_arguments() {
+            let is_general =
+                arg.is_positional() || ["help", "version"].contains(&arg.get_id().as_str());
+            let heading = arg.get_help_heading();
+            assert!(!is_general || heading.is_none(), "{} {arg}: {heading:?}", command.get_name());
+        }
+    }
+    let own = |id: &str| headings("exec").into_iter().find(|(it, _)| it == id).unwrap().1;
+    assert_eq!((own("deadline"), own("level")), (None, Some("Evidence".to_owned())));
+}
+
+#[test]
+fn help_is_a_command_too() {
+    let check = |line: &str, part: &str| {
+        let error = read(line).expect_err(line);
+        assert_eq!((error.kind(), error.exit_code()), (ErrorKind::DisplayHelp, 0), "{line}");
+        assert!(error.to_string().contains(part), "{line}: {error}");
+    };
+    check("help", "Examples:");
+    check("help run", "--max-reaps <N>");
+    check("help exec", "--deadline <DURATION>");
+    assert_eq!(read("help nosuch").expect_err("none").exit_code(), 2);
+}
+
+#[test]
+fn every_command_that_has_incidents_takes_their_directory_from_the_environment() {
+    let dir = |line: &str, variable: &str| {
+        let words = std::iter::once("hangwatch").chain(line.split_ascii_whitespace());
+        let variables = [("HANGWATCH_INCIDENTS", variable)].into_iter().collect();
+        let mut command = Cli::try_read_from(words, &variables).unwrap().command;
+        match &mut command {
+            Command::Run(run) => run.evidence.incidents.dir.clone(),
+            other => other.incidents_dir().expect(line).clone(),
+        }
+    };
+    for line in [
+        "run --segment s",
+        "run -- true",
+        "exec --deadline 5s -- true",
+        "demo",
+        "top",
+        "incidents",
+        "show",
+        "report -o -",
+        "trace last -o -",
+    ] {
+        assert_eq!(dir(line, "/var/own").as_deref(), Some("/var/own".as_ref()), "{line}");
+        assert_eq!(dir(line, ""), None, "{line}");
+        let (first, rest) = line.split_once(' ').unwrap_or((line, ""));
+        let named = format!("{first} --incidents /named {rest}");
+        assert_eq!(dir(&named, "/var/own").as_deref(), Some("/named".as_ref()), "{line}");
+    }
+}

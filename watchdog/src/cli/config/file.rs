@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use toml_edit::{Document, Item, Value};
 
+use super::unquoted;
 use crate::reading::{self, Contents};
 
 /// The most a file of settings may hold, bytes.
@@ -55,7 +56,10 @@ fn lines(text: &str) -> Result<Vec<Line>, (usize, String)> {
     let line_of = |at: usize| text[..at.min(text.len())].matches('\n').count() + 1;
     let document = Document::parse(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
-        (line_of(at), error.message().replace('\n', "; "))
+        let number = line_of(at);
+        let line = text.lines().nth(number - 1).unwrap_or_default();
+        let what = || error.message().replace('\n', "; ");
+        (number, unquoted::advice(line).unwrap_or_else(what))
     })?;
     let line = |(key, item): (&str, &Item)| {
         let span = document.key(key).and_then(toml_edit::Key::span).or_else(|| item.span());
@@ -113,6 +117,8 @@ mod tests {
             |text: &str, line: usize| assert_eq!(lines(text).unwrap_err().0, line, "{text}");
         check("signal = TERM", 1);
         check("a = 1\n\nb 2\n", 3);
+        let (line, what) = lines("a = 1\nsegment = train\n").unwrap_err();
+        assert_eq!((line, what.as_str()), (2, "a text is written in quotes: segment = \"train\""));
         check("a = 1\nb = 2\na = 3\n", 3);
         check("a = \"\"\"\n\n", 3);
     }
