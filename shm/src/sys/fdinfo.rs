@@ -6,11 +6,12 @@
 //! the locks of the file table that the process really has: the newcomer's
 //! does not list this one.
 //!
-//! What a process has open, and how many locks it takes, is its own choice, so both are bounded here.
-//! Any descriptor of a file lists all locks that the process has on it: of its descriptors one is read,
-//! and of the others no more is asked than which file they refer to. (To read their `fdinfo` could wait
-//! for ever: that of an epoll instance takes a lock which its owner can hold.)
+//! What a process has open, and how many locks it takes, is its own choice, so both are bounded here. A
+//! lock is listed by the descriptors that it was taken by and their copies, so those of the file are read;
+//! of all others no more is asked than which file they refer to. (To read their `fdinfo` could wait for
+//! ever: that of an epoll instance takes a lock which its owner can hold.)
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -25,8 +26,10 @@ use super::process::{is_gone, parse_device, task_dirs};
 
 /// How many descriptors of a process are looked at, where the first guess is wrong.
 const MOST_DESCRIPTORS: usize = 4096;
-/// How much of a descriptor's `fdinfo` is read, bytes: some 60,000 locks, of which a worker has one a
-/// thread.
+/// How many of them are read, since they refer to the file. A worker has one, or one for each copy of this
+/// library in it.
+const MOST_OF_THE_FILE: usize = 64;
+/// How much is read of them together, bytes: some 60,000 locks, of which a worker has one a thread.
 const FDINFO_BYTES: u64 = 4 << 20;
 
 /// Whether the process now of this pid holds the POSIX write lock on `byte` of
@@ -40,37 +43,50 @@ const FDINFO_BYTES: u64 = 4 << 20;
 /// Where `/proc` refuses: `EACCES` to all who may not trace the process. Where the process has more
 /// descriptors or locks than are looked at.
 pub fn lists_lock(pid: Pid, hint: Option<RawFd>, file: FileId, byte: u64) -> io::Result<bool> {
-    let mut left = MOST_DESCRIPTORS;
-    for task in task_dirs(pid)? {
-        let (fds, fdinfo) = (task.join("fd"), task.join("fdinfo"));
-        if let Some(fd) = hint.map(|fd| fd.to_string())
-            && refers_to(&fds.join(&fd), file)?
-        {
-            return descriptor_lists(&fdinfo.join(&fd), file, byte);
+    let mut bounds =
+        Bounds { all: MOST_DESCRIPTORS, of_the_file: MOST_OF_THE_FILE, bytes: FDINFO_BYTES };
+    let mut lists = |task: &Path, fd: &OsStr| -> io::Result<bool> {
+        bounds.all = bounds.all.checked_sub(1).ok_or_else(too_many)?;
+        if !refers_to(&task.join("fd").join(fd), file)? {
+            return Ok(false);
         }
-        let entries = match fs::read_dir(&fds) {
+        bounds.of_the_file = bounds.of_the_file.checked_sub(1).ok_or_else(too_many)?;
+        descriptor_lists(&task.join("fdinfo").join(fd), &mut bounds.bytes, file, byte)
+    };
+    for task in task_dirs(pid)? {
+        if let Some(fd) = hint
+            && lists(&task, OsStr::new(&fd.to_string()))?
+        {
+            return Ok(true);
+        }
+        let entries = match fs::read_dir(task.join("fd")) {
             Ok(entries) => entries,
             Err(error) if is_gone(&error) => continue,
             Err(error) => return Err(error),
         };
         for entry in entries {
-            let entry = match entry {
-                Ok(entry) => entry,
+            match entry {
+                Ok(entry) if lists(&task, &entry.file_name())? => return Ok(true),
+                Ok(_) => {}
                 Err(error) if is_gone(&error) => break,
                 Err(error) => return Err(error),
-            };
-            left = left.checked_sub(1).ok_or_else(too_many)?;
-            if refers_to(&entry.path(), file)? {
-                return descriptor_lists(&fdinfo.join(entry.file_name()), file, byte);
             }
         }
     }
     Ok(false)
 }
 
+/// How much of a process is looked at still.
+struct Bounds {
+    all: usize,
+    of_the_file: usize,
+    bytes: u64,
+}
+
 fn too_many() -> io::Error {
     io::Error::other(format!(
-        "its lane names a wrong descriptor, and it has more than {MOST_DESCRIPTORS}"
+        "it has more than {MOST_DESCRIPTORS} descriptors, or {MOST_OF_THE_FILE} of the segment, and the one \
+         that its lane names does not list its lock"
     ))
 }
 
@@ -100,11 +116,11 @@ fn refers_to(link: &Path, file: FileId) -> io::Result<bool> {
 pub(super) fn own_lists_lock(fd: impl AsFd, file: FileId, byte: u64) -> io::Result<bool> {
     // Not `/proc/self`, which is empty once the first thread has ended.
     let fdinfo = format!("/proc/thread-self/fdinfo/{}", fd.as_fd().as_raw_fd());
-    descriptor_lists(Path::new(&fdinfo), file, byte)
+    descriptor_lists(Path::new(&fdinfo), &mut { FDINFO_BYTES }, file, byte)
 }
 
-fn descriptor_lists(fdinfo: &Path, file: FileId, byte: u64) -> io::Result<bool> {
-    match proc_file::has_line(fdinfo, FDINFO_BYTES, |line| line_lists(line, file, byte)) {
+fn descriptor_lists(fdinfo: &Path, left: &mut u64, file: FileId, byte: u64) -> io::Result<bool> {
+    match proc_file::has_line(fdinfo, left, |line| line_lists(line, file, byte)) {
         // Closed since the directory was read, or never there.
         Err(error) if is_gone(&error) => Ok(false),
         listed => listed,
@@ -243,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn many_descriptors_of_the_file_cost_one_reading_of_its_locks() {
+    fn many_descriptors_of_the_file_are_read_within_bounds() {
         let file = shm_file(4096);
         let id = id_of(&file);
         let ready = Mark::new();
@@ -258,10 +274,35 @@ mod tests {
         });
         ready.wait();
         let before = read_calls();
-        assert!(!lists_lock(child.pid(), Some(i32::MAX), id, 1).unwrap());
+        let error = lists_lock(child.pid(), Some(i32::MAX), id, 1).unwrap_err();
         let calls = read_calls() - before;
-        assert!(calls < 100, "{calls} reads for a lock that it does not have");
+        assert!(calls < 1000, "{calls} reads for a lock that it does not have");
+        assert!(error.to_string().contains("of the segment"), "{error}");
         assert!(lists_lock(child.pid(), Some(i32::MAX), id, 2).unwrap());
+    }
+
+    /// As a program does that attaches anew with an earlier one's descriptor open: the kernel joins both
+    /// locks, and lists them by the first.
+    #[test]
+    fn a_lock_is_found_that_another_description_of_the_file_lists() {
+        let file = shm_file(4096);
+        let id = id_of(&file);
+        let other = std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open(format!("/proc/thread-self/fd/{}", file.as_raw_fd()))
+            .unwrap();
+        let ready = Mark::new();
+        let child = fork(|| {
+            assert!(try_lock(&file, 1).unwrap() && try_lock(&other, 2).unwrap());
+            ready.send(0);
+            pause_for_ever()
+        });
+        ready.wait();
+        for hint in [file.as_raw_fd(), other.as_raw_fd()] {
+            assert!(lists_lock(child.pid(), Some(hint), id, 1).unwrap(), "{hint}");
+            assert!(lists_lock(child.pid(), Some(hint), id, 2).unwrap(), "{hint}");
+        }
     }
 
     #[test]

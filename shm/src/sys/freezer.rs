@@ -232,7 +232,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::testing::{Child, fork, pause_for_ever};
+    use super::super::testing::{Child, fork, mount_small_tmpfs, pause_for_ever};
     use super::*;
 
     const MIXED: &[u8] = b"\
@@ -334,6 +334,21 @@ mod tests {
     fn a_mount_point_that_is_no_text_hides_no_freezer() {
         let found = lines(MIXED).find_map(|line| directory(line, Hierarchy::V2, b"/docker/a/\xff"));
         assert_eq!(found.unwrap().as_os_str().as_bytes(), b"/sys/fs/cg roup/\xff");
+    }
+
+    #[test]
+    fn freezers_are_found_beside_a_mount_whose_path_is_no_text() {
+        let dir = tempfile::tempdir().unwrap();
+        let point = dir.path().join(OsStr::from_bytes(b"\xff"));
+        fs::create_dir(&point).unwrap();
+        let child = fork(|| match mount_small_tmpfs(&point, 4096) {
+            Ok(()) => i32::from(frozen(rustix::process::getpid()).is_err()),
+            Err(error) => {
+                eprintln!("skipped: may not mount: {error}");
+                0
+            }
+        });
+        assert_eq!(child.exit_status(), 0);
     }
 
     #[test]

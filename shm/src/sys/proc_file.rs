@@ -37,26 +37,30 @@ pub fn text(path: impl AsRef<Path>) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes(path, ORDINARY_BYTES)?).into_owned())
 }
 
-/// Whether any line fulfils `fits`. Reads on until one does, keeping one line at a time.
+/// Whether any line fulfils `fits`. Reads on until one does, keeping one line at a time, and takes what it
+/// has read from `left`, the bytes that may be read.
 ///
 /// # Errors
-/// The kernel's; [`too_long`] where none of the first `most` bytes' lines does and there are more.
+/// The kernel's; where no line fulfils it and there is more than may be read.
 pub fn has_line(
     path: impl AsRef<Path>,
-    most: u64,
+    left: &mut u64,
     mut fits: impl FnMut(&[u8]) -> bool,
 ) -> io::Result<bool> {
+    let most = *left;
     let mut file = BufReader::new(File::open(path)?.take(most));
     let mut line = Vec::new();
     loop {
         line.clear();
-        if file.read_until(b'\n', &mut line)? == 0 {
-            return if file.get_ref().limit() == 0 { Err(too_long(most)) } else { Ok(false) };
+        let read = file.read_until(b'\n', &mut line)?;
+        *left = file.get_ref().limit();
+        if read == 0 {
+            return if *left == 0 { Err(too_long(most)) } else { Ok(false) };
         }
         // A line that the bound cut is not judged: it may read like another.
         match line.strip_suffix(b"\n") {
             Some(line) if fits(line) => return Ok(true),
-            None if file.get_ref().limit() > 0 && fits(&line) => return Ok(true),
+            None if *left > 0 && fits(&line) => return Ok(true),
             _ => {}
         }
     }
@@ -91,7 +95,8 @@ mod tests {
     #[test]
     fn a_line_is_found_within_the_bound_and_its_absence_is_sure_or_an_error() {
         let file = file_of(b"one\n\xff two\nthree");
-        let has = |most, wanted: &[u8]| has_line(file.path(), most, |line| line == wanted);
+        let has =
+            |most: u64, wanted: &[u8]| has_line(file.path(), &mut { most }, |line| line == wanted);
         assert!(has(100, b"one").unwrap() && has(100, b"\xff two").unwrap());
         assert!(has(100, b"three").unwrap(), "the last line needs no newline");
         assert!(!has(100, b"two").unwrap());

@@ -254,9 +254,10 @@ pub fn wchan(pid: Pid) -> io::Result<Option<String>> {
 /// Where `/proc` refuses, to all who may not trace the process; where it has more mappings than are
 /// read, and the file is not among the first of them.
 pub fn maps_segment(pid: Pid, file: FileId) -> io::Result<bool> {
+    let mut left = MAPS_BYTES;
     for dir in task_dirs(pid)? {
         let maps = |line: &[u8]| parse_mapped_file(line) == Some(file);
-        match proc_file::has_line(dir.join("maps"), MAPS_BYTES, maps) {
+        match proc_file::has_line(dir.join("maps"), &mut left, maps) {
             Ok(true) => return Ok(true),
             Ok(false) => {}
             Err(error) if is_gone(&error) => {}

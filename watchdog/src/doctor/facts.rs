@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU32;
 
 use hangwatch::sys::fork::Canary;
 use hangwatch::sys::name::SEGMENT_DIR;
-use hangwatch::sys::{clock, host};
+use hangwatch::sys::{clock, host, proc_file};
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::process::{PidfdFlags, Resource, getpid};
 use rustix::thread::{CapabilitySet, futex};
@@ -101,6 +101,8 @@ pub(super) enum Cgroup {
 const PIDFS_MAGIC: i64 = 0x5049_4446;
 /// That of tmpfs.
 const TMPFS_MAGIC: i64 = 0x0102_1994;
+/// How much of the list of mounts is read, bytes.
+const MOUNTS_BYTES: u64 = 16 << 20;
 const CLOCK_SOURCES: &str = "/sys/devices/system/clocksource/clocksource0";
 
 impl Facts {
@@ -108,7 +110,7 @@ impl Facts {
     pub(super) fn gather() -> Facts {
         let uname = rustix::system::uname();
         let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
-        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let status = proc_file::text("/proc/self/status").unwrap_or_default();
         let capabilities = rustix::thread::capabilities(None).map(|sets| sets.effective);
         let may = |which| capabilities.is_ok_and(|all: CapabilitySet| all.contains(which));
         let limit = |resource| rustix::process::getrlimit(resource);
@@ -117,7 +119,7 @@ impl Facts {
             release: text(uname.release()),
             machine: text(uname.machine()),
             has_proc: status.lines().any(|line| line == format!("Pid:\t{}", getpid())),
-            hidepid: hidepid(&fs::read_to_string("/proc/self/mounts").unwrap_or_default()),
+            hidepid: hidepid(&mounts()),
             pidfd,
             has_pidfs,
             futex: tried(futex::wake(&AtomicU32::new(0), futex::Flags::empty(), 1)),
@@ -155,12 +157,18 @@ impl Facts {
     }
 }
 
+/// The mounts; any user may have a part in what they say, which need not be UTF-8.
+fn mounts() -> String {
+    let bytes = proc_file::bytes("/proc/self/mounts", MOUNTS_BYTES).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 fn tried<T>(result: rustix::io::Result<T>) -> Tried {
     result.map(|_| ()).map_err(|error| error.to_string())
 }
 
 fn line(path: &str) -> Option<String> {
-    Some(fs::read_to_string(path).ok()?.trim().to_owned())
+    Some(proc_file::text(path).ok()?.trim().to_owned())
 }
 
 fn number(path: &str) -> Option<u32> {
