@@ -36,6 +36,7 @@
 //! keep                       lets every descriptor pass through an exec
 //! user N                     becomes this user, who may become root again; root, for ever
 //! exec                       execs `sleep 600` (no answer: it is somebody else then)
+//! again                      execs this program anew, which answers: what it was before is forgotten
 //! look PATH                  asks for a file's attributes
 //! ignore N                   ignores a signal
 //! hang HOW NAME MS           hangs in a scope of that name (no answer), see `hangwatch_tests::hang`
@@ -63,6 +64,9 @@ use hangwatch_tests::random::Random;
 use hangwatch_tests::toil::Toil;
 use rustix::process::set_parent_process_death_signal;
 
+/// Set for a program that was execed by the order `again`.
+const AGAIN: &str = "HANGWATCH_STAGE_AGAIN";
+
 type Failure = Box<dyn std::error::Error>;
 
 #[derive(Default)]
@@ -82,6 +86,9 @@ fn main() -> ExitCode {
         let proc = if kind == "container" { Proc::Own } else { Proc::Parents };
         let status = run_below(proc, program, arguments).expect("namespaces are to be had");
         return ExitCode::from(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1));
+    }
+    if std::env::var_os(AGAIN).is_some() {
+        say("ok");
     }
     Actor::default().serve();
     ExitCode::SUCCESS
@@ -279,6 +286,7 @@ impl Actor {
                 rustix::process::set_dumpable_behavior(hidden)?;
                 Ok(String::new())
             }
+            ["again"] => Err(Command::new(std::env::current_exe()?).env(AGAIN, "1").exec().into()),
             ["exec"] => Err(Command::new("sleep").arg("600").exec().into()),
             ["exit"] => std::process::exit(0),
             _ => Err("unknown order".into()),

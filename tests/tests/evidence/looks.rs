@@ -5,7 +5,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Output, Stdio};
 
 use hangwatch::sys::process::{State, standing};
-use hangwatch_tests::{Stage, program, until};
+use hangwatch_tests::tracer::Tracer;
+use hangwatch_tests::{Stage, Watchdog, program, until};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process};
 
 /// A process that does nothing; gone with its test.
@@ -91,8 +92,10 @@ fn a_helper_killed_while_it_holds_the_worker_lets_it_go() {
     }
 }
 
+/// It cannot be told from a debugger that calls itself the same: while it holds the worker, nobody
+/// signals that.
 #[test]
-fn a_helper_of_another_watchdog_is_no_debugger() {
+fn a_worker_that_a_helper_of_another_watchdog_has_let_go_is_reaped() {
     let stage = Stage::new("two-dogs");
     let mut watchdog = stage.watchdog(&[]);
     let mut worker = stage.actor();
@@ -104,13 +107,35 @@ fn a_helper_of_another_watchdog_is_no_debugger() {
         .spawn()
         .unwrap();
     until("it is held", || standing(pid).unwrap()?.tracer);
-    let said = watchdog.event(|event| {
-        matches!(event["event"].as_str(), Some("held" | "expired")) && event["pid"] == worker.pid()
-    });
+    let said = first_said(&mut watchdog, worker.pid());
+    assert_eq!(said["hold"], "traced", "{said}");
     looker.kill().unwrap();
     looker.wait().unwrap();
-    assert_eq!(said["outcome"], "reaped", "{said}");
+    assert_eq!(watchdog.expiry_of(worker.pid())["outcome"], "reaped");
     assert_eq!(worker.wait().signal(), Some(9));
+}
+
+#[test]
+fn a_tracer_that_only_calls_itself_a_helper_is_a_debugger() {
+    let stage = Stage::new("named");
+    let mut watchdog = stage.watchdog(&[]);
+    let mut worker = stage.actor();
+    watchdog.event(|event| event["event"] == "admitted" && event["pid"] == worker.pid());
+    rustix::thread::set_name(c"hangwatch-look").unwrap();
+    let Some(tracer) = Tracer::seize("a named tracer", worker.pid()) else { return };
+    worker.tell("expires step 300");
+    let said = first_said(&mut watchdog, worker.pid());
+    assert_eq!(said["hold"], "traced", "{said}");
+    assert_eq!(worker.tell("release step"), "InTime");
+    drop(tracer);
+    assert!(worker.end().success());
+}
+
+/// What is said first about an overdue worker.
+fn first_said(watchdog: &mut Watchdog, pid: u32) -> serde_json::Value {
+    watchdog.event(|event| {
+        matches!(event["event"].as_str(), Some("held" | "expired")) && event["pid"] == pid
+    })
 }
 
 #[test]

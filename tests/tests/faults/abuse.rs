@@ -4,10 +4,17 @@
 use std::os::unix::process::ExitStatusExt;
 
 use hangwatch::lane_lock_byte;
+use hangwatch::sys::clock::monotonic_ns;
 use hangwatch::sys::lock::{Holder, holder};
+use hangwatch::sys::process::comm;
+use hangwatch_core::lane::{
+    AllowedBy, LaneNames, LaneState, OwnerWord, TimerDetail, TimerKind, TimerSignal,
+};
+use hangwatch_core::scope::OTHER;
 use hangwatch_core::segment::Counter;
+use hangwatch_core::time::{Nanos, Units};
 use hangwatch_tests::{Actor, Stage, Watchdog, until};
-use rustix::process::Pid;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 const SIGKILL: i32 = 9;
 
@@ -123,6 +130,107 @@ fn who_execs_and_keeps_its_lock_is_not_signalled_and_its_timers_are_cleared() {
     assert!(stage.actor().end().success());
     watchdog.end();
     check_nobody_signalled(&mut watchdog);
+}
+
+/// No watchdog saw the worker before it exec'd: the kernel names it as the lane's owner all the same.
+#[test]
+fn who_execs_with_its_lock_before_its_admission_is_no_worker() {
+    let stage = Stage::new("exec-early");
+    let mut actor = stage.actor();
+    actor.tell("keep");
+    actor.tell("expires step 1");
+    actor.order("exec");
+    let pid = Pid::from_raw(actor.pid().cast_signed()).unwrap();
+    until("it has exec'd", || (comm(pid).unwrap()? == "sleep").then_some(()));
+    let mut watchdog = stage.watchdog(&[]);
+    until("its lane comes back", || stage.lanes_in_use().is_empty().then_some(()));
+    assert!(actor.is_alive());
+    watchdog.end();
+    check_nobody_signalled(&mut watchdog);
+}
+
+/// Another member of the job writes a perfect next owner into the lane whose lock the program kept.
+#[test]
+fn who_has_execd_is_not_admitted_anew_by_a_rewritten_lane() {
+    let stage = Stage::new("exec-rewritten");
+    let mut watchdog = stage.watchdog(&[]);
+    let mut actor = stage.actor();
+    watchdog.event(|event| event["event"] == "admitted" && event["pid"] == actor.pid());
+    let index = stage.lanes_in_use()[0];
+    let lane = stage.segment.words().lane(index);
+    let identity = lane.identity();
+    actor.tell("keep");
+    actor.order("exec");
+    let pid = Pid::from_raw(actor.pid().cast_signed()).unwrap();
+    until("it has exec'd", || (comm(pid).unwrap()? == "sleep").then_some(()));
+    for round in 0..3 {
+        let epoch = lane.owner().epoch() + 1;
+        let forged = OwnerWord::new(LaneState::Attached, epoch, actor.pid());
+        arm_overdue(&stage, index);
+        lane.attach(forged, identity, LaneNames::default());
+        lane.raise_high_water(1);
+        stage.segment.ring();
+        until(&format!("its lane comes back ({round})"), || {
+            (lane.owner().state() == Some(LaneState::Free)).then_some(())
+        });
+        assert!(actor.is_alive());
+    }
+    watchdog.end();
+    check_nobody_signalled(&mut watchdog);
+}
+
+/// Arms a timer in a lane that is overdue at once, as any member of the job may.
+fn arm_overdue(stage: &Stage, index: u32) {
+    let lane = stage.segment.words().lane(index);
+    let detail = TimerDetail {
+        acquired_at: Nanos(monotonic_ns()),
+        scope: OTHER,
+        signal: TimerSignal::Signal(9),
+        kind: TimerKind::Guard,
+        allowed_by: AllowedBy::Acquire,
+    };
+    lane.write_detail(0, detail);
+    lane.timer(0).unwrap().arm(Units::at_or_after(Nanos(monotonic_ns())));
+}
+
+#[test]
+fn a_program_that_attaches_anew_after_an_exec_is_watched() {
+    for keep in ["keep", "look /"] {
+        let stage = Stage::new("exec-again");
+        let mut watchdog = stage.watchdog(&[]);
+        let mut actor = stage.actor();
+        watchdog.event(|event| event["event"] == "admitted" && event["pid"] == actor.pid());
+        actor.tell(keep);
+        actor.tell("again");
+        actor.tell("attach");
+        actor.tell("expires step 50");
+        assert_eq!(watchdog.expiry_of(actor.pid())["outcome"], "reaped");
+        assert_eq!(actor.wait().signal(), Some(9));
+    }
+}
+
+/// What cannot be read says nothing: here, for want of descriptors.
+#[test]
+fn a_worker_that_cannot_be_looked_at_is_reported_and_not_signalled() {
+    let stage = Stage::new("unverified");
+    let mut watchdog = stage.watchdog(&["--evidence", "off"]);
+    let mut actor = stage.actor();
+    watchdog.event(|event| event["event"] == "admitted" && event["pid"] == actor.pid());
+    actor.tell("expires step 1000");
+    let limited = |current| {
+        let limit = Rlimit { current: Some(current), maximum: Some(4096) };
+        prlimit(Some(watchdog.pid()), Resource::Nofile, limit).unwrap()
+    };
+    let before = limited(3).current.unwrap();
+    let said = watchdog
+        .event(|event| matches!(event["event"].as_str(), Some("signalled" | "admission_failed")));
+    let text = said["error"].as_str().unwrap_or_default();
+    assert!(text.contains("not signalled") && text.contains("files"), "{said}");
+    assert!(actor.is_alive());
+    let limit = Rlimit { current: Some(before.min(4096)), maximum: Some(4096) };
+    prlimit(Some(watchdog.pid()), Resource::Nofile, limit).unwrap();
+    assert_eq!(watchdog.expiry_of(actor.pid())["outcome"], "reaped");
+    assert_eq!(actor.wait().signal(), Some(9));
 }
 
 fn check_nobody_signalled(watchdog: &mut Watchdog) {

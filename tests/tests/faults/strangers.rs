@@ -139,6 +139,30 @@ fn a_worker_that_becomes_root_is_reported_and_not_signalled_by_a_watchdog_that_i
     }
 }
 
+/// The program that a user's worker execs may be root's, and attach by itself: it is the same process.
+#[test]
+fn a_process_is_what_it_was_first_admitted_as_whatever_it_execs() {
+    if !is_root("a worker that becomes root") {
+        return;
+    }
+    let stage = segment_for(0o666, None);
+    let mut watchdog = stage.watchdog(&[]);
+    let mut actor = Actor::start(stage.name(), &[]);
+    actor.tell(&format!("user {STRANGER}"));
+    actor.tell("attach");
+    watchdog.event(|event| event["event"] == "admitted" && event["pid"] == actor.pid());
+    actor.tell("keep");
+    actor.tell("user 0");
+    actor.tell("again");
+    actor.tell("attach");
+    actor.tell("expires step 400");
+    let said =
+        watchdog.event(|event| matches!(event["event"].as_str(), Some("held" | "signalled")));
+    assert_eq!((&said["pid"], &said["hold"]), (&actor.pid().into(), &"other_user".into()));
+    assert_eq!(actor.tell("release step"), "InTime");
+    assert!(actor.end().success());
+}
+
 #[test]
 fn a_watchdog_of_another_user_is_refused() {
     if !is_root("a watchdog of another user") {

@@ -5,9 +5,12 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
-use hangwatch_core::layout::LAYOUT_VERSION;
-use hangwatch_core::segment::Counter;
-use hangwatch_tests::{Stage, Watchdog, program, until};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hangwatch_core::layout::{Geometry, LAYOUT_VERSION};
+use hangwatch_core::segment::{Counter, FIXED_WORDS, Fixed, Segment as Words};
+use hangwatch_core::time::Nanos;
+use hangwatch_tests::{Actor, Stage, Watchdog, program, until};
 use rustix::process::Signal;
 
 /// How often a standby takes over where the time it takes is measured.
@@ -141,4 +144,47 @@ fn another_layout_version_is_refused_and_the_old_watchdog_unharmed() {
     assert!(old.end().success());
     // Its name is given back as it was found.
     bytes.write_all_at(&LAYOUT_VERSION.to_ne_bytes(), VERSION_AT).unwrap();
+}
+
+/// Whoever may write the segment can make the checksum hold.
+#[test]
+fn a_header_that_was_rewritten_is_refused_by_watchdogs_and_workers() {
+    let stage = Stage::new("header");
+    let good = *stage.segment.words().fixed();
+    let file = std::fs::OpenOptions::new().write(true).open(stage.path()).unwrap();
+    let write = |fixed: Fixed| {
+        let words: Vec<AtomicU64> = std::iter::repeat_with(AtomicU64::default)
+            .take(fixed.geometry.check().unwrap().words())
+            .collect();
+        Words::format(&words, fixed).unwrap();
+        for (index, word) in words[..FIXED_WORDS].iter().enumerate() {
+            let bytes = word.load(Ordering::Relaxed).to_ne_bytes();
+            file.write_all_at(&bytes, index as u64 * 8).unwrap();
+        }
+    };
+    let length = file.metadata().unwrap().len();
+    let larger = Geometry { lanes: good.geometry.lanes * 2, ..good.geometry };
+    let larger_length = larger.check().unwrap().bytes() as u64;
+    for (fixed, length, expected) in [
+        (Fixed { horizon_ns: 0, ..good }, length, "0 ns between two ticks"),
+        (Fixed { horizon_ns: u64::MAX, ..good }, length, "ns between two ticks"),
+        (Fixed { created_at: Nanos(u64::MAX), ..good }, length, "made in the future"),
+        (Fixed { boot_id: [0, 0], ..good }, length, "boot"),
+        (Fixed { geometry: larger, ..good }, length, "its geometry asks for"),
+        (Fixed { geometry: larger, ..good }, larger_length, "are allocated"),
+    ] {
+        write(fixed);
+        file.set_len(length).unwrap();
+        let (status, said) = Watchdog::start_only(stage.name(), &[], &[]).last_words();
+        assert_eq!(status.code(), Some(125), "{said}");
+        assert!(said.contains(expected), "{expected}: {said}");
+        let mut actor = Actor::start(stage.name(), &[]);
+        actor.order("attach");
+        let answer = actor.answer().expect("it is alive");
+        assert!(answer.starts_with("no ") && answer.contains(expected), "{expected}: {answer}");
+        assert!(actor.end().success());
+    }
+    write(good);
+    file.set_len(length).unwrap();
+    assert!(stage.watchdog(&[]).end().success());
 }

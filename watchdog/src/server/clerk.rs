@@ -1,38 +1,39 @@
-//! The clerk: the thread that asks the kernel who owns a lane, and hears when a process dies.
+//! The clerk: the thread that keeps who was admitted, says how a worker stands, and hears of deaths.
 //!
-//! Lock queries and `/proc` are slow, so none of it is in the tick. One lane is admitted at a time.
-//! What may wait for a hung process's memory is the [`inspector`](super::inspector)'s.
+//! Lock queries and `/proc` are slow, so none of it is in the tick. Whatever takes as long as a process
+//! likes, or may wait for its memory, is the [`inspector`](super::inspector)'s: who owns a lane, too.
 
-mod admission;
 mod inbox;
 mod roster;
+mod said;
+mod standing;
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, atomic::Ordering};
 
-use hangwatch::sys::Pid;
-use hangwatch::sys::freezer::{Freezers, Frozen};
-use hangwatch::sys::lock::{Holder, holder};
-use hangwatch::sys::process::{State, image, standing};
+use hangwatch::sys::lock::{Holder, LockError, holder};
 use hangwatch::sys::{clock, crash};
 use hangwatch::{Segment, lane_lock_byte};
 use hangwatch_core::expiry::{Admission, WorkerId};
-use hangwatch_core::reap::Hold;
+use hangwatch_core::lane::OwnerWord;
 use hangwatch_core::time::Nanos;
 use rustix::event::{Timespec, epoll};
 
 use self::inbox::Inbox;
 use self::roster::Roster;
+use self::said::Said;
+use self::standing::{Seen, Standings};
 use super::control::Control;
-use super::facts::Admitted;
-use super::inspector::Inspection;
+use super::error_file::ErrorFiles;
+use super::facts::{Admitted, LaneFacts};
+use super::inspector::{Finding, Found, Inspection, Inspections, InspectionsParts, Proved};
 use super::journal::{Journal, Note};
 use super::messages::{Answer, Answers, Question};
-use super::options::{Holds, Treatment};
 use super::seating::Seating;
+use super::staff::Spawner;
 use super::tracers::Tracers;
 use super::vigil::FileVigil;
 use super::wake_up::WakeUp;
@@ -44,6 +45,16 @@ const ROUND_NS: u64 = 500_000_000;
 const LANES_A_ROUND: usize = 8;
 /// Rounds between two looks at the segment's file.
 const ROUNDS_A_VIGIL: u32 = 2;
+/// How often it is looked whether an inspection waits for a thread, ns.
+const INSPECTIONS_LOOK_NS: u64 = 100_000_000;
+/// How long the inspection of a process takes before that is said, ns.
+const SLOW_INSPECTION_NS: u64 = 1_000_000_000;
+/// How much of a processor's time a lock query may take before the tick asks none, ns.
+const SLOW_LOCK_NS: u64 = 5_000_000;
+/// How long no lock is asked about after such a one, ns.
+const SLOW_LOCKS_AGAIN_NS: u64 = 10_000_000_000;
+/// How many threads inspect where lock queries are slow.
+const INSPECTORS_OF_SLOW_LOCKS: usize = 2;
 /// The epoll data of the wake-up descriptor; workers count from 1.
 const WAKE_UP: u64 = 0;
 
@@ -67,19 +78,21 @@ pub(super) struct Clerk {
     pub(super) control: Arc<Control>,
     pub(super) journal: Journal,
     pub(super) answers: Answers,
-    inspections: SyncSender<Inspection>,
+    inspections: Inspections,
+    findings: Receiver<Finding>,
     inbox: Inbox,
-    /// Readable when the desk asked, or is gone.
+    /// Readable when the desk asked, or is gone, and when there is a finding.
     called: Arc<OwnedFd>,
     epoll: OwnedFd,
     roster: Roster,
-    /// By whom a worker may be traced without being held up.
-    tracers: Tracers,
-    freezers: Freezers,
+    standings: Standings,
     vigil: FileVigil,
     /// Where the next round goes on.
     next_lane: u32,
-    said_no_descriptors: bool,
+    /// Not before then it asks about a lock.
+    locks_asked_from: Nanos,
+    /// What could not be verified, and was said.
+    said: Said,
 }
 
 /// What a clerk is made of.
@@ -88,7 +101,8 @@ pub(super) struct ClerkParts {
     pub(super) control: Arc<Control>,
     pub(super) journal: Journal,
     pub(super) answers: Answers,
-    pub(super) inspections: SyncSender<Inspection>,
+    pub(super) spawner: Spawner,
+    pub(super) error_files: Option<ErrorFiles>,
     pub(super) seating: Seating,
     pub(super) tracers: Tracers,
 }
@@ -96,29 +110,48 @@ pub(super) struct ClerkParts {
 impl Clerk {
     /// A clerk, and the desk to ask it at.
     pub(super) fn new(parts: ClerkParts) -> io::Result<(Clerk, Desk)> {
-        let ClerkParts { segment, control, journal, answers, inspections, .. } = parts;
+        let ClerkParts {
+            segment,
+            control,
+            journal,
+            answers,
+            spawner,
+            error_files,
+            seating,
+            tracers,
+        } = parts;
         let lanes = segment.geometry().lanes as usize;
         let room = lanes * 2 + 64;
         let (sender, questions) = std::sync::mpsc::sync_channel(room);
+        let (finder, findings) = std::sync::mpsc::channel();
         let (wake_up, called) = WakeUp::new()?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &called, epoll::EventData::new_u64(WAKE_UP), epoll::EventFlags::IN)?;
+        let inspections = Inspections::new(InspectionsParts {
+            segment,
+            answers: answers.clone(),
+            findings: finder,
+            called: Arc::clone(&called),
+            spawner,
+            error_files,
+        })?;
         let desk = Desk { questions: sender, wake_up };
         let clerk = Clerk {
             vigil: FileVigil::new(segment),
+            standings: Standings::new(Arc::clone(&control), journal.clone(), tracers),
             segment,
             control,
             journal,
             answers,
             inspections,
+            findings,
             inbox: Inbox::new(questions, room),
             called,
             epoll,
-            roster: Roster::new(parts.seating),
-            tracers: parts.tracers,
-            freezers: Freezers::default(),
+            roster: Roster::new(seating),
             next_lane: 0,
-            said_no_descriptors: false,
+            locks_asked_from: Nanos(0),
+            said: Said::default(),
         };
         Ok((clerk, desk))
     }
@@ -129,13 +162,17 @@ impl Clerk {
         let mut round_at = Nanos(clock::monotonic_ns()).plus(ROUND_NS);
         loop {
             // With questions left it only looks up: deaths are heard between any two answers.
-            self.wait(if self.inbox.is_empty() { round_at } else { Nanos(0) });
+            self.wait(if self.inbox.is_empty() { self.next_look(round_at) } else { Nanos(0) });
             if self.inbox.collect().is_err() {
                 return;
             }
             if let Some(question) = self.inbox.next() {
                 self.answer(question);
             }
+            while let Ok(finding) = self.findings.try_recv() {
+                self.take(finding);
+            }
+            self.start_inspectors();
             if clock::monotonic_ns() >= round_at.0 {
                 round_at = Nanos(clock::monotonic_ns()).plus(ROUND_NS);
                 self.look_round();
@@ -147,7 +184,29 @@ impl Clerk {
         }
     }
 
-    /// Waits for a question, a death or the next round.
+    /// Has another thread inspect where the others are held up.
+    fn start_inspectors(&mut self) {
+        if !self.inspections.has_waiting() {
+            return;
+        }
+        // Where lock queries are what takes so long, more threads would only wait for each other.
+        let are_slow = self.control.locks_are_slow.load(Ordering::Relaxed);
+        let most = if are_slow { INSPECTORS_OF_SLOW_LOCKS } else { usize::MAX };
+        if let Err(error) = self.inspections.start_thread(most) {
+            self.say("inspector", &format!("no other thread to look at workers with: {error}"));
+        }
+    }
+
+    /// When to look up at the latest, with nothing to do.
+    fn next_look(&self, round_at: Nanos) -> Nanos {
+        if self.inspections.has_waiting() {
+            round_at.min(Nanos(clock::monotonic_ns()).plus(INSPECTIONS_LOOK_NS))
+        } else {
+            round_at
+        }
+    }
+
+    /// Waits for a question, a finding, a death or the next round.
     fn wait(&mut self, until: Nanos) {
         let left_ns = until.since(Nanos(clock::monotonic_ns()));
         let timeout = Timespec {
@@ -174,6 +233,7 @@ impl Clerk {
     }
 
     fn died(&mut self, id: WorkerId) {
+        self.standings.forget(id);
         if let Some(worker) = self.roster.remove(id) {
             let _ = epoll::delete(&self.epoll, worker.process.pidfd.as_fd());
             self.control.workers.store(self.roster.len(), Ordering::Relaxed);
@@ -181,32 +241,58 @@ impl Clerk {
         }
     }
 
-    /// Takes in a process that was attested: the one known already, or a new one.
-    fn enrol(&mut self, process: hangwatch::sys::identity::Process) -> Option<Arc<Admitted>> {
-        let image = image(process.pid).ok().flatten();
+    /// Takes in what was found out about a lane or a worker.
+    fn take(&mut self, finding: Finding) {
+        let (lane, owner, facts, found) = match finding {
+            Finding::Owner { lane, owner, facts, found } => (lane, owner, facts, found),
+            Finding::Execd(worker) => return self.forget_execd(worker),
+        };
+        if self.segment.words().lane(lane).owner() != owner {
+            return; // news of the next owner follow
+        }
+        let worker = match found {
+            Found::Process(proved) => self.enrol(*proved),
+            Found::Tell(admission) => {
+                return self.tell_admission((lane, owner), admission, None, facts);
+            }
+            Found::Unverified(why) => Err(why),
+        };
+        match worker {
+            Ok(worker) => {
+                let admission = Admission::Worker(worker.id);
+                self.tell_admission((lane, owner), admission, Some(worker), facts);
+            }
+            Err(why) => {
+                self.say(&lane.to_string(), &format!("lane {lane}: {why}; asked again"));
+                self.tell_admission((lane, owner), Admission::Unknown, None, facts);
+            }
+        }
+    }
+
+    /// Takes in a process that was proved: the one known already, or a new one.
+    fn enrol(&mut self, proved: Proved) -> Result<Arc<Admitted>, String> {
+        let Proved { process, image, origin } = proved;
         if let Some(known) = self.roster.find(process.identity) {
-            // Without an image it is about to die, which its pidfd will tell.
-            if known.image.is_none() || image.is_none() || known.image == image {
-                return Some(known);
+            if known.image == image {
+                return Ok(known);
             }
             // It has exec'd since, and attached anew.
             self.forget_execd(known.id);
         }
-        let users = standing(process.pid).ok().flatten().map(|seen| seen.users);
-        let worker = self.roster.add(process, image, users);
+        let worker = self.roster.add(process, image, origin);
         let data = epoll::EventData::new_u64(worker.id.0);
         let pidfd = worker.process.pidfd.as_fd();
-        if epoll::add(&self.epoll, pidfd, data, epoll::EventFlags::IN).is_err() {
+        if let Err(error) = epoll::add(&self.epoll, pidfd, data, epoll::EventFlags::IN) {
             self.roster.remove(worker.id);
-            return None; // not to be heard dying: asked again
+            return Err(format!("the end of process {} would not be seen: {error}", worker.pid()));
         }
         self.control.workers.store(self.roster.len(), Ordering::Relaxed);
-        let _ = self.inspections.try_send(Inspection::Describe(Arc::clone(&worker)));
-        Some(worker)
+        self.inspections.add(Inspection::Describe(Arc::clone(&worker)));
+        Ok(worker)
     }
 
     fn forget_execd(&mut self, id: WorkerId) {
-        if let Some(worker) = self.roster.remove(id) {
+        if let Some(worker) = self.roster.remove_execd(id) {
             let _ = epoll::delete(&self.epoll, worker.process.pidfd.as_fd());
         }
         self.control.workers.store(self.roster.len(), Ordering::Relaxed);
@@ -216,53 +302,54 @@ impl Clerk {
     fn answer(&mut self, question: Question) {
         crash::point("clerk");
         match question {
-            Question::Admit { lane, owner } => self.admit(lane, owner),
+            Question::Admit { lane } => self.inspections.add(Inspection::Owner { lane }),
             Question::Standing { worker } => {
                 let Some(admitted) = self.roster.get(worker) else { return };
-                if has_execd(&admitted) {
-                    return self.forget_execd(worker);
-                }
-                let hold = self.hold_of(&admitted);
+                // Before it is looked at: what is seen is no older.
                 let at = Nanos(clock::monotonic_ns());
-                self.answers.tell(Answer::Standing { worker, at, hold });
+                match self.standings.look(at, &admitted) {
+                    Seen::Standing(hold) => {
+                        self.answers.tell(Answer::Standing { worker, at, hold });
+                    }
+                    Seen::Execd => self.forget_execd(worker),
+                    Seen::Unverified(why) => {
+                        let why = why.into_boxed_str();
+                        self.answers.tell(Answer::Unverified { worker, why });
+                    }
+                    Seen::NotYet => {}
+                }
             }
             Question::Unlocked { lane, owner, worker } => {
                 if let Some(worker) = self.roster.get(worker) {
-                    let _ = self.inspections.try_send(Inspection::Worker { lane, owner, worker });
+                    self.inspections.add(Inspection::Unlocked { lane, owner, worker });
                 }
             }
         }
     }
 
-    /// What holds a worker up that is not its own doing, as far as that is not to be reaped; and
-    /// whether it is another user's by now, which a watchdog that may signal anybody must ask itself.
-    /// What cannot be seen does not hold.
-    fn hold_of(&mut self, worker: &Admitted) -> Option<Hold> {
-        let pid = worker.process.pid;
-        let Holds { stopped, traced, frozen } = self.control.holds.get();
-        if let Some(seen) = standing(pid).ok().flatten() {
-            if worker.users.is_some_and(|users| !users.may_signal(seen.users)) {
-                return Some(Hold::OtherUser);
-            }
-            let is_debugger = |tracer: Pid| !self.tracers.are_helpers(tracer);
-            if traced == Treatment::Report && seen.tracer.is_some_and(is_debugger) {
-                return Some(Hold::Traced);
-            }
-            if stopped == Treatment::Report && seen.state == State::Stopped {
-                return Some(Hold::Stopped);
-            }
+    /// Says what keeps workers from being verified, each thing now and then.
+    fn say(&mut self, what: &str, text: &str) {
+        if self.said.is_due(Nanos(clock::monotonic_ns()), what) {
+            self.journal.note(Note::Admission(text.to_owned()));
         }
-        if frozen == Treatment::Report
-            && self.freezers.frozen(pid).is_ok_and(|is| is == Frozen::Yes)
-        {
-            return Some(Hold::Frozen);
+    }
+
+    /// Says which processes keep their inspection waiting.
+    fn say_who_is_slow(&mut self) {
+        for pid in self.inspections.held_up_by(SLOW_INSPECTION_NS) {
+            let text = format!(
+                "process {pid} keeps /proc waiting: who owns its lanes cannot be verified yet, and \
+                 nobody is signalled for them"
+            );
+            self.say(&format!("slow {pid}"), &text);
         }
-        None
     }
 
     /// Looks at some admitted lanes: one whose lock is free belongs to a worker that has exec'd, or
     /// closed its descriptors.
     fn look_round(&mut self) {
+        self.roster.forget_dead_origins();
+        self.say_who_is_slow();
         let used = self.segment.words().lanes_used();
         for _ in 0..LANES_A_ROUND.min(used as usize) {
             let lane = self.next_lane % used;
@@ -273,11 +360,37 @@ impl Clerk {
                 continue;
             }
             let Some(worker) = self.roster.get(id) else { continue };
-            let held = holder(self.segment.file(), lane_lock_byte(lane));
+            let Some(held) = self.holder_of(lane) else { return };
             if !worker.is_self() && matches!(held, Ok(Holder::Free)) {
-                let _ = self.inspections.try_send(Inspection::Worker { lane, owner, worker });
+                self.inspections.add(Inspection::Unlocked { lane, owner, worker });
             }
         }
+    }
+
+    /// Who holds a lane's lock. The kernel goes through all locks of the file, of which any process of the
+    /// job may take as many as it likes: where that takes too long, `None` for a while, and the tick does
+    /// not ask either.
+    fn holder_of(&mut self, lane: u32) -> Option<Result<Holder, LockError>> {
+        let now = Nanos(clock::monotonic_ns());
+        if now < self.locks_asked_from {
+            return None;
+        }
+        // In time on the processor: a busy machine makes no query slow.
+        let from = thread_time_ns();
+        let held = holder(self.segment.file(), lane_lock_byte(lane));
+        let took_ns = thread_time_ns().saturating_sub(from);
+        let are_slow = took_ns > SLOW_LOCK_NS;
+        self.control.locks_are_slow.store(are_slow, Ordering::Relaxed);
+        if are_slow {
+            self.locks_asked_from = now.plus(SLOW_LOCKS_AGAIN_NS);
+            let text = format!(
+                "to ask who owns a lane takes {} ms: a process of the job has taken very many record locks \
+                 on the segment's file (see /proc/locks); signals may be late",
+                took_ns / 1_000_000
+            );
+            self.say("locks", &text);
+        }
+        Some(held)
     }
 
     fn keep_vigil(&mut self) {
@@ -294,10 +407,10 @@ impl Clerk {
 
     fn tell_admission(
         &mut self,
-        question: (u32, hangwatch_core::lane::OwnerWord),
+        question: (u32, OwnerWord),
         admission: Admission,
         worker: Option<Arc<Admitted>>,
-        facts: Arc<super::facts::LaneFacts>,
+        facts: Arc<LaneFacts>,
     ) {
         let (lane, owner) = question;
         match &worker {
@@ -308,13 +421,10 @@ impl Clerk {
     }
 }
 
-/// Whether the worker runs another program than it was admitted with, though its lane's lock stands:
-/// it let its descriptor pass through the exec.
-fn has_execd(worker: &Admitted) -> bool {
-    let now = image(worker.process.pid).ok().flatten();
-    let is_other = worker.image.is_some_and(|admitted| now.is_some_and(|now| now != admitted));
-    // Asked last: what was read before was read of it.
-    is_other && !worker.process.pidfd.is_dead()
+/// The time that this thread has had a processor, ns.
+fn thread_time_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
 }
 
 #[cfg(test)]

@@ -63,6 +63,8 @@ pub(super) struct Control {
     pub(super) panicked: AtomicBool,
     /// Whether the kernel keeps time by the counter.
     pub(super) counter_is_clock: AtomicBool,
+    /// Whether a lock query takes so long that the tick asks none.
+    pub(super) locks_are_slow: AtomicBool,
     pub(super) workers: AtomicUsize,
     pub(super) ticks: AtomicU64,
     pub(super) last_tick_at: AtomicU64,
@@ -137,6 +139,7 @@ impl Control {
             truncated: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
             counter_is_clock: AtomicBool::new(hangwatch::sys::clock::counter_is_system_clock_now()),
+            locks_are_slow: AtomicBool::new(false),
             workers: AtomicUsize::new(0),
             ticks: AtomicU64::new(0),
             last_tick_at: AtomicU64::new(0),

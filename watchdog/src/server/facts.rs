@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use hangwatch::sys::identity::Process;
-use hangwatch::sys::process::{Image, Users};
+use hangwatch::sys::process::{Image, Privileges, Users};
 use hangwatch_core::expiry::WorkerId;
 use hangwatch_core::lane::Lane;
 use rustix::process::getpid;
@@ -14,14 +14,21 @@ use rustix::process::getpid;
 pub(super) struct Admitted {
     pub(super) id: WorkerId,
     pub(super) process: Process,
-    /// The program it ran when it was admitted, where that can be told.
-    pub(super) image: Option<Image>,
-    /// As which users it ran then.
-    pub(super) users: Option<Users>,
+    /// The program it ran when it was admitted.
+    pub(super) image: Image,
+    /// As what it ran when it was first admitted, by whatever program.
+    pub(super) origin: Origin,
     /// How it calls itself: filled in by the inspector, who may be late.
     pub(super) command: OnceLock<Command>,
     /// Its error file, where its environment names one: filled in by the inspector, too.
     pub(super) error_file: OnceLock<Option<PathBuf>>,
+}
+
+/// As what a process runs: what it may do, and who may do what to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub(super) users: Users,
+    pub(super) privileges: Privileges,
 }
 
 /// What a process calls itself.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use hangwatch::Segment;
 use hangwatch::sys::pidfd::{SignalError, Signalled};
-use hangwatch::sys::{clock, crash, host};
+use hangwatch::sys::{clock, crash};
 use hangwatch_core::expiry::{ExpiredTimer, WorkerId};
 use hangwatch_core::lane::OwnerWord;
 use hangwatch_core::policy::SIGKILL;
@@ -24,13 +24,14 @@ use rustix::process::Signal;
 
 use super::case::Role;
 use super::clerk::Desk;
+use super::control::Control;
 use super::error_file;
 use super::facts::{Admitted, LaneFacts};
 use super::journal::{CascadeNote, Journal, Note, SuspectEndNote, SuspectNote, TimerNote};
 use super::kin::KinDesk;
 use super::options::{Holds, OwnProcess};
 use super::stand::{Stand, Task};
-use known::{Asked, Known, Unlocked};
+use known::{Asked, Awaited, Known, Unlocked};
 
 /// How soon an answer is looked for again, ns.
 const SOON_NS: u64 = 200_000;
@@ -58,8 +59,7 @@ pub(super) struct ProcessHands {
     own_process: OwnProcess,
     /// Whether anything is to be asked about what holds a worker up.
     holds_matter: bool,
-    /// Whether the kernel would let a signal pass to a worker that is another user's by now.
-    may_signal_anybody: bool,
+    control: Arc<Control>,
     known: HashMap<WorkerId, Known>,
     lanes: Vec<Option<Arc<LaneFacts>>>,
     unlocked: HashMap<u32, Unlocked>,
@@ -79,6 +79,7 @@ pub(super) struct HandsParts {
     pub(super) own_process: OwnProcess,
     /// Whether anything is to be asked about what holds a worker up.
     pub(super) holds_matter: bool,
+    pub(super) control: Arc<Control>,
 }
 
 impl ProcessHands {
@@ -88,7 +89,8 @@ impl ProcessHands {
         parts: HandsParts,
         journal: Journal,
     ) -> ProcessHands {
-        let HandsParts { helpers: (error_files, kin), witness, own_process, holds_matter } = parts;
+        let HandsParts { helpers, witness, own_process, holds_matter, control } = parts;
+        let (error_files, kin) = helpers;
         ProcessHands {
             lanes: vec![None; segment.geometry().lanes as usize],
             segment,
@@ -98,7 +100,7 @@ impl ProcessHands {
             journal,
             own_process,
             holds_matter,
-            may_signal_anybody: host::may_signal_anybody(),
+            control,
             known: HashMap::new(),
             unlocked: HashMap::new(),
             witness,
@@ -133,6 +135,8 @@ impl ProcessHands {
                 reported_at: None,
                 standing: None,
                 asked: Asked::default(),
+                awaited: Awaited::default(),
+                is_signalled: false,
                 error_file: None,
                 kin: None,
             };
@@ -144,7 +148,22 @@ impl ProcessHands {
         if let Some(known) = self.known.get_mut(&worker) {
             known.standing = Some((at, hold));
             known.asked = Asked::default();
+            known.awaited.answers += u32::from(known.awaited.since.is_some());
+            known.awaited.why = None;
         }
+    }
+
+    /// How a worker stands cannot be verified. It is asked again in a while, and not signalled.
+    pub(super) fn unverified(&mut self, worker: WorkerId, why: Box<str>) {
+        if let Some(known) = self.known.get_mut(&worker) {
+            known.awaited.why = Some(why);
+        }
+    }
+
+    /// Whether any of these workers is alive and was not signalled.
+    pub(super) fn is_any_unsignalled(&self, workers: &[WorkerId]) -> bool {
+        let mut known = workers.iter().filter_map(|worker| self.known.get(worker));
+        known.any(|known| !known.is_signalled)
     }
 
     pub(super) fn ran_same_program(&mut self, lane: u32, owner: OwnerWord, at: Nanos) {
@@ -152,6 +171,7 @@ impl ProcessHands {
             && unlocked.owner == owner
         {
             unlocked.same_program_at = Some(at);
+            unlocked.answers += 1;
             unlocked.asked = Asked::default();
         }
     }
@@ -259,10 +279,12 @@ impl Hands for ProcessHands {
 
     fn verdict(&mut self, now: Nanos, worker: WorkerId, lane: u32) -> Verdict {
         crash::point("verdict");
-        match self.lock_verdict(now, worker, lane) {
+        let verdict = match self.lock_verdict(now, worker, lane) {
             Verdict::Go => self.hold_verdict(now, worker),
             other => other,
-        }
+        };
+        self.note_verdict(now, worker, verdict);
+        verdict
     }
 
     fn is_spared(&self, worker: WorkerId) -> bool {
@@ -283,7 +305,8 @@ impl Hands for ProcessHands {
     }
 
     fn signal(&mut self, worker: WorkerId, signal: u8) -> Result<Sent, HandsError> {
-        let known = self.known.get(&worker).ok_or(HandsError::Unknown)?;
+        let known = self.known.get_mut(&worker).ok_or(HandsError::Unknown)?;
+        known.is_signalled = true;
         // To a dead process whose parent has not waited for it the kernel would "send" it.
         if known.execd || known.worker.process.pidfd.is_dead() {
             return Ok(Sent::Gone);

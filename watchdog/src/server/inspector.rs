@@ -1,64 +1,247 @@
-//! The inspector: the thread that reads other processes' memory maps and command lines.
+//! The inspector: the threads that read what a process can keep a reader waiting for.
 //!
-//! Such a read can wait for a lock that a hung process holds over its own memory, for ever. So nobody
-//! waits for the inspector: without it, events lack command lines, and lanes without a lock are
-//! neither freed nor reaped; all else goes on. It has no part in a signal to a worker whose lane's
-//! lock holds.
+//! A list of mappings or a command line can wait for a lock that a hung process holds over its own
+//! memory, for ever; open files and locks are as many as a process likes. So one process is inspected by
+//! one thread ([`queue`]), another thread is started where all are held up, and nobody waits for the
+//! answers: an inspection that does not end keeps the lanes of that one process from being admitted, and
+//! nobody is signalled for them.
 
-use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+mod owner;
+mod queue;
 
-use hangwatch::Segment;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use hangwatch::sys::clock;
-use hangwatch::sys::identity::{Claim, Claimed, claimed_process};
-use hangwatch::sys::process;
-use hangwatch_core::expiry::Admission;
+use hangwatch::sys::identity::{Identity, Process};
+use hangwatch::sys::lock::{Holder, holder};
+use hangwatch::sys::process::{self, Image};
+use hangwatch::{Segment, lane_lock_byte};
+use hangwatch_core::expiry::{Admission, WorkerId};
 use hangwatch_core::lane::OwnerWord;
 use hangwatch_core::time::Nanos;
 use rustix::process::Pid;
 
+use self::queue::{Key, Queue};
 use super::error_file::{self, ErrorFiles};
-use super::facts::{Admitted, Command, LaneFacts};
+use super::facts::{Admitted, Command, LaneFacts, Origin};
 use super::messages::{Answer, Answers};
+use super::staff::Spawner;
+use super::wake_up::WakeUp;
+
+/// Programs remembered to have the segment mapped at most; beyond, all are found out again.
+const KNOWN: usize = 4096;
 
 /// What the inspector is asked.
 #[derive(Clone, Debug)]
 pub(super) enum Inspection {
+    /// Who owns this lane now?
+    Owner { lane: u32 },
     /// What does it call itself, and which is its error file?
     Describe(Arc<Admitted>),
     /// Its lane has no lock: does this admitted worker still run the program it was admitted with?
-    Worker { lane: u32, owner: OwnerWord, worker: Arc<Admitted> },
-    /// The lane has no lock and its claimant lives: does it have the segment mapped?
-    Claimant { lane: u32, owner: OwnerWord, claim: Claim, facts: Arc<LaneFacts> },
+    Unlocked { lane: u32, owner: OwnerWord, worker: Arc<Admitted> },
 }
 
-/// Inspects until nobody asks any more.
-pub(super) fn run(
+/// What it has found, for the clerk.
+#[derive(Debug)]
+pub(super) enum Finding {
+    Owner {
+        lane: u32,
+        owner: OwnerWord,
+        facts: Arc<LaneFacts>,
+        found: Found,
+    },
+    /// It runs another program than it was admitted with.
+    Execd(WorkerId),
+}
+
+/// Who owns a lane.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// The kernel vouches for this process.
+    Process(Box<Proved>),
+    /// It is nobody who is to be admitted.
+    Tell(Admission),
+    /// That cannot be verified, for this reason.
+    Unverified(String),
+}
+
+/// A process that holds a lane's lock and has the segment mapped.
+#[derive(Debug)]
+pub(super) struct Proved {
+    pub(super) process: Process,
+    pub(super) image: Image,
+    /// As what it runs now.
+    pub(super) origin: Origin,
+}
+
+impl Inspection {
+    fn key(&self) -> Key {
+        match self {
+            Inspection::Owner { lane } => Key::Owner(*lane),
+            Inspection::Describe(worker) => Key::Describe(worker.id.0),
+            Inspection::Unlocked { lane, .. } => Key::Unlocked(*lane),
+        }
+    }
+}
+
+/// The programs that were found to have the segment mapped.
+#[derive(Debug, Default)]
+struct Mapped(Mutex<HashMap<Identity, Image>>);
+
+impl Mapped {
+    fn is_known(&self, identity: Identity, image: Image) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&identity) == Some(&image)
+    }
+
+    fn note(&self, identity: Identity, image: Image) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= KNOWN {
+            known.clear();
+        }
+        known.insert(identity, image);
+    }
+}
+
+/// What the inspector is made of.
+#[derive(Clone)]
+pub(super) struct InspectionsParts {
+    pub(super) segment: Segment,
+    pub(super) answers: Answers,
+    pub(super) findings: Sender<Finding>,
+    /// What the clerk waits for.
+    pub(super) called: Arc<OwnedFd>,
+    pub(super) spawner: Spawner,
+    pub(super) error_files: Option<ErrorFiles>,
+}
+
+/// How the clerk asks. Dropped, nothing is inspected any more.
+pub(super) struct Inspections {
+    queue: Arc<Queue>,
+    mapped: Arc<Mapped>,
+    parts: InspectionsParts,
+}
+
+impl Drop for Inspections {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+impl Inspections {
+    /// The way to the inspector, whose findings go to the clerk, with a call. Its first thread is started.
+    pub(super) fn new(parts: InspectionsParts) -> io::Result<Inspections> {
+        let (queue, mapped) = (Arc::new(Queue::default()), Arc::new(Mapped::default()));
+        let inspections = Inspections { queue, mapped, parts };
+        inspections.start_thread(1)?;
+        Ok(inspections)
+    }
+
+    /// Asks. The same inspection waits only once, so there is always room.
+    pub(super) fn add(&self, inspection: Inspection) {
+        self.queue.add(Nanos(clock::monotonic_ns()), inspection);
+    }
+
+    /// Starts another thread where all are held up and there are fewer than `most`.
+    pub(super) fn start_thread(&self, most: usize) -> io::Result<()> {
+        if !self.queue.wants_thread(Nanos(clock::monotonic_ns()), most) {
+            return Ok(());
+        }
+        let InspectionsParts { segment, answers, findings, called, spawner, error_files } =
+            self.parts.clone();
+        let inspector = Inspector {
+            queue: Arc::clone(&self.queue),
+            mapped: Arc::clone(&self.mapped),
+            segment,
+            answers,
+            findings,
+            called: WakeUp::of(&called),
+            error_files,
+        };
+        // Never joined: it may be stuck with a hung process.
+        let started = spawner.spawn("hangwatch-look", move || inspector.run());
+        started.map(drop).inspect_err(|_| self.queue.failed_to_start())
+    }
+
+    /// Whether anything waits for a thread.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.queue.has_waiting()
+    }
+
+    /// The processes whose inspection has taken so long, ns.
+    pub(super) fn held_up_by(&self, longer_than_ns: u64) -> Vec<i32> {
+        self.queue.held_up_by(Nanos(clock::monotonic_ns()), longer_than_ns)
+    }
+}
+
+/// One thread of it.
+struct Inspector {
+    queue: Arc<Queue>,
+    mapped: Arc<Mapped>,
     segment: Segment,
-    inspections: &Receiver<Inspection>,
-    answers: &Answers,
-    error_files: Option<&ErrorFiles>,
-) {
-    let file = segment.file().id();
-    let maps = |pid: Pid| process::maps_segment(pid, file);
-    while let Ok(inspection) = inspections.recv() {
-        match inspection {
-            Inspection::Describe(worker) => {
-                describe(&worker);
-                if let (Some(files), Some(Some(_))) = (error_files, worker.error_file.get()) {
-                    files.prepare();
+    answers: Answers,
+    findings: Sender<Finding>,
+    called: WakeUp,
+    error_files: Option<ErrorFiles>,
+}
+
+impl Inspector {
+    /// Inspects until nobody asks any more.
+    fn run(self) {
+        let now = || Nanos(clock::monotonic_ns());
+        while let Some(inspection) = self.queue.next(now) {
+            let pid = self.process_of(&inspection);
+            let Some(inspection) = self.queue.begin(now(), pid, inspection) else { continue };
+            match inspection {
+                Inspection::Owner { lane } => self.tell(self.owner(lane)),
+                Inspection::Describe(worker) => {
+                    describe(&worker);
+                    if let (Some(files), Some(Some(_))) =
+                        (&self.error_files, worker.error_file.get())
+                    {
+                        files.prepare();
+                    }
+                }
+                Inspection::Unlocked { lane, owner, worker } => {
+                    match runs_same_program(&worker, |pid| self.maps(pid)) {
+                        Some((true, at)) => {
+                            self.answers.tell(Answer::SameProgram { lane, owner, at });
+                        }
+                        Some((false, _)) => self.tell(Finding::Execd(worker.id)),
+                        None => {}
+                    }
                 }
             }
-            Inspection::Worker { lane, owner, worker } => match runs_same_program(&worker, maps) {
-                Some((true, at)) => answers.tell(Answer::SameProgram { lane, owner, at }),
-                Some((false, _)) => answers.tell(Answer::Execd { worker: worker.id }),
-                None => {}
-            },
-            Inspection::Claimant { lane, owner, claim, facts } => {
-                let admission = claimant(&claim, maps);
-                answers.tell(Answer::Admission { lane, owner, admission, worker: None, facts });
-            }
+            self.queue.end(pid);
         }
+    }
+
+    fn tell(&self, finding: Finding) {
+        // Refused where there is no clerk any more.
+        let _ = self.findings.send(finding);
+        self.called.wake();
+    }
+
+    /// The process that an inspection may have to wait for: by the kernel's word, not by a lane's.
+    fn process_of(&self, inspection: &Inspection) -> i32 {
+        let lane = match inspection {
+            Inspection::Describe(worker) | Inspection::Unlocked { worker, .. } => {
+                return worker.process.pid.as_raw_pid();
+            }
+            Inspection::Owner { lane } => *lane,
+        };
+        match holder(self.segment.file(), lane_lock_byte(lane)) {
+            Ok(Holder::Process(pid)) => pid.as_raw_pid(),
+            _ => self.segment.words().lane(lane).owner().pid().cast_signed(),
+        }
+    }
+
+    fn maps(&self, pid: Pid) -> io::Result<bool> {
+        process::maps_segment(pid, self.segment.file().id())
     }
 }
 
@@ -66,7 +249,7 @@ pub(super) fn run(
 /// cannot be said, or it is dead.
 fn runs_same_program(
     worker: &Admitted,
-    maps: impl Fn(Pid) -> std::io::Result<bool>,
+    maps: impl Fn(Pid) -> io::Result<bool>,
 ) -> Option<(bool, Nanos)> {
     let pid = worker.process.pid;
     // Of a process with many mappings this takes its time: the answer is of when its image is read.
@@ -79,25 +262,7 @@ fn runs_same_program(
         return None;
     }
     // A program that attached anew after its exec has the segment mapped, and is another all the same.
-    let same_image = worker.image.is_none_or(|admitted| admitted == image);
-    Some((maps && same_image, at))
-}
-
-/// A living claimant of a lane without a lock: one that closed its descriptors, or that has exec'd.
-fn claimant(claim: &Claim, maps: impl Fn(Pid) -> std::io::Result<bool>) -> Admission {
-    let Some(pid) = i32::try_from(claim.pid).ok().and_then(Pid::from_raw) else {
-        return Admission::Unknown;
-    };
-    let maps = maps(pid);
-    // One about to die gives up its memory first, and maps nothing any more: its death will be seen.
-    let has_memory = process::image(pid).is_ok_and(|image| image.is_some());
-    // Asked again: what was read was read of it, if it lives.
-    match (claimed_process(claim), maps) {
-        (Claimed::Dead, _) => Admission::Gone,
-        (Claimed::Alive, Ok(false)) if has_memory => Admission::Gone,
-        (Claimed::Alive, Ok(true)) => Admission::Unattestable,
-        _ => Admission::Unknown,
-    }
+    Some((maps && worker.image == image, at))
 }
 
 fn describe(worker: &Admitted) {

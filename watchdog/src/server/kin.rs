@@ -279,7 +279,7 @@ impl Open {
         let descendants = match &mut self.descendants {
             Some(descendants) => descendants,
             none => {
-                let rights = Rights::Of(self.case.worker.users);
+                let rights = Rights::Of(Some(self.case.worker.origin.users));
                 let new = Descendants::new(process.pid, &process.pidfd, rights, self.reach)?;
                 none.insert(new)
             }

@@ -1,7 +1,8 @@
 //! What the tick asks of the other threads, and what they answer.
 //!
 //! The tick never waits on a channel: a question that finds no room is lost, and asked again by the
-//! table's own retries; an answer waits in the clerk's or the inspector's hands until there is room.
+//! table's and the verdicts' own retries; an answer waits in the clerk's or the inspector's hands until
+//! there is room.
 
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -18,7 +19,7 @@ use super::facts::{Admitted, LaneFacts};
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Question {
     /// Who owns this lane?
-    Admit { lane: u32, owner: OwnerWord },
+    Admit { lane: u32 },
     /// Is anything holding this worker up that is not its own doing?
     Standing { worker: WorkerId },
     /// This lane of an admitted worker has no lock: does the worker still run the same program?
@@ -38,6 +39,8 @@ pub(super) enum Answer {
     },
     /// How a worker stood at that time.
     Standing { worker: WorkerId, at: Nanos, hold: Option<Hold> },
+    /// How a worker stands cannot be verified, for this reason.
+    Unverified { worker: WorkerId, why: Box<str> },
     /// A lane without its lock whose owner ran the same program, with the segment mapped, at that
     /// time.
     SameProgram { lane: u32, owner: OwnerWord, at: Nanos },

@@ -17,8 +17,9 @@
 //!
 //! * The tick (`serve`, `tick`, `doorbell`, `hands`, `calibrate`) runs the core's loop. It never waits but
 //!   for the doorbell: no file, no `/proc`, no channel can hold it up.
-//! * The clerk (`clerk`) asks the kernel who owns which lane and hears when a process dies.
-//! * The inspector (`inspector`) reads what a hung process can keep it waiting for, for ever.
+//! * The clerk (`clerk`) keeps who was admitted, says how a worker stands, and hears when a process dies.
+//! * The inspector (`inspector`) finds out who owns which lane, and reads what a process can keep a reader
+//!   waiting for, on a thread for each process that does.
 //! * The witness (`witness`, `stand`, `case`, `dossier`) takes evidence of who is condemned, with a helper
 //!   process for each; the archive (`archive`) writes it down. Neither holds a signal up for longer
 //!   than the budget.

@@ -101,7 +101,13 @@ pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
     let hands = ProcessHands::new(
         segment,
         desk,
-        HandsParts { helpers, witness: stand, own_process, holds_matter },
+        HandsParts {
+            helpers,
+            witness: stand,
+            own_process,
+            holds_matter,
+            control: Arc::clone(&control),
+        },
         journal.clone(),
     );
     let dog = Watchdog::new(

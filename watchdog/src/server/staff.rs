@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::sync_channel;
 use std::thread::{self, JoinHandle};
 
 use hangwatch::Segment;
@@ -21,17 +20,15 @@ use super::journal::{Journal, Note};
 use super::kin::{self, KinDesk};
 use super::messages::Answers;
 use super::options::{self, ServerOptions};
+use super::protect;
 use super::seating::Seating;
 use super::stand::Stand;
 use super::tracers::Tracers;
 use super::witness::{Witness, WitnessParts};
-use super::{inspector, protect};
 use crate::evidence::options::Level;
 use crate::incident::store::Store;
 use crate::kin::Reach;
 
-/// Inspections that wait at most; more are asked for again.
-const INSPECTIONS: usize = 1024;
 /// The stack of each thread, bytes: none recurses, and locked memory is dear.
 pub(super) const STACK_BYTES: usize = 512 << 10;
 
@@ -61,7 +58,6 @@ pub(super) struct Hired {
 impl Staff<'_> {
     pub(super) fn hire(self) -> std::io::Result<Hired> {
         let Staff { segment, options, control, journal, answers } = self;
-        let (inspections, to_inspect) = sync_channel(INSPECTIONS);
         let attention = answers.attention.clone();
         let (seating, tracers) = (Seating::default(), Tracers::default());
         let error_files = match options.error_files {
@@ -76,18 +72,17 @@ impl Staff<'_> {
                 Some(files)
             }
         };
-        let inspector_answers = answers.clone();
-        let to_prepare = error_files.clone();
-        // Never joined: it may be stuck with a hung process.
-        spawn("hangwatch-look", control, journal, &attention, move || {
-            inspector::run(segment, &to_inspect, &inspector_answers, to_prepare.as_ref());
-        })?;
         let (clerk, desk) = Clerk::new(ClerkParts {
             segment,
             control: Arc::clone(control),
             journal: journal.clone(),
             answers: answers.clone(),
-            inspections,
+            spawner: Spawner {
+                control: Arc::clone(control),
+                journal: journal.clone(),
+                attention: attention.clone(),
+            },
+            error_files: error_files.clone(),
             seating: seating.clone(),
             tracers: tracers.clone(),
         })?;
@@ -138,6 +133,25 @@ impl Staff<'_> {
             spawn("hangwatch-witness", control, journal, &attention, move || witness.run())?;
         let (kin, stand, witness) = (kin_thread, Some(stand), Some(witness));
         Ok(Hired { desk, helpers, clerk, kin, stand, witness, archive })
+    }
+}
+
+/// Starts threads of a server while it serves.
+#[derive(Clone)]
+pub(super) struct Spawner {
+    control: Arc<Control>,
+    journal: Journal,
+    attention: Attention,
+}
+
+impl Spawner {
+    /// Starts a thread whose panic ends the server.
+    pub(super) fn spawn(
+        &self,
+        name: &'static str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> std::io::Result<JoinHandle<()>> {
+        spawn(name, &self.control, &self.journal, &self.attention, body)
     }
 }
 

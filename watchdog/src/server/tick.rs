@@ -111,22 +111,28 @@ impl Tick {
         }
     }
 
-    /// Signals who was condemned and spared for the sake of evidence: nobody will later.
+    /// Signals who was condemned and spared for the sake of evidence. Who cannot be verified in that time
+    /// stays condemned: a successor goes on with it.
     fn hurry_reaps(&mut self) {
         let hurried = self.dog.reaper.hands_mut().hurry();
-        if hurried.is_empty() && !self.dog.reaper.hands_mut().is_listing_kin() {
-            return;
-        }
         // Whose descendants are not listed yet is signalled when they are.
         while self.dog.reaper.hands_mut().is_listing_kin() && !self.has_panicked() {
             thread::sleep(LAST_REAPS_PAUSE);
         }
-        for worker in hurried {
-            self.dog.table.look_again(worker);
-            self.dog.reaper.look_again(worker);
+        let until = Nanos(clock::monotonic_ns()).plus(LAST_REAPS_NS);
+        while self.dog.reaper.hands_mut().is_any_unsignalled(&hurried) {
+            for worker in &hurried {
+                self.dog.table.look_again(*worker);
+                self.dog.reaper.look_again(*worker);
+            }
+            self.attention.call(); // so that the tick does not sleep
+            self.dog.tick();
+            if clock::monotonic_ns() > until.0 {
+                return;
+            }
+            thread::sleep(LAST_REAPS_PAUSE);
+            self.take_answers();
         }
-        self.attention.call(); // so that the tick does not sleep
-        self.dog.tick();
     }
 
     fn has_panicked(&self) -> bool {
@@ -160,6 +166,7 @@ impl Tick {
                     table.admit(lane, owner, admission);
                 }
                 Answer::Standing { worker, at, hold } => reaper.hands_mut().stood(worker, at, hold),
+                Answer::Unverified { worker, why } => reaper.hands_mut().unverified(worker, why),
                 Answer::SameProgram { lane, owner, at } => {
                     reaper.hands_mut().ran_same_program(lane, owner, at);
                 }
@@ -252,7 +259,7 @@ impl Tick {
             let hands = self.dog.reaper.hands_mut();
             match request {
                 Request::Admit { lane, owner } => {
-                    if !hands.desk().ask(Question::Admit { lane, owner }) {
+                    if !hands.desk().ask(Question::Admit { lane }) {
                         // No room: the table asks again in a while.
                         self.dog.table.admit(lane, owner, Admission::Unknown);
                     }

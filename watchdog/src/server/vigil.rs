@@ -35,11 +35,13 @@ impl FileVigil {
         if u64::try_from(stat.st_size).is_ok_and(|size| size < self.segment.file().len()) {
             found.push(Finding::Truncated);
         }
-        match file::look(self.segment.name()) {
+        match file::examine(self.segment.name()) {
             Ok(other) if other.id() != self.segment.file().id() => found.push(Finding::Replaced),
             Ok(_) => {}
             // Its name was removed, or changed.
             Err(file::OpenError::NotFound { .. }) => found.push(Finding::Removed),
+            // It cannot be asked now, for want of descriptors for one.
+            Err(file::OpenError::Io { .. }) => {}
             // What has its name is no segment.
             Err(_) => found.push(Finding::Replaced),
         }

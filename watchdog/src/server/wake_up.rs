@@ -16,6 +16,11 @@ impl WakeUp {
         Ok((WakeUp(Arc::clone(&called)), called))
     }
 
+    /// Another one for the same thread.
+    pub(super) fn of(called: &Arc<OwnedFd>) -> WakeUp {
+        WakeUp(Arc::clone(called))
+    }
+
     /// Whether that could be told. (Where it could not, it was told often enough before.)
     pub(super) fn wake(&self) -> bool {
         rustix::io::write(&self.0, &1u64.to_ne_bytes()).is_ok()

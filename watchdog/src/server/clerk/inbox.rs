@@ -1,8 +1,7 @@
 //! The clerk's inbox: what stands between a deadline and its signal is answered first.
 //!
-//! Who owns a lane takes long to prove (a third of a millisecond for a process with a thousand
-//! lanes), and a restart asks it about every lane at once: a question about a worker that is overdue
-//! now must not wait behind all of them.
+//! A restart asks about every lane at once who owns it: a question about a worker that is overdue now must
+//! not wait behind all of them.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -57,7 +56,6 @@ mod tests {
     use std::sync::mpsc::sync_channel;
 
     use hangwatch_core::expiry::WorkerId;
-    use hangwatch_core::lane::OwnerWord;
 
     use super::*;
 
@@ -66,10 +64,10 @@ mod tests {
         let (sender, questions) = sync_channel(8);
         let mut inbox = Inbox::new(questions, 3);
         for lane in 0..2 {
-            sender.send(Question::Admit { lane, owner: OwnerWord(0) }).expect("room");
+            sender.send(Question::Admit { lane }).expect("room");
         }
         sender.send(Question::Standing { worker: WorkerId(7) }).expect("room");
-        sender.send(Question::Admit { lane: 2, owner: OwnerWord(0) }).expect("room");
+        sender.send(Question::Admit { lane: 2 }).expect("room");
         assert_eq!(inbox.collect(), Ok(()));
         assert!(matches!(inbox.next(), Some(Question::Standing { .. })));
         assert!(matches!(inbox.next(), Some(Question::Admit { lane: 0, .. })));

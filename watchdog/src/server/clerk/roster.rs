@@ -1,14 +1,19 @@
 //! The roster: every process that was admitted and has not been seen dead, and the lanes it has.
+//!
+//! Of those that have exec'd it keeps as what they were first admitted: an exec makes another program of
+//! a process, perhaps one with more rights, and no other process.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 
 use hangwatch::sys::identity::{Identity, Process};
-use hangwatch::sys::process::{Image, Users};
+use hangwatch::sys::pidfd::Pidfd;
+use hangwatch::sys::process::{Image, start_time};
 use hangwatch_core::expiry::WorkerId;
 use hangwatch_core::lane::OwnerWord;
+use rustix::process::Pid;
 
-use super::super::facts::Admitted;
+use super::super::facts::{Admitted, Origin};
 use super::super::seating::Seating;
 
 #[derive(Debug, Default)]
@@ -20,7 +25,14 @@ pub(super) struct Roster {
     by_lane: HashMap<u32, (OwnerWord, WorkerId)>,
     /// The same, for others to look at.
     seating: Seating,
+    /// As what those that have exec'd since were first admitted, and their pids.
+    origins: HashMap<Identity, (Pid, Origin)>,
+    /// The same ones, in the order in which they are looked at.
+    origins_in_turn: VecDeque<Identity>,
 }
+
+/// Origins looked at in a round: whether their processes live.
+const ORIGINS_A_ROUND: usize = 16;
 
 impl Roster {
     pub(super) fn new(seating: Seating) -> Roster {
@@ -39,19 +51,40 @@ impl Roster {
         self.get(*self.by_identity.get(&identity)?)
     }
 
-    pub(super) fn add(
-        &mut self,
-        process: Process,
-        image: Option<Image>,
-        users: Option<Users>,
-    ) -> Arc<Admitted> {
+    /// Adds a process that runs as `now`, or was first admitted as something else.
+    pub(super) fn add(&mut self, process: Process, image: Image, now: Origin) -> Arc<Admitted> {
         self.last += 1;
         let id = WorkerId(self.last);
+        let origin = self.origins.get(&process.identity).map_or(now, |(_, first)| *first);
         self.by_identity.insert(process.identity, id);
         let (command, error_file) = (OnceLock::new(), OnceLock::new());
-        let worker = Arc::new(Admitted { id, process, image, users, command, error_file });
+        let worker = Arc::new(Admitted { id, process, image, origin, command, error_file });
         self.by_id.insert(id, Arc::clone(&worker));
         worker
+    }
+
+    /// Removes a worker that runs another program now, and remembers as what it was first admitted.
+    pub(super) fn remove_execd(&mut self, id: WorkerId) -> Option<Arc<Admitted>> {
+        let worker = self.remove(id)?;
+        let (identity, pid) = (worker.process.identity, worker.process.pid);
+        if self.origins.insert(identity, (pid, worker.origin)).is_none() {
+            self.origins_in_turn.push_back(identity);
+        }
+        Some(worker)
+    }
+
+    /// Forgets some of the origins whose processes are dead.
+    pub(super) fn forget_dead_origins(&mut self) {
+        for _ in 0..ORIGINS_A_ROUND.min(self.origins_in_turn.len()) {
+            let Some(identity) = self.origins_in_turn.pop_front() else { return };
+            let is_dead =
+                self.origins.get(&identity).is_some_and(|(pid, _)| is_dead(*pid, identity));
+            if is_dead {
+                self.origins.remove(&identity);
+            } else {
+                self.origins_in_turn.push_back(identity);
+            }
+        }
     }
 
     pub(super) fn remove(&mut self, id: WorkerId) -> Option<Arc<Admitted>> {
@@ -78,5 +111,17 @@ impl Roster {
 
     pub(super) fn owner_of(&self, lane: u32) -> Option<(OwnerWord, WorkerId)> {
         self.by_lane.get(&lane).copied()
+    }
+}
+
+/// Whether the process of this identity is known to be dead. What cannot be asked is not known.
+fn is_dead(pid: Pid, identity: Identity) -> bool {
+    match (identity, Pidfd::open(pid)) {
+        (_, Err(hangwatch::sys::pidfd::OpenPidfdError::Gone { .. })) => true,
+        (Identity::PidfdInode(inode), Ok(pidfd)) => pidfd.inode().is_some_and(|now| now != inode),
+        (Identity::StartTime { ticks, .. }, Ok(_)) => {
+            start_time(pid).is_ok_and(|now| now != Some(ticks))
+        }
+        (_, Err(_)) => false,
     }
 }

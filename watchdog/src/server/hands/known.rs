@@ -12,6 +12,11 @@ use super::super::facts::Admitted;
 use super::super::kin::KinCase;
 use super::{AGAIN_NS, SOON_NS};
 
+/// How old an answer about a worker may be when it is signalled, ns.
+pub(super) const FRESH_NS: u64 = 5_000_000;
+/// How often that doubles at most.
+const DOUBLINGS: u32 = 4;
+
 /// A worker, and what was asked about it last.
 pub(super) struct Known {
     pub(super) worker: Arc<Admitted>,
@@ -25,10 +30,32 @@ pub(super) struct Known {
     pub(super) reported_at: Option<Nanos>,
     pub(super) standing: Option<(Nanos, Option<Hold>)>,
     pub(super) asked: Asked,
+    /// The verdict that it waits for.
+    pub(super) awaited: Awaited,
+    /// Whether a signal was sent to it, or tried.
+    pub(super) is_signalled: bool,
     /// Its error file, and until when its signal waits for it.
     pub(super) error_file: Option<(Option<Ordered>, Nanos)>,
     /// Its descendants, which are killed with it, since it is condemned.
     pub(super) kin: Option<Arc<KinCase>>,
+}
+
+/// A verdict that cannot be given yet.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Awaited {
+    pub(super) since: Option<Nanos>,
+    /// Answers that were given since.
+    pub(super) answers: u32,
+    /// Why it cannot be verified, as was said last.
+    pub(super) why: Option<Box<str>>,
+    /// Whether it was said that nobody is signalled.
+    pub(super) is_said: bool,
+}
+
+/// How old an answer about a worker may be when it is signalled, ns, after so many answers that were too
+/// old: that doubles, since on a machine with too much to do none would ever be fresh enough.
+pub(super) fn fresh_ns(answers: u32) -> u64 {
+    FRESH_NS << answers.saturating_sub(1).min(DOUBLINGS)
 }
 
 /// When something was asked.
@@ -39,10 +66,10 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Whether to ask (again) now.
-    pub(super) fn is_due(&mut self, now: Nanos) -> bool {
+    /// Whether to ask (again) now, so long after the last time.
+    pub(super) fn is_due(&mut self, now: Nanos, apart_ns: u64) -> bool {
         self.first_at.get_or_insert(now);
-        if self.last_at.is_some_and(|at| now.since(at) < AGAIN_NS) {
+        if self.last_at.is_some_and(|at| now.since(at) < apart_ns) {
             return false;
         }
         self.last_at = Some(now);
@@ -64,5 +91,7 @@ impl Asked {
 pub(super) struct Unlocked {
     pub(super) owner: OwnerWord,
     pub(super) same_program_at: Option<Nanos>,
+    /// Answers that were given since it was last signalled.
+    pub(super) answers: u32,
     pub(super) asked: Asked,
 }
