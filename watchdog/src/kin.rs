@@ -96,6 +96,8 @@ pub(crate) struct Descendants {
     excluded: HashSet<Identity>,
     /// Other workers that were found among them.
     workers: HashSet<Pid>,
+    /// A list that is under way: the next place whose children are to be listed.
+    listing: Option<(usize, Children)>,
     phase: Phase,
     /// Why some may be left that are not known.
     uncertain: Option<&'static str>,
@@ -116,6 +118,8 @@ pub struct Removed {
     pub fallback: Option<String>,
 }
 
+/// Looks at members in one step, so that the removals of several workers go on side by side.
+const LOOKS: usize = 512;
 /// The worker's place among the members.
 const WORKER: usize = 0;
 
@@ -139,6 +143,7 @@ impl Descendants {
             places: HashMap::new(),
             excluded: HashSet::new(),
             workers: HashSet::new(),
+            listing: None,
             phase: Phase::default(),
             uncertain: None,
         };
@@ -150,23 +155,31 @@ impl Descendants {
         Ok(descendants)
     }
 
-    /// Lists the processes that belong to the worker now, and signals none. `worker` is the handle on it:
-    /// once it is dead, only descendants of those known already are found.
+    /// Lists some of the processes that belong to the worker now, and signals none. Done, it begins anew.
+    /// `worker` is the handle on it: once it is dead, only descendants of those known already are found.
     ///
     /// # Errors
     /// Where `/proc` refuses or no descriptor is left; those found before are kept.
-    pub(crate) fn list(&mut self, worker: &Pidfd, excluded: &Excluded) -> io::Result<()> {
-        let children = Children::new()?;
-        self.forget_dead();
-        self.list_others(worker, excluded)?;
-        let mut next = 0;
-        while next < self.members.len() {
+    pub(crate) fn list(&mut self, worker: &Pidfd, excluded: &Excluded) -> io::Result<Step> {
+        let (mut next, children) = match self.listing.take() {
+            Some(listing) => listing,
+            None => {
+                self.forget_dead();
+                self.list_others(worker, excluded)?;
+                (WORKER, Children::new()?)
+            }
+        };
+        for _ in 0..LOOKS {
+            if next >= self.members.len() {
+                return Ok(Step::Done);
+            }
             if let Opened::Alive(pidfd) = self.open(next)? {
                 self.list_children(next, &pidfd, &children, excluded)?;
             }
             next += 1;
         }
-        Ok(())
+        self.listing = Some((next, children));
+        Ok(Step::More)
     }
 
     /// Lists those that belong to the worker without descending from it.
@@ -366,7 +379,7 @@ mod tests {
         let mut descendants =
             Descendants::new(family.1[0], &worker, Rights::Own, Reach::Tree).unwrap();
         let excluded = Excluded { workers: [family.1[1]].into(), ..Excluded::default() };
-        descendants.list(&worker, &excluded).unwrap();
+        assert_eq!(descendants.list(&worker, &excluded).unwrap(), Step::Done);
         // It gives its lane back meanwhile.
         remove(&mut descendants, &worker, &Excluded::default());
         let removed = descendants.removed();

@@ -202,13 +202,15 @@ pub(crate) enum Threads {
 }
 
 impl Threads {
-    /// Of every thread of a process; still if it is gone.
+    /// Of every thread of a process, and how many there are; still if it is gone.
     ///
     /// # Errors
     /// Where `/proc` refuses.
-    pub(crate) fn of(pid: Pid) -> io::Result<Threads> {
+    pub(crate) fn of(pid: Pid) -> io::Result<(Threads, usize)> {
+        let threads = numbers_in(&format!("/proc/{pid}/task"))?;
+        let count = threads.len();
         let (mut is_any_running, mut is_any_asleep, mut is_any_stuck) = (false, false, false);
-        for thread in numbers_in(&format!("/proc/{pid}/task"))? {
+        for thread in threads {
             let Some(stat) = read_proc(&format!("/proc/{pid}/task/{thread}/stat"))? else {
                 continue;
             };
@@ -219,11 +221,12 @@ impl Threads {
                 Some(_) => is_any_asleep = true,
             }
         }
-        Ok(match (is_any_running, is_any_asleep) {
+        let all = match (is_any_running, is_any_asleep) {
             (true, _) if !is_any_stuck => Threads::Running,
             (false, false) => Threads::Still,
             _ => Threads::Waiting,
-        })
+        };
+        Ok((all, count))
     }
 }
 

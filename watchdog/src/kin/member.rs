@@ -20,7 +20,7 @@ pub(super) struct Member {
     pub(super) fate: Fate,
     pub(super) is_dead: bool,
     /// Looks at it, since it was sent SIGSTOP, that found it running or asleep.
-    pub(super) restless_looks: u32,
+    pub(super) restless_looks: usize,
 }
 
 /// What was done to it.

@@ -17,21 +17,21 @@ use hangwatch::sys::pidfd::Pidfd;
 use rustix::process::Signal;
 
 use super::member::{Fate, Member, Opened};
-use super::{Descendants, Excluded, Removed, Rights, WORKER};
+use super::{Descendants, Excluded, LOOKS, Removed, Rights, WORKER};
 use crate::exec::lineage::{self, Children, Threads};
 
-/// Looks at members in one step, so that the removals of several workers go on side by side.
-const LOOKS: usize = 512;
 /// Passes over all in a row that find everybody still, nobody new and nobody dead.
 const QUIET_PASSES: u32 = 2;
 /// Passes over all, each of which finds somebody new or dead; then those that are known are killed.
 const PASSES: u32 = 100;
-/// Looks at a member, each after a pause, at which a thread of it runs: it gets no processor.
-const RUNNING_LOOKS: u32 = 15_000;
+/// Looks at a member, each after a pause, at which a thread of it runs: it gets no processor. One of many
+/// threads counts once more for every [`THREADS_PER_LOOK`].
+const RUNNING_LOOKS: usize = 15_000;
+const THREADS_PER_LOOK: usize = 64;
 /// Looks at a member that does not stop though no fork of it can be under way: see [`Threads::Waiting`].
-const WAITING_LOOKS: u32 = 100;
+const WAITING_LOOKS: usize = 100;
 /// After so many looks a restless member is sent SIGSTOP again: somebody may have sent it SIGCONT.
-const LOOKS_PER_STOP: u32 = 16;
+const LOOKS_PER_STOP: usize = 16;
 /// How long those killed may take to die until it is reported that they live on.
 const DEATHS: Duration = Duration::from_secs(10);
 /// Survivors that are named.
@@ -89,6 +89,7 @@ impl Descendants {
     pub(crate) fn remove(&mut self, worker: &Pidfd, excluded: &Excluded) -> io::Result<Step> {
         match std::mem::take(&mut self.phase) {
             Phase::Listed => {
+                self.listing = None;
                 self.phase = Phase::Stopping(self.pass_over_all(worker, excluded, (0, 0))?);
                 Ok(Step::More)
             }
@@ -195,11 +196,11 @@ impl Descendants {
         if !matches!(member.fate, Fate::Stopped | Fate::WasStopped) {
             return Ok(false);
         }
-        let threads = Threads::of(member.identity.pid)?;
+        let (threads, count) = Threads::of(member.identity.pid)?;
         if threads == Threads::Still {
             return Ok(false);
         }
-        member.restless_looks += 1;
+        member.restless_looks += 1 + count / THREADS_PER_LOOK;
         if threads == Threads::Waiting && member.restless_looks > WAITING_LOOKS {
             return Ok(false);
         }

@@ -28,7 +28,7 @@ use super::control::Control;
 use super::error_file;
 use super::facts::{Admitted, LaneFacts};
 use super::journal::{CascadeNote, Journal, Note, SuspectEndNote, SuspectNote, TimerNote};
-use super::kin::KinDesk;
+use super::kin::{KinDesk, Watched};
 use super::options::{Holds, OwnProcess};
 use super::stand::{Stand, Task};
 use known::{Asked, Awaited, Known, Unlocked};
@@ -266,6 +266,11 @@ impl ProcessHands {
         if let Some(case) = kin {
             case.leave();
         }
+    }
+
+    /// How far the descendant killer has come, where there is one.
+    pub(super) fn watch_kin(&self) -> Option<Watched> {
+        self.kin.as_ref().map(|desk| desk.progress().watch())
     }
 
     /// Whether anybody is being removed with a worker.

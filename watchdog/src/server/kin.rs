@@ -7,7 +7,7 @@
 //! worker that ends before it was signalled takes no other process along.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,8 @@ const PERIOD: Duration = Duration::from_millis(20);
 const SHARE: u32 = 8;
 /// How soon a removal goes on after a pause.
 const PAUSE: Duration = Duration::from_millis(2);
+/// How long one step may take until the killer counts as stuck.
+const STANDSTILL: Duration = Duration::from_secs(30);
 /// Failures in a row after which a removal is given up, where nobody serves the segment any more.
 const FAILURES: u32 = 100;
 
@@ -87,6 +89,35 @@ pub(super) struct KinDesk {
     /// Each worker is in it twice at most.
     calls: Sender<Option<Arc<KinCase>>>,
     at_work: Arc<AtomicUsize>,
+    progress: Progress,
+}
+
+/// How far the descendant killer has come: whoever waits for it goes on waiting as long as that changes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Progress(Arc<AtomicU64>);
+
+/// A look at the progress, now and then.
+pub(super) struct Watched {
+    progress: Progress,
+    seen: u64,
+    changed_at: Instant,
+}
+
+impl Progress {
+    pub(super) fn watch(&self) -> Watched {
+        Watched { progress: self.clone(), seen: 0, changed_at: Instant::now() }
+    }
+}
+
+impl Watched {
+    /// Whether it has come farther within [`STANDSTILL`]; else it is stuck, in a `/proc` that hangs.
+    pub(super) fn goes_on(&mut self) -> bool {
+        let seen = self.progress.0.load(Ordering::Relaxed);
+        if seen != self.seen {
+            (self.seen, self.changed_at) = (seen, Instant::now());
+        }
+        self.changed_at.elapsed() < STANDSTILL
+    }
 }
 
 /// The other end.
@@ -95,6 +126,7 @@ pub(super) struct DescendantKiller {
     segment: Segment,
     reach: Reach,
     journal: Journal,
+    progress: Progress,
     cases: Vec<Open>,
 }
 
@@ -110,11 +142,18 @@ struct Open {
     failures: u32,
 }
 
+/// What a step of a case was about, and how it goes on.
+enum WentOn {
+    Listed(Step),
+    Removed(Step),
+}
+
 /// The two ends.
 pub(super) fn kin(segment: Segment, reach: Reach, journal: Journal) -> (KinDesk, DescendantKiller) {
     let (sender, calls) = channel();
-    let desk = KinDesk { calls: sender, at_work: Arc::default() };
-    (desk, DescendantKiller { calls, segment, reach, journal, cases: Vec::new() })
+    let progress = Progress::default();
+    let desk = KinDesk { calls: sender, at_work: Arc::default(), progress: progress.clone() };
+    (desk, DescendantKiller { calls, segment, reach, journal, progress, cases: Vec::new() })
 }
 
 impl KinDesk {
@@ -152,6 +191,11 @@ impl KinDesk {
         }
     }
 
+    /// How far the killer has come.
+    pub(super) fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
     /// Whether any worker's descendants are being killed.
     pub(super) fn is_at_work(&self) -> bool {
         self.at_work.load(Ordering::Acquire) > 0
@@ -163,6 +207,8 @@ impl DescendantKiller {
     pub(super) fn run(mut self) {
         let mut is_open = true;
         while is_open || !self.cases.is_empty() {
+            // Relaxed: only that it changes counts.
+            self.progress.0.fetch_add(1, Ordering::Relaxed);
             let next = self.cases.iter().map(|open| open.due).min();
             let wait = next.map(|due| due.saturating_duration_since(Instant::now()));
             match self.calls.recv_timeout(wait.unwrap_or(Duration::MAX)) {
@@ -203,6 +249,7 @@ impl DescendantKiller {
         let excluded = self.excluded();
         let (now, journal) = (Instant::now(), &self.journal);
         self.cases.retain_mut(|open| {
+            self.progress.0.fetch_add(1, Ordering::Relaxed);
             let is_done = open.due <= now && open.step(&excluded, journal);
             if is_done && open.case.is_being_removed() {
                 let worker = Arc::clone(&open.case.worker);
@@ -245,7 +292,7 @@ impl Open {
         let went_on = self.go_on(excluded);
         self.case.is_failing.store(went_on.is_err(), Ordering::Relaxed);
         match went_on {
-            Ok(Some(step)) => {
+            Ok(WentOn::Removed(step)) => {
                 let killed = self.descendants.as_ref().is_none_or(Descendants::is_worker_killed);
                 // Release: pairs with the Acquire in `is_kill_pending`.
                 self.case.is_worker_killed.store(killed || step == Step::Done, Ordering::Release);
@@ -253,7 +300,11 @@ impl Open {
                 self.failures = 0;
                 step == Step::Done
             }
-            Ok(None) => {
+            Ok(WentOn::Listed(Step::More | Step::Pause)) => {
+                (self.due, self.failures) = (began, 0);
+                false
+            }
+            Ok(WentOn::Listed(Step::Done)) => {
                 // Release: pairs with the Acquire in `is_listed`.
                 self.case.is_listed.store(true, Ordering::Release);
                 self.due = Instant::now() + PERIOD.max(began.elapsed() * SHARE);
@@ -274,7 +325,7 @@ impl Open {
     }
 
     /// Lists them, or goes on with their removal.
-    fn go_on(&mut self, excluded: &Excluded) -> std::io::Result<Option<Step>> {
+    fn go_on(&mut self, excluded: &Excluded) -> std::io::Result<WentOn> {
         let process = &self.case.worker.process;
         let descendants = match &mut self.descendants {
             Some(descendants) => descendants,
@@ -285,8 +336,8 @@ impl Open {
             }
         };
         if self.case.is_being_removed() {
-            return descendants.remove(&process.pidfd, excluded).map(Some);
+            return descendants.remove(&process.pidfd, excluded).map(WentOn::Removed);
         }
-        descendants.list(&process.pidfd, excluded).map(|()| None)
+        descendants.list(&process.pidfd, excluded).map(WentOn::Listed)
     }
 }

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hangwatch::Segment;
@@ -38,6 +37,8 @@ const ANSWERS: usize = 256;
 /// Descriptors beside the workers' pidfds; the listener's connections take none from them.
 const SPARE_DESCRIPTORS: u64 = 128 + CONNECTIONS as u64;
 
+/// How often it is looked whether the descendant killer makes progress.
+const KILLER_LOOK: Duration = Duration::from_millis(100);
 /// How long the clerk may take to end: what it asks the kernel takes microseconds, unless a `/proc` hangs.
 const CLERK_ENDS: Duration = Duration::from_secs(4);
 /// How long the witness may take to bring in the last evidence: longer than its own limits together.
@@ -143,8 +144,16 @@ pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
         // It only reads, of the segment and of `/proc`.
         journal.note(Note::LeftBehind("clerk"));
     }
-    // Ends when the removals under way are over, so that no process is left stopped.
-    let _ = kin.map(JoinHandle::join);
+    if let Some((thread, progress)) = kin {
+        // Ends when the removals under way are over, so that no process is left stopped.
+        let mut killer = progress.watch();
+        while !ends_within(&thread, KILLER_LOOK) && killer.goes_on() {}
+        if thread.is_finished() {
+            let _ = thread.join();
+        } else {
+            journal.note(Note::LeftBehind("descendant killer"));
+        }
+    }
     words.next_wake().store(0, Ordering::Relaxed);
     words.watchdog().pid().store(0, Ordering::Relaxed);
     // Before another serves it: deadlines are published by whoever serves. From here on this server only

@@ -17,7 +17,7 @@ use super::control::Control;
 use super::doorbell::Attention;
 use super::error_file::{self, ErrorFiles};
 use super::journal::{Journal, Note};
-use super::kin::{self, KinDesk};
+use super::kin::{self, KinDesk, Progress};
 use super::messages::Answers;
 use super::options::{self, ServerOptions};
 use super::protect;
@@ -49,7 +49,7 @@ pub(super) struct Hired {
     pub(super) desk: Desk,
     pub(super) helpers: Helpers,
     pub(super) clerk: JoinHandle<()>,
-    pub(super) kin: Option<JoinHandle<()>>,
+    pub(super) kin: Option<(JoinHandle<()>, Progress)>,
     pub(super) stand: Option<Stand>,
     pub(super) witness: Option<JoinHandle<()>>,
     pub(super) archive: Option<Archive>,
@@ -99,7 +99,8 @@ impl Staff<'_> {
                 let (desk, killer) = kin::kin(segment, reach, journal.clone());
                 let thread =
                     spawn("hangwatch-kin", control, journal, &attention, move || killer.run())?;
-                Some((desk, thread))
+                let progress = desk.progress().clone();
+                Some((desk, (thread, progress)))
             }
         };
         let (kin, kin_thread) = kin.unzip();

@@ -25,6 +25,7 @@ use super::doorbell::{Attention, Doorbell, LEAD_NS};
 use super::events::Leaving;
 use super::hands::ProcessHands;
 use super::journal::{Journal, Note};
+use super::kin::Watched;
 use super::messages::{Answer, Question};
 use super::sigbus;
 
@@ -116,7 +117,8 @@ impl Tick {
     fn hurry_reaps(&mut self) {
         let hurried = self.dog.reaper.hands_mut().hurry();
         // Whose descendants are not listed yet is signalled when they are.
-        while self.dog.reaper.hands_mut().is_listing_kin() && !self.has_panicked() {
+        let mut killer = self.dog.reaper.hands_mut().watch_kin();
+        while self.dog.reaper.hands_mut().is_listing_kin() && self.goes_on(killer.as_mut()) {
             thread::sleep(LAST_REAPS_PAUSE);
         }
         let until = Nanos(clock::monotonic_ns()).plus(LAST_REAPS_NS);
@@ -135,21 +137,24 @@ impl Tick {
         }
     }
 
-    fn has_panicked(&self) -> bool {
-        self.control.panicked.load(Ordering::Acquire)
+    /// Whether the descendant killer makes progress.
+    fn goes_on(&self, killer: Option<&mut Watched>) -> bool {
+        !self.control.panicked.load(Ordering::Acquire) && killer.is_some_and(Watched::goes_on)
     }
 
     /// Waits a moment for the workers that were just killed: whoever stops a server because its job
     /// has ended wants to hear of what.
     fn finish_reaps(&mut self) {
         let until = Nanos(clock::monotonic_ns()).plus(LAST_REAPS_NS);
+        let mut killer = self.dog.reaper.hands_mut().watch_kin();
         loop {
             let (dead, is_any_left) = self.dog.reaper.dying();
             for worker in dead {
                 self.left(worker, Leaving::Died);
             }
-            // Those being removed are stopped: no time ends that.
-            let is_removing = self.dog.reaper.hands_mut().is_removing_kin() && !self.has_panicked();
+            // Those being removed are stopped: only a killer that is stuck is not waited for.
+            let is_removing =
+                self.dog.reaper.hands_mut().is_removing_kin() && self.goes_on(killer.as_mut());
             if !is_removing && (!is_any_left || clock::monotonic_ns() > until.0) {
                 return;
             }
