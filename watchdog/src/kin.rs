@@ -161,13 +161,12 @@ impl Descendants {
     /// # Errors
     /// Where `/proc` refuses or no descriptor is left; those found before are kept.
     pub(crate) fn list(&mut self, worker: &Pidfd, excluded: &Excluded) -> io::Result<Step> {
-        let (mut next, children) = match self.listing.take() {
-            Some(listing) => listing,
-            None => {
-                self.forget_dead();
-                self.list_others(worker, excluded)?;
-                (WORKER, Children::new()?)
-            }
+        let (mut next, children) = if let Some(listing) = self.listing.take() {
+            listing
+        } else {
+            self.forget_dead();
+            self.list_others(worker, excluded)?;
+            (WORKER, Children::new()?)
         };
         for _ in 0..LOOKS {
             if next >= self.members.len() {

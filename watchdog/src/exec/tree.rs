@@ -279,7 +279,7 @@ impl LimitMark {
 impl Drop for LimitMark {
     fn drop(&mut self) {
         // Up to the hard limit anybody may raise it again.
-        let _ = setrlimit(Resource::Msgqueue, self.before.clone());
+        let _ = setrlimit(Resource::Msgqueue, self.before);
     }
 }
 

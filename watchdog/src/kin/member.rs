@@ -72,12 +72,11 @@ impl Member {
             }
         };
         let inode = pidfd.inode();
-        let is_same = match self.inode {
-            Some(_) => self.inode == inode,
-            None => {
-                let stat = Stat::read(self.identity.pid)?;
-                stat.is_some_and(|stat| stat.identity == self.identity)
-            }
+        let is_same = if self.inode.is_some() {
+            self.inode == inode
+        } else {
+            let stat = Stat::read(self.identity.pid)?;
+            stat.is_some_and(|stat| stat.identity == self.identity)
         };
         // Asked last: alive, it had its pid while its start was read.
         if !is_same || pidfd.is_dead() {
