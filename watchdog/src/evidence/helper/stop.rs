@@ -107,6 +107,9 @@ struct Tracer {
     /// Seized and interrupted, and not stopped yet.
     awaited: Vec<u32>,
     refused: Vec<(u32, Errno)>,
+    /// Stopped by a real-time signal, which the library has no name for. Let go when the tracer's thread
+    /// ends, they get it.
+    nameless: Vec<u32>,
 }
 
 impl Tracer {
@@ -120,6 +123,7 @@ impl Tracer {
             let known = |tid: &u32| {
                 self.stopped.iter().any(|stop| stop.tid == *tid)
                     || self.awaited.contains(tid)
+                    || self.nameless.contains(tid)
                     || self.refused.iter().any(|(refused, _)| refused == tid)
             };
             tids = target.tids().unwrap_or_default();
@@ -146,7 +150,7 @@ impl Tracer {
     /// Waits until all have stopped or ended, or `until`.
     fn wait(&mut self, until: Instant) {
         loop {
-            let Tracer { stopped, awaited, .. } = self;
+            let Tracer { stopped, awaited, nameless, .. } = self;
             awaited.retain(|&tid| {
                 let pid = Pid::from_raw(tid.cast_signed());
                 match waitpid(pid, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)) {
@@ -157,6 +161,7 @@ impl Tracer {
                     Ok(WaitStatus::Stopped(_, signal)) => {
                         stopped.push(Stop { tid, signal: Some(signal) });
                     }
+                    Err(Errno::EINVAL) => nameless.push(tid),
                     // Ended meanwhile.
                     _ => {}
                 }
@@ -179,6 +184,12 @@ impl Tracer {
             missing
                 .push(native(format!("{} of its threads, {tid} the first: {why}", refused.len())));
         }
+        if let Some(tid) = self.nameless.first() {
+            missing.push(native(format!(
+                "{} of its threads, {tid} the first, were getting a real-time signal",
+                self.nameless.len(),
+            )));
+        }
         if let Some(tid) = self.awaited.first() {
             missing.push(native(format!(
                 "{} of its threads, {tid} the first, did not stop: in an uninterruptible sleep, or frozen",
@@ -195,5 +206,28 @@ impl Drop for Tracer {
             // One that was killed meanwhile is let go already.
             let _ = ptrace::detach(Pid::from_raw(stop.tid.cast_signed()), stop.signal);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_stop_by_a_real_time_signal_is_told() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut tracer = Tracer::default();
+        ptrace::seize(Pid::from_raw(child.id().cast_signed()), Options::empty()).unwrap();
+        tracer.awaited.push(child.id());
+        let send = format!("kill -s RTMIN+1 {}", child.id());
+        assert!(Command::new("bash").args(["-c", &send]).status().unwrap().success());
+        tracer.wait(Instant::now() + Duration::from_mins(1));
+        let missing = tracer.missing();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(missing.len(), 1, "{missing:?}");
+        assert!(missing[0].why.contains("real-time signal"), "{missing:?}");
     }
 }
