@@ -9,8 +9,8 @@ use rustix::io::Errno;
 
 use crate::cli::Command;
 use crate::exit::Exit;
-use crate::signals;
 use crate::text::plain;
+use crate::{outlet, signals};
 
 mod analyze;
 mod demo;
@@ -34,6 +34,9 @@ mod show;
 mod status;
 mod top;
 mod trace;
+
+/// How long the end of a command waits for its last lines to be written.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// What ends a command before it is done: any error, printed as one line with its causes.
 type Failure = Box<dyn std::error::Error>;
@@ -67,16 +70,20 @@ pub fn perform(command: Command) -> Exit {
         Command::Rm(options) => rm::perform(&options),
         Command::ReleaseBrake(options) => segments::release_brake(&options),
     };
-    done.unwrap_or_else(|error| {
+    let exit = done.unwrap_or_else(|error| {
         complain(&OneLine(&*error));
         Exit::Failed
-    })
+    });
+    outlet::finish(LAST_LINES);
+    exit
 }
 
 /// Says on standard error what went wrong.
 fn complain(what: &dyn fmt::Display) {
     // Nobody may be there to hear it; the exit code still says it.
-    let _ = writeln!(io::stderr(), "hangwatch: {}", clean_lines(&what.to_string()));
+    // One line is one write: lines of several threads stay whole.
+    let line = format!("hangwatch: {}\n", clean_lines(&what.to_string()));
+    let _ = outlet::Stderr.write_all(line.as_bytes());
 }
 
 /// What is told of an error is our own but for names and paths in it. Its lines stay lines.

@@ -29,6 +29,7 @@ pub mod kin;
 pub mod listen;
 pub mod logging;
 pub mod notify;
+mod outlet;
 pub mod output;
 pub mod program;
 mod reading;

@@ -18,6 +18,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::outlet;
+
 use fields::{Fields, JsonLines};
 use meter::{Meter, Verdict};
 
@@ -68,7 +70,7 @@ pub enum InitError {
 ///
 /// See [`InitError`].
 pub fn init(format: Format, otherwise: Level) -> Result<(), InitError> {
-    let filter = filter(otherwise, |variable| env::var(variable).ok())?;
+    let (filter, unreadable) = filter(otherwise, |variable| env::var(variable).ok())?;
     let is_set = |variable| env::var_os(variable).is_some_and(|value| !value.is_empty());
     let dumb = env::var_os("TERM").is_some_and(|term| term == "dumb");
     let dress = if is_journal(env::var("JOURNAL_STREAM").ok().as_deref()) {
@@ -79,9 +81,13 @@ pub fn init(format: Format, otherwise: Level) -> Result<(), InitError> {
         Dress::Plain
     };
     tracing::subscriber::set_global_default(subscriber(format, dress, filter, || {
-        Lossy(io::stderr())
+        Lossy(outlet::Stderr)
     }))
-    .map_err(|_| InitError::Again)
+    .map_err(|_| InitError::Again)?;
+    if let Some(value) = unreadable {
+        tracing::info!("RUST_LOG={value:?} is no log filter for hangwatch, which ignores it");
+    }
+    Ok(())
 }
 
 /// Whether [`init`] could read what is to be logged.
@@ -153,17 +159,25 @@ fn boxed(
     Box::new(subscriber)
 }
 
-/// What is logged, by the first of the variables that is set and not empty.
-fn filter(otherwise: Level, get: impl Fn(&str) -> Option<String>) -> Result<EnvFilter, InitError> {
+/// What is logged, by the first of the variables that is set and not empty; and the value of `RUST_LOG`,
+/// where that cannot be read: it is meant for the command, whose logger may take it.
+fn filter(
+    otherwise: Level,
+    get: impl Fn(&str) -> Option<String>,
+) -> Result<(EnvFilter, Option<String>), InitError> {
     let set = [FILTER_VARIABLE, "RUST_LOG"].into_iter().find_map(|variable| {
         let value = get(variable).filter(|value| !value.trim().is_empty())?;
         Some((variable, value))
     });
     match set {
-        None => Ok(EnvFilter::new(otherwise.as_str())),
-        Some((variable, value)) => EnvFilter::builder()
-            .parse(&value)
-            .map_err(|source| InitError::Filter { variable, value, source }),
+        None => Ok((EnvFilter::new(otherwise.as_str()), None)),
+        Some((variable, value)) => match EnvFilter::builder().parse(&value) {
+            Ok(filter) => Ok((filter, None)),
+            Err(source) if variable == FILTER_VARIABLE => {
+                Err(InitError::Filter { variable, value, source })
+            }
+            Err(_) => Ok((EnvFilter::new(otherwise.as_str()), Some(value))),
+        },
     }
 }
 
@@ -435,7 +449,7 @@ mod tests {
                 let value = if variable == "RUST_LOG" { rusts } else { ours };
                 value.map(str::to_owned)
             };
-            assert_eq!(filter(Level::INFO, get).unwrap().to_string(), filtered);
+            assert_eq!(filter(Level::INFO, get).unwrap().0.to_string(), filtered);
         };
         check(Some("warn"), Some("debug"), "warn");
         check(None, Some("debug"), "debug");
@@ -448,6 +462,13 @@ mod tests {
         let error = filter(Level::INFO, |_| Some("hangwatch=loud".to_owned())).unwrap_err();
         assert!(matches!(error, InitError::Filter { variable: "HANGWATCH_LOG", .. }));
         assert!(error.to_string().starts_with("HANGWATCH_LOG=\"hangwatch=loud\""), "{error}");
+    }
+
+    #[test]
+    fn a_filter_of_the_commands_that_cannot_be_read_is_ignored() {
+        let get = |variable: &str| (variable == "RUST_LOG").then(|| "my_app=loud".to_owned());
+        let (filter, unreadable) = filter(Level::WARN, get).unwrap();
+        assert_eq!((&*filter.to_string(), unreadable.as_deref()), ("warn", Some("my_app=loud")));
     }
 
     #[test]
