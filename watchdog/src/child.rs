@@ -119,8 +119,8 @@ pub struct Child {
 /// What one poll ended with.
 pub(crate) enum Step {
     Event(Event),
-    /// A child of this process changed, which need not be the command.
-    ChildChanged,
+    /// This signal arrived, which was not passed on; CHLD: a child changed, which need not be the command.
+    Signal(Caught),
 }
 
 impl Child {
@@ -195,13 +195,14 @@ impl Child {
     /// The wait fails.
     pub fn wait(&mut self, relay: &Relay, until: Until<'_>) -> io::Result<Event> {
         loop {
-            if let Step::Event(event) = self.step(relay, until)? {
-                return Ok(event);
+            match self.step(relay, until)? {
+                Step::Event(event) => return Ok(event),
+                Step::Signal(caught) => self.pass_on(caught),
             }
         }
     }
 
-    /// As `wait`, but returns also when any child changed.
+    /// As `wait`, but returns also when a signal arrived, which is the caller's to pass on.
     pub(crate) fn step(&mut self, relay: &Relay, until: Until<'_>) -> io::Result<Step> {
         loop {
             // Asked in this order, so that a command which ended in time has ended,
@@ -209,13 +210,8 @@ impl Child {
             if let Some(status) = self.try_wait()? {
                 return Ok(Step::Event(Event::Ended(status)));
             }
-            let mut child_changed = false;
-            while let Some(caught) = relay.next()? {
-                child_changed |= caught.signal == Signal::CHILD;
-                self.pass_on(caught);
-            }
-            if child_changed {
-                return Ok(Step::ChildChanged);
+            if let Some(caught) = relay.next()? {
+                return Ok(Step::Signal(caught));
             }
             if until.wake.is_some_and(readable) {
                 return Ok(Step::Event(Event::Woken));
@@ -241,10 +237,7 @@ impl Child {
 
     /// Sends the command what reached this process, unless it has had it already.
     pub(crate) fn pass_on(&self, caught: Caught) {
-        // Of the processor time that this process has used.
-        let of_our_own = [Signal::XCPU, Signal::PROF, Signal::VTALARM].contains(&caught.signal)
-            && caught.sender == Sender::Kernel;
-        if caught.signal == Signal::CHILD || of_our_own || self.has_it_from_the_terminal(caught) {
+        if !is_for(caught, self.pid()) {
             return;
         }
         if let Err(error) = self.signal(caught.signal) {
@@ -252,16 +245,25 @@ impl Child {
                 "cannot pass a signal on to the command");
         }
     }
+}
 
-    /// Ctrl-C reaches every process of the foreground group: passed on, it would reach the
-    /// command twice, and many programs take the second for "at once". Only a command that
-    /// has left our group has not had it. HUP is passed on always: when its terminal goes,
-    /// only the session's leader hears of it at first.
-    fn has_it_from_the_terminal(&self, caught: Caught) -> bool {
-        let to_the_group = [Signal::INT, Signal::QUIT, Signal::WINCH].contains(&caught.signal);
-        caught.sender == Sender::Kernel
-            && to_the_group
-            && rustix::process::getpgid(Some(self.pid())).ok() == Some(rustix::process::getpgrp())
+/// Whether a signal that reached this process is to be passed on to another, which has not had it.
+///
+/// Ctrl-C reaches every process of the foreground group: passed on, it would reach the
+/// command twice, and many programs take the second for "at once". Only a process that
+/// has left our group has not had it. HUP is passed on always: when its terminal goes,
+/// only the session's leader hears of it at first.
+pub(crate) fn is_for(caught: Caught, pid: Pid) -> bool {
+    if caught.sender == Sender::Process {
+        return caught.signal != Signal::CHILD;
+    }
+    match caught.signal {
+        // CPU times are this process's own.
+        Signal::CHILD | Signal::XCPU | Signal::PROF | Signal::VTALARM => false,
+        Signal::INT | Signal::QUIT | Signal::WINCH => {
+            rustix::process::getpgid(Some(pid)).ok() != Some(rustix::process::getpgrp())
+        }
+        _ => true,
     }
 }
 
@@ -306,7 +308,6 @@ mod tests {
         check("/no/such/program", Exit::NotFound, "not found");
         check(&file("plain", "text", 0o600), Exit::CannotExecute, "chmod +x");
         check(&file("orphan", "#!/no/such/sh\n", 0o700), Exit::CannotExecute, "interpreter");
-        check(&file("noexec", "\u{1}\u{2}", 0o700), Exit::CannotExecute, "neither a program");
         check(dir.path().to_str().unwrap(), Exit::CannotExecute, "is a directory");
     }
 }

@@ -24,16 +24,21 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_mins(1);
 const INNER: &str = "HANGWATCH_TEST_INNER";
 
+/// This test binary, with the default dispositions: who runs the tests may ignore signals, as nohup does,
+/// and what is ignored is not passed on.
+fn this_binary() -> Command {
+    let mut command = Command::new("env");
+    command.arg("--default-signal").arg(env::current_exe().unwrap());
+    command
+}
+
 /// Runs the test's body in a process of its own, in which it is the only test.
 fn alone(name: &str, body: impl FnOnce()) {
     if env::var_os(INNER).is_some() {
         return body();
     }
-    let output = Command::new(env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture"])
-        .env(INNER, "1")
-        .output()
-        .unwrap();
+    let output =
+        this_binary().args(["--exact", name, "--nocapture"]).env(INNER, "1").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("1 passed"), "{text}{errors}");
@@ -319,6 +324,12 @@ fn signals_are_passed_on_to_the_command() {
             (Signal::USR1, "USR1"),
             (Signal::USR2, "USR2"),
             (Signal::WINCH, "WINCH"),
+            (Signal::ALARM, "ALRM"),
+            (Signal::VTALARM, "VTALRM"),
+            (Signal::PROF, "PROF"),
+            (Signal::XCPU, "XCPU"),
+            (Signal::IO, "IO"),
+            (Signal::POWER, "PWR"),
         ] {
             let files = Script::new();
             let script = format!("trap 'exit 42' {name}; up a $$; while :; do sleep 0.01; done");
@@ -360,7 +371,7 @@ const TERMINAL: &str = r"
 import os, pty, sys
 pid, fd = pty.fork()
 if pid == 0:
-    os.execv(sys.argv[1], sys.argv[1:])
+    os.execvp(sys.argv[1], sys.argv[1:])
 text, pressed = b'', False
 while True:
     try:
@@ -382,7 +393,7 @@ fn ctrl_c_reaches_the_command_once() {
     let name = "ctrl_c_reaches_the_command_once";
     if env::var_os(INNER).is_none() {
         let output = Command::new("python3")
-            .args(["-c", TERMINAL])
+            .args(["-c", TERMINAL, "env", "--default-signal"])
             .arg(env::current_exe().unwrap())
             .args(["--exact", name, "--nocapture"])
             .env(INNER, "1")

@@ -158,3 +158,26 @@ fn a_disk_that_never_answers_holds_up_neither_the_removal_nor_the_end() {
     assert!(why.contains("does not answer"), "{why}");
     assert_eq!(removal((code, log))["incident"], Value::Null);
 }
+
+#[test]
+fn a_program_on_a_disk_that_never_answers_has_a_deadline_all_the_same() {
+    let Some(mute) =
+        Mute::mount("a_program_on_a_disk_that_never_answers_has_a_deadline_all_the_same")
+    else {
+        return;
+    };
+    let mut command = Command::new(program("stage-watchdog"));
+    command.args(["exec", "--evidence", "off", "--deadline", "300ms", "--log", "json", "--"]);
+    command.arg(mute.file()).env_remove("HANGWATCH_LOG").env_remove("HANGWATCH_SEGMENT");
+    // Not a pipe: the command that is left keeps it open.
+    let errors = tempfile::NamedTempFile::new().unwrap();
+    command.stdin(Stdio::null()).stderr(errors.reopen().unwrap());
+    assert_eq!(command.status().unwrap().code(), Some(124));
+    assert!(mute.is_asked(), "the disk was to be read");
+    let log = std::fs::read_to_string(errors.path()).unwrap();
+    let line: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+    // The request was read and is never answered: the kernel does not let go of who waits for it.
+    assert_eq!(line["outcome"], "unkillable", "{log}");
+    let left = line["left"].as_str().unwrap();
+    assert!(left.contains(&format!("pid {} ", line["pid"])), "{log}");
+}

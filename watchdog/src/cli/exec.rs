@@ -7,9 +7,21 @@ use clap::Args;
 
 use super::{DURATIONS, ENVIRONMENT, EXIT_CODES, Evidence, Log, NO_HEADING, Reap, value};
 
+const SIGNALS: &str = "\
+Signals and ends:
+  SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on to the command and to all
+  that it has started. What is left when the command ends of it keeps the
+  deadline, and a second one removes it. Other signals go to the command.
+  If exec itself is killed (SIGKILL), the command is killed with it, unless it
+  is a set-user-ID program; what the command has started goes on, without a
+  deadline. What a command leaves running when it ends by itself goes on, too.
+  Time in which exec was stopped or frozen does not count.";
+
 /// The options of `hangwatch exec`.
 #[derive(Debug, Args)]
 #[command(after_long_help = format!("\
+{SIGNALS}
+
 {DURATIONS}
 
 {ENVIRONMENT}

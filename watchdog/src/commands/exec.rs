@@ -4,8 +4,9 @@
 //! see it; this process enforces it itself, whatever becomes of the watchdog. The command gets the
 //! segment's name, so that it may attach and set finer deadlines of its own.
 
-use std::process;
-use std::time::{Duration, Instant};
+use std::panic::{self, AssertUnwindSafe};
+use std::process::{self, ExitStatus};
+use std::time::Duration;
 
 use hangwatch::sys::clock;
 use hangwatch::{SEGMENT_VARIABLE, Segment, Signal as TimerSignal, WorkerOptions};
@@ -20,10 +21,13 @@ use crate::cli::Exec;
 use crate::cli::value::ReapSignal;
 use crate::evidence::capture::MayStop;
 use crate::exec::case::{Case, End, NotKept, Passed};
-use crate::exec::tree::{SpawnError, Tree};
+use crate::exec::clock::RunningTime;
+use crate::exec::removal::{Removal, Survival, Survivor};
+use crate::exec::tree::{Rest, SpawnError, Tree};
 use crate::exit::Exit;
 use crate::inherit::Inheritance;
 use crate::logging;
+use crate::outlet;
 use crate::relay::{PASSED_ON, Relay};
 use crate::server::events::{What, emit};
 use crate::server::{OwnProcess, Server, ServerEvent, ServerOptions};
@@ -32,11 +36,20 @@ use crate::start::{Bond, Terms};
 /// The least time a signal that can be caught is given, as the watchdog gives it too.
 const LEAST_GRACE: Duration = Duration::from_millis(100);
 
+/// How long after the end of a command that was told to end its processes may take to end, unnamed.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// Processes that a line of the log names at most.
+const NAMED: usize = 16;
+
 /// Lanes of a segment of exec's own: for the command's threads, should it attach.
 const OWN_LANES: u32 = 64;
 
 pub(super) fn perform(options: &Exec) -> Result<Exit, Failure> {
     // Nobody asked for a watchdog's log: only what went wrong.
+    // A full standard error must not hold up the deadline, nor the end.
+    outlet::open()?;
+    panic::set_hook(Box::new(|panic| complain(&format_args!("a bug in hangwatch: {panic}"))));
     logging::init(options.log.format, tracing::Level::WARN)?;
     let relay = Relay::install(&PASSED_ON)?;
     // Before a watchdog of its own raises any limit.
@@ -89,12 +102,10 @@ fn under(
     let worker = WorkerOptions::new().signal(TimerSignal::NotifyOnly).attach_to(segment)?;
     let mut command = process::Command::new(&options.command[0]);
     command.args(&options.command[1..]).env(SEGMENT_VARIABLE, segment.name());
-    let bond = match options.reap.signal {
-        ReapSignal::Signal(_) => Bond::Dies,
-        ReapSignal::NotifyOnly => Bond::Loose,
-    };
+    let bond = if may_signal(options) { Bond::Dies } else { Bond::Loose };
     let terms = Terms { inheritance: Some(inheritance.clone()), bond, announcement: None };
-    let (begun, began_at) = (Instant::now(), Nanos(clock::monotonic_ns()));
+    let clock = RunningTime::new();
+    let began_at = clock.now();
     let guard = worker.expires(&scope, options.deadline)?;
     let mut tree = match Tree::spawn_on(&mut command, &terms) {
         Ok(tree) => tree,
@@ -104,75 +115,223 @@ fn under(
         }
         Err(error) => return Err(error.into()),
     };
-    // A deadline beyond what the clock can say is none that anyone will see pass.
-    let instant = begun.checked_add(options.deadline);
-    let ended = loop {
-        match tree.wait(relay, Until { instant, wake: None })? {
-            Event::Ended(status) => break Some(status),
-            Event::TimedOut => break None,
-            Event::Woken => {}
-        }
+    let watch = || {
+        let mut watch = Watch { options, relay, segment, scope: &scope, began_at, clock };
+        watch.until_the_end(&mut tree, || {
+            guard.release();
+        })
     };
-    if let Some(status) = ended {
-        guard.release();
+    // A bug must not leave the command without a deadline.
+    let watched = panic::catch_unwind(AssertUnwindSafe(watch));
+    let failed = !matches!(watched, Ok(Ok(_)));
+    if failed && !tree.has_ended() {
+        end_unwatched(options, &mut tree);
+    }
+    // The panic has been told by its hook.
+    watched.unwrap_or(Ok(Exit::Panicked))
+}
+
+/// Removes a command that nobody watches any more.
+fn end_unwatched(options: &Exec, tree: &mut Tree) {
+    if !may_signal(options) {
+        let pid = tree.pid();
+        complain(&format_args!("pid {pid}, the command, goes on, and nobody watches it any more"));
+        return;
+    }
+    match tree.kill_all(Signal::KILL, Duration::ZERO) {
+        Ok(removal) => complain_of(&removal.survivors),
+        Err(error) => complain(&format_args!("the command could not be removed: {error}")),
+    }
+}
+
+fn complain_of(survivors: &[Survivor]) {
+    for survivor in survivors {
+        complain(&format_args!("could not be removed: {survivor}"));
+    }
+}
+
+fn may_signal(options: &Exec) -> bool {
+    options.reap.signal != ReapSignal::NotifyOnly
+}
+
+/// What is watched, and by which deadline.
+struct Watch<'w> {
+    options: &'w Exec,
+    relay: &'w Relay,
+    segment: Segment,
+    scope: &'w str,
+    /// Before the command was started, by `clock`.
+    began_at: Nanos,
+    clock: RunningTime,
+}
+
+impl Watch<'_> {
+    fn until_the_end(&mut self, tree: &mut Tree, release: impl FnOnce()) -> Result<Exit, Failure> {
+        let Some(status) = self.until_due(tree)? else { return self.deadline_passed(tree) };
         if let Some(error) = tree.start_error() {
+            release();
             complain(&OneLine(&error));
             return Ok(error.exit());
         }
-        return Ok(status.into());
-    }
-    let notifies_only = options.reap.signal == ReapSignal::NotifyOnly;
-    let passed = Passed {
-        segment,
-        scope: &scope,
-        began_at,
-        allowance_ns: duration_ns(options.deadline),
-        command: &options.command,
-        may_stop: if notifies_only { MayStop::No } else { MayStop::Yes },
-    };
-    deadline_passed(options, relay, &mut tree, passed)
-}
-
-/// Captures why it is overdue, and removes the command, or only reports where `--signal none` asks for
-/// no more.
-fn deadline_passed(
-    options: &Exec,
-    relay: &Relay,
-    tree: &mut Tree,
-    passed: Passed<'_>,
-) -> Result<Exit, Failure> {
-    let case = Case::open(passed, tree, &options.evidence.options().0);
-    let late_ns = clock::monotonic_ns() - passed.began_at.plus(passed.allowance_ns).0;
-    let signal = match options.reap.signal {
-        ReapSignal::Signal(signal) => signal,
-        ReapSignal::NotifyOnly => {
-            let end = End { outcome: "reported", signal: 0, signalled: 0, late_ns };
-            let incident = close(case, &end, passed);
-            tell(options, tree, passed, &end, incident.as_deref());
-            loop {
-                if let Event::Ended(status) = tree.wait(relay, Until::default())? {
-                    return Ok(status.into());
-                }
+        if tree.ended_as_told() {
+            if !may_signal(self.options) {
+                self.say_what_is_left(tree, "they have no deadline any more")?;
+            } else if self.rest(tree)? == Rest::TimedOut {
+                return self.deadline_passed(tree);
             }
         }
-    };
-    let grace =
-        if signal == Signal::KILL { Duration::ZERO } else { options.reap.grace.max(LEAST_GRACE) };
-    let removal = tree.kill_all_relaying(signal, grace, relay)?;
-    let signalled = removal.signalled;
-    let number = signal.as_raw().unsigned_abs() as u8;
-    let end = match (removal.survivors.is_empty(), signalled) {
-        // It ended while evidence was taken: as of a watchdog's worker, nothing was late for it.
-        (true, 0) => End { outcome: "exited", signal: 0, signalled, late_ns: 0 },
-        (true, _) => End { outcome: "reaped", signal: number, signalled, late_ns },
-        (false, _) => End { outcome: "unkillable", signal: number, signalled, late_ns },
-    };
-    let incident = close(case, &end, passed);
-    tell(options, tree, passed, &end, incident.as_deref());
-    for survivor in &removal.survivors {
-        complain(&format_args!("could not be removed: {survivor}"));
+        release();
+        Ok(status.into())
     }
-    Ok(Exit::DeadlinePassed)
+
+    /// When the deadline passes, by `clock`.
+    fn due(&self) -> Nanos {
+        self.began_at.plus(duration_ns(self.options.deadline))
+    }
+
+    /// How the command ended, or that it did not in its time.
+    fn until_due(&mut self, tree: &mut Tree) -> Result<Option<ExitStatus>, Failure> {
+        loop {
+            let instant = Some(self.clock.sleep_towards(self.due()));
+            match tree.wait(self.relay, Until { instant, wake: None })? {
+                Event::Ended(status) => return Ok(Some(status)),
+                Event::TimedOut | Event::Woken => {}
+            }
+            if self.is_due() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Whether the deadline has passed; after a sleep.
+    fn is_due(&mut self) -> bool {
+        let (now, stall) = self.clock.wake();
+        // With a server of exec's own, that one tells.
+        if let Some(stall) = stall
+            && self.options.segment.is_some()
+        {
+            let late_ms = Duration::from_nanos(stall.length_ns()).as_secs_f64() * 1e3;
+            tracing::warn!(
+                segment = self.segment.name(),
+                event = "stalled",
+                late_ms,
+                "everything stood still; the command got the time back"
+            );
+        }
+        now >= self.due()
+    }
+
+    /// Watches what a command that was told to end has left: until its deadline, or until it is told to
+    /// end once more, by which it is removed.
+    fn rest(&mut self, tree: &mut Tree) -> Result<Rest, Failure> {
+        let say_at = self.clock.now().plus(duration_ns(AT_ONCE));
+        let mut is_said = false;
+        loop {
+            let next = if is_said { self.due() } else { self.due().min(say_at) };
+            match tree.wait_for_rest(self.relay, self.clock.sleep_towards(next))? {
+                Rest::Gone => return Ok(Rest::Gone),
+                Rest::ToldToEnd => {
+                    let removal = tree.kill_all(Signal::KILL, Duration::ZERO)?;
+                    complain_of(&removal.survivors);
+                    return Ok(Rest::ToldToEnd);
+                }
+                Rest::TimedOut => {}
+            }
+            if self.is_due() {
+                return Ok(Rest::TimedOut);
+            }
+            if !is_said && self.clock.now() >= say_at {
+                is_said = true;
+                let what = "they have until its deadline, and one more signal removes them";
+                self.say_what_is_left(tree, what)?;
+            }
+        }
+    }
+
+    fn say_what_is_left(&self, tree: &mut Tree, what: &str) -> Result<(), Failure> {
+        let names = tree.names()?;
+        if !names.is_empty() {
+            let segment = self.segment.name();
+            let (processes, left) = (names.len(), few(names));
+            tracing::warn!(
+                segment,
+                processes,
+                left,
+                "the command ended as it was told to, and processes that it started go on; {what}"
+            );
+        }
+        Ok(())
+    }
+
+    /// Captures why it is overdue, and removes the command, or only reports where `--signal none` asks
+    /// for no more.
+    fn deadline_passed(&self, tree: &mut Tree) -> Result<Exit, Failure> {
+        let options = self.options;
+        let due_at = self.clock.on_monotonic(self.due());
+        let passed = Passed {
+            segment: self.segment,
+            scope: self.scope,
+            began_at: self.began_at,
+            due_at,
+            allowance_ns: duration_ns(options.deadline),
+            command: &options.command,
+            may_stop: if may_signal(options) { MayStop::Yes } else { MayStop::No },
+        };
+        let case = Case::open(passed, tree, &options.evidence.options().0);
+        let late_ns = Nanos(clock::monotonic_ns()).since(due_at);
+        let signal = match options.reap.signal {
+            ReapSignal::Signal(signal) => signal,
+            ReapSignal::NotifyOnly => {
+                let end = End { outcome: "reported", signal: 0, signalled: 0, late_ns };
+                let incident = close(case, &end, passed);
+                tell(options, tree, passed, &end, &[], incident.as_deref());
+                loop {
+                    if let Event::Ended(status) = tree.wait(self.relay, Until::default())? {
+                        return Ok(status.into());
+                    }
+                }
+            }
+        };
+        let grace = if signal == Signal::KILL {
+            Duration::ZERO
+        } else {
+            options.reap.grace.max(LEAST_GRACE)
+        };
+        let removal = tree.kill_all_relaying(signal, grace, self.relay)?;
+        let signalled = removal.signalled;
+        let number = signal.as_raw().unsigned_abs() as u8;
+        let end = match outcome_of(&removal) {
+            // It ended while evidence was taken: as of a watchdog's worker, nothing was late for it.
+            "exited" => End { outcome: "exited", signal: 0, signalled, late_ns: 0 },
+            outcome => End { outcome, signal: number, signalled, late_ns },
+        };
+        let incident = close(case, &end, passed);
+        tell(options, tree, passed, &end, &removal.survivors, incident.as_deref());
+        complain_of(&removal.survivors);
+        Ok(Exit::DeadlinePassed)
+    }
+}
+
+/// What a removal came to, as [`End::outcome`].
+fn outcome_of(removal: &Removal) -> &'static str {
+    let is_held = |it: &Survivor| matches!(it.why, Survival::Unkillable { .. });
+    if removal.survivors.iter().any(is_held) {
+        "unkillable"
+    } else if !removal.survivors.is_empty() {
+        "failed"
+    } else if removal.signalled == 0 {
+        "exited"
+    } else {
+        "reaped"
+    }
+}
+
+/// The first of them, and how many more there are.
+fn few(mut named: Vec<String>) -> String {
+    let more = named.len().saturating_sub(NAMED);
+    named.truncate(NAMED);
+    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+    named.join(", ") + &more
 }
 
 /// The name of the incident, which is kept; else the log says why it is not.
@@ -194,7 +353,14 @@ fn close(case: Option<Case>, end: &End<'_>, passed: Passed<'_>) -> Option<String
 }
 
 /// One line in the log.
-fn tell(options: &Exec, tree: &Tree, passed: Passed<'_>, end: &End<'_>, incident: Option<&str>) {
+fn tell(
+    options: &Exec,
+    tree: &Tree,
+    passed: Passed<'_>,
+    end: &End<'_>,
+    survivors: &[Survivor],
+    incident: Option<&str>,
+) {
     let (segment, scope) = (passed.segment.name(), passed.scope);
     let pid = tree.pid().as_raw_nonzero().get();
     let deadline = humantime::format_duration(options.deadline).to_string();
@@ -215,6 +381,19 @@ fn tell(options: &Exec, tree: &Tree, passed: Passed<'_>, end: &End<'_>, incident
         ReapSignal::Signal(_) if outcome == "exited" => {
             tracing::warn!(segment, pid, scope, deadline, outcome, incident, "{text}");
         }
+        ReapSignal::Signal(signal) if !survivors.is_empty() => tracing::error!(
+            segment,
+            pid,
+            scope,
+            deadline,
+            late_ms,
+            signal = crate::cli::value::signal_name(signal),
+            processes = end.signalled,
+            outcome,
+            left = few(survivors.iter().map(Survivor::to_string).collect()),
+            incident,
+            "the deadline passed, and some processes of the command are left alive"
+        ),
         ReapSignal::Signal(signal) => tracing::error!(
             segment,
             pid,

@@ -42,6 +42,8 @@ pub(crate) struct Passed<'p> {
     pub(crate) scope: &'p str,
     /// When the command was started.
     pub(crate) began_at: Nanos,
+    /// When it was due, stalls credited.
+    pub(crate) due_at: Nanos,
     /// How long it had, ns.
     pub(crate) allowance_ns: u64,
     /// The command, with its arguments.
@@ -252,7 +254,7 @@ fn timer_of(passed: Passed<'_>, at: Nanos, clocks: Clocks) -> Timer {
         kind: "guard".to_owned(),
         state: state.to_owned(),
         acquired: clocks.moment(passed.began_at),
-        deadline: Some(clocks.moment(passed.began_at.plus(passed.allowance_ns))),
+        deadline: Some(clocks.moment(passed.due_at)),
         age_ns: at.since(passed.began_at),
         allowance_ns: passed.allowance_ns,
         ..Timer::default()

@@ -7,6 +7,9 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::PidfdFlags;
 
+use hangwatch_core::time::{Nanos, duration_ns};
+
+use super::clock::RunningTime;
 use super::lineage::Stat;
 use crate::relay::Relay;
 
@@ -26,16 +29,17 @@ impl Pause {
         Self { next: Self::FIRST }
     }
 
-    /// Waits at most until `end` (`None` is never), and returns whether that is still ahead. A signal
+    /// Waits at most until `clock` reaches `end`, and returns whether that is still ahead. A signal
     /// that the relay catches ends the wait, too.
     pub(super) fn until_change(
         &mut self,
         members: &[Stat],
         relay: Option<&Relay>,
-        end: Option<Instant>,
+        clock: &mut RunningTime,
+        end: Nanos,
     ) -> io::Result<bool> {
-        let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
-        if left.is_zero() {
+        let now = clock.now();
+        if now >= end {
             return Ok(false);
         }
         let pidfds: Vec<_> = members
@@ -46,9 +50,13 @@ impl Pause {
         let mut polled: Vec<_> =
             pidfds.iter().map(|pidfd| PollFd::new(pidfd, PollFlags::IN)).collect();
         polled.extend(relay.map(|relay| PollFd::new(relay, PollFlags::IN)));
-        let timeout = Timespec::try_from(left.min(self.next)).map_err(io::Error::other)?;
+        let until = end.min(now.plus(duration_ns(self.next)));
+        let sleep = clock.sleep_towards(until).saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(sleep).map_err(io::Error::other)?;
         self.next = (self.next * 2).min(Self::LONGEST);
-        match rustix::event::poll(&mut polled, Some(&timeout)) {
+        let polled = rustix::event::poll(&mut polled, Some(&timeout));
+        clock.wake();
+        match polled {
             Ok(_) | Err(Errno::INTR) => Ok(true),
             Err(error) => Err(error.into()),
         }

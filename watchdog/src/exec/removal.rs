@@ -5,6 +5,8 @@ use std::process::ExitStatus;
 
 use rustix::process::Pid;
 
+use crate::text::plain;
+
 /// What a removal came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removal {
@@ -39,16 +41,19 @@ pub enum Survival {
     },
     /// The kernel does not let us signal it: it has another user's rights.
     NotPermitted,
+    /// It could not be told from a helper of ours that was being started all the time.
+    Unsure,
 }
 
 impl fmt::Display for Survivor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { pid, command, state, why } = self;
-        write!(f, "pid {pid} ({command}), state {state}, ")?;
+        write!(f, "pid {pid} ({}), state {state}, ", plain(command))?;
         match why {
             Survival::Unkillable { wait_channel: Some(at) } => write!(f, "unkillable in {at}"),
             Survival::Unkillable { wait_channel: None } => write!(f, "unkillable"),
             Survival::NotPermitted => write!(f, "may not be signalled by this user"),
+            Survival::Unsure => write!(f, "not known to be the command's: not signalled"),
         }
     }
 }

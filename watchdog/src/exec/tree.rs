@@ -11,18 +11,22 @@
 use std::collections::HashSet;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, ExitStatus};
+use std::time::Instant;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getrlimit, setrlimit,
 };
 
 use super::lineage::{self, Identity, Stat};
-use crate::child::{Child, Event, StartError, Step, Until};
+use crate::child::{self, Child, Event, StartError, Step, Until};
 use crate::children::{self, Kind};
-use crate::relay::Relay;
+use crate::relay::{Caught, Relay, Sender};
 use crate::start::Terms;
+use crate::text::plain;
 
 pub use self::kill::KILL_LIMIT;
 
@@ -49,6 +53,10 @@ pub struct Tree {
     /// Descendants of the command that were seen as such. Filled only while `others` has
     /// any: otherwise every child of ours is the command's.
     seen: HashSet<Identity>,
+    /// The numbers of the signals that arrived for it.
+    arrived: HashSet<i32>,
+    /// Whether a process sent a signal that tells it to end.
+    is_told_to_end: bool,
     /// `HANGWATCH_EXEC=...` of this tree.
     mark: String,
     /// The soft limit by which descendants of the command are told from those of children that this
@@ -57,6 +65,20 @@ pub struct Tree {
     /// Given up when they are needed.
     reserve: Vec<OwnedFd>,
 }
+
+/// What a wait for the rest of a tree ended with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// None of it lives.
+    Gone,
+    /// It is told to end once more.
+    ToldToEnd,
+    /// The instant to wait until has passed.
+    TimedOut,
+}
+
+/// What tells a command, and all that it has started, to end.
+const ENDS: [Signal; 4] = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
 
 /// A tree that could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -117,8 +139,18 @@ impl Tree {
             let _ = root.signal(Signal::KILL);
             proc(error)
         })?;
-        let seen = HashSet::new();
-        Ok(Self { root, root_identity, status: None, others, seen, mark, limit, reserve })
+        Ok(Self {
+            root,
+            root_identity,
+            status: None,
+            others,
+            seen: HashSet::new(),
+            arrived: HashSet::new(),
+            is_told_to_end: false,
+            mark,
+            limit,
+            reserve,
+        })
     }
 
     /// The pid of the command itself.
@@ -142,8 +174,10 @@ impl Tree {
         Ok(())
     }
 
-    /// Passes signals on to the command and reaps its orphans until the command ends, or
+    /// Passes signals on and reaps the command's orphans until the command ends, or
     /// until something else does. Descendants that outlive the command are left running.
+    ///
+    /// INT, TERM, HUP and QUIT go to every process of the tree, every other signal to the command alone.
     ///
     /// # Errors
     ///
@@ -155,7 +189,8 @@ impl Tree {
             }
             match self.root.step(relay, until)? {
                 // Who cannot be reaped now is at the next change, or at the removal.
-                Step::ChildChanged => drop(self.reap_dead()),
+                Step::Signal(caught) if caught.signal == Signal::CHILD => drop(self.reap_dead()),
+                Step::Signal(caught) => self.pass_on(caught),
                 Step::Event(event) => {
                     if let Event::Ended(status) = event {
                         self.status = Some(status);
@@ -164,6 +199,93 @@ impl Tree {
                 }
             }
         }
+    }
+
+    /// Passes a signal on, as [`Tree::wait`] says. What cannot be signalled is logged.
+    fn pass_on(&mut self, caught: Caught) {
+        if ENDS.contains(&caught.signal)
+            && let Err(error) = self.pass_on_below(caught)
+        {
+            tracing::warn!(signal = ?caught.signal, %error,
+                "cannot pass a signal on to what the command has started");
+        }
+        self.arrived.insert(caught.signal.as_raw());
+        self.is_told_to_end |= caught.sender == Sender::Process && ENDS.contains(&caught.signal);
+        self.root.pass_on(caught);
+    }
+
+    fn pass_on_below(&mut self, caught: Caught) -> io::Result<()> {
+        for member in self.members()? {
+            let pid = member.identity.pid;
+            if member.identity != self.root_identity
+                && child::is_for(caught, pid)
+                && let Some(pidfd) = self.handle_on(&member)?
+                && let Err(error) = rustix::process::pidfd_send_signal(&pidfd, caught.signal)
+                && error != Errno::SRCH
+            {
+                let pid = pid.as_raw_nonzero();
+                tracing::warn!(pid, signal = ?caught.signal, %error, "cannot pass a signal on");
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the command has ended because it was told to, or of a signal that this process got: then
+    /// what it leaves behind is not left on purpose.
+    pub(crate) fn ended_as_told(&self) -> bool {
+        let died_of = self.status.and_then(|status| status.signal());
+        let is_told =
+            self.is_told_to_end || died_of.is_some_and(|number| self.arrived.contains(&number));
+        self.has_ended() && is_told
+    }
+
+    /// Whether the command itself has ended, as far as this process has looked.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.status.is_some()
+    }
+
+    /// Waits for what a command that has ended has left, until none of it lives, an INT, TERM, HUP or QUIT
+    /// arrives, or `until`.
+    ///
+    /// # Errors
+    ///
+    /// `/proc` cannot be read, or the wait fails.
+    pub(crate) fn wait_for_rest(&mut self, relay: &Relay, until: Instant) -> io::Result<Rest> {
+        loop {
+            // The last of them to end is a child of this process: SIGCHLD tells.
+            if self.members()?.is_empty() {
+                return Ok(Rest::Gone);
+            }
+            while let Some(caught) = relay.next()? {
+                if ENDS.contains(&caught.signal) {
+                    return Ok(Rest::ToldToEnd);
+                }
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(Rest::TimedOut);
+            }
+            let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+            let mut polled = [PollFd::new(relay, PollFlags::IN)];
+            match rustix::event::poll(&mut polled, Some(&timeout)) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The living processes of the tree, by pid and name.
+    ///
+    /// # Errors
+    ///
+    /// `/proc` cannot be read.
+    pub(crate) fn names(&mut self) -> io::Result<Vec<String>> {
+        let name = |pid| lineage::command_name(pid).unwrap_or_default();
+        let named = |member: &Stat| {
+            let pid = member.identity.pid;
+            format!("{pid} ({})", plain(&name(pid)))
+        };
+        Ok(self.members()?.iter().map(named).collect())
     }
 
     /// Holds living processes of the tree, so many at most, each by its pid and a pidfd: the command

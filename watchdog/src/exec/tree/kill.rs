@@ -1,31 +1,39 @@
 //! The removal of a tree: asks its processes to end, then stops and kills them until none is left.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::time::{Duration, Instant};
 
+use hangwatch_core::time::{Nanos, duration_ns};
 use rustix::io::Errno;
 use rustix::process::Signal;
 
-use super::Tree;
-use crate::children;
+use super::{ENDS, Tree};
+use crate::children::{self, Kind};
+use crate::exec::clock::RunningTime;
 use crate::exec::lineage::{self, Identity, Stat};
 use crate::exec::pause::Pause;
 use crate::exec::removal::{Removal, Survival, Survivor};
 use crate::relay::Relay;
 
-/// How long after the first SIGKILL [`Tree::kill_all`] goes on. A killed process is gone
-/// within milliseconds unless the kernel holds it; a fork chain is outrun within a few
-/// rounds.
+/// How long each process is waited for after its first SIGKILL. A killed process is gone
+/// within milliseconds unless the kernel holds it. [`Tree::kill_all`] goes on for as long as new ones
+/// appear.
 pub const KILL_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a stop waits for processes that run but have not stopped. One that is never scheduled may
+/// fork behind the stop: at the removal it is found again, at the request to end it gets no signal.
+const STOP_LIMIT: Duration = Duration::from_secs(1);
 
 impl Tree {
     /// Removes the command and all its descendants, and reaps them.
     ///
     /// Unless `signal` is KILL, every process of the tree gets it once, followed by CONT,
-    /// and `grace` to end. Then whoever is left is stopped, and found again until nobody
+    /// and `grace` to end. What they start in the grace, to clean up, gets no signal. Then whoever is left
+    /// is stopped, and found again until nobody
     /// new is there, since a stopped process cannot fork; then killed; and all of it again
-    /// while anyone lives. Gives up [`KILL_LIMIT`] after the grace.
+    /// while anyone lives, new ones for as long as they appear. A process is given up [`KILL_LIMIT`] after
+    /// its first SIGKILL. Time in which this process stood still does not count.
     ///
     /// # Errors
     ///
@@ -83,19 +91,13 @@ impl Tree {
         relay: Option<&Relay>,
         signalled: &mut HashSet<Identity>,
     ) -> io::Result<()> {
-        let mut asked = HashSet::new();
-        let end = Instant::now().checked_add(grace);
+        self.ask_each(signal, signalled)?;
+        let mut clock = RunningTime::new();
+        let end = clock.now().plus(duration_ns(grace));
         let mut pause = Pause::new();
         loop {
             let members = self.members()?;
-            for member in &members {
-                if asked.insert(member.identity) && self.send(member, signal)? == Sent::Yes {
-                    signalled.insert(member.identity);
-                    // A stopped process acts on nothing else than CONT and KILL.
-                    self.send(member, Signal::CONT)?;
-                }
-            }
-            if members.is_empty() || !pause.until_change(&members, relay, end)? {
+            if members.is_empty() || !pause.until_change(&members, relay, &mut clock, end)? {
                 return Ok(());
             }
             if let Some(relay) = relay
@@ -106,17 +108,40 @@ impl Tree {
         }
     }
 
+    /// Signals each process that is there, once. They are stopped meanwhile: one that forks before its
+    /// signal arrives would leave a child without, and what is started after it, to clean up, must have
+    /// none.
+    fn ask_each(&mut self, signal: Signal, signalled: &mut HashSet<Identity>) -> io::Result<()> {
+        let members = self.stop();
+        let found = members.as_ref().map_or(&[][..], |members| &members[..]);
+        let mut failed = None;
+        for member in found {
+            match self.send(member, signal) {
+                Ok(Sent::Yes) => drop(signalled.insert(member.identity)),
+                Ok(_) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        // Whatever failed. A stopped process acts on nothing else than CONT and KILL.
+        for member in found {
+            if let Err(error) = self.send(member, Signal::CONT) {
+                failed = Some(error);
+            }
+        }
+        members?;
+        failed.map_or(Ok(()), Err)
+    }
+
     /// Passes on what has arrived.
     fn pass_on_in_grace(&mut self, relay: &Relay) -> io::Result<Grace> {
         while let Some(caught) = relay.next()? {
-            let ends = [Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT];
             if self.status.is_none() {
                 // Dead, it would take the signal with it.
                 self.status = self.root.try_wait()?;
             }
             if self.status.is_none() {
                 self.root.pass_on(caught);
-            } else if ends.contains(&caught.signal) {
+            } else if ENDS.contains(&caught.signal) {
                 return Ok(Grace::Over);
             }
         }
@@ -125,13 +150,18 @@ impl Tree {
 
     /// Returns those that the kernel did not let us signal.
     fn kill(&mut self, signalled: &mut HashSet<Identity>) -> io::Result<HashSet<Identity>> {
-        let end = Instant::now() + KILL_LIMIT;
         let mut refused = HashSet::new();
+        let mut first_tried = HashMap::new();
+        let mut clock = RunningTime::new();
         let mut pause = Pause::new();
+        let (begun, limit_ns) = (clock.now(), duration_ns(KILL_LIMIT));
+        let mut is_told = false;
         loop {
             let starts = children::starts();
-            let members = self.stop(end)?;
+            let members = self.stop()?;
+            let now = clock.now();
             for member in &members {
+                first_tried.entry(member.identity).or_insert(now);
                 match self.send(member, Signal::KILL)? {
                     Sent::Yes => drop(signalled.insert(member.identity)),
                     Sent::Refused => drop(refused.insert(member.identity)),
@@ -140,10 +170,23 @@ impl Tree {
             }
             // Who could not be told from a helper that was being started meanwhile is not among them.
             let is_any_left = !members.is_empty() || !self.reap_dead()?.is_empty();
-            let none_left = !is_any_left && starts.is_some() && children::starts() == starts;
-            if none_left || !pause.until_change(&members, None, Some(end))? {
+            if !is_any_left && starts.is_some() && children::starts() == starts {
                 return Ok(refused);
             }
+            let is_over = |since: Nanos| now.since(since) >= limit_ns;
+            let had_time = |member: &Stat| {
+                first_tried.get(&member.identity).is_some_and(|&since| is_over(since))
+            };
+            if is_over(begun) && members.iter().all(had_time) {
+                return Ok(refused);
+            }
+            if now.since(begun) >= 2 * limit_ns && !std::mem::replace(&mut is_told, true) {
+                tracing::warn!(
+                    processes = members.len(),
+                    "the command is being removed, but it starts new processes all the time"
+                );
+            }
+            pause.until_change(&members, None, &mut clock, Nanos::NEVER)?;
         }
     }
 
@@ -151,28 +194,37 @@ impl Tree {
     ///
     /// A fork that is under way when the stop arrives is completed first. So the stop is
     /// over when a look finds nobody new and everybody stopped; but a process in an
-    /// uninterruptible sleep never shows that, and is not waited for.
-    fn stop(&mut self, end: Instant) -> io::Result<Vec<Stat>> {
-        let mut stopped = HashSet::new();
+    /// uninterruptible sleep never shows that, and is not waited for for long.
+    fn stop(&mut self) -> io::Result<Vec<Stat>> {
+        let end = Instant::now() + STOP_LIMIT;
+        let mut sent = HashMap::new();
         let mut patience = 20_u32;
         loop {
             let members = self.members()?;
             let mut found_new = false;
             for member in &members {
-                if stopped.insert(member.identity) {
-                    found_new |= self.send(member, Signal::STOP)? == Sent::Yes;
+                if !sent.contains_key(&member.identity) {
+                    let this = self.send(member, Signal::STOP)?;
+                    found_new |= this == Sent::Yes;
+                    sent.insert(member.identity, this);
                 }
             }
             if !found_new {
-                patience -= 1;
-                let all_stopped = members.iter().all(|member| matches!(member.state, 'T' | 't'));
-                if all_stopped || patience == 0 {
+                let mut awaited = members.iter().filter(|member| {
+                    !matches!(member.state, 'T' | 't')
+                        && sent.get(&member.identity) == Some(&Sent::Yes)
+                });
+                match awaited.next() {
+                    None => return Ok(members),
+                    Some(first) if first.state == 'D' && awaited.all(|it| it.state == 'D') => {
+                        patience -= 1;
+                    }
+                    Some(_) => {}
+                }
+                if patience == 0 || Instant::now() >= end {
                     return Ok(members);
                 }
-                std::thread::yield_now();
-            }
-            if Instant::now() >= end {
-                return Ok(members);
+                std::thread::sleep(Duration::from_micros(200));
             }
         }
     }
@@ -198,7 +250,28 @@ impl Tree {
                 Survival::Unkillable { wait_channel: lineage::wait_channel(stat.identity.pid) }
             },
         };
-        Ok(self.members()?.into_iter().map(survivor).collect())
+        let survivors = self.members()?.into_iter().map(survivor);
+        let unsure = self
+            .unsure()?
+            .into_iter()
+            .map(|stat| Survivor { why: Survival::Unsure, ..survivor(stat) });
+        Ok(survivors.chain(unsure).collect())
+    }
+
+    /// The living children of this process of which it is not known whose they are.
+    fn unsure(&self) -> io::Result<Vec<Stat>> {
+        let mut unsure = Vec::new();
+        for pid in lineage::own_children()? {
+            let stat = Stat::read(pid)?.filter(|stat| {
+                let identity = stat.identity;
+                !stat.is_dead()
+                    && !self.is_of_tree(identity)
+                    && !self.others.contains(&identity)
+                    && children::kind_of(identity) == Kind::Unsure
+            });
+            unsure.extend(stat);
+        }
+        Ok(unsure)
     }
 }
 
