@@ -107,6 +107,16 @@ fn strings(list: &Value) -> Vec<&str> {
     list.iter().map(|word| word.as_str().expect("a string")).collect()
 }
 
+/// Whether a watchdog with these variables keeps its incidents in the volume that is mounted there.
+fn check_incidents(variables: &[(&str, &str)], mounted: &str) {
+    let words = ["hangwatch", "run", "--segment", "train"];
+    let read = Cli::try_read_from(words, &variables.iter().copied().collect());
+    let Ok(Cli { command: hangwatch_cli::cli::Command::Run(run) }) = read else {
+        panic!("{read:?}");
+    };
+    assert_eq!(run.evidence.incidents.dir.as_deref(), Some(Path::new(mounted)));
+}
+
 /// Whether hangwatch takes these words.
 fn check_command(words: &[&str]) {
     let words = ["hangwatch"].iter().chain(words);
@@ -130,12 +140,22 @@ fn the_containers_of_the_compose_file_share_what_they_must() {
     check_command(&command);
     let segment = &trainer["environment"]["HANGWATCH_SEGMENT"];
     assert!(command.contains(&segment.as_str().unwrap()), "the same segment");
+    let mounted = strings(&watchdog["volumes"])[0].split_once(':').unwrap();
+    assert!(file["volumes"].as_object().unwrap().contains_key(mounted.0));
+    let dir = watchdog["environment"]["HANGWATCH_INCIDENTS"].as_str().unwrap();
+    check_incidents(&[("HANGWATCH_INCIDENTS", dir)], mounted.1);
+    let image = include_str!("../../examples/container/Dockerfile");
+    assert!(image.contains(&format!("HANGWATCH_INCIDENTS={dir}\n")), "its owner's own");
 }
 
 #[test]
 fn the_containers_of_the_pod_share_what_they_must() {
-    let pod = parsed(include_str!("../../examples/container/sidecar.yaml"));
+    let file = include_str!("../../examples/container/sidecar.yaml");
+    let (claim, pod) = file.split_once("\n---\n").expect("two documents");
+    let (claim, pod) = (parsed(claim), parsed(pod));
     let spec = &pod["spec"];
+    let incidents = &spec["volumes"][1];
+    assert_eq!(incidents["persistentVolumeClaim"]["claimName"], claim["metadata"]["name"]);
     assert_eq!(spec["shareProcessNamespace"], true);
     assert_eq!(spec["volumes"][0]["emptyDir"]["medium"], "Memory");
     let (watchdog, trainer) = (&spec["initContainers"][0], &spec["containers"][0]);
@@ -145,6 +165,14 @@ fn the_containers_of_the_pod_share_what_they_must() {
         assert_eq!((&mount["name"], &mount["mountPath"]), (&"shm".into(), &"/dev/shm".into()));
         assert!(container["securityContext"]["runAsUser"].is_null(), "the pod's user");
     }
+    let mounted = &watchdog["volumeMounts"][1];
+    assert_eq!(mounted["name"], incidents["name"]);
+    let variables = watchdog["env"].as_array().unwrap();
+    let set: Vec<(&str, &str)> = variables
+        .iter()
+        .map(|it| (it["name"].as_str().unwrap(), it["value"].as_str().unwrap()))
+        .collect();
+    check_incidents(&set, mounted["mountPath"].as_str().unwrap());
     let arguments = strings(&watchdog["args"]);
     check_command(&arguments);
     let segment = trainer["env"][0]["value"].as_str().unwrap();

@@ -10,6 +10,7 @@
 //! * `hook`: the command that hears of each expiry
 //! * `kin`: the processes that are removed with a worker
 //! * `load`: many processes at once
+//! * `container`: the example in `examples/container`, in namespaces
 //! * `main_job`: the main job end to end, through the binary
 //! * `namespaces`: workers in other PID namespaces
 //! * `promises`: what the security page names
@@ -29,6 +30,7 @@
 mod abuse;
 mod cascade;
 mod clocks;
+mod container;
 mod files;
 mod held;
 mod hook;
