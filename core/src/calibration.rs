@@ -37,6 +37,9 @@ pub const TOLERANCE_NS: u64 = WINDOW_NS / 2 + RATE_NS + SLEW_NS;
 
 const SHIFT: u32 = 32;
 
+/// How far behind the system clock `CLOCK_MONOTONIC_COARSE` may be, ns: a tick of the slowest kernel.
+pub const COARSE_TOLERANCE_NS: u64 = 10_000_000;
+
 /// Which clock times an acquire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -57,6 +60,15 @@ impl ClockKind {
             1 => ClockKind::Counter,
             2 => ClockKind::Coarse,
             _ => ClockKind::System,
+        }
+    }
+
+    /// How far a time by this clock may be from the system clock, ns.
+    pub fn tolerance_ns(self) -> u64 {
+        match self {
+            ClockKind::System => 0,
+            ClockKind::Counter => TOLERANCE_NS,
+            ClockKind::Coarse => COARSE_TOLERANCE_NS,
         }
     }
 

@@ -15,6 +15,11 @@
 //! * no other suspect was reaped for them before: [`log_suspect`](crate::segment::Segment::log_suspect) remembers, beyond this
 //!   watchdog's death.
 
+//! Times of several workers are compared for that, and each worker's clock may be off by
+//! [`ClockKind::tolerance_ns`](crate::calibration::ClockKind::tolerance_ns). So each comparison takes a
+//! slack ([`Expiry::clock_slack_ns`](crate::expiry::Expiry::clock_slack_ns)), in the direction in which
+//! fewer are reaped. A time that a caller passes in (`release_at`) may be older than any slack.
+
 mod log;
 
 use crate::expiry::WorkerId;
@@ -105,8 +110,14 @@ pub enum Finding {
     Suspect(Member),
 }
 
-/// Looks at the workers of a job, seen from `scope`; `before` says who was suspected there earlier.
-pub fn find(scope: ScopeId, members: &[Member], before: Option<&Suspected>) -> (Scene, Finding) {
+/// Looks at the workers of a job, seen from `scope`. `before` says who was suspected there earlier,
+/// `slack_ns` how far two of their times may be apart that are the same.
+pub fn find(
+    scope: ScopeId,
+    members: &[Member],
+    before: Option<&Suspected>,
+    slack_ns: u64,
+) -> (Scene, Finding) {
     let mut scene =
         Scene { scope, inside: 0, overdue: 0, outside: 0, entered_at: Nanos::default() };
     let mut first_entered_at = Nanos::NEVER;
@@ -125,7 +136,7 @@ pub fn find(scope: ScopeId, members: &[Member], before: Option<&Suspected>) -> (
     let odd =
         odd_one_out(members.iter().filter_map(|member| Some((*member, member.stands.place()?))));
     // Whoever entered before a suspect was named for this scope waited for that one.
-    let named = before.filter(|before| first_entered_at <= before.at);
+    let named = before.filter(|before| first_entered_at <= before.at.plus(slack_ns));
     let is_another = |named: &Suspected| match odd {
         Odd::NotYet(member) | Odd::One(member) => !named.is(&member),
         Odd::Alone | Odd::Nobody | Odd::Several => true,
@@ -192,6 +203,7 @@ mod tests {
     use crate::lane::LaneState;
 
     const SCOPE: ScopeId = ScopeId(3);
+    const SLACK_NS: u64 = 5;
 
     fn member(number: u32, stands: Stands) -> Member {
         let owner = OwnerWord::new(LaneState::Attached, 1, number);
@@ -211,7 +223,11 @@ mod tests {
     }
 
     fn check(members: &[Member], before: Option<Suspected>, expected: Finding) {
-        assert_eq!(find(SCOPE, members, before.as_ref()).1, expected, "{members:?} {before:?}");
+        assert_eq!(
+            find(SCOPE, members, before.as_ref(), SLACK_NS).1,
+            expected,
+            "{members:?} {before:?}"
+        );
     }
 
     #[test]
@@ -219,7 +235,7 @@ mod tests {
         check(&[waits(1), waits(2), outside(3)], None, Finding::Suspect(outside(3)));
         let arriving = inside(2, 150, Overdue::No);
         check(&[waits(1), arriving, outside(3)], None, Finding::NotYet(outside(3)));
-        let (scene, _) = find(SCOPE, &[waits(1), arriving, outside(3)], None);
+        let (scene, _) = find(SCOPE, &[waits(1), arriving, outside(3)], None, SLACK_NS);
         let expected =
             Scene { scope: SCOPE, inside: 2, overdue: 1, outside: 1, entered_at: Nanos(150) };
         assert_eq!(scene, expected);
@@ -255,7 +271,8 @@ mod tests {
         check(&[waits(1), waits(2), outside(3)], named(200), Finding::Suspect(outside(3)));
         let another_owner = Member { owner: OwnerWord(9), ..outside(3) };
         check(&[waits(1), waits(2), another_owner], named(200), Finding::ReapedBefore);
-        // All entered after that one was reaped: another wait.
-        check(&[waits(1), waits(2), outside(4)], named(99), Finding::Suspect(outside(4)));
+        // All entered after that one was reaped: another wait. Not where their clocks leave that open.
+        check(&[waits(1), waits(2), outside(4)], named(94), Finding::Suspect(outside(4)));
+        check(&[waits(1), waits(2), outside(4)], named(95), Finding::ReapedBefore);
     }
 }

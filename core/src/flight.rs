@@ -9,6 +9,7 @@
 use alloc::vec::Vec;
 
 use crate::atomic::Ordering;
+use crate::calibration::COARSE_TOLERANCE_NS;
 use crate::lane::Lane;
 use crate::record::Record;
 use crate::ring::{Read, RingReader};
@@ -28,7 +29,7 @@ pub fn latest(lane: Lane<'_>, most: usize) -> Vec<Record> {
     // wrote leaves a hole where the oldest was.
     for back in 1..=most.min(slots.len()) {
         let Read::Record(record) = RingReader::behind(head, back).next(slots) else { break };
-        if record.at.0.saturating_add(CLOCK_SLACK_NS) < attached_at {
+        if record.at.plus(COARSE_TOLERANCE_NS).0 < attached_at {
             break;
         }
         records.push(record);
@@ -36,10 +37,6 @@ pub fn latest(lane: Lane<'_>, most: usize) -> Vec<Record> {
     records.reverse();
     records
 }
-
-/// How far a worker's clock may lie behind the one that told it when it attached: a tick of the
-/// slowest kernel.
-const CLOCK_SLACK_NS: u64 = 10_000_000;
 
 #[cfg(all(test, not(loom)))]
 mod tests {
@@ -108,8 +105,8 @@ mod tests {
     #[test]
     fn an_earlier_owners_records_are_left_out() {
         let seen = flown(100, |_, writer| {
-            writer.push(&record(1, ATTACHED_AT - CLOCK_SLACK_NS - 1));
-            writer.push(&record(2, ATTACHED_AT - CLOCK_SLACK_NS));
+            writer.push(&record(1, ATTACHED_AT - COARSE_TOLERANCE_NS - 1));
+            writer.push(&record(2, ATTACHED_AT - COARSE_TOLERANCE_NS));
             writer.push(&record(3, ATTACHED_AT));
         });
         assert_eq!(seen, [2, 3], "but a coarse clock may lie behind");

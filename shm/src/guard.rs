@@ -193,7 +193,9 @@ impl Guard {
     /// Ends the scope as [`Guard::release`] does, without a reading of the clock: `now` is a time that
     /// the caller has just read, by [`crate::now`].
     ///
-    /// It is what statistics and flight record say; it decides nothing.
+    /// Statistics and the flight record say this time. No deadline depends on it; but a watchdog with
+    /// `--cascade` compares such times of several workers, so a time read long before may let it take
+    /// this worker for one that has not left the scope since the others entered it.
     #[inline]
     pub fn release_at(self, now: Nanos) -> Released {
         self.end(Some(now))

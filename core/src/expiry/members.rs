@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use super::seat::Phase;
 use super::{ExpiredTimer, Expiry, WorkerId};
+use crate::calibration::ClockKind;
 use crate::cascade::{Member, Overdue, Stands};
 use crate::lane::{JobLabel, LaneState};
 use crate::scope::ScopeId;
@@ -71,6 +72,14 @@ impl Expiry<'_> {
     /// in no flight record any more.
     pub fn has_given_back(&self, pid: u32, since: Nanos) -> bool {
         self.given_back.iter().any(|&(of, at)| of == pid && at >= since)
+    }
+
+    /// How far two times that workers of this segment wrote may be apart although they are the same, ns:
+    /// twice what the worst of their clocks may be off by. Which clock a worker has is its own claim.
+    pub fn clock_slack_ns(&self) -> u64 {
+        let clock_of = |lane| ClockKind::from_bits(self.segment.lane(lane).identity().clock);
+        let tolerances = self.attached_lanes().map(|lane| clock_of(lane).tolerance_ns());
+        2 * tolerances.max().unwrap_or(0)
     }
 
     /// Whether the kernel has been asked who owns a lane, and has not answered.

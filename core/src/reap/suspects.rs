@@ -184,10 +184,12 @@ impl<H: Hands> Reaping<'_, H> {
         member: &Member,
         scene: &Scene,
     ) -> Option<Spared> {
-        let is_at_work = table.has_given_back(member.owner.pid(), scene.entered_at);
+        // By another worker's clock: what may have been after that counts.
+        let since = Nanos(scene.entered_at.0.saturating_sub(table.clock_slack_ns()));
+        let is_at_work = table.has_given_back(member.owner.pid(), since);
         let visits = table
             .lanes_of(worker)
-            .map(|lane| has_been_in(self.segment.lane(lane), scene.scope, scene.entered_at));
+            .map(|lane| has_been_in(self.segment.lane(lane), scene.scope, since));
         visits.fold(is_at_work.then_some(Spared::AtWork), |so_far, visit| match visit {
             Visit::Lately => Some(Spared::HasLeft),
             Visit::Overwritten => so_far.or(Some(Spared::AtWork)),

@@ -1,5 +1,6 @@
+use hangwatch_core::calibration::ClockKind;
 use hangwatch_core::expiry::{Admission, WorkerId};
-use hangwatch_core::lane::TimerSignal;
+use hangwatch_core::lane::{Identity, LaneNames, TimerSignal};
 use hangwatch_core::policy::{Cascade, Policy, SIGKILL};
 use hangwatch_core::reap::{Course, Hold, Outcome, Spared, Usual, Verdict};
 use hangwatch_core::scope::ScopeId;
@@ -454,4 +455,31 @@ fn a_successor_resumes_the_reap_of_a_suspect_that_has_not_died() {
     let suspect = Told::Suspect { worker: 3, signal: SIGKILL, outcome: Outcome::Reaped };
     assert!(world.told().contains(&suspect), "{:?}", world.told());
     assert_eq!(world.watchdog.reaper.state(WorkerId(3)), None);
+}
+
+/// The suspect's last visit is 5 ms before the others entered, by their clocks.
+fn left_just_before(clock: ClockKind) -> Vec<(u64, u8)> {
+    let words = words();
+    let mut world = World::new(&words, holding());
+    let mut workers: Vec<Worker<'_>> = (1..=3).map(|pid| world.worker(pid)).collect();
+    for worker in &workers {
+        let lane = world.segment.lane(worker.lane);
+        let identity = Identity { clock: clock as u64, ..Identity::default() };
+        lane.attach(lane.owner(), identity, LaneNames { job: "job", ..LaneNames::default() });
+    }
+    workers[2].enter(BARRIER, 0, SECOND);
+    workers[2].release(0);
+    let now = world.now();
+    world.kernel.borrow_mut().now = now.plus(5 * MS);
+    let deadline = workers[0].enter(BARRIER, 0, SECOND);
+    workers[1].enter(BARRIER, 0, SECOND);
+    world.serve_until(deadline.plus(HORIZON));
+    world.signalled()
+}
+
+#[test]
+fn who_left_within_the_clocks_tolerance_is_not_killed() {
+    assert_eq!(left_just_before(ClockKind::System), [(3, SIGKILL)], "it left before they entered");
+    let killed = left_just_before(ClockKind::Coarse);
+    assert!(!killed.contains(&(3, SIGKILL)), "it may have left after that: {killed:?}");
 }

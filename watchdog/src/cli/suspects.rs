@@ -32,6 +32,13 @@ pub struct Cascade {
     /// until its own deadline and this much more; then it is reaped as usual. Jobs are
     /// told apart by their labels. Where nobody or more than one is missing, or the
     /// one may not be reaped, all are reaped as usual, and the log says why.
+    ///
+    /// WARNING: this rule goes by times and by scopes, not by who waits for whom. It
+    /// can kill an innocent worker and leave the culprit: in a loop of back-to-back
+    /// steps, where ranks are in the same scope again at once; where a rank has helper
+    /// processes with lanes (thread slots) of their own; and where workers wait in a
+    /// scope that another one never uses. Use --cascade-policy report to see first
+    /// whom it would name in your job.
     #[arg(id = "cascade", long = "cascade", value_name = "DURATION",
           value_parser = value::duration, allow_hyphen_values = true)]
     pub hold: Option<Duration>,

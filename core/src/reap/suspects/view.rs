@@ -73,10 +73,17 @@ impl<H: Hands> Reaping<'_, H> {
         places.truncate(PLACES_A_TICK);
         let members = table.members(now, &places);
         let both = places.into_iter().zip(members);
-        both.map(|(place, members)| self.view(place, members, known)).collect()
+        let slack_ns = table.clock_slack_ns();
+        both.map(|(place, members)| self.view(place, members, known, slack_ns)).collect()
     }
 
-    fn view(&mut self, place: Place, mut members: Vec<Member>, known: &Known<'_>) -> View {
+    fn view(
+        &mut self,
+        place: Place,
+        mut members: Vec<Member>,
+        known: &Known<'_>,
+        slack_ns: u64,
+    ) -> View {
         let before = known.log.last(place.scope, &place.job);
         members.retain_mut(|member| {
             let Some(worker) = member.worker else { return true };
@@ -93,7 +100,7 @@ impl<H: Hands> Reaping<'_, H> {
             }
         });
         loop {
-            let (scene, finding) = find(place.scope, &members, before);
+            let (scene, finding) = find(place.scope, &members, before, slack_ns);
             let view =
                 View { place, scene, finding, spared: None, first: First::Later(Nanos::NEVER) };
             // That one is dead may not have been told yet. Before anybody is reaped, all are asked.
@@ -134,7 +141,11 @@ impl<H: Hands> Reaping<'_, H> {
                 break;
             }
             let mut timers = table.armed_by(overdue.worker);
-            timers.retain(|timer| timer.detail.acquired_at >= since && timer.deadline > now);
+            // Another thread of the worker may have another clock.
+            let slack_ns = table.clock_slack_ns();
+            timers.retain(|timer| {
+                timer.detail.acquired_at.plus(slack_ns) >= since && timer.deadline > now
+            });
             let places = timers.iter().map(|timer| self.place_of(timer)).collect();
             let seen = self.views(now, table, known, places);
             inner.extend(seen.into_iter().map(|view| (overdue.worker, view)));
