@@ -165,18 +165,44 @@ impl<'a> Lane<'a> {
 
     /// Completes a claim: writes identity and labels, then lets the watchdog see the lane.
     pub fn attach(self, claimed: OwnerWord, identity: Identity, names: LaneNames<'_>) -> OwnerWord {
+        self.write_labels(identity, names);
+        self.header[HIGH_WATER].store(0, Ordering::Relaxed);
+        self.header[HELD].store(0, Ordering::Relaxed);
+        // A detached lane may be one that the watchdog had quarantined: that was another owner.
+        self.header[QUARANTINED].store(0, Ordering::Relaxed);
+        let attached = claimed.with_state(LaneState::Attached);
+        // Release: pairs with the Acquire in `owner`.
+        self.header[OWNER].store(attached.0, Ordering::Release);
+        attached
+    }
+
+    /// Hands an attached lane to another thread of its process, under a new epoch. Its timers stay as
+    /// they are, and the watchdog asks anew who owns the lane. `None` where it is no longer this
+    /// owner's.
+    pub fn hand_over(
+        self,
+        attached: OwnerWord,
+        identity: Identity,
+        names: LaneNames<'_>,
+    ) -> Option<OwnerWord> {
+        if self.owner() != attached {
+            return None;
+        }
+        // Before the owner word: who sees the new epoch sees the new thread. An observer may see both
+        // for a moment; it takes a name for a claim anyway.
+        self.write_labels(identity, names);
+        let epoch = attached.epoch().wrapping_add(1);
+        let handed = OwnerWord::new(LaneState::Attached, epoch, attached.pid());
+        self.move_owner(attached, handed).then_some(handed)
+    }
+
+    fn write_labels(self, identity: Identity, names: LaneNames<'_>) {
         for (word, bits) in self.labels[IDENTITY..].iter().zip(identity.words()) {
             word.store(bits, Ordering::Relaxed);
         }
         write_text(&self.labels[THREAD_NAME..THREAD_NAME + THREAD_NAME_WORDS], names.thread);
         write_text(&self.labels[JOB..JOB + JOB_WORDS], names.job);
         write_text(&self.labels[HOST..HOST + HOST_WORDS], names.host);
-        self.header[HIGH_WATER].store(0, Ordering::Relaxed);
-        self.header[HELD].store(0, Ordering::Relaxed);
-        let attached = claimed.with_state(LaneState::Attached);
-        // Release: pairs with the Acquire in `owner`.
-        self.header[OWNER].store(attached.0, Ordering::Release);
-        attached
     }
 
     /// Gives the lane back. False where it was no longer this owner's.

@@ -148,3 +148,31 @@ fn whoever_sees_a_lane_attached_sees_who_attached_it() {
         reader.join().unwrap();
     });
 }
+
+#[test]
+fn a_lane_handed_over_and_one_given_up_for_dead_have_one_owner() {
+    loom::model(|| {
+        let one = OneLane::new();
+        let claimed = one.claim(1).unwrap();
+        let attached = one.lane().attach(claimed, Identity::default(), LaneNames::default());
+        let next_thread = {
+            let one = one.clone();
+            thread::spawn(move || {
+                let identity = Identity { tid: 2, ..Identity::default() };
+                let handed = one.lane().hand_over(attached, identity, LaneNames::default());
+                handed.inspect(|_| one.touch())
+            })
+        };
+        let seen = one.lane().owner();
+        let recycled = one.recycle(seen);
+        let handed = next_thread.join().unwrap();
+        match handed {
+            Some(handed) if seen == attached => {
+                assert!(!recycled);
+                assert_eq!(one.lane().owner(), handed);
+            }
+            Some(_) => assert!(recycled, "by the word of the new owner"),
+            None => assert!(recycled),
+        }
+    });
+}

@@ -29,6 +29,9 @@ def attach(
     HANGWATCH_SEGMENT, which this sets. (A ``forkserver`` that was started before
     has the environment of its own start.)
 
+    *clock*, *job*, *rank* and *ptracer* are settled by a thread's first deadline:
+    attach before it. Another value after that is an error.
+
     Args:
         name: the segment; by default the one that HANGWATCH_SEGMENT names.
         required: if False, a missing segment is no error: every deadline is a

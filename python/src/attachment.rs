@@ -129,22 +129,26 @@ pub(crate) fn attach(
     ptracer: Option<&str>,
 ) -> PyResult<Option<&'static str>> {
     let clock = match clock {
-        "counter" => ClockKind::Counter,
-        "system" => ClockKind::System,
-        "coarse" => ClockKind::Coarse,
+        // The default: whatever the thread uses already is right.
+        "counter" => None,
+        "system" => Some(ClockKind::System),
+        "coarse" => Some(ClockKind::Coarse),
         other => {
             let message =
                 format!("{other:?} is no clock: give \"counter\", \"system\" or \"coarse\"");
             return Err(errors::argument(py, &message));
         }
     };
-    let mut labels = Labels::from_environment();
-    labels.rank = rank.or(labels.rank);
-    if let Some(job) = job {
-        labels.job = job;
+    let mut options = WorkerOptions::new().signal(time::signal(py, signal)?);
+    if let Some(clock) = clock {
+        options = options.clock(clock);
     }
-    let options =
-        WorkerOptions::new().clock(clock).signal(time::signal(py, signal)?).labels(labels);
+    if job.is_some() || rank.is_some() {
+        let mut labels = Labels::from_environment();
+        labels.rank = rank.or(labels.rank);
+        labels.job = job.unwrap_or(labels.job);
+        options = options.labels(labels);
+    }
     let options = match ptracer.map(|word| (word, Ptracer::named(word))) {
         None => options,
         Some((_, Some(ptracer))) => options.ptracer(ptracer),

@@ -35,8 +35,9 @@ enum Entered {
 ///
 /// Every timer that is armed in this thread when the block begins has the same time
 /// left when it ends. The block has a deadline of its own, *max*. A timer whose
-/// deadline changes within the block (a kick, an extension, a block like this one)
-/// keeps the deadline that gave it, which is never an earlier one.
+/// deadline changes within the block (a kick, an extension) keeps the deadline that
+/// gave it. A block like this one within the block holds up the outer block's own
+/// deadline, too: each timer has its whole time.
 ///
 /// Args:
 ///     scope: the name the block is reported under; file#line of the caller by

@@ -47,6 +47,10 @@ impl Segment {
     /// # Ok::<(), hangwatch::OpenError>(())
     /// ```
     ///
+    /// It takes locks and allocates: do not call it in a signal handler itself, which may have interrupted
+    /// a holder of those locks. Let the handler wake a thread (or, in Python, let the interpreter run the
+    /// handler), and call it there.
+    ///
     /// # Errors
     /// [`OpenError`], where the kernel has no memory for it.
     pub fn condemned() -> Result<Vec<Condemned>, OpenError> {

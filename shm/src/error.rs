@@ -152,6 +152,17 @@ pub enum AttachError {
         /// The segment.
         name: String,
     },
+    /// The thread uses the segment already, with other options.
+    #[error(
+        "this thread uses segment {name:?} already, with another {options}: attach with these \
+         options before its first deadline, or leave them out"
+    )]
+    Settled {
+        /// The segment.
+        name: String,
+        /// The options that differ.
+        options: String,
+    },
     /// The thread is ending, and has given its lanes back: this is called by the destructor of a
     /// thread-local.
     #[error("this thread is ending: time its scopes before its thread-locals are dropped")]
@@ -202,6 +213,12 @@ pub enum AcquireError {
     /// This thread has no lane and could not get one.
     #[error(transparent)]
     Attach(#[from] Box<AttachError>),
+    /// A signal handler has interrupted this library in the same thread.
+    #[error(
+        "this signal handler has interrupted hangwatch in the same thread: set no deadline in a signal \
+         handler"
+    )]
+    Reentered,
     /// Too late: the watchdog has condemned the timer, or it was released.
     #[error("too late: the timer of this scope is no longer armed")]
     NotArmed,

@@ -54,6 +54,11 @@ impl Guard {
         self.armed.shared.canary.forked()
     }
 
+    /// Its timer's lane and index.
+    pub(crate) fn place(&self) -> (u32, u16) {
+        (self.armed.subject.lane(), self.armed.index)
+    }
+
     /// The word this handle left in the timer.
     #[inline]
     pub(crate) fn word(&self) -> TimerWord {
@@ -62,6 +67,9 @@ impl Guard {
     }
 
     /// Moves the deadline on by `by`.
+    ///
+    /// It counts from the deadline that the timer has, also where that has passed and was reported:
+    /// `extend` by less than it is late gives a deadline in the past, which is reported once more.
     ///
     /// # Errors
     /// [`AcquireError::NotArmed`] where the deadline has passed and the watchdog has acted;
@@ -83,7 +91,7 @@ impl Guard {
         self.change(Operation::Rearm, |expected| {
             let now = Nanos(clock::monotonic_ns());
             let deadline = match thread::lane_for(&self.armed) {
-                Some(lane) => lane.deadline_after(allowance_ns),
+                Some(mut lane) => lane.deadline_after(allowance_ns),
                 None => Units::at_or_after(now.plus(allowance_ns)),
             };
             let word = self.armed.timer().rearm(expected, deadline)?;
@@ -155,7 +163,8 @@ impl Guard {
             _ => Units::default(),
         };
         let lane = thread::lane_for(&self.armed);
-        let Some(lane) = lane.or_else(|| thread::any_lane_for(&self.armed, self.options)) else {
+        let Some(mut lane) = lane.or_else(|| thread::any_lane_for(&self.armed, self.options))
+        else {
             // Nowhere to tell it: the watchdog finds the word on its next sweep.
             return self.armed.shared.ring();
         };
@@ -168,7 +177,8 @@ impl Guard {
         }
     }
 
-    /// The time left; zero where the deadline has passed, `None` where the timer is not armed.
+    /// The time left; zero where the deadline has passed (also where it was reported, or the watchdog
+    /// has condemned the timer), `None` where the timer is not armed.
     pub fn remaining(&self) -> Option<Duration> {
         if self.is_inert() {
             return None;
@@ -220,7 +230,7 @@ pub(crate) fn end(
     at: Option<Nanos>,
 ) -> Released {
     match thread::lane_of(armed) {
-        Some(lane) => lane.release(armed, expected, at),
+        Some(mut lane) => lane.release(armed, expected, at),
         None => end_elsewhere(armed, expected, options, at),
     }
 }
@@ -238,7 +248,8 @@ fn end_elsewhere(
     if armed.shared.canary.forked() {
         return Released::NotArmed;
     }
-    if let Some(lane) = thread::lane_for(armed).or_else(|| thread::any_lane_for(armed, options)) {
+    if let Some(mut lane) = thread::lane_for(armed).or_else(|| thread::any_lane_for(armed, options))
+    {
         return lane.release_any(armed, expected, at);
     }
     let released = armed.timer().release(expected);

@@ -76,6 +76,18 @@ const HOST: [&str; 3] = ["HANGWATCH_HOST", "SLURMD_NODENAME", "NODE_NAME"];
 const NO_RUN_ID: &str = "none";
 
 impl Labels {
+    /// The names of the labels that differ.
+    pub(crate) fn differences(&self, other: &Labels) -> Vec<&'static str> {
+        let each = [
+            ("job", self.job != other.job),
+            ("rank", self.rank != other.rank),
+            ("world size", self.world_size != other.world_size),
+            ("local rank", self.local_rank != other.local_rank),
+            ("host", self.host != other.host),
+        ];
+        each.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
+    }
+
     /// The labels this process's environment names.
     pub fn from_environment() -> Labels {
         let labels = Labels::from_variables(|name| env::var(name).ok());

@@ -31,6 +31,9 @@ pub(crate) struct LaneOptions {
     pub(crate) ptracer: Ptracer,
 }
 
+/// No lane's index.
+const NO_LANE: u32 = u32::MAX;
+
 /// A lane this process owns, in the hands of one thread.
 pub(crate) struct LaneOwner {
     pub(crate) shared: &'static Shared,
@@ -38,6 +41,10 @@ pub(crate) struct LaneOwner {
     key: u64,
     canary: Canary,
     pub(crate) index: u32,
+    /// Which lane's timers the hot path may release here: this one's, or [`NO_LANE`] while `inherited`
+    /// is not empty.
+    released_here: u32,
+    pub(crate) options: &'static LaneOptions,
     lane: Lane<'static>,
     owner: OwnerWord,
     ring: RingWriter<'static>,
@@ -45,6 +52,8 @@ pub(crate) struct LaneOwner {
     /// Idle timers, the last released on top. Those that another thread released are looked for when
     /// this runs out.
     idle: Vec<u16>,
+    /// Timers that an earlier thread left in the lane when it ended, with handles in other threads.
+    inherited: Vec<u16>,
     /// How many of the first timers this owner has armed at all.
     high_water: u16,
     /// The statistics block of each scope, by its id; `None` where none is chosen yet.
@@ -104,6 +113,28 @@ impl LaneOwner {
                 self.idle.push(index);
             }
         }
+        let idle = &self.idle;
+        self.inherited.retain(|index| !idle.contains(index));
+        self.choose_release();
+    }
+
+    /// Takes the inherited timers that are idle by now.
+    fn take_inherited(&mut self) {
+        let (lane, idle) = (self.lane, &mut self.idle);
+        self.inherited.retain(|&index| {
+            let word = lane.timer(index.into()).map(Timer::load);
+            let is_idle = word.and_then(TimerWord::state) == Some(TimerState::Idle);
+            if is_idle {
+                idle.push(index);
+            }
+            !is_idle
+        });
+        self.choose_release();
+    }
+
+    /// A release on the hot path says nothing to `inherited`: it is not taken while that matters.
+    fn choose_release(&mut self) {
+        self.released_here = if self.inherited.is_empty() { self.index } else { NO_LANE };
     }
 
     /// Makes a timer idle whose handle ended while it was condemned, and whose reap failed after that.
@@ -131,7 +162,7 @@ impl LaneOwner {
     pub(crate) fn armed(&self, armed: &Armed) -> bool {
         // A forked child has another `Shared` of the same segment, whatever lanes it takes.
         std::ptr::eq(self.shared, armed.shared)
-            && self.index == armed.subject.lane()
+            && self.released_here == armed.subject.lane()
             && !self.canary.forked()
     }
 
@@ -163,9 +194,10 @@ impl LaneOwner {
         self.timing.deadline(now, allowance_ns)
     }
 
-    /// The armed timers, and the words that were found in them.
+    /// The timers that this thread has armed, and the words that were found in them.
     pub(crate) fn armed_timers(&self) -> impl Iterator<Item = (Armed, TimerWord)> + '_ {
-        (0..self.lane.timers().len()).filter_map(|index| {
+        let own = |index: &usize| !self.inherited.contains(&(*index as u16));
+        (0..self.lane.timers().len()).filter(own).filter_map(|index| {
             let word = self.lane.timer(index)?.load();
             if word.state() != Some(TimerState::Armed) {
                 return None;
@@ -297,7 +329,11 @@ impl LaneOwner {
 
     fn is_idle_again(&mut self, armed: &Armed, now: Nanos) {
         if armed.subject.lane() == self.index {
-            self.idle.push(armed.index);
+            if self.inherited.contains(&armed.index) {
+                self.take_inherited();
+            } else {
+                self.idle.push(armed.index);
+            }
         }
         self.record(Operation::Release, armed, now, Units::default());
     }

@@ -174,8 +174,10 @@ impl Drop for Observer {
         // nobody can say whether there are any, it is kept.
         let mut kept = Some(file);
         let _ = registry::with_registered(&self.name, id, |used| {
-            if used.is_none() {
-                drop(kept.take());
+            if used.is_none()
+                && let Some(file) = kept.take()
+            {
+                registry::close_if_unused(file);
             }
         });
         std::mem::forget(kept);

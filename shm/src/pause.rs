@@ -1,28 +1,34 @@
-//! The pause: a stretch of a thread's time that its timers do not count.
+//! A pause: timers of a thread do not count a stretch of its work.
 //!
-//! Every timer armed in the thread's lanes gets the longest time the pause may take on top, and gives
-//! back at its end what the pause did not take. So no deadline is lost if the worker dies or hangs in
-//! between, and none needs the watchdog's help; the pause's own deadline comes before any of theirs.
+//! Every timer armed by the thread gets the longest time the pause may take on top, and gives back at its
+//! end what the pause did not take. So no deadline is lost if the worker dies or hangs in between, and
+//! none needs the watchdog's help; the pause's own deadline comes before any of theirs.
+//!
+//! Pauses nest: [`Paused`] keeps of each timer which pauses hold it up, so that it counts no moment in
+//! which one of them did, and gives back only what none of them took.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::time::Duration;
 
 use hangwatch_core::time::{Nanos, Units};
+use hangwatch_core::timer::TimerWord;
 
 use crate::error::AcquireError;
 use crate::guard::Guard;
 use crate::lane::allowance_ns;
+use crate::registry::{Shared, lock};
 use crate::sys::clock;
 use crate::thread;
 use crate::worker::Worker;
 
 /// A stretch that the timers of the thread that began it do not count: a checkpoint within a step.
 ///
-/// The pause has a deadline of its own; while it lasts, the timers that were armed in the thread at
+/// The pause has a deadline of its own; while it lasts, the timers that were armed by the thread at
 /// its beginning cannot expire. At its end, on drop, each has the time left that it had. A timer
-/// whose deadline somebody changed meanwhile (a kick, an extension, a pause within the pause) keeps
-/// the deadline that gave it, which is never an earlier one.
+/// whose deadline somebody changed meanwhile (a kick, an extension) keeps the deadline that gave it.
+/// A pause within a pause holds up the outer one's own deadline, too: each has its whole time.
 ///
 /// ```no_run
 /// # use std::time::Duration;
@@ -36,35 +42,106 @@ use crate::worker::Worker;
 /// ```
 #[must_use = "the pause ends when it is dropped"]
 pub struct Pause {
+    /// The segment as the process that began it has it.
+    here: &'static Shared,
     /// The pause's own deadline. `None` only until it is armed.
     guard: Option<Guard>,
-    held: Vec<Held>,
-    begun: Nanos,
-    max_ns: u64,
+    /// The timers it holds up, by lane and index.
+    held: Vec<(u32, u16)>,
+    number: u64,
 }
 
-/// A timer that does not count the pause.
-struct Held {
-    /// A handle on the timer; its release is another's.
+/// The timers of this process that a pause holds up, by lane and index.
+#[derive(Default)]
+pub(crate) struct Paused {
+    timers: HashMap<(u32, u16), HeldUp>,
+    /// How many pauses there were: each has a number.
+    pauses: u64,
+}
+
+/// A timer that one or more pauses hold up.
+struct HeldUp {
+    /// A handle on the timer, with the word that the pauses left in it; its release is another's.
     timer: ManuallyDrop<Guard>,
-    /// When it was due before the pause.
+    /// When it was due before the first of the pauses.
     due: Units,
+    /// When that began.
+    since: Nanos,
+    /// The most that they may take together, ns: those that have ended, too.
+    most_ns: u64,
+    /// Those that last, with the most that each may take, ns.
+    lasting: Vec<(u64, u64)>,
+}
+
+impl HeldUp {
+    /// Moves the deadline to where it is when the timer counts no time of the pauses up to `now`, and the
+    /// rest of those that last. False where somebody else changed it meanwhile: that counts.
+    fn settle(&self, now: Nanos) -> bool {
+        let took_ns = now.since(self.since).min(self.most_ns);
+        let may_take_ns = self.lasting.iter().fold(0u64, |sum, (_, ns)| sum.saturating_add(*ns));
+        let has_moved =
+            self.timer.move_to(later(self.due, took_ns.saturating_add(may_take_ns))).is_ok();
+        if has_moved && self.lasting.is_empty() {
+            self.timer.start_at(|acquired_at| acquired_at.plus(took_ns));
+        }
+        has_moved
+    }
+}
+
+impl Paused {
+    /// Holds up `timer`, which has `word`, from `now` on. False where somebody changes it just now.
+    fn begin(&mut self, timer: Guard, word: TimerWord, pause: (u64, u64), now: Nanos) -> bool {
+        let (place, timer) = (timer.place(), ManuallyDrop::new(timer));
+        // Where the word is another, somebody has changed the deadline since: another stretch.
+        let known = self.timers.remove(&place).filter(|held| held.timer.word() == word);
+        let mut held = known.unwrap_or_else(|| HeldUp {
+            timer,
+            due: word.deadline(),
+            since: now,
+            most_ns: 0,
+            lasting: Vec::new(),
+        });
+        held.lasting.push(pause);
+        held.most_ns = held.most_ns.saturating_add(pause.1);
+        let is_held = held.settle(now);
+        if is_held {
+            self.timers.insert(place, held);
+        }
+        is_held
+    }
+
+    fn end(&mut self, place: (u32, u16), number: u64, now: Nanos) {
+        let Some(mut held) = self.timers.remove(&place) else { return };
+        let before = held.lasting.len();
+        held.lasting.retain(|(lasting, _)| *lasting != number);
+        // Another stretch of the timer may have begun, which is no matter of this pause.
+        let is_kept = held.lasting.len() == before || held.settle(now);
+        if is_kept && !held.lasting.is_empty() {
+            self.timers.insert(place, held);
+        }
+    }
 }
 
 impl Pause {
     pub(crate) fn begin(worker: Worker, name: &str, max: Duration) -> Result<Pause, AcquireError> {
         let max_ns = allowance_ns(max)?;
         let scope = worker.scope(name)?;
-        let begun = Nanos(clock::monotonic_ns());
-        let mut pause = Pause { guard: None, held: Vec::new(), begun, max_ns };
-        for (armed, word) in thread::armed_timers(worker.shared().key()) {
-            let timer = ManuallyDrop::new(Guard::new(worker.options, (armed, word)));
-            let due = word.deadline();
-            // Refused where another thread released it or the watchdog condemned it just now.
-            if timer.move_to(later(due, max_ns)).is_ok() {
-                pause.held.push(Held { timer, due });
+        let here = worker.shared().here().map_err(|error| Box::new(error.into()))?;
+        let mut pause = {
+            let mut paused = lock(&here.paused);
+            paused.pauses += 1;
+            let number = paused.pauses;
+            let mut pause = Pause { here, guard: None, held: Vec::new(), number };
+            let now = Nanos(clock::monotonic_ns());
+            for (armed, word) in thread::armed_timers(worker.shared().key()) {
+                let timer = Guard::new(worker.options, (armed, word));
+                let place = timer.place();
+                if paused.begin(timer, word, (number, max_ns), now) {
+                    pause.held.push(place);
+                }
             }
-        }
+            pause
+        };
         // Where this fails, the drop of the pause gives the timers back what they had.
         pause.guard = Some(scope.expires(max)?);
         Ok(pause)
@@ -82,12 +159,11 @@ fn later(due: Units, by_ns: u64) -> Units {
 
 impl Drop for Pause {
     fn drop(&mut self) {
-        let took_ns = Nanos(clock::monotonic_ns()).since(self.begun).min(self.max_ns);
-        for held in &self.held {
-            // Refused where it was released or changed meanwhile: that counts.
-            if held.timer.move_to(later(held.due, took_ns)).is_ok() {
-                held.timer.start_at(|acquired_at| acquired_at.plus(took_ns));
-            }
+        // In a forked child the timers are the parent's, and so is the lock.
+        if !self.here.canary.forked() {
+            let now = Nanos(clock::monotonic_ns());
+            let mut paused = lock(&self.here.paused);
+            self.held.iter().for_each(|place| paused.end(*place, self.number, now));
         }
         // After the timers: were it released before them, a death in between would leave them the
         // whole of the pause's time.

@@ -11,15 +11,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hangwatch_core::segment::{DOORBELL_AT_WORD, FormatError, Segment as Words};
 use hangwatch_core::time::Nanos;
+use rustix::process::getpid;
 
 use crate::error::OpenError;
 use crate::keyed::Keyed;
 use crate::lane::{LaneOptions, LaneOwner};
+use crate::pause::Paused;
 use crate::returned::Returned;
 use crate::segment::Segment;
 use crate::sys::file::{self, FileId, SegmentFile};
 use crate::sys::fork::Canary;
 use crate::sys::mapping::{Prefault, doorbell, unmap};
+use crate::sys::process::writes_segment;
 use crate::sys::{clock, futex, host};
 
 /// What this process knows about one segment.
@@ -36,6 +39,8 @@ pub(crate) struct Shared {
     /// Timers whose handle ended while they were condemned.
     pub(crate) returned: Returned,
     pub(crate) keyed: Mutex<Keyed>,
+    /// The timers that pauses hold up.
+    pub(crate) paused: Mutex<Paused>,
     /// What workers of this process attached with, each kind once.
     attachments: Mutex<Vec<&'static LaneOptions>>,
 }
@@ -192,11 +197,13 @@ pub(crate) fn register(
     canary: Canary,
 ) -> Result<Segment, OpenError> {
     let named = || name.to_owned();
+    let file = Unregistered(Some(file));
     let mapping =
         file.map(Prefault::OnUse).map_err(|source| OpenError::Map { name: named(), source })?;
     checked(name, mapping.words())?;
     let words: &'static [AtomicU64] = mapping.leak();
     let checked = checked(name, words)?;
+    let file = file.keep();
     let shared: &'static Shared = Box::leak(Box::new(Shared {
         name: named(),
         file,
@@ -207,10 +214,45 @@ pub(crate) fn register(
         orphans: Mutex::new(Vec::new()),
         returned: Returned::new(checked.geometry()),
         keyed: Mutex::new(Keyed::default()),
+        paused: Mutex::new(Paused::default()),
         attachments: Mutex::new(Vec::new()),
     }));
     segments.push(shared);
     Ok(Segment::of(shared))
+}
+
+/// An open file that may yet be closed: not where a second copy of this library in this process uses it,
+/// whose locks would fall.
+struct Unregistered(Option<SegmentFile>);
+
+impl Unregistered {
+    fn keep(mut self) -> SegmentFile {
+        self.0.take().expect("it is taken once")
+    }
+}
+
+impl std::ops::Deref for Unregistered {
+    type Target = SegmentFile;
+
+    fn deref(&self) -> &SegmentFile {
+        self.0.as_ref().expect("it is taken last")
+    }
+}
+
+impl Drop for Unregistered {
+    fn drop(&mut self) {
+        if let Some(file) = self.0.take() {
+            close_if_unused(file);
+        }
+    }
+}
+
+/// Closes a file that this copy of the library does not use, unless another copy in this process does:
+/// then it stays open for the process's life.
+pub(crate) fn close_if_unused(file: SegmentFile) {
+    if !matches!(writes_segment(getpid(), file.id()), Ok(false)) {
+        std::mem::forget(file);
+    }
 }
 
 /// The words of a segment of this boot and clock.

@@ -46,6 +46,10 @@ pub fn lane_lock_byte(lane: u32) -> u64 {
 
 /// A segment in this process: cheap to copy, valid for the process's life.
 ///
+/// A forked child may use its parent's handle: the segment is mapped anew there on first use. Where that
+/// is impossible (the kernel has no memory, or the file is gone and its descriptor closed), what reads or
+/// writes the segment panics.
+///
 /// ```no_run
 /// use hangwatch::{CreateOptions, Segment};
 ///
@@ -195,11 +199,12 @@ impl Segment {
     /// # Errors
     /// [`StaleError`]: where that cannot be found out, or it is not ours to remove.
     pub fn remove_if_stale(name: &str) -> Result<bool, StaleError> {
-        let of_this_process = |id| match registry(name) {
-            Ok(registry) => lock(&registry.segments).iter().any(|shared| shared.file.id() == id),
-            Err(_) => true,
-        };
-        stale::remove(name, of_this_process)
+        // Without a registry nobody can say what this process uses: it is left as it is.
+        let Ok(registry) = registry(name) else { return Ok(false) };
+        // Kept to the end: what this process opens meanwhile would lose its locks when `stale` closes
+        // its own descriptor.
+        let segments = lock(&registry.segments);
+        stale::remove(name, |id| segments.iter().any(|shared| shared.file.id() == id))
     }
 
     /// The names of all segments of this host.
@@ -230,7 +235,7 @@ impl Segment {
     /// # Errors
     /// Where the kernel cannot be asked.
     pub fn watchdog(&self) -> Result<Holder, lock::LockError> {
-        lock::holder(self.shared.file.as_fd(), WATCHDOG_LOCK_BYTE)
+        lock::holder(self.here().file.as_fd(), WATCHDOG_LOCK_BYTE)
     }
 
     /// Whether it is its maker's alone: made as [`Lifetime::Makers`].
@@ -243,7 +248,7 @@ impl Segment {
     /// # Errors
     /// Where the kernel cannot be asked.
     pub fn maker(&self) -> Result<Holder, lock::LockError> {
-        lock::holder(self.shared.file.as_fd(), MAKER_LOCK_BYTE)
+        lock::holder(self.here().file.as_fd(), MAKER_LOCK_BYTE)
     }
 
     /// Whether the watchdog is this very process, by its own word.
@@ -255,29 +260,35 @@ impl Segment {
     /// Rings the watchdog's doorbell: it looks at once.
     #[doc(hidden)]
     pub fn ring(&self) {
-        self.shared.ring();
+        self.here().ring();
     }
 
     /// The checked words.
     #[doc(hidden)]
     pub fn words(&self) -> Words<'static> {
-        self.shared.words
+        self.here().words
     }
 
     /// The doorbell.
     #[doc(hidden)]
     pub fn doorbell(&self) -> &'static AtomicU32 {
-        self.shared.doorbell
+        self.here().doorbell
     }
 
     /// The file, for locks and identity.
     #[doc(hidden)]
     pub fn file(&self) -> &'static SegmentFile {
-        &self.shared.file
+        &self.here().file
     }
 
     pub(crate) fn shared(self) -> &'static Shared {
         self.shared
+    }
+
+    /// The segment as this process has it mapped: a forked child's own, as its parent's mapping is not
+    /// there.
+    fn here(self) -> &'static Shared {
+        self.shared.here().unwrap_or_else(|error| panic!("in a forked child: {error}"))
     }
 
     pub(crate) fn of(shared: &'static Shared) -> Segment {
@@ -297,5 +308,32 @@ fn incarnation() -> u64 {
     match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK) {
         Ok(8) => u64::from_ne_bytes(bytes),
         _ => clock::monotonic_ns(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::testing::fork;
+
+    #[test]
+    fn a_forked_child_uses_its_parents_handle() {
+        let name = format!("test-forked-handle-{}", std::process::id());
+        let segment = Segment::create(&name, CreateOptions::default()).unwrap();
+        let before = segment.doorbell().load(Ordering::Relaxed);
+        let child = fork(move || {
+            segment.ring();
+            assert_eq!(segment.picture().lanes.len(), 0);
+            assert_eq!(segment.survey().lane_count, 256);
+            assert!(segment.recent_records(0, 1).is_empty());
+            assert!(segment.watchdog().is_ok() && segment.maker().is_ok());
+            assert_eq!(segment.words().lanes_used(), 0);
+            let worker = crate::WorkerOptions::new().attach_to(segment).unwrap();
+            drop(worker.expires("child", Duration::from_mins(1)).unwrap());
+            0
+        });
+        assert_eq!(child.exit_status(), 0);
+        assert_eq!(segment.doorbell().load(Ordering::Relaxed), before + 2, "its ring, its attach");
+        Segment::remove(&name).unwrap();
     }
 }

@@ -80,6 +80,12 @@ pub(crate) fn remove(
     if !lock::try_lock_from(&file, MAKER_LOCK_BYTE).map_err(refused)? {
         return Ok(false);
     }
+    // A second copy of the library may have opened it since, and its locks would fall with this
+    // descriptor: then it stays open, and the segment stays.
+    if !matches!(maps_segment(getpid(), id), Ok(false)) {
+        std::mem::forget(file);
+        return Ok(false);
+    }
     // Somebody else may have removed it just now, and a third made another of its name.
     if !file::look(name).is_ok_and(|now| now.id() == id) {
         return Ok(false);

@@ -4,11 +4,17 @@
 //! owned by [`LANES`], whose drop at the end of the thread clears it first. A pointer and no
 //! `RefCell`, because what a closure returns from inside a `LocalKey` goes through memory: measured,
 //! that doubled the cost of an acquire.
+//!
+//! Whoever uses a lane has it lent ([`Lent`]), and `CURRENT` is empty meanwhile. So a signal handler that
+//! interrupts a use and sets a deadline finds that a lane is lent, and gets an error instead of a second
+//! reference to the same lane. A release in such a handler ends its timer by the word alone.
 #![expect(unsafe_code, reason = "the hot path's pointer to the lane that this thread owns")]
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::atomic::{Ordering, compiler_fence};
 
 use hangwatch_core::lane::Subject;
 use hangwatch_core::scope::ScopeId;
@@ -20,10 +26,12 @@ use crate::lane::{Armed, LaneOptions, LaneOwner};
 use crate::registry::Shared;
 
 thread_local! {
-    /// The lane used last; `None` where there is none, or the thread is ending.
+    /// The lane used last; `None` where there is none, where one is lent, or the thread is ending.
     static CURRENT: Cell<Option<OwnedLane>> = const { Cell::new(None) };
 
-    static LANES: RefCell<ThreadLanes> = const { RefCell::new(ThreadLanes { lanes: Vec::new() }) };
+    static LANES: RefCell<ThreadLanes> = const {
+        RefCell::new(ThreadLanes { lanes: Vec::new(), has_current: false })
+    };
 
     static NAMES: RefCell<HashMap<u64, HashMap<String, ScopeId>>> = RefCell::new(HashMap::new());
 }
@@ -37,12 +45,14 @@ impl OwnedLane {
         OwnedLane(NonNull::from(Box::leak(Box::new(lane))))
     }
 
-    /// The lane. Callers hold at most one such reference at a time and call nothing with it that
-    /// could come back here: neither user code nor a destructor of any.
+    /// The lane.
+    ///
+    /// # Safety
+    /// No lane of this thread is lent, and none is while the reference is used.
     #[inline]
-    fn get<'l>(self) -> &'l mut LaneOwner {
+    unsafe fn get<'l>(self) -> &'l mut LaneOwner {
         // SAFETY: leaked from a box by `new`, freed only by `into_lane` when the thread ends, after
-        // which no copy of the pointer is left; one thread, one reference at a time (see above).
+        // which no copy of the pointer is left; one thread, and by the promise one reference at a time.
         unsafe { &mut *self.0.as_ptr() }
     }
 
@@ -52,9 +62,59 @@ impl OwnedLane {
     }
 }
 
-/// All lanes of a thread, of whatever segments.
+/// A lane in use. `CURRENT` is empty until it is given back.
+pub(crate) struct Lent {
+    lane: OwnedLane,
+    /// What `CURRENT` held, and holds again afterwards.
+    current: Option<OwnedLane>,
+}
+
+impl Lent {
+    /// Lends a lane. `CURRENT` holds `current`, so none is lent.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
+    fn new(lane: OwnedLane, current: Option<OwnedLane>) -> Lent {
+        let _ = CURRENT.try_with(|cell| cell.set(None));
+        // A signal handler on this thread sees the lane lent before it is used.
+        compiler_fence(Ordering::SeqCst);
+        Lent { lane, current }
+    }
+}
+
+impl Drop for Lent {
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
+    fn drop(&mut self) {
+        compiler_fence(Ordering::SeqCst);
+        let _ = CURRENT.try_with(|cell| cell.set(self.current));
+    }
+}
+
+impl Deref for Lent {
+    type Target = LaneOwner;
+
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
+    fn deref(&self) -> &LaneOwner {
+        // SAFETY: lent to this value alone: `CURRENT` is empty, so nothing lends another.
+        unsafe { self.lane.get() }
+    }
+}
+
+impl DerefMut for Lent {
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
+    fn deref_mut(&mut self) -> &mut LaneOwner {
+        // SAFETY: as above.
+        unsafe { self.lane.get() }
+    }
+}
+
+/// All lanes of a thread, of whatever segments. Reached only while none is lent: see [`with_lanes`].
 struct ThreadLanes {
     lanes: Vec<OwnedLane>,
+    /// Whether `CURRENT` was set: it is empty then only while a lane is lent.
+    has_current: bool,
 }
 
 impl Drop for ThreadLanes {
@@ -67,45 +127,56 @@ impl Drop for ThreadLanes {
 }
 
 impl ThreadLanes {
+    fn all(&self) -> impl Iterator<Item = (OwnedLane, &mut LaneOwner)> {
+        // SAFETY: whoever has a `ThreadLanes` came by `with_lanes`, so no lane is lent. The references
+        // are to different lanes.
+        self.lanes.iter().map(|lane| (*lane, unsafe { lane.get() }))
+    }
+
+    fn set_current(&mut self, lane: OwnedLane) {
+        self.has_current = true;
+        CURRENT.set(Some(lane));
+    }
+
     /// Where the lane `index` of the segment is, or else any of it.
     fn find(&self, key: u64, index: Option<u32>) -> Option<OwnedLane> {
-        let of_segment = || self.lanes.iter().copied().filter(|lane| lane.get().is_of(key));
-        let own = of_segment().find(|lane| Some(lane.get().index) == index);
-        own.or_else(|| of_segment().next())
+        let of_segment = || self.all().filter(|(_, lane)| lane.is_of(key));
+        let own = of_segment().find(|(_, lane)| Some(lane.index) == index);
+        own.or_else(|| of_segment().next()).map(|(lane, _)| lane)
     }
 
     /// A lane of the segment with an idle timer; claims a further one where there is none.
     fn find_idle(
         &mut self,
         shared: &'static Shared,
-        options: &LaneOptions,
+        options: &'static LaneOptions,
     ) -> Result<OwnedLane, AcquireError> {
         self.forget_parents();
         let key = shared.key();
-        let mut of_segment = self.lanes.iter().filter(|lane| lane.get().is_of(key));
-        if let Some(idle) = of_segment.find(|lane| lane.get().has_idle()) {
-            return Ok(*idle);
+        let of_segment = self.all().filter(|(_, lane)| lane.is_of(key));
+        if let Some(idle) = of_segment.filter_map(|(at, lane)| lane.has_idle().then_some(at)).next()
+        {
+            return Ok(idle);
         }
-        let lanes = self.lanes.iter().filter(|lane| lane.get().is_of(key)).count();
+        let lanes = self.all().filter(|(_, lane)| lane.is_of(key)).count();
         let here = shared.here().map_err(|error| Box::new(error.into()))?;
         let claimed = LaneOwner::claim(here, options).map_err(|source| match lanes {
             0 => AcquireError::Attach(Box::new(source)),
             _ => AcquireError::NoFreeTimer { lanes, source: Box::new(source) },
         })?;
-        let claimed = OwnedLane::new(claimed);
-        self.lanes.push(claimed);
-        if claimed.get().has_idle() {
-            return Ok(claimed);
-        }
-        // Taken over from an ended thread, with every timer armed: kept, and one more is claimed.
+        self.lanes.push(OwnedLane::new(claimed));
+        // It may be taken over from an ended thread, with every timer armed: then one more is claimed.
         self.find_idle(shared, options)
     }
 
     /// In a forked child: the lanes are the parent's, and their memory is not mapped here.
     fn forget_parents(&mut self) {
-        if self.lanes.iter().any(|lane| lane.get().is_parents()) {
+        if self.all().any(|(_, lane)| lane.is_parents()) {
             CURRENT.set(None);
-            let parents = self.lanes.extract_if(.., |lane| lane.get().is_parents());
+            self.has_current = false;
+            // SAFETY: as in `all`.
+            let is_parents = |lane: &mut OwnedLane| unsafe { lane.get() }.is_parents();
+            let parents = self.lanes.extract_if(.., is_parents);
             parents.for_each(|lane| lane.into_lane().leave());
         }
     }
@@ -114,27 +185,49 @@ impl ThreadLanes {
 /// The lane used last, if it is of the segment.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
-fn current(key: u64) -> Option<&'static mut LaneOwner> {
-    let lane = CURRENT.try_with(Cell::get).ok()??.get();
-    lane.is_of(key).then_some(lane)
+fn current(key: u64) -> Option<Lent> {
+    lend(|lane| lane.is_of(key))
 }
 
-/// Makes sure that this thread has a lane of the segment.
-pub(crate) fn attach(shared: &'static Shared, options: &LaneOptions) -> Result<(), AcquireError> {
+/// The lane used last, if it is wanted and not lent.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
+fn lend(is_wanted: impl FnOnce(&LaneOwner) -> bool) -> Option<Lent> {
+    let lane = CURRENT.try_with(Cell::get).ok()??;
+    // SAFETY: `CURRENT` is not empty, so none is lent; the reference ends with this line.
+    let is_wanted = is_wanted(unsafe { lane.get() });
+    is_wanted.then(|| Lent::new(lane, Some(lane)))
+}
+
+/// Makes sure that this thread has a lane of the segment, and returns the options that the lane has.
+pub(crate) fn attach(
+    shared: &'static Shared,
+    options: &'static LaneOptions,
+) -> Result<&'static LaneOptions, AcquireError> {
     with_lanes(|lanes| {
         lanes.forget_parents();
-        if lanes.find(shared.key(), None).is_none() {
-            CURRENT.set(Some(lanes.find_idle(shared, options)?));
+        if let Some((_, lane)) = lanes.all().find(|(_, lane)| lane.is_of(shared.key())) {
+            return Ok(lane.options);
         }
-        Ok(())
+        let lane = lanes.find_idle(shared, options)?;
+        lanes.set_current(lane);
+        // SAFETY: as in `ThreadLanes::all`.
+        Ok(unsafe { lane.get() }.options)
     })
 }
 
-/// Does something with this thread's lanes, unless it has none any more.
+/// Does something with this thread's lanes, unless it has none any more, or one is lent: then a signal
+/// handler has interrupted its use.
 fn with_lanes<T>(
     what: impl FnOnce(&mut ThreadLanes) -> Result<T, AcquireError>,
 ) -> Result<T, AcquireError> {
-    let done = LANES.try_with(|lanes| what(&mut lanes.borrow_mut()));
+    let done = LANES.try_with(|lanes| {
+        let mut lanes = lanes.try_borrow_mut().map_err(|_| AcquireError::Reentered)?;
+        if lanes.has_current && CURRENT.get().is_none() {
+            return Err(AcquireError::Reentered);
+        }
+        what(&mut lanes)
+    });
     done.unwrap_or_else(|_| Err(Box::new(AttachError::ThreadEnding).into()))
 }
 
@@ -151,7 +244,7 @@ pub(crate) fn arm(
 ) -> Result<(Armed, TimerWord), AcquireError> {
     // One place makes what is returned: a second one, in the cold path, would put it in memory.
     loop {
-        if let Some(lane) = current(shared.key())
+        if let Some(mut lane) = current(shared.key())
             && let Some(idle) = lane.take_idle()
         {
             return Ok(lane.arm(idle, subject, allowance_ns, at));
@@ -168,40 +261,51 @@ fn make_current(
     shared: &'static Shared,
     options: &'static LaneOptions,
 ) -> Result<(), AcquireError> {
-    let lane = with_lanes(|lanes| lanes.find_idle(shared, options))?;
-    CURRENT.set(Some(lane));
-    Ok(())
+    with_lanes(|lanes| {
+        let lane = lanes.find_idle(shared, options)?;
+        lanes.set_current(lane);
+        Ok(())
+    })
 }
 
 /// The lane used last, if the timer is one of it and this is no forked child.
 ///
-/// The reference is for one use, before anything else of this module is called.
+/// It is for one use: while it is lent, nothing else of this module finds a lane.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
-pub(crate) fn lane_of(armed: &Armed) -> Option<&'static mut LaneOwner> {
-    let lane = CURRENT.try_with(Cell::get).ok()??.get();
-    lane.armed(armed).then_some(lane)
+pub(crate) fn lane_of(armed: &Armed) -> Option<Lent> {
+    lend(|lane| lane.armed(armed))
 }
 
 /// The lane of this thread that news of `armed` belong in: the timer's own if it is this thread's,
-/// else any of the segment. `None` where the thread has none (any more).
+/// else any of the segment. `None` where the thread has none (any more), or one is lent.
 ///
-/// The reference is for one use, before anything else of this module is called.
-pub(crate) fn lane_for(armed: &Armed) -> Option<&'static mut LaneOwner> {
+/// It is for one use: while it is lent, nothing else of this module finds a lane.
+pub(crate) fn lane_for(armed: &Armed) -> Option<Lent> {
     let key = armed.shared.key();
-    match current(key) {
-        Some(lane) if lane.index == armed.subject.lane() => Some(lane),
-        _ => find(key, armed.subject.lane()).map(OwnedLane::get),
-    }
+    let own = lend(|lane| lane.is_of(key) && lane.index == armed.subject.lane());
+    own.or_else(|| {
+        let lane = find(key, armed.subject.lane())?;
+        Some(Lent::new(lane, CURRENT.get()))
+    })
 }
 
 fn find(key: u64, index: u32) -> Option<OwnedLane> {
-    LANES.try_with(|lanes| lanes.try_borrow().ok()?.find(key, Some(index))).ok().flatten()
+    let found = with_lanes(|lanes| {
+        let found = lanes.find(key, Some(index));
+        if let Some(lane) = found
+            && !lanes.has_current
+        {
+            lanes.set_current(lane);
+        }
+        Ok(found)
+    });
+    found.ok().flatten()
 }
 
 /// As [`lane_for`], claiming a lane for a thread that has none, if one can be had.
 #[cold]
-pub(crate) fn any_lane_for(armed: &Armed, options: &LaneOptions) -> Option<&'static mut LaneOwner> {
+pub(crate) fn any_lane_for(armed: &Armed, options: &'static LaneOptions) -> Option<Lent> {
     let is_ending = LANES.try_with(|_| ()).is_err();
     if !is_ending && find(armed.shared.key(), armed.subject.lane()).is_none() {
         // A thread without a lane has nowhere to tell it; the timer word is the truth all the same.
@@ -212,12 +316,11 @@ pub(crate) fn any_lane_for(armed: &Armed, options: &LaneOptions) -> Option<&'sta
 
 /// The armed timers of every lane this thread has of the segment.
 pub(crate) fn armed_timers(key: u64) -> Vec<(Armed, TimerWord)> {
-    let of_lanes = |lanes: &RefCell<ThreadLanes>| {
-        let lanes = lanes.borrow();
-        let of_segment = lanes.lanes.iter().map(|lane| lane.get()).filter(|lane| lane.is_of(key));
-        of_segment.flat_map(|lane| lane.armed_timers().collect::<Vec<_>>()).collect()
+    let of_lanes = |lanes: &mut ThreadLanes| {
+        let of_segment = lanes.all().filter(|(_, lane)| lane.is_of(key));
+        Ok(of_segment.flat_map(|(_, lane)| lane.armed_timers().collect::<Vec<_>>()).collect())
     };
-    LANES.try_with(of_lanes).unwrap_or_default()
+    with_lanes(of_lanes).unwrap_or_default()
 }
 
 /// How many names a thread remembers: a flood of them is looked up in the segment.
@@ -225,16 +328,52 @@ const KNOWN_NAMES: usize = 4096;
 
 /// The scope this thread knows as `name` in the segment `key`.
 pub(crate) fn known_scope(key: u64, name: &str) -> Option<ScopeId> {
-    NAMES.try_with(|names| names.borrow().get(&key)?.get(name).copied()).ok().flatten()
+    // Borrowed only where a signal handler has interrupted `know_scope`.
+    let known = |names: &RefCell<HashMap<u64, HashMap<String, ScopeId>>>| {
+        names.try_borrow().ok()?.get(&key)?.get(name).copied()
+    };
+    NAMES.try_with(known).ok().flatten()
 }
 
 /// Remembers a scope's name. (A thread that is ending remembers nothing.)
 pub(crate) fn know_scope(key: u64, name: &str, scope: ScopeId) {
     let _ = NAMES.try_with(|names| {
-        let mut names = names.borrow_mut();
+        let Ok(mut names) = names.try_borrow_mut() else { return };
         let known = names.entry(key).or_default();
         if known.len() < KNOWN_NAMES {
             known.insert(name.to_owned(), scope);
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{CreateOptions, Released, Segment, Worker};
+
+    /// What a signal handler sees that interrupts an acquire or a release of its thread.
+    #[test]
+    fn a_handler_that_interrupts_a_use_gets_an_error_and_may_release() {
+        let name = format!("test-reentered-{}", std::process::id());
+        Segment::create(&name, CreateOptions::default()).unwrap();
+        let worker = Worker::attach(name.as_str()).unwrap();
+        let long = Duration::from_mins(1);
+        let scope = worker.scope("scope").unwrap();
+        let (before, beat) =
+            (scope.expires(long).unwrap(), worker.heartbeat("beat", long).unwrap());
+        {
+            let _interrupted = current(worker.shared().key()).unwrap();
+            assert!(matches!(scope.expires(long), Err(AcquireError::Reentered)));
+            assert!(worker.pause("pause", long).is_err());
+            assert!(armed_timers(worker.shared().key()).is_empty());
+            beat.kick().unwrap();
+            assert_eq!(before.release(), Released::InTime);
+        }
+        assert_eq!(armed_timers(worker.shared().key()).len(), 1, "the heartbeat");
+        let again = scope.expires(long).unwrap();
+        assert_eq!([again.release(), beat.release()], [Released::InTime; 2]);
+        Segment::remove(&name).unwrap();
+    }
 }

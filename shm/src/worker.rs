@@ -46,11 +46,12 @@ pub enum Signal {
 /// ```
 #[derive(Clone, Debug)]
 pub struct WorkerOptions {
-    clock: ClockKind,
+    /// These three belong to a thread's lane: `None` where the caller did not say.
+    clock: Option<ClockKind>,
+    labels: Option<Labels>,
+    ptracer: Option<Ptracer>,
     signal: Signal,
-    labels: Labels,
     watchdog: WatchdogNeed,
-    ptracer: Ptracer,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,11 +71,11 @@ impl WorkerOptions {
     /// labels from the environment, no need of a watchdog; whom the environment allows may trace it.
     pub fn new() -> Self {
         WorkerOptions {
-            clock: ClockKind::Counter,
+            clock: None,
+            labels: None,
+            ptracer: None,
             signal: Signal::Default,
-            labels: Labels::from_environment(),
             watchdog: WatchdogNeed::Optional,
-            ptracer: Ptracer::from_environment(),
         }
     }
 
@@ -82,7 +83,7 @@ impl WorkerOptions {
     /// own clock source is another.
     #[must_use]
     pub fn clock(mut self, clock: ClockKind) -> Self {
-        self.clock = clock;
+        self.clock = Some(clock);
         self
     }
 
@@ -96,7 +97,7 @@ impl WorkerOptions {
     /// The worker's place in its job.
     #[must_use]
     pub fn labels(mut self, labels: Labels) -> Self {
-        self.labels = labels;
+        self.labels = Some(labels);
         self
     }
 
@@ -111,15 +112,18 @@ impl WorkerOptions {
     /// Whom to allow to trace this process for its stacks, where the kernel's Yama forbids it.
     #[must_use]
     pub fn ptracer(mut self, ptracer: Ptracer) -> Self {
-        self.ptracer = ptracer;
+        self.ptracer = Some(ptracer);
         self
     }
 
     /// Attaches the calling thread to the segment `name`, or to `$HANGWATCH_SEGMENT`'s where it is
     /// `None`. Other threads get lanes of their own when they first need one.
     ///
+    /// Clock, labels and ptracer are settled when a thread first uses a segment. Where they are given
+    /// after that, they must be the same.
+    ///
     /// # Errors
-    /// [`AttachError`].
+    /// [`AttachError`]; [`AttachError::Settled`] where the thread has attached with other options.
     pub fn attach<'n>(self, name: impl Into<Option<&'n str>>) -> Result<Worker, AttachError> {
         let name = Segment::name_or_environment(name.into())?;
         let segment = Segment::open(&name)?;
@@ -140,14 +144,39 @@ impl WorkerOptions {
                 return Err(AttachError::NoWatchdog { name: name.to_owned() });
             }
         }
-        let options = LaneOptions { clock: self.clock, labels: self.labels, ptracer: self.ptracer };
-        let shared = segment.shared();
-        let worker = Worker { shared, options: shared.keep(options), signal: self.signal.into() };
-        thread::attach(shared, worker.options).map_err(|error| match error {
+        let shared = segment.shared().here()?;
+        let options = shared.keep(LaneOptions {
+            clock: self.clock.unwrap_or(ClockKind::Counter),
+            labels: self.labels.clone().unwrap_or_else(Labels::from_environment),
+            ptracer: self.ptracer.unwrap_or_else(Ptracer::from_environment),
+        });
+        let settled = thread::attach(shared, options).map_err(|error| match error {
             AcquireError::Attach(error) | AcquireError::NoFreeTimer { source: error, .. } => *error,
             other => unreachable!("an attach arms nothing, yet: {other}"),
         })?;
-        Ok(worker)
+        let options = match self.differences(settled) {
+            differ if differ.is_empty() => settled,
+            differ => {
+                let options = differ.join(", ");
+                return Err(AttachError::Settled { name: name.to_owned(), options });
+            }
+        };
+        Ok(Worker { shared, options, signal: self.signal.into() })
+    }
+
+    /// The options that were asked for and are not those that the thread's lane has.
+    fn differences(&self, settled: &LaneOptions) -> Vec<&'static str> {
+        let mut differ = Vec::new();
+        if self.clock.is_some_and(|clock| clock != settled.clock) {
+            differ.push("clock");
+        }
+        if let Some(labels) = &self.labels {
+            differ.extend(labels.differences(&settled.labels));
+        }
+        if self.ptracer.is_some_and(|ptracer| ptracer != settled.ptracer) {
+            differ.push("ptracer");
+        }
+        differ
     }
 }
 

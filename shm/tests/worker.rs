@@ -228,6 +228,61 @@ fn timers_do_not_count_a_pause() {
 }
 
 #[test]
+fn nested_pauses_give_each_timer_its_whole_time() {
+    let segment = Named::small("pause-nested");
+    let worker = Worker::attach(&*segment.0).unwrap();
+    let rest = || std::thread::sleep(Duration::from_millis(30)); // time is what is measured
+    let check = |guard: Option<Duration>, whole: Duration| {
+        let left = guard.unwrap();
+        assert!(left <= whole + Duration::from_millis(1) && left > whole / 2, "{left:?}");
+    };
+    let step = worker.expires("step", LONG).unwrap();
+    let before = step.remaining().unwrap();
+    let outer = worker.pause("checkpoint", 10 * LONG).unwrap();
+    {
+        let inner = worker.pause("upload", 100 * LONG).unwrap();
+        assert!(step.remaining().unwrap() > 109 * LONG);
+        check(outer.remaining(), 110 * LONG);
+        {
+            let _innermost = worker.pause("retry", 1000 * LONG).unwrap();
+            check(inner.remaining(), 1100 * LONG);
+            rest();
+        }
+        rest();
+        check(inner.remaining(), 100 * LONG);
+    }
+    rest();
+    check(outer.remaining(), 10 * LONG);
+    assert!(step.remaining().unwrap() > 10 * LONG, "the outer pause lasts");
+    drop(outer);
+    check(step.remaining(), before);
+    let left = step.remaining().unwrap();
+    assert!(left + Duration::from_millis(20) > before, "it counted a pause: {before:?} {left:?}");
+    assert_eq!(segment.armed(), ["step Armed"]);
+}
+
+#[test]
+fn pauses_may_end_in_any_order_and_a_kick_in_one_counts() {
+    let segment = Named::small("pause-order");
+    let worker = Worker::attach(&*segment.0).unwrap();
+    let step = worker.expires("step", LONG).unwrap();
+    let first = worker.pause("first", 10 * LONG).unwrap();
+    let beat = worker.heartbeat("loop", LONG).unwrap();
+    let second = worker.pause("second", 100 * LONG).unwrap();
+    drop(first);
+    let left = [step.remaining().unwrap(), beat.remaining().unwrap()];
+    assert!(left.iter().all(|left| *left > 100 * LONG), "the second pause lasts: {left:?}");
+    beat.kick().unwrap();
+    let third = worker.pause("third", 10 * LONG).unwrap();
+    assert!(beat.remaining().unwrap() < 12 * LONG, "its kick ended the second pause's time");
+    drop(second);
+    assert!(step.remaining().unwrap() > 10 * LONG && beat.remaining().unwrap() > 10 * LONG);
+    drop(third);
+    let rounded = LONG + Duration::from_millis(1);
+    assert!(step.remaining().unwrap() <= rounded && beat.remaining().unwrap() <= rounded);
+}
+
+#[test]
 fn what_changes_a_timer_in_a_pause_counts() {
     let segment = Named::small("pause-changed");
     let worker = Worker::attach(&*segment.0).unwrap();
@@ -325,6 +380,84 @@ fn a_guard_that_was_given_up_keeps_the_lane_of_its_thread() {
         assert_eq!(worker.expires("own", LONG).unwrap().release(), Released::InTime);
     };
     std::thread::spawn(next_thread).join().unwrap();
+}
+
+/// A thread ends and leaves a guard behind; the lane goes to the next thread, under its name.
+#[test]
+fn an_inherited_lane_names_its_new_thread_and_a_pause_leaves_its_old_timers_alone() {
+    let geometry = Geometry { lanes: 2, timers: 4, records: 16, scopes: 4, lane_scopes: 4 };
+    let named = Named::new("inherited", geometry);
+    let _main = Worker::attach(named.0.as_str()).unwrap();
+    let name = named.0.clone();
+    let in_thread = |thread: &str, body: Box<dyn FnOnce(Worker) -> Guard + Send>| {
+        let name = name.clone();
+        let attaches = move || body(Worker::attach(name.as_str()).unwrap());
+        let builder = std::thread::Builder::new().name(thread.into());
+        builder.spawn(attaches).unwrap().join().unwrap()
+    };
+    let lane = || Segment::observe(&named.0).unwrap().lanes.remove(1);
+    let left = in_thread("first", Box::new(|worker| worker.expires("left", LONG).unwrap()));
+    let (first, before) = (lane(), left.remaining().unwrap());
+    assert_eq!(first.thread, "first");
+    let own = in_thread(
+        "second",
+        Box::new(move |worker| {
+            let own = worker.expires("own", LONG).unwrap();
+            let pause = worker.pause("checkpoint", 10 * LONG).unwrap();
+            assert!(left.remaining().unwrap() <= before, "it is another thread's");
+            assert!(own.remaining().unwrap() > 10 * LONG);
+            drop(pause);
+            // Released here, it is this thread's from then on.
+            assert_eq!(left.release(), Released::InTime);
+            let again: Vec<Guard> = (0..3).map(|_| worker.expires("own", LONG).unwrap()).collect();
+            let _pause = worker.pause("checkpoint", 10 * LONG).unwrap_err();
+            drop(again);
+            let all: Vec<Guard> = (0..2).map(|_| worker.expires("own", LONG).unwrap()).collect();
+            let _pause = worker.pause("checkpoint", 10 * LONG).unwrap();
+            assert!(all.iter().all(|guard| guard.remaining().unwrap() > 10 * LONG));
+            own
+        }),
+    );
+    let second = lane();
+    assert_eq!((second.lane, second.thread.as_str()), (first.lane, "second"));
+    assert_ne!(second.tid, first.tid);
+    assert_eq!(own.release(), Released::InTime);
+    assert_eq!(Segment::observe(&named.0).unwrap().lanes.len(), 2);
+}
+
+#[test]
+fn options_given_after_the_first_use_are_an_error_unless_they_are_the_same() {
+    use hangwatch::{ClockKind, Labels};
+    let named = Named::small("settled");
+    let attach = |options: WorkerOptions| options.attach(named.0.as_str());
+    let labels = Labels { job: "one".into(), rank: Some(3), ..Labels::default() };
+    attach(WorkerOptions::new().labels(labels.clone()).clock(ClockKind::System)).unwrap();
+    attach(WorkerOptions::new().labels(labels.clone())).unwrap();
+    attach(WorkerOptions::new().clock(ClockKind::System)).unwrap();
+    attach(WorkerOptions::new().signal(hangwatch::Signal::NotifyOnly)).unwrap();
+    let refused = |options: WorkerOptions| attach(options).unwrap_err().to_string();
+    let other = Labels { job: "two".into(), rank: None, ..labels };
+    let said = refused(WorkerOptions::new().labels(other).clock(ClockKind::Coarse));
+    assert!(said.contains("another clock, job, rank:"), "{said}");
+    let said = refused(WorkerOptions::new().ptracer(Ptracer::Any));
+    assert!(said.contains("another ptracer:"), "{said}");
+    assert_eq!(Segment::observe(&named.0).unwrap().lanes[0].job, "one");
+}
+
+#[test]
+fn a_new_claim_of_a_lane_is_not_quarantined() {
+    let geometry = Geometry { lanes: 1, timers: 1, records: 16, scopes: 4, lane_scopes: 4 };
+    let named = Named::new("quarantined", geometry);
+    let name = named.0.clone();
+    let attach = move || assert!(Worker::attach(name.as_str()).is_ok());
+    std::thread::spawn(attach.clone()).join().unwrap();
+    Segment::open(&named.0).unwrap().words().lane(0).quarantine();
+    let name = named.0.clone();
+    let seen = move || {
+        attach();
+        Segment::observe(&name).unwrap().lanes[0].quarantined
+    };
+    assert!(!std::thread::spawn(seen).join().unwrap());
 }
 
 #[test]

@@ -254,10 +254,26 @@ pub fn wchan(pid: Pid) -> io::Result<Option<String>> {
 /// Where `/proc` refuses, to all who may not trace the process; where it has more mappings than are
 /// read, and the file is not among the first of them.
 pub fn maps_segment(pid: Pid, file: FileId) -> io::Result<bool> {
+    any_mapping(pid, |line| parse_mapped_file(line) == Some(file))
+}
+
+/// Whether the process has this file mapped for writing, as who attaches to a segment has. False if it is
+/// gone.
+///
+/// # Errors
+/// As [`maps_segment`].
+pub fn writes_segment(pid: Pid, file: FileId) -> io::Result<bool> {
+    let is_writable = |line: &[u8]| {
+        let permissions = line.split(|byte| *byte == b' ').nth(1);
+        permissions.is_some_and(|permissions| permissions.get(1) == Some(&b'w'))
+    };
+    any_mapping(pid, |line| parse_mapped_file(line) == Some(file) && is_writable(line))
+}
+
+fn any_mapping(pid: Pid, is_wanted: impl Fn(&[u8]) -> bool) -> io::Result<bool> {
     let mut left = MAPS_BYTES;
     for dir in task_dirs(pid)? {
-        let maps = |line: &[u8]| parse_mapped_file(line) == Some(file);
-        match proc_file::has_line(dir.join("maps"), &mut left, maps) {
+        match proc_file::has_line(dir.join("maps"), &mut left, &is_wanted) {
             Ok(true) => return Ok(true),
             Ok(false) => {}
             Err(error) if is_gone(&error) => {}

@@ -5,7 +5,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -181,6 +181,22 @@ pub(super) fn ofd_lock(file: &File, byte: i64) {
     // SAFETY: the descriptor is open and the kernel only reads `lock`.
     let rc = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
     assert_eq!(rc, 0, "F_OFD_SETLK: {}", std::io::Error::last_os_error());
+}
+
+/// Whether a process, also this one, has a byte locked: as the open file description sees it.
+pub(crate) fn is_locked(file: impl AsFd, byte: u64) -> bool {
+    let mut lock = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: i64::try_from(byte).unwrap(),
+        l_len: 1,
+        l_pid: 0,
+    };
+    let fd = file.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open, and `lock` is a flock that the kernel may read and write.
+    let rc = unsafe { libc::fcntl(fd, libc::F_OFD_GETLK, &raw mut lock) };
+    assert_eq!(rc, 0, "F_OFD_GETLK: {}", std::io::Error::last_os_error());
+    libc::c_int::from(lock.l_type) != libc::F_UNLCK
 }
 
 /// Waits until the process behind the handle is dead.
