@@ -15,6 +15,7 @@
 //! * no other suspect was reaped for them before: [`log_suspect`](crate::segment::Segment::log_suspect) remembers, beyond this
 //!   watchdog's death.
 
+//!
 //! Times of several workers are compared for that, and each worker's clock may be off by
 //! [`ClockKind::tolerance_ns`](crate::calibration::ClockKind::tolerance_ns). So each comparison takes a
 //! slack ([`Expiry::clock_slack_ns`](crate::expiry::Expiry::clock_slack_ns)), in the direction in which

@@ -1,5 +1,10 @@
 //! The counter clock against a system clock that is steered: it is never off by more than it says.
 #![cfg(not(loom))]
+#![expect(
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "times below 2^53 ns, and none below zero"
+)]
 
 use hangwatch_core::calibration::{Calibration, Reading, TOLERANCE_NS, VALID_NS, WINDOW_NS};
 use hangwatch_core::time::Nanos;

@@ -153,9 +153,11 @@ impl ThreadLanes {
     ) -> Result<OwnedLane, AcquireError> {
         self.forget_parents();
         let key = shared.key();
-        let of_segment = self.all().filter(|(_, lane)| lane.is_of(key));
-        if let Some(idle) = of_segment.filter_map(|(at, lane)| lane.has_idle().then_some(at)).next()
-        {
+        let has_idle = |(at, lane): (OwnedLane, &mut LaneOwner)| {
+            (lane.is_of(key) && lane.has_idle()).then_some(at)
+        };
+        let idle = self.all().find_map(has_idle);
+        if let Some(idle) = idle {
             return Ok(idle);
         }
         let lanes = self.all().filter(|(_, lane)| lane.is_of(key)).count();
