@@ -17,7 +17,7 @@ use rustix::process::Signal;
 use super::run::Removed;
 use super::segments::{self, Origin, Wanted};
 use super::status::{brief, shortened, table};
-use super::{Failure, print};
+use super::{Failure, complain, print};
 use crate::cli::{Demo, Fate};
 use crate::exit::Exit;
 use crate::program::own_program;
@@ -38,7 +38,10 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How much of a worker's output is its result: a digest.
 const MOST_RESULT_BYTES: u64 = 4096;
-
+/// How long a worker may take to die of SIGKILL.
+const DEATH: Duration = Duration::from_secs(5);
+/// How often that is looked at.
+const LOOK_FOR_DEATH: Duration = Duration::from_millis(2);
 /// How often the table is drawn anew.
 const FRAME: Duration = Duration::from_millis(100);
 
@@ -244,11 +247,21 @@ fn tell_new(expiries: &Expiries, told: usize) -> Result<usize, Failure> {
     Ok(all.len())
 }
 
-/// Ends a worker that is still there, reaps it, and reads what it printed.
+/// Ends a worker that is still there, waits for it, and reads what it printed. One that cannot be killed,
+/// because the disk whose files it reads does not answer, is left behind.
 fn finish(worker: &mut DemoWorker) -> Result<(), Failure> {
+    let until = Instant::now() + DEATH;
     if worker.status.is_none() {
         worker.child.kill()?;
-        worker.status = Some(worker.child.wait()?);
+    }
+    while worker.status.is_none() {
+        worker.status = worker.child.try_wait()?;
+        if Instant::now() > until && worker.status.is_none() {
+            let (share, pid) = (worker.share, worker.child.id());
+            complain(&format_args!("worker {share} (process {pid}) cannot be killed"));
+            return Ok(());
+        }
+        std::thread::sleep(LOOK_FOR_DEATH);
     }
     if let Some(stdout) = worker.child.stdout.take() {
         stdout.take(MOST_RESULT_BYTES).read_to_string(&mut worker.result)?;
