@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -54,6 +54,8 @@ pub struct Hooks {
     events: Option<SyncSender<ServerEvent>>,
     thread: Option<JoinHandle<()>>,
     timeout: Duration,
+    /// Whether the last event was lost.
+    is_losing: AtomicBool,
 }
 
 impl Hooks {
@@ -72,13 +74,26 @@ impl Hooks {
             }
         };
         let thread = thread::Builder::new().name("hangwatch-hook".to_owned()).spawn(run)?;
-        Ok(Hooks { events: Some(sender), thread: Some(thread), timeout })
+        let is_losing = AtomicBool::new(false);
+        Ok(Hooks { events: Some(sender), thread: Some(thread), timeout, is_losing })
     }
 
-    /// Takes note of an event, or loses it where thousands wait.
+    /// Takes note of an event, or loses it where thousands wait, and says so once until there is room.
     pub fn hear(&self, event: &ServerEvent) {
-        if let Some(events) = self.events.as_ref().filter(|_| stories::is_of_use(&event.what)) {
-            let _ = events.try_send(event.clone());
+        let Some(events) = self.events.as_ref().filter(|_| stories::is_of_use(&event.what)) else {
+            return;
+        };
+        let is_lost = events.try_send(event.clone()).is_err();
+        // Relaxed: one thread hears.
+        if is_lost && !self.is_losing.swap(is_lost, Ordering::Relaxed) {
+            tracing::error!(
+                segment = event.segment,
+                event = "hook",
+                outcome = "lost",
+                "{EVENTS} events wait for the hook: it is not run for some expiries"
+            );
+        } else if !is_lost {
+            self.is_losing.store(false, Ordering::Relaxed);
         }
     }
 }
