@@ -67,7 +67,8 @@ Exit codes:
   125      hangwatch itself failed
   126      the command was found and cannot be executed
   127      the command was not found
-  128 + N  the command died of signal N
+  128 + N  the command died of signal N; or, without a command, signal N
+           ended the watchdog (0 after TERM and INT)
   other    the command's own code, passed through";
 
 const ENVIRONMENT: &str = "\

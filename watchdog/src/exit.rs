@@ -13,6 +13,9 @@
 //! | 127 | the command was not found |
 //! | 128 + N | the command died of signal N; hangwatch then dies of it, too, which a shell shows so |
 //!
+//! `run -- CMD` ends with the command's code, also where it watches workers for longer. Without a command
+//! it ends with 0 after SIGTERM or SIGINT, and dies of any other signal once it has ended in order.
+//!
 //! They are those of `timeout(1)`, `env(1)` and `nohup(1)`, so that a script that knows
 //! one of these knows hangwatch. As with these, a command may itself end with one of
 //! hangwatch's codes; the log tells the two apart.

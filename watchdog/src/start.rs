@@ -10,7 +10,6 @@ use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::ptr::null;
 use std::sync::Arc;
@@ -46,9 +45,9 @@ pub(crate) struct Terms {
 /// Says something through a socket in the command's process, before the program is executed.
 #[derive(Clone, Debug)]
 pub(crate) struct Announcement {
-    pub(crate) socket: Arc<UnixDatagram>,
+    pub(crate) socket: Arc<OwnedFd>,
     /// Makes system calls only: it neither allocates nor locks.
-    pub(crate) say: fn(&UnixDatagram),
+    pub(crate) say: fn(&OwnedFd),
 }
 
 /// A process that executes a command, or is about to.

@@ -2,11 +2,12 @@
 //! orphans are waited for.
 
 use std::fs;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use hangwatch::Segment;
+use hangwatch_core::segment::Counter;
 use hangwatch_tests::namespace::{Proc, below, refused};
 use hangwatch_tests::{Actor, Watchdog, program, until};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -29,12 +30,14 @@ impl Job {
         let mut command = Command::new(program("stage-watchdog"));
         command.args(["run", "--log", "json", "--unprotected", "--evidence", "off"]);
         command.args(options).envs(environment.iter().copied()).env_remove("HANGWATCH_SEGMENT");
-        let script = "while [ ! -e \"$0\" ]; do sleep 0.05; done; exit 7";
+        let script = ": >\"$0.begun\"; while [ ! -e \"$0\" ]; do sleep 0.05; done; exit 7";
         command.args(["--", "/bin/sh", "-c", script]).arg(dir.path().join("end"));
         command.process_group(0);
         let mut run = Watchdog::spawn(command);
         let serving = run.event(|event| event["event"] == "serving");
         let segment = serving["segment"].as_str().unwrap().to_owned();
+        let has_begun = || dir.path().join("end.begun").exists().then_some(());
+        until("the command has begun", has_begun);
         Job { run, segment, dir }
     }
 
@@ -93,6 +96,43 @@ fn run_serves_on_until_the_last_worker_has_left() {
     assert!(worker.end().success());
     assert_eq!(job.run.wait().code(), Some(CODE), "the command's own code");
     assert!(!job.file().exists());
+}
+
+/// A server that has no worker for a moment, because its only one was reaped.
+#[test]
+fn run_watches_on_while_a_process_of_the_job_may_start_workers_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(program("stage-watchdog"));
+    command.args([
+        "run",
+        "--log",
+        "json",
+        "--unprotected",
+        "--evidence",
+        "off",
+        "--",
+        "/bin/sh",
+        "-c",
+    ]);
+    // The command starts a server, and ends when there is a worker. The server starts the next worker
+    // when it is told to.
+    let server = "worker() { (echo attach; echo \"expires $1 $2\"; sleep 60) | \"$WORKER\" & }; \
+                  worker first 1500; while [ ! -e \"$DIR/next\" ]; do sleep 0.05; done; \
+                  worker second 50; wait";
+    command.arg("setsid sh -c \"$SERVER\" & while [ ! -e \"$DIR/end\" ]; do sleep 0.05; done");
+    command.env("SERVER", server).env("DIR", dir.path()).env("WORKER", program("stage-worker"));
+    command.env_remove("HANGWATCH_SEGMENT");
+    let mut run = Watchdog::spawn(command);
+    run.event(is("admitted"));
+    fs::write(dir.path().join("end"), "").unwrap();
+    run.event(is("workers_live_on"));
+    assert_eq!(run.event(is("expired"))["scope"], "first");
+    run.event(is("left"));
+    fs::write(dir.path().join("next"), "").unwrap();
+    let second = run.event(is("expired"));
+    assert_eq!((&second["scope"], &second["outcome"]), (&"second".into(), &"reaped".into()));
+    run.signal(Signal::TERM); // the server waits for the pipes of its workers
+    assert!(run.wait().success());
 }
 
 #[test]
@@ -160,7 +200,7 @@ fn a_standby_watches_as_long_as_the_command_lives() {
 
 #[test]
 fn a_standby_takes_over_when_a_thread_of_run_panics() {
-    let panics = [("HANGWATCH_CRASH_AT", "ticked:15"), ("HANGWATCH_CRASH_BY", "panic")];
+    let panics = [("HANGWATCH_CRASH_AT", "ticked:40"), ("HANGWATCH_CRASH_BY", "panic")];
     let mut job = Job::start(&[], &panics);
     assert_eq!(job.run.wait().code(), Some(123));
     job.run.event(is("took_over"));
@@ -203,6 +243,29 @@ fn a_standby_keeps_nothing_of_runs_but_its_log() {
     );
     let own = Pid::from_raw(standby.parse().unwrap()).unwrap();
     assert_eq!(rustix::process::getsid(Some(own)).unwrap(), own, "a session of its own");
+}
+
+#[test]
+fn a_signal_that_asks_for_no_end_ends_a_watchdog_with_a_word() {
+    for signal in [Signal::ALARM, Signal::USR1, Signal::XCPU] {
+        let stage = hangwatch_tests::Stage::new("signalled");
+        let mut watchdog = stage.watchdog(&[]);
+        watchdog.signal(signal);
+        assert_eq!(watchdog.event(is("signal"))["signal"], signal.as_raw());
+        assert_eq!(watchdog.wait().signal(), Some(signal.as_raw()), "a shell shows 128 + N");
+    }
+}
+
+#[test]
+fn a_watchdog_whose_tick_is_stuck_ends_all_the_same_when_it_is_told_to() {
+    let stage = hangwatch_tests::Stage::new("stuck");
+    let stuck = [("HANGWATCH_CRASH_AT", "ticked:5"), ("HANGWATCH_CRASH_BY", "hang")];
+    let mut watchdog = Watchdog::start(stage.name(), &[], &stuck);
+    until("the tick is stuck", || (stage.counter(Counter::Ticks) >= 4).then_some(()));
+    watchdog.signal(Signal::TERM);
+    let said = watchdog.event(is("left_behind"));
+    assert!(said.to_string().contains("tick"), "{said}");
+    assert_eq!(watchdog.wait().code(), Some(125));
 }
 
 /// The children of a process, of whatever thread.

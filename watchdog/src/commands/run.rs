@@ -2,6 +2,7 @@
 
 mod around;
 mod check;
+mod left;
 mod published;
 mod reload;
 mod standby;

@@ -174,7 +174,7 @@ pub(crate) fn command_name(pid: Pid) -> Option<String> {
 }
 
 /// Whether the process was started with this among the first [`ENVIRONMENT_BYTES`] of its environment.
-pub(super) fn has_in_environment(pid: Pid, assignment: &str) -> bool {
+pub(crate) fn has_in_environment(pid: Pid, assignment: &str) -> bool {
     let mut all = Vec::new();
     let file = File::open(format!("/proc/{pid}/environ"));
     file.and_then(|file| file.take(ENVIRONMENT_BYTES).read_to_end(&mut all)).is_ok()

@@ -57,6 +57,8 @@ pub(super) struct Control {
     changed: Condvar,
     /// The tick is to end.
     pub(super) stop: AtomicBool,
+    /// The tick has noticed that it is to end, and does.
+    pub(super) is_ending: AtomicBool,
     /// The clerk found the file cut short.
     pub(super) truncated: AtomicBool,
     /// A thread other than the tick's panicked.
@@ -136,6 +138,7 @@ impl Control {
             state: Mutex::new(state),
             changed: Condvar::new(),
             stop: AtomicBool::new(false),
+            is_ending: AtomicBool::new(false),
             truncated: AtomicBool::new(false),
             panicked: AtomicBool::new(false),
             counter_is_clock: AtomicBool::new(hangwatch::sys::clock::counter_is_system_clock_now()),

@@ -110,9 +110,11 @@ use crate::join::{ends_within, ends_within_time};
 
 /// How long a dying server waits for its last event to be logged.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How long the tick's thread may take to end: longer than all that it waits for itself. One that is stuck
-/// must not make its process deaf to SIGTERM; the lock falls with the process.
-const TICK_ENDS: Duration = Duration::from_secs(20);
+/// How long the tick may take to notice that it is told to end. One that is stuck must not make its process
+/// deaf to SIGTERM; the lock falls with the process.
+const TICK_NOTICES: Duration = Duration::from_secs(10);
+/// How long it may take from then on: longer than all that it waits for itself, each with its own limit.
+const TICK_ENDS: Duration = Duration::from_mins(5);
 /// How long one event may take to be logged before a server that ends waits for it no longer.
 const ONE_EVENT: Duration = Duration::from_secs(3);
 
@@ -274,7 +276,8 @@ impl Server {
         }
         self.control.stop.store(true, Ordering::Release);
         self.attention.call();
-        if ends_within(&tick, TICK_ENDS) {
+        let has_noticed = || self.control.is_ending.load(Ordering::Acquire);
+        if ends_within(&tick, TICK_NOTICES) || (has_noticed() && ends_within(&tick, TICK_ENDS)) {
             let _ = tick.join();
         } else {
             self.journal.note(Note::LeftBehind("tick"));

@@ -73,6 +73,7 @@ impl Tick {
         loop {
             if self.attention.take() {
                 if let Some(ended) = self.told_to_end() {
+                    self.control.is_ending.store(true, Ordering::Release);
                     if ended == Ended::Stopped {
                         self.hurry_reaps();
                         self.finish_reaps();

@@ -12,8 +12,9 @@ use rustix::process::Signal;
 
 use super::super::segments::{self, Origin};
 use super::super::{Failure, OneLine, complain};
+use super::left::{Left, Workers};
 use super::published::Published;
-use super::standby::{self, StandbyProcess, Workers};
+use super::standby::{self, StandbyProcess};
 use super::{LOOK, Voice, wanted};
 use crate::child::{Child, Event, Step, Until};
 use crate::children;
@@ -141,26 +142,27 @@ fn attend(
         complain(&OneLine(&error));
         return Ok(error.exit());
     }
-    if serving && !options.leave_workers && workers_after_the_end(segment) {
-        let workers = Workers(segments::workers(segment));
+    let mut left = Left::new(segment);
+    if serving && !options.leave_workers && workers_after_the_end(&mut left) {
+        let workers = Workers::of(segment);
         tracing::warn!(
             segment = name,
             event = "workers_live_on",
             workers = workers.0.len(),
             pids = workers.list(),
-            "the command has ended, and {} of it live on: `run` watches them and ends with the last \
-             (SIGTERM ends it now, --leave-workers at once)",
+            "the command has ended, and {} of it live on: `run` watches them, and ends when they and the \
+             processes that start them have left (SIGTERM ends it now; see --leave-workers)",
             workers.count()
         );
-        watch_on(segment, server, relay, standby)?;
+        watch_on(left, segment, server, relay, standby)?;
     }
     Ok(status.into())
 }
 
 /// Whether workers live on after the command, those left out that are just dying.
-fn workers_after_the_end(segment: Segment) -> bool {
+fn workers_after_the_end(left: &mut Left) -> bool {
     let until = Instant::now() + DYING;
-    while !segments::workers(segment).is_empty() {
+    while !left.is_over() {
         if Instant::now() > until {
             return true;
         }
@@ -171,13 +173,14 @@ fn workers_after_the_end(segment: Segment) -> bool {
 
 /// Serves on until the last worker has left, or a signal says that this is enough.
 fn watch_on(
+    mut left: Left,
     segment: Segment,
     server: &Server,
     relay: &Relay,
     standby: &mut Option<StandbyProcess>,
 ) -> Result<(), Failure> {
     use std::os::fd::AsFd;
-    while !segments::workers(segment).is_empty() {
+    while !left.is_over() {
         if matches!(server.health().state, State::Ended(_)) {
             return Ok(());
         }

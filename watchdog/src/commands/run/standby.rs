@@ -8,10 +8,8 @@
 //! and removes it. From before the command starts it holds a lock of the segment, so that nobody takes
 //! the segment for one that died with its maker.
 
-use std::fmt::Write as _;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixDatagram;
 use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,10 +18,14 @@ use hangwatch::sys::{file, lock};
 use hangwatch::{HEIR_LOCK_BYTE, Segment};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
+};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, waitid};
 
-use super::super::segments::{self, Origin};
+use super::super::segments::Origin;
 use super::super::{Failure, OneLine, complain};
+use super::left::{Left, Workers};
 use super::{LOOK, Voice};
 use crate::children;
 use crate::cli::Run;
@@ -46,7 +48,7 @@ const FOUND: &str = "found ";
 
 /// `run`'s end of it. Dropped, the standby is told that all is over.
 pub(super) struct StandbyProcess {
-    socket: Arc<UnixDatagram>,
+    socket: Arc<OwnedFd>,
     pid: Pid,
     pidfd: OwnedFd,
     is_there: bool,
@@ -59,15 +61,20 @@ impl StandbyProcess {
     /// Where there can be none.
     pub(super) fn start(options: &Run) -> io::Result<StandbyProcess> {
         let own = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
-        let (socket, heard) = UnixDatagram::pair()?;
-        socket.set_nonblocking(true)?;
-        heard.set_nonblocking(true)?;
+        // Of packets, with an end: it has come when nobody can say anything any more.
+        let (socket, heard) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None,
+        )?;
         let run = process::id();
         let starting = children::starting();
         match fork::fork()? {
             Forked::Child => {
                 drop(socket);
-                let standby = Waiting { heard, run: own, segment: None, command: None };
+                let standby =
+                    Waiting { heard, is_over: false, run: own, segment: None, command: None };
                 let exit = standby.live(options, run).unwrap_or_else(|error| {
                     complain(&OneLine(&*error));
                     Exit::Failed
@@ -90,7 +97,8 @@ impl StandbyProcess {
         self.tell(&format!("{kind}{}", segment.name()));
         wait(&[self.socket.as_fd(), self.pidfd.as_fd()], Some(ENDS));
         let mut answer = [0; READY.len()];
-        if !self.socket.recv(&mut answer).is_ok_and(|length| answer[..length] == *READY) {
+        let heard = recv(&self.socket, &mut answer[..], RecvFlags::empty());
+        if !heard.is_ok_and(|(length, _)| answer[..length] == *READY) {
             tracing::warn!(
                 segment = segment.name(),
                 event = "no_standby",
@@ -106,7 +114,7 @@ impl StandbyProcess {
 
     fn tell(&self, message: &str) {
         // There is room for more messages than there are; a standby that is dead takes none.
-        let _ = self.socket.send(message.as_bytes());
+        let _ = send(&self.socket, message.as_bytes(), SendFlags::NOSIGNAL);
     }
 
     /// Whether it has ended before its time; said once.
@@ -150,7 +158,7 @@ impl Drop for StandbyProcess {
 
 /// Says to the standby which process this is: called by the command's process before it is executed,
 /// so that no moment is left in which the command lives and the standby does not know of it.
-fn say_command(socket: &UnixDatagram) {
+fn say_command(socket: &OwnedFd) {
     let mut message = [0u8; 24];
     let prefix = COMMAND.as_bytes();
     message[..prefix.len()].copy_from_slice(prefix);
@@ -165,14 +173,15 @@ fn say_command(socket: &UnixDatagram) {
     for (place, digit) in digits[..count].iter().rev().enumerate() {
         message[prefix.len() + place] = *digit;
     }
-    let flags = rustix::net::SendFlags::NOSIGNAL;
     // Without a standby there is nobody to tell.
-    let _ = rustix::net::send(socket, &message[..prefix.len() + count], flags);
+    let _ = send(socket, &message[..prefix.len() + count], SendFlags::NOSIGNAL);
 }
 
 /// The standby, as long as `run` lives.
 struct Waiting {
-    heard: UnixDatagram,
+    heard: OwnedFd,
+    /// Nobody has the other end any more: neither `run` nor a process that is about to be the command.
+    is_over: bool,
     run: OwnedFd,
     segment: Option<(Segment, Origin)>,
     command: Option<OwnedFd>,
@@ -185,7 +194,9 @@ impl Waiting {
         // What reaches it before it serves is for `run`, which gets it, too.
         let relay = Relay::install_only(&PASSED_ON)?;
         loop {
-            wait(&[self.heard.as_fd(), self.run.as_fd()], None);
+            let heard = (!self.is_over).then(|| self.heard.as_fd());
+            let watched: Vec<_> = heard.into_iter().chain([self.run.as_fd()]).collect();
+            wait(&watched, None);
             // Asked first: what it said while it lived has arrived by then.
             let is_dead = is_readable(self.run.as_fd());
             while let Some(message) = self.hear() {
@@ -200,17 +211,16 @@ impl Waiting {
         }
         while relay.next()?.is_some() {}
         match self.segment {
-            Some((segment, origin)) => {
-                take_over(options, run, segment, origin, &relay, self.command)
-            }
+            Some((segment, origin)) => self.take_over(options, run, segment, origin, &relay),
             None => Ok(Exit::Ok), // it died before there was anything to serve
         }
     }
 
-    fn hear(&self) -> Option<String> {
+    fn hear(&mut self) -> Option<String> {
         let mut message = [0; MESSAGE_BYTES];
-        let length = self.heard.recv(&mut message).ok()?;
-        Some(String::from_utf8_lossy(&message[..length]).into_owned())
+        let (length, _) = recv(&self.heard, &mut message[..], RecvFlags::empty()).ok()?;
+        self.is_over |= length == 0;
+        (length > 0).then(|| String::from_utf8_lossy(&message[..length]).into_owned())
     }
 
     fn take(&mut self, message: &str) {
@@ -230,62 +240,70 @@ impl Waiting {
                 // Held by another standby, it does what this one's would.
                 let _ = lock::try_lock(segment.file(), HEIR_LOCK_BYTE);
                 self.segment = Some((segment, origin));
-                let _ = self.heard.send(READY); // who does not wait for it any more is dead
+                let _ = send(&self.heard, READY, SendFlags::NOSIGNAL); // who does not wait for it any more is dead
             }
             Err(error) => complain(&format_args!("the standby of `run` cannot serve: {error}")),
         }
     }
-}
 
-/// Serves in the place of `run`, until the command and the last worker have ended.
-fn take_over(
-    options: &Run,
-    run: u32,
-    segment: Segment,
-    origin: Origin,
-    relay: &Relay,
-    command: Option<OwnedFd>,
-) -> Result<Exit, Failure> {
-    let name = segment.name();
-    let workers = Workers(segments::workers(segment));
-    tracing::warn!(
-        segment = name,
-        event = "took_over",
-        run,
-        workers = workers.0.len(),
-        "`hangwatch run` was killed or failed: its standby watches on, until the command and its last \
-         worker have ended"
-    );
-    let voice = Voice::bind(options).unwrap_or_else(|error| {
-        tracing::error!(segment = name, %error, "the standby does not listen");
-        Voice(None)
-    });
-    let (server, _heard) = voice.start(segment, options, crate::server::Standby::Wait)?;
-    loop {
-        if matches!(server.health().state, State::Ended(_)) {
-            tracing::error!(segment = name, "the standby serves no more: nobody watches any more");
-            return Ok(Exit::Failed);
+    /// Serves in the place of `run`, until the command and the last worker have ended.
+    fn take_over(
+        mut self,
+        options: &Run,
+        run: u32,
+        segment: Segment,
+        origin: Origin,
+        relay: &Relay,
+    ) -> Result<Exit, Failure> {
+        let name = segment.name();
+        let workers = Workers::of(segment).0.len();
+        tracing::warn!(
+            segment = name,
+            event = "took_over",
+            run,
+            workers,
+            "`hangwatch run` was killed or failed: its standby watches on, until the command and its \
+             last worker have ended"
+        );
+        let voice = Voice::bind(options).unwrap_or_else(|error| {
+            tracing::error!(segment = name, %error, "the standby does not listen");
+            Voice(None)
+        });
+        let (server, _heard) = voice.start(segment, options, crate::server::Standby::Wait)?;
+        let mut left = Left::new(segment);
+        loop {
+            if matches!(server.health().state, State::Ended(_)) {
+                tracing::error!(segment = name, "the standby ends: nobody watches any more");
+                return Ok(Exit::Failed);
+            }
+            let mut told_to_end = false;
+            while let Some(caught) = relay.next()? {
+                told_to_end |= [Signal::TERM, Signal::INT, Signal::QUIT].contains(&caught.signal);
+            }
+            // The command may have been about to start when `run` died.
+            while let Some(message) = self.hear() {
+                self.take(&message);
+            }
+            let command = self.command.as_ref().filter(|command| !is_readable(command.as_fd()));
+            if told_to_end || (self.is_over && command.is_none() && left.is_over()) {
+                break;
+            }
+            let heard = (!self.is_over).then(|| self.heard.as_fd());
+            let watched: Vec<_> = [Some(relay.as_fd()), command.map(AsFd::as_fd), heard]
+                .into_iter()
+                .flatten()
+                .collect();
+            wait(&watched, Some(LOOK));
         }
-        let mut told_to_end = false;
-        while let Some(caught) = relay.next()? {
-            told_to_end |= [Signal::TERM, Signal::INT, Signal::QUIT].contains(&caught.signal);
-        }
-        let lives = command.as_ref().is_some_and(|command| !is_readable(command.as_fd()));
-        if told_to_end || (!lives && segments::workers(segment).is_empty()) {
-            break;
-        }
-        let command = command.as_ref().filter(|_| lives).map(AsFd::as_fd);
-        let watched: Vec<_> = [Some(relay.as_fd()), command].into_iter().flatten().collect();
-        wait(&watched, Some(LOOK));
+        server.stop();
+        leave(segment, origin);
+        Ok(Exit::Ok)
     }
-    server.stop();
-    leave(segment, origin);
-    Ok(Exit::Ok)
 }
 
 /// At the end of whoever serves: removes the segment, or says whom it leaves in it.
 pub(super) fn leave(segment: Segment, origin: Origin) {
-    let workers = Workers(segments::workers(segment));
+    let workers = Workers::of(segment);
     let name = segment.name();
     if !workers.0.is_empty() {
         tracing::warn!(
@@ -309,33 +327,6 @@ pub(super) fn leave(segment: Segment, origin: Origin) {
     }
 }
 
-/// Workers, as the log tells of them.
-pub(super) struct Workers(pub(super) std::collections::BTreeSet<u32>);
-
-impl Workers {
-    /// How many.
-    pub(super) fn count(&self) -> String {
-        match self.0.len() {
-            1 => "1 worker".to_owned(),
-            count => format!("{count} workers"),
-        }
-    }
-
-    /// Their pids, the first few of them.
-    pub(super) fn list(&self) -> String {
-        const SHOWN: usize = 8;
-        let mut text = String::new();
-        for (place, pid) in self.0.iter().take(SHOWN).enumerate() {
-            let comma = if place > 0 { ", " } else { "" };
-            let _ = write!(text, "{comma}{pid}");
-        }
-        if self.0.len() > SHOWN {
-            let _ = write!(text, " and {} more", self.0.len() - SHOWN);
-        }
-        text
-    }
-}
-
 /// Waits until one of these is readable, or so long.
 pub(super) fn wait(watched: &[std::os::fd::BorrowedFd<'_>], most: Option<Duration>) {
     let mut polled: Vec<PollFd<'_>> =
@@ -348,7 +339,7 @@ pub(super) fn wait(watched: &[std::os::fd::BorrowedFd<'_>], most: Option<Duratio
     }
 }
 
-fn is_readable(fd: std::os::fd::BorrowedFd<'_>) -> bool {
+pub(super) fn is_readable(fd: std::os::fd::BorrowedFd<'_>) -> bool {
     let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
     poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
 }
@@ -359,22 +350,13 @@ mod tests {
 
     #[test]
     fn the_command_says_its_pid_without_allocating() {
-        let (socket, heard) = UnixDatagram::pair().unwrap();
+        let flags = SocketFlags::CLOEXEC;
+        let (socket, heard) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
         say_command(&socket);
         let mut message = [0; MESSAGE_BYTES];
-        let length = heard.recv(&mut message).unwrap();
+        let (length, _) = recv(&heard, &mut message[..], RecvFlags::empty()).unwrap();
         let said = std::str::from_utf8(&message[..length]).unwrap();
         assert_eq!(said, format!("{COMMAND}{}", process::id()));
-    }
-
-    #[test]
-    fn of_many_workers_the_first_are_named() {
-        let workers = |pids: std::ops::Range<u32>| Workers(pids.collect());
-        assert_eq!(workers(7..8).count(), "1 worker");
-        assert_eq!(
-            (workers(1..3).count(), workers(1..3).list()),
-            ("2 workers".into(), "1, 2".into())
-        );
-        assert_eq!(workers(1..12).list(), "1, 2, 3, 4, 5, 6, 7, 8 and 3 more");
     }
 }
