@@ -53,10 +53,11 @@ fn why(gathered: &Gathered, what: &str) -> String {
 
 /// A Python program of [`USER`]'s that has said that it is about to hang.
 fn python(code: &str, argument: &str) -> Option<Gone> {
-    let mut command = Command::new("python3");
+    // One that every user may run: what PATH names may be in somebody's home.
+    let mut command = Command::new("/usr/bin/python3");
     command.args(["-c", code, argument]).uid(USER).gid(USER).stdout(Stdio::piped());
     let Ok(mut child) = command.spawn() else {
-        println!("skipped: there is no python3");
+        println!("skipped: there is no /usr/bin/python3");
         return None;
     };
     let stdout = child.stdout.take().unwrap();

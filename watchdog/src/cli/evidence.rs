@@ -42,9 +42,9 @@ pub struct Evidence {
     /// How much memory each process that captures evidence may take, in MiB
     ///
     /// Up to 8 of them run at once. Where the watchdog's cgroup has a memory limit,
-    /// they share half of what it has left; one that would have less than 24 MiB is
-    /// not run, and the incident says so. Names and lines in large libraries may take
-    /// some hundred MiB. The kernel ends these processes before the watchdog.
+    /// they share half of what it has left, and fewer run at once; with less than
+    /// 24 MiB none does, and the incident says so. Names and lines in large libraries
+    /// may take some hundred MiB. The kernel ends these processes before the watchdog.
     #[arg(long = "evidence-mib", value_name = "MIB", default_value_t = 512,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub helper_mib: u32,

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::evidence::capture::{Capture, Flow, Gone, MayStop, Subject};
+use crate::evidence::helper::memory;
 use crate::evidence::options::EvidenceOptions;
 use crate::evidence::piece::Gathered;
 
@@ -67,6 +68,8 @@ struct Thread<'o> {
     options: &'o EvidenceOptions,
     may_stop: MayStop,
     until: Instant,
+    /// Helpers at work at once at most.
+    at_once: usize,
     waiting: VecDeque<(usize, Held)>,
     running: Vec<(usize, Capture)>,
     gone: Vec<Gone>,
@@ -83,7 +86,8 @@ impl<'o> Thread<'o> {
     ) -> Thread<'o> {
         let until = until.checked_sub(MARGIN.min(options.budget / 10)).unwrap_or(until);
         let waiting = held.into_iter().enumerate().collect();
-        Thread { options, may_stop, until, waiting, running: vec![], gone: vec![], tell }
+        let at_once = memory::at_once(AT_ONCE);
+        Thread { options, may_stop, until, at_once, waiting, running: vec![], gone: vec![], tell }
     }
 
     fn run(mut self) {
@@ -115,7 +119,7 @@ impl<'o> Thread<'o> {
     }
 
     fn start(&mut self) {
-        while self.running.len() < AT_ONCE
+        while self.running.len() < self.at_once
             && let Some((place, held)) = self.waiting.pop_front()
         {
             let budget = self.left();
@@ -135,7 +139,7 @@ impl<'o> Thread<'o> {
                 budget,
                 redactor: &self.options.redactor,
                 memory_bytes: self.options.memory_bytes,
-                at_once: AT_ONCE,
+                at_once: self.at_once,
             };
             match Capture::start(program, subject) {
                 Ok(capture) => self.running.push((place, capture)),

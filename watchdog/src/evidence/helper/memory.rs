@@ -18,10 +18,7 @@ const DEPTH: usize = 64;
 /// # Errors
 /// Why there are too few.
 pub(super) fn bound(most_bytes: u64, at_once: u32) -> Result<u64, Why> {
-    let own = read("/proc/self/cgroup".as_ref()).unwrap_or_default();
-    let spare = directories(&own).iter().filter_map(|(dir, files)| spare(dir, files)).min();
-    // Half of what is left stays with the watchdog and the workers beside it.
-    let share = spare.map_or(u64::MAX, |spare| spare / 2 / u64::from(at_once.max(1)));
+    let share = for_helpers().map_or(u64::MAX, |bytes| bytes / u64::from(at_once.max(1)));
     let bound = most_bytes.min(share);
     if bound >= LEAST_BYTES {
         return Ok(bound);
@@ -35,6 +32,20 @@ pub(super) fn bound(most_bytes: u64, at_once: u32) -> Result<u64, Why> {
         mib(bound),
         mib(most_bytes),
     ))
+}
+
+/// How many helpers may be at work at once, `most` at most: as many as have enough memory each.
+pub(crate) fn at_once(most: usize) -> usize {
+    let enough_for = |bytes: u64| usize::try_from(bytes / LEAST_BYTES).unwrap_or(most);
+    for_helpers().map_or(most, enough_for).clamp(1, most.max(1))
+}
+
+/// What all helpers may take together, where the cgroup of this process has a limit: half of what it has
+/// left stays with the watchdog and the workers beside it.
+fn for_helpers() -> Option<u64> {
+    let own = read("/proc/self/cgroup".as_ref()).unwrap_or_default();
+    let spare = directories(&own).iter().filter_map(|(dir, files)| spare(dir, files)).min();
+    spare.map(|spare| spare / 2)
 }
 
 /// The names of the files that say a cgroup's limit and what it uses.

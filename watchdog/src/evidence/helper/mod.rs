@@ -23,7 +23,7 @@ mod abort;
 mod calls;
 mod files;
 mod maps;
-mod memory;
+pub(crate) mod memory;
 mod modules;
 mod native;
 mod perf_map;

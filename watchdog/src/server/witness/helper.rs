@@ -1,12 +1,13 @@
 //! A helper at work on a case, and how long it may.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hangwatch_core::time::Nanos;
 
 use super::now;
 use crate::evidence::capture::Capture;
+use crate::evidence::helper::memory;
 use crate::server::case::Case;
 use crate::server::turns::turn_ends;
 
@@ -45,10 +46,14 @@ impl Helper {
     }
 }
 
-/// How many helpers may be at work at once.
+/// How many helpers may be at work at once: as many as the processors and the memory serve, as they were
+/// when this was first asked.
 pub(super) fn places() -> usize {
-    let most = std::thread::available_parallelism().map_or(2, |count| count.get() * 2);
-    most.clamp(2, HELPERS)
+    static PLACES: OnceLock<usize> = OnceLock::new();
+    *PLACES.get_or_init(|| {
+        let most = std::thread::available_parallelism().map_or(2, |count| count.get() * 2);
+        memory::at_once(most.clamp(2, HELPERS))
+    })
 }
 
 /// How long the helper of a case has from now on.
