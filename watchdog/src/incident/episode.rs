@@ -18,9 +18,9 @@ use super::store::time_of_id;
 /// How long after one expiry another still belongs to the same episode, though nobody waited.
 const GAP: Duration = Duration::from_secs(10);
 /// How long before its expiry a worker is taken to have waited at most: outer scopes last for days.
-const WAIT: Duration = Duration::from_secs(600);
+const WAIT: Duration = Duration::from_mins(10);
 /// How long an episode lasts at most: what keeps expiring for longer has a root again.
-const LENGTH: Duration = Duration::from_secs(3600);
+const LENGTH: Duration = Duration::from_hours(1);
 
 /// What is known of a kept incident.
 #[derive(Clone, Debug)]

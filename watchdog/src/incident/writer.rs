@@ -141,11 +141,11 @@ impl Recorder {
         let starting = self.starting.get_or_insert_with(|| {
             let (tell, started) = sync_channel(1);
             let start = move || {
-                let (starter, end) = channel();
+                let (hold, end) = channel();
                 let mut writer = Writer::start(&program, &store);
                 match &mut writer {
-                    Ok(writer) => writer.starter = Some(starter),
-                    Err(_) => drop(starter),
+                    Ok(writer) => writer.starter = Some(hold),
+                    Err(_) => drop(hold),
                 }
                 let _ = tell.send(writer); // nobody may want it any more
                 let _ = end.recv();

@@ -120,7 +120,7 @@ pub(super) fn unwind(modules: &Modules, threads: &[StoppedThread]) -> (Vec<Stack
         match catch_unwind(AssertUnwindSafe(|| modules.tables(address))) {
             Ok(module) => module.into_iter().for_each(|module| unwinder.add_module(module)),
             Err(_) => {
-                failures.push(format!("the unwind tables of {} are malformed", name(address)))
+                failures.push(format!("the unwind tables of {} are malformed", name(address)));
             }
         }
     }
@@ -128,12 +128,11 @@ pub(super) fn unwind(modules: &Modules, threads: &[StoppedThread]) -> (Vec<Stack
     let mut stacks = Vec::new();
     for thread in threads {
         let unwound = AssertUnwindSafe(|| unwind_one(modules, &unwinder, &mut cache, thread));
-        match catch_unwind(unwound) {
-            Ok(stack) => stacks.push(stack),
-            Err(_) => {
-                cache = CacheNative::new();
-                failures.push(format!("thread {} could not be unwound", thread.tid));
-            }
+        if let Ok(stack) = catch_unwind(unwound) {
+            stacks.push(stack);
+        } else {
+            cache = CacheNative::new();
+            failures.push(format!("thread {} could not be unwound", thread.tid));
         }
     }
     (stacks, failures)
