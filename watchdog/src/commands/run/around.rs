@@ -128,8 +128,10 @@ fn attend(
     let mut serving = true;
     let status = loop {
         let until = Until { instant: Some(Instant::now() + LOOK), wake: None };
-        if let Step::Event(Event::Ended(status)) = child.step(relay, until)? {
-            break status;
+        match child.step(relay, until)? {
+            Step::Event(Event::Ended(status)) => break status,
+            Step::Event(_) => {}
+            Step::Signal(caught) => child.pass_on(caught),
         }
         look_after_children(segment, Some(&child), standby);
         if serving && matches!(server.health().state, State::Ended(_)) {
