@@ -18,8 +18,9 @@ mod owner;
 mod subject;
 
 use crate::atomic::{AtomicU64, Ordering, fence};
-use crate::layout::{DETAIL_WORDS, FRONT_WORDS, LABEL_WORDS, Layout};
+use crate::layout::{DETAIL_WORDS, FRONT_WORDS, LABEL_WORDS, Layout, SCOPE_NAME_WORDS};
 use crate::ring::Slots;
+use crate::scope::SpilledName;
 use crate::stats::StatsWords;
 use crate::time::Nanos;
 use crate::timer::Timer;
@@ -113,6 +114,7 @@ pub struct Lane<'a> {
     labels: &'a [AtomicU64; LABEL_WORDS],
     timers: &'a [AtomicU64],
     details: &'a [[AtomicU64; DETAIL_WORDS]],
+    names: &'a [[AtomicU64; SCOPE_NAME_WORDS]],
     ring: Slots<'a>,
     stats: &'a [StatsWords],
 }
@@ -127,6 +129,7 @@ impl<'a> Lane<'a> {
         let timers = geometry.timers as usize;
         let part = |from: usize, count: usize| &back[from..from + count];
         let details = part(layout.details_in_back, timers * DETAIL_WORDS);
+        let names = part(layout.names_in_back, timers * SCOPE_NAME_WORDS);
         let ring = part(layout.ring_in_back, layout.stats_in_back - layout.ring_in_back);
         let stats_words = geometry.lane_scopes as usize * crate::stats::STATS_WORDS;
         Lane {
@@ -134,6 +137,7 @@ impl<'a> Lane<'a> {
             labels: back.first_chunk().expect("a lane has its labels"),
             timers: &front[FRONT_WORDS..FRONT_WORDS + timers],
             details: details.as_chunks().0,
+            names: names.as_chunks().0,
             ring: ring.as_chunks().0,
             stats: part(layout.stats_in_back, stats_words).as_chunks().0,
         }
@@ -351,6 +355,24 @@ impl<'a> Lane<'a> {
         let [at, what] = &self.details[index];
         at.store(acquired_at.0, Ordering::Relaxed);
         what.store(subject.bits(), Ordering::Relaxed);
+    }
+
+    /// The slot for the name of a timer whose scope is spilled; `None` beyond the last timer.
+    pub fn spilled_name(self, index: usize) -> Option<SpilledName<'a>> {
+        self.names.get(index).map(SpilledName)
+    }
+
+    /// Notes which of its owner's tasks acquired a timer, not 0: timers of two tasks are not nested. The
+    /// owner's alone, right after it armed the timer for `subject`.
+    pub fn note_task(self, index: usize, subject: Subject, task: u32) {
+        // Relaxed: read for display alone; the rest of the word stays as it is.
+        self.details[index][1].store(subject.of_task(task).bits(), Ordering::Relaxed);
+    }
+
+    /// The task that acquired a timer, 0 where none is known. A claim.
+    pub fn task(self, index: usize) -> u32 {
+        let what = self.details.get(index).map_or(0, |detail| detail[1].load(Ordering::Relaxed));
+        Subject::from_bits(what).task()
     }
 
     /// Moves the start of a timer's current stretch, after a kick. After the timer word is changed:

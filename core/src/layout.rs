@@ -9,7 +9,8 @@
 //!
 //! ```text
 //! front: owner, ring head, high water | timer words
-//! back:  identity and labels | timer details (2 words each) | ring (4 words a record) | statistics
+//! back:  identity and labels | timer details (2 words each) | spilled names (16 words a timer)
+//!        | ring (4 words a record) | statistics
 //! ```
 //!
 //! (With the lanes whole and on pages of their own, a sweep of many lanes was one miss of the cache
@@ -21,7 +22,7 @@
 use crate::stats::STATS_WORDS;
 
 /// The layout's version. Another version is refused: there is no migration of a live segment.
-pub const LAYOUT_VERSION: u64 = 3;
+pub const LAYOUT_VERSION: u64 = 4;
 
 /// `"HANGWTCH"`, little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"HANGWTCH");
@@ -57,7 +58,7 @@ pub mod limit {
     /// Records of a ring.
     pub const RECORDS: u64 = 65_536;
     /// Scopes of a segment.
-    pub const SCOPES: u64 = 4_096;
+    pub const SCOPES: u64 = 32_768;
     /// Scopes of a lane that have statistics of their own.
     pub const LANE_SCOPES: u64 = 256;
     /// Bytes of a segment: 16 GiB.
@@ -75,16 +76,16 @@ pub struct Geometry {
     pub timers: u32,
     /// Records of each lane's ring, a power of two from 16 to 65,536.
     pub records: u32,
-    /// Scope names of the segment, the first of which is `(other)`; 2 to 4,096.
+    /// Scope names of the segment, the first of which is `(other)`; 2 to 32,768.
     pub scopes: u32,
     /// Scopes of each lane with statistics of their own, the last of which takes the rest; 2 to 256.
     pub lane_scopes: u32,
 }
 
 impl Default for Geometry {
-    /// 256 lanes of 64 timers, about 30 KiB each: 8 MiB.
+    /// 256 lanes of 64 timers, about 38 KiB each, and 4,096 scopes, about 1.4 KiB each: 16 MiB.
     fn default() -> Self {
-        Geometry { lanes: 256, timers: 64, records: 256, scopes: 256, lane_scopes: 16 }
+        Geometry { lanes: 256, timers: 64, records: 256, scopes: 4_096, lane_scopes: 16 }
     }
 }
 
@@ -123,7 +124,7 @@ impl Geometry {
             limit::RECORDS,
             "a power of two from 16 to 65536",
         )?;
-        within("the number of scopes", self.scopes, 2, limit::SCOPES, "2 to 4096")?;
+        within("the number of scopes", self.scopes, 2, limit::SCOPES, "2 to 32768")?;
         within(
             "the number of scopes of a lane",
             self.lane_scopes,
@@ -161,6 +162,7 @@ pub struct Layout {
     backs_at: usize,
     back_stride: usize,
     pub(crate) details_in_back: usize,
+    pub(crate) names_in_back: usize,
     pub(crate) ring_in_back: usize,
     pub(crate) stats_in_back: usize,
 }
@@ -170,7 +172,8 @@ impl Layout {
         let timers = geometry.timers as usize;
         let front_stride = (FRONT_WORDS + timers).next_multiple_of(ALIGNED_WORDS);
         let details_in_back = LABEL_WORDS;
-        let ring_in_back = (details_in_back + timers * DETAIL_WORDS).next_multiple_of(8);
+        let names_in_back = (details_in_back + timers * DETAIL_WORDS).next_multiple_of(8);
+        let ring_in_back = names_in_back + timers * SCOPE_NAME_WORDS;
         let stats_in_back = ring_in_back + geometry.records as usize * RECORD_WORDS;
         let back_words = stats_in_back + geometry.lane_scopes as usize * STATS_WORDS;
         let totals_at = PAGE_WORDS + geometry.scopes as usize * SCOPE_NAME_WORDS;
@@ -188,6 +191,7 @@ impl Layout {
             backs_at: (fronts_at + fronts_words).next_multiple_of(PAGE_WORDS),
             back_stride: back_words.next_multiple_of(ALIGNED_WORDS),
             details_in_back,
+            names_in_back,
             ring_in_back,
             stats_in_back,
         }
@@ -259,9 +263,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_default_lane_takes_at_most_32_kib() {
+    fn a_default_lane_takes_at_most_40_kib() {
         let layout = Geometry::default().check().unwrap();
-        assert!(layout.lane_bytes() <= 32 * 1024, "{} bytes", layout.lane_bytes());
+        assert!(layout.lane_bytes() <= 40 * 1024, "{} bytes", layout.lane_bytes());
+        assert!(layout.bytes() <= 17 << 20, "{} bytes", layout.bytes());
         assert_eq!(layout.words() % PAGE_WORDS, 0);
         assert_eq!(layout.bytes() % (64 << 10), 0, "whole pages also where they are large");
     }

@@ -4,6 +4,10 @@
 //! bytes of UTF-8. A thread takes a free slot by swapping the hash in, then writes the name. If it
 //! dies between, the next thread with the same name finds the same hash in an unready slot and writes
 //! the very same bytes: no slot is lost and nobody waits.
+//!
+//! A name that finds the table full is *spilled*: its scope is a number made of its hash, which no table
+//! has, and the name itself stands in a slot beside the timer that carries it. So it has no statistics
+//! of its own, and is never lost to whoever tells of that timer.
 
 use crate::atomic::{AtomicU64, Ordering};
 use crate::layout::SCOPE_NAME_WORDS;
@@ -15,12 +19,52 @@ pub const OTHER_NAME: &str = "(other)";
 /// The longest name, in bytes. A longer one is shortened from the left, where the end tells more.
 pub const NAME_BYTES: usize = (SCOPE_NAME_WORDS - 2) * 8;
 
+/// Marks the scope of a spilled name: an index beyond every table.
+const SPILLED: u16 = 1 << 15;
+
 const SHORTENED: &str = "\u{2026}";
 const READY: u64 = 1 << 32;
 
 /// A scope of one segment: an index into its names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ScopeId(pub u16);
+
+impl ScopeId {
+    /// The scope of a name for which the table has no room. Two names may share it, so it says nothing
+    /// of whether two timers are in one scope.
+    pub fn spilled(name: &ScopeName) -> ScopeId {
+        // Mixed: the last byte of a name hardly reaches the upper bits of FNV-1a.
+        ScopeId(SPILLED | (name.hash().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as u16)
+    }
+
+    /// Whether its name stands beside its timer, and not in the table.
+    #[inline]
+    pub fn is_spilled(self) -> bool {
+        self.0 & SPILLED != 0
+    }
+
+    /// Whether it is one name's alone: neither `(other)` nor spilled.
+    #[inline]
+    pub fn is_own(self) -> bool {
+        self != OTHER && !self.is_spilled()
+    }
+}
+
+/// The slot beside a timer for a name that the table has no room for.
+#[derive(Clone, Copy)]
+pub struct SpilledName<'a>(pub &'a [AtomicU64; SCOPE_NAME_WORDS]);
+
+impl SpilledName<'_> {
+    /// Writes the name. The timer's owner's alone, before it arms the timer.
+    pub fn write(self, name: &ScopeName) {
+        write(self.0, name);
+    }
+
+    /// The name, if it is that of `scope`: not where it was overwritten, or half written, or is made up.
+    pub fn read(self, scope: ScopeId) -> Option<ScopeName> {
+        read(self.0).filter(|name| ScopeId::spilled(name) == scope)
+    }
+}
 
 /// The name slots of a segment.
 #[derive(Clone, Copy)]
@@ -93,11 +137,11 @@ impl ScopeNames<'_> {
         for (index, slot) in self.0.iter().enumerate().skip(1) {
             // AcqRel/Acquire: a slot's hash is followed by its name; `ready` below pairs with the
             // Release in `write`.
-            let held = match slot[0].compare_exchange(0, hash, Ordering::AcqRel, Ordering::Acquire)
-            {
-                Ok(_) => hash,
-                Err(held) => held,
-            };
+            let mut held = slot[0].load(Ordering::Acquire);
+            if held == 0 {
+                let taken = slot[0].compare_exchange(0, hash, Ordering::AcqRel, Ordering::Acquire);
+                held = taken.map_or_else(|held| held, |_| hash);
+            }
             if held != hash {
                 continue;
             }
@@ -193,6 +237,22 @@ mod tests {
         let short = ScopeName::new(&name);
         assert!(short.as_str().len() <= NAME_BYTES);
         assert!(short.as_str().starts_with('\u{2026}') && short.as_str().ends_with("train.py#41"));
+    }
+
+    #[test]
+    fn a_spilled_name_is_read_by_its_own_scope_alone() {
+        let slots = slots(1);
+        let slot = SpilledName(&slots[0]);
+        let (name, other) = (ScopeName::new("GET /a/b"), ScopeName::new("GET /a/c"));
+        let scope = ScopeId::spilled(&name);
+        assert!(scope.is_spilled() && !scope.is_own() && ScopeId(1).is_own() && !OTHER.is_own());
+        assert_eq!(slot.read(scope), None, "nothing is written");
+        slot.write(&name);
+        assert_eq!(slot.read(scope).unwrap().as_str(), "GET /a/b");
+        slot.0[2].fetch_xor(1, Ordering::Relaxed);
+        assert_eq!(slot.read(scope), None, "a torn or made-up name");
+        slot.write(&other);
+        assert_eq!(slot.read(scope), None, "a later acquire's");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::atomic::{AtomicU64, Ordering};
 use crate::cascade::CASCADE_WORDS;
 use crate::lane::{Lane, LaneHeader};
 use crate::layout::{ALLOWANCE_WORDS, FRONT_WORDS, Geometry, Layout, PAGE_WORDS};
-use crate::scope::{ScopeId, ScopeNames};
+use crate::scope::{OTHER, ScopeId, ScopeName, ScopeNames};
 use crate::stats::{STATS_WORDS, StatsWords};
 
 pub use fixed::{DIES_WITH_MAKER, FIXED_WORDS, Fixed, FormatError};
@@ -146,6 +146,17 @@ impl<'a> Segment<'a> {
     /// The scope names.
     pub fn names(&self) -> ScopeNames<'a> {
         ScopeNames(self.words[self.layout.names_at()..self.layout.totals_at()].as_chunks().0)
+    }
+
+    /// The name of the scope that a timer carries: the table's, or the one that stands beside the timer.
+    /// `None` where there is none (yet), or the timer carries another by now.
+    pub fn scope_name(&self, lane: u32, timer: u16, scope: ScopeId) -> Option<ScopeName> {
+        if !scope.is_spilled() {
+            return self.names().name(scope);
+        }
+        let in_lane = (lane < self.geometry().lanes).then(|| self.lane(lane));
+        let spilled = in_lane.and_then(|lane| lane.spilled_name(timer.into()));
+        spilled.and_then(|slot| slot.read(scope)).or_else(|| self.names().name(OTHER))
     }
 
     /// The total of `scope`; of `(other)` where there is no such scope.

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use hangwatch::{Guard, Released, Scope, Signal};
+use hangwatch::{AcquireError, Guard, Released, Scope, Signal};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use crate::{attachment, errors, scope, time};
+use crate::{attachment, errors, scope, task, time};
 
 /// Where one entering of a deadline stands.
 enum Entered {
@@ -106,6 +106,24 @@ impl Expires {
         }
     }
 
+    /// Where the segment has no room for the scope's name, the name goes beside the timer.
+    #[cold]
+    fn expires_by_name(
+        &self,
+        py: Python<'_>,
+        allowance: Duration,
+    ) -> PyResult<Result<Guard, AcquireError>> {
+        let Some(worker) = attachment::worker(py)? else {
+            return Ok(Err(AcquireError::NotArmed)); // another thread attached anew just now
+        };
+        let worker = match self.signal {
+            Signal::Default => worker,
+            signal => worker.with_signal(signal),
+        };
+        let name = self.scope.bind(py).to_string_lossy();
+        Ok(py.detach(|| worker.expires(&name, allowance)))
+    }
+
     fn guard(&self, py: Python<'_>) -> PyResult<Option<&Guard>> {
         match &self.entered {
             Entered::Armed(guard) => Ok(Some(guard)),
@@ -133,10 +151,13 @@ impl Expires {
             None => Entered::NoOp,
             Some(scope) => {
                 let armed = match this.allowance {
-                    Some(allowance) => scope.expires(allowance),
+                    Some(allowance) if scope.is_own() => scope.expires(allowance),
+                    Some(allowance) => this.expires_by_name(py, allowance)?,
                     None => scope.expires_as_learned(),
                 };
-                attachment::unless_gone(py, armed)?.map_or(Entered::NoOp, Entered::Armed)
+                let armed = attachment::unless_gone(py, armed)?;
+                armed.iter().for_each(|guard| guard.note_task(task::current(py)));
+                armed.map_or(Entered::NoOp, Entered::Armed)
             }
         };
         drop(this);

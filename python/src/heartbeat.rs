@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use crate::expires::{ending, time_and_scope};
-use crate::{attachment, errors, scope, time};
+use crate::{attachment, errors, scope, task, time};
 
 /// A loop that must come round in time: what `hangwatch.heartbeat` gives.
 ///
@@ -76,7 +76,9 @@ pub(crate) fn heartbeat<'py>(
         Some(allowance) => worker.heartbeat(&text, allowance),
         None => worker.heartbeat_as_learned(&text),
     });
-    let beat = attachment::unless_gone(py, beat)?.map_or(Beat::NoOp, Beat::Armed);
+    let beat = attachment::unless_gone(py, beat)?;
+    beat.iter().for_each(|beat| beat.note_task(task::current(py)));
+    let beat = beat.map_or(Beat::NoOp, Beat::Armed);
     Ok(Heartbeat { beat, scope: scope.unbind() })
 }
 

@@ -1,7 +1,7 @@
 //! The native half of the `hangwatch` Python package: `hangwatch._hangwatch`.
 //!
 //! The modules in the order of a call: `attachment` is the process's worker, made on first use;
-//! `time` and `scope` are what a deadline is given; `expires`, `heartbeat`, `pause` and
+//! `time`, `scope` and `task` are what a deadline is given; `expires`, `heartbeat`, `pause` and
 //! `client` are the deadlines; `observe` is what anyone may read; `server` is the watchdog in a
 //! thread, `segments` closes what it has used, `command` the `hangwatch` command; `errors` turns what fails into the exceptions of
 //! `hangwatch/_errors.py`. What needs no speed is Python, in hangwatch/.
@@ -27,6 +27,7 @@ mod pause;
 mod scope;
 mod segments;
 mod server;
+mod task;
 mod time;
 
 /// The native module; its public face is the package `hangwatch`.

@@ -6,7 +6,7 @@ use hangwatch::Pause;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use crate::{attachment, errors, scope, time};
+use crate::{attachment, errors, scope, task, time};
 
 /// A stretch that a thread's timers do not count: what `hangwatch.paused` gives.
 ///
@@ -80,7 +80,9 @@ impl Paused {
             Some(worker) => {
                 let (max, scope) = (this.max, this.scope.bind(py).to_string_lossy());
                 let pause = py.detach(|| worker.pause(&scope, max));
-                attachment::unless_gone(py, pause)?.map_or(Entered::NoOp, Entered::Pause)
+                let pause = attachment::unless_gone(py, pause)?;
+                pause.iter().for_each(|pause| pause.note_task(task::current(py)));
+                pause.map_or(Entered::NoOp, Entered::Pause)
             }
         };
         drop(this);

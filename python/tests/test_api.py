@@ -103,12 +103,12 @@ def test_odd_scopes_cost_no_deadline(segment: str) -> None:
 
 
 def test_scopes_beyond_the_table_are_counted_as_other(segment: str) -> None:
-    for number in range(600):
+    for number in range(4_600):
         with hangwatch.expires(30, f"scope {number}"):
             pass
     seen = hangwatch.observe(segment)
     assert seen.scopes_overflowed > 0
-    assert sum(scope.acquired for scope in seen.scopes) == 600
+    assert sum(scope.acquired for scope in seen.scopes) == 4_600
 
 
 @pytest.mark.parametrize("signal", [-1, 65, 10**9, 10**30, 19, "STOP", "BANG", ""])

@@ -66,6 +66,21 @@ impl Guard {
         TimerWord::from_bits(self.word.load(Ordering::Relaxed))
     }
 
+    /// What the handle is of, for whoever keeps it in another form.
+    pub(crate) fn into_parts(self) -> (Armed, TimerWord) {
+        let guard = std::mem::ManuallyDrop::new(self);
+        (guard.armed, guard.word())
+    }
+
+    /// Says which of this thread's tasks (asyncio's, say) has just acquired it: timers of two tasks are
+    /// not nested, though one thread has acquired both. 0 is no task.
+    pub fn note_task(&self, task: u32) {
+        if task != 0 && !self.is_inert() {
+            let lane = self.armed.shared.words.lane(self.armed.subject.lane());
+            lane.note_task(self.armed.index.into(), self.armed.subject, task);
+        }
+    }
+
     /// Moves the deadline on by `by`.
     ///
     /// It counts from the deadline that the timer has, also where that has passed and was reported:

@@ -49,6 +49,11 @@ impl Heartbeat {
         learned.unwrap_or(self.allowance)
     }
 
+    /// As [`Guard::note_task`].
+    pub fn note_task(&self, task: u32) {
+        self.guard.note_task(task);
+    }
+
     /// A sign of life: the whole allowance from now on.
     ///
     /// # Errors

@@ -12,7 +12,6 @@ use crate::error::AcquireError;
 use crate::guard::{self, Guard};
 use crate::lane::Armed;
 use crate::registry::lock;
-use crate::thread;
 use crate::worker::Worker;
 
 /// The armed keyed timers of this process, by scope name: names beyond the segment's table share
@@ -22,8 +21,10 @@ pub(crate) struct Keyed(HashMap<String, (Armed, TimerWord)>);
 
 /// Sets the deadline of `name` to `allowance` from now.
 pub(crate) fn acquire(worker: Worker, name: &str, allowance: Duration) -> Result<(), AcquireError> {
-    let allowance_ns = crate::lane::allowance_ns(allowance)?;
-    let scope = worker.scope(name)?;
+    crate::lane::allowance_ns(allowance)?;
+    if name.is_empty() {
+        return Err(AcquireError::EmptyScope);
+    }
     let here = worker.shared().here().map_err(|error| Box::new(error.into()))?;
     let mut keyed = lock(&here.keyed);
     if let Some((armed, word)) = keyed.0.get_mut(name) {
@@ -40,9 +41,8 @@ pub(crate) fn acquire(worker: Worker, name: &str, allowance: Duration) -> Result
         guard::end(armed, *word, worker.options, None);
         keyed.0.remove(name);
     }
-    let subject = scope.subject().of_kind(TimerKind::Keyed);
-    let armed = thread::arm(here, worker.lane_options(), subject, allowance_ns, None)?;
-    keyed.0.insert(name.to_owned(), armed);
+    let guard = worker.arm(name, TimerKind::Keyed, allowance)?;
+    keyed.0.insert(name.to_owned(), guard.into_parts());
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use hangwatch_core::calibration::ClockKind;
 use hangwatch_core::lane::{Lane, OwnerWord, Subject};
 use hangwatch_core::record::{Operation, Place};
 use hangwatch_core::ring::RingWriter;
-use hangwatch_core::scope::{OTHER, ScopeId};
+use hangwatch_core::scope::{OTHER, ScopeId, ScopeName};
 use hangwatch_core::stats::{ScopeStats, StatsWords};
 use hangwatch_core::time::{MAX_ALLOWANCE, Nanos, Units, duration_ns};
 use hangwatch_core::timer::{Released, Timer, TimerState, TimerWord};
@@ -16,7 +16,7 @@ use hangwatch_core::wake::Wake;
 use crate::error::AcquireError;
 use crate::labels::Labels;
 use crate::ptracer::Ptracer;
-use crate::registry::Shared;
+use crate::registry::{Shared, lock};
 use crate::sys::crash;
 use crate::sys::fork::Canary;
 use crate::timing::Timing;
@@ -235,6 +235,7 @@ impl LaneOwner {
             self.high_water = index + 1;
             self.lane.raise_high_water(place + 1);
         }
+        let stats = self.stats_of(subject.scope(), index);
         self.lane.write_subject(place, now, subject);
         crash::point("worker-detail");
         let word = Timer(&self.lane.timers()[place]).arm(deadline);
@@ -242,7 +243,7 @@ impl LaneOwner {
         let begins = deadline.begins();
         self.ring.write(Operation::Acquire, Place::Own, index, [now.0, begins.0, subject.bits()]);
         crash::point("worker-recorded");
-        self.stats(subject.scope()).acquired();
+        stats.acquired();
         self.ring_if_near(deadline, allowance_ns);
         (Armed { shared: self.shared, acquired_at: now, subject, index }, word)
     }
@@ -345,6 +346,34 @@ impl LaneOwner {
         match self.blocks.get(usize::from(scope.0)) {
             Some(Some(block)) => ScopeStats(block),
             _ => self.choose_block(scope),
+        }
+    }
+
+    /// As [`LaneOwner::stats`], for a timer about to be armed. A spilled scope is one that this lane has no
+    /// block of its own for: so its name costs the others nothing.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
+    fn stats_of(&mut self, scope: ScopeId, index: u16) -> ScopeStats<'static> {
+        match self.blocks.get(usize::from(scope.0)) {
+            Some(Some(block)) => ScopeStats(block),
+            _ => self.choose_block_for(scope, index),
+        }
+    }
+
+    #[cold]
+    fn choose_block_for(&mut self, scope: ScopeId, index: u16) -> ScopeStats<'static> {
+        if scope.is_spilled()
+            && let Some(name) = lock(&self.shared.spilled).name(scope)
+        {
+            self.write_name(index, &name);
+        }
+        self.choose_block(scope)
+    }
+
+    /// Writes the name of a spilled scope beside one of this lane's timers.
+    pub(crate) fn write_name(&self, index: u16, name: &ScopeName) {
+        if let Some(slot) = self.lane.spilled_name(index.into()) {
+            slot.write(name);
         }
     }
 

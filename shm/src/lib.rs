@@ -50,6 +50,7 @@ mod registry;
 mod returned;
 mod scope;
 mod segment;
+mod spilled;
 mod stale;
 mod survey;
 mod thread;

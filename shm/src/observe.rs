@@ -9,7 +9,7 @@ use std::time::Duration;
 use hangwatch_core::allowance::{Clocks, Overruns};
 use hangwatch_core::atomic::{Ordering, fence};
 use hangwatch_core::calibration::ClockKind;
-use hangwatch_core::lane::{Lane, LaneState, TimerKind, TimerSignal};
+use hangwatch_core::lane::{LaneState, TimerKind, TimerSignal};
 use hangwatch_core::scope::ScopeId;
 use hangwatch_core::segment::{Counter, Segment as Words};
 use hangwatch_core::stats::{Counts, ScopeStats};
@@ -104,6 +104,9 @@ pub struct TimerView {
     pub state: TimerState,
     /// Its scope's name.
     pub scope: String,
+    /// The task of its thread that acquired it (asyncio's, say), not 0; 0 where none is known. Timers of
+    /// two tasks are not nested.
+    pub task: u32,
     /// What kind of deadline.
     pub kind: TimerKind,
     /// What is to be done at the deadline.
@@ -222,7 +225,7 @@ fn lane_view(words: &Words<'_>, index: u32, at: Nanos) -> Option<LaneView> {
             clock: ClockKind::from_bits(identity.clock),
             attached_at: Nanos(identity.attached_at),
             records: lane.head().load(Ordering::Relaxed),
-            timers: timer_views(words, lane, at),
+            timers: timer_views(words, index, at),
         };
         view = Some(seen);
         if lane.owner() == owner {
@@ -232,9 +235,10 @@ fn lane_view(words: &Words<'_>, index: u32, at: Nanos) -> Option<LaneView> {
     view
 }
 
-fn timer_views(words: &Words<'_>, lane: Lane<'_>, at: Nanos) -> Vec<TimerView> {
+fn timer_views(words: &Words<'_>, lane: u32, at: Nanos) -> Vec<TimerView> {
     let view = |index| timer_with_start(words, lane, index, at);
-    let mut seen: Vec<(Nanos, TimerView)> = (0..lane.timers().len()).filter_map(view).collect();
+    let mut seen: Vec<(Nanos, TimerView)> =
+        (0..words.lane(lane).timers().len()).filter_map(view).collect();
     seen.sort_by_key(|(acquired_at, view)| (std::cmp::Reverse(*acquired_at), view.timer));
     seen.into_iter().map(|(_, view)| view).collect()
 }
@@ -242,7 +246,7 @@ fn timer_views(words: &Words<'_>, lane: Lane<'_>, at: Nanos) -> Vec<TimerView> {
 /// One timer, unless it is idle.
 pub(crate) fn timer_view(
     words: &Words<'_>,
-    lane: Lane<'_>,
+    lane: u32,
     index: usize,
     at: Nanos,
 ) -> Option<TimerView> {
@@ -251,10 +255,11 @@ pub(crate) fn timer_view(
 
 fn timer_with_start(
     words: &Words<'_>,
-    lane: Lane<'_>,
+    lane_index: u32,
     index: usize,
     at: Nanos,
 ) -> Option<(Nanos, TimerView)> {
+    let lane = words.lane(lane_index);
     for _ in 0..TRIES {
         let word: TimerWord = lane.timer(index)?.load();
         let state = word.state()?;
@@ -269,7 +274,8 @@ fn timer_with_start(
         let view = TimerView {
             timer: index as u16,
             state,
-            scope: scope_name(words, detail.scope),
+            scope: timer_scope_name(words, lane_index, index as u16, detail.scope),
+            task: lane.task(index),
             kind: detail.kind,
             signal: detail.signal,
             age: Duration::from_nanos(at.since(detail.acquired_at)),
@@ -279,6 +285,13 @@ fn timer_with_start(
         return Some((detail.acquired_at, view));
     }
     None
+}
+
+/// The name of the scope that a timer carries, or what there is of one.
+pub(crate) fn timer_scope_name(words: &Words<'_>, lane: u32, timer: u16, scope: ScopeId) -> String {
+    words
+        .scope_name(lane, timer, scope)
+        .map_or_else(|| format!("(scope {})", scope.0), |name| name.as_str().to_owned())
 }
 
 /// The name of a scope, or what there is of one.

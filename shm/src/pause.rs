@@ -125,7 +125,7 @@ impl Paused {
 impl Pause {
     pub(crate) fn begin(worker: Worker, name: &str, max: Duration) -> Result<Pause, AcquireError> {
         let max_ns = allowance_ns(max)?;
-        let scope = worker.scope(name)?;
+        worker.scope(name)?; // before any timer is moved: a name that is refused pauses nothing
         let here = worker.shared().here().map_err(|error| Box::new(error.into()))?;
         let mut pause = {
             let mut paused = lock(&here.paused);
@@ -143,8 +143,13 @@ impl Pause {
             pause
         };
         // Where this fails, the drop of the pause gives the timers back what they had.
-        pause.guard = Some(scope.expires(max)?);
+        pause.guard = Some(worker.expires(name, max)?);
         Ok(pause)
+    }
+
+    /// As [`Guard::note_task`].
+    pub fn note_task(&self, task: u32) {
+        self.guard.iter().for_each(|guard| guard.note_task(task));
     }
 
     /// The time left to the pause, as [`Guard::remaining`].

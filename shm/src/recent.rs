@@ -6,7 +6,7 @@ use hangwatch_core::scope::ScopeId;
 use hangwatch_core::segment::Segment as Words;
 use hangwatch_core::time::Nanos;
 
-use crate::observe::scope_name;
+use crate::observe::timer_scope_name;
 use crate::segment::Segment;
 
 /// One record of a lane's ring. The owner's claims.
@@ -63,7 +63,7 @@ pub(crate) fn recent_records(words: &Words<'_>, lane: u32, most: usize) -> Vec<R
         at: record.at,
         timer: record.timer,
         lane: record.lane,
-        scope: scope_name(words, ScopeId(record.scope)),
+        scope: timer_scope_name(words, record.lane, record.timer, ScopeId(record.scope)),
         deadline: Some(record.deadline).filter(|deadline| *deadline != Nanos(0)),
     };
     flight::latest(words.lane(lane), most).into_iter().map(view).collect()

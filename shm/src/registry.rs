@@ -19,6 +19,7 @@ use crate::lane::{LaneOptions, LaneOwner};
 use crate::pause::Paused;
 use crate::returned::Returned;
 use crate::segment::Segment;
+use crate::spilled::Spilled;
 use crate::sys::file::{self, FileId, SegmentFile};
 use crate::sys::fork::Canary;
 use crate::sys::mapping::{Prefault, doorbell, unmap};
@@ -41,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) keyed: Mutex<Keyed>,
     /// The timers that pauses hold up.
     pub(crate) paused: Mutex<Paused>,
+    /// Names of scopes, held by this process, that the segment's table has no room for.
+    pub(crate) spilled: Mutex<Spilled>,
     /// What workers of this process attached with, each kind once.
     attachments: Mutex<Vec<&'static LaneOptions>>,
 }
@@ -215,6 +218,7 @@ pub(crate) fn register(
         returned: Returned::new(checked.geometry()),
         keyed: Mutex::new(Keyed::default()),
         paused: Mutex::new(Paused::default()),
+        spilled: Mutex::new(Spilled::default()),
         attachments: Mutex::new(Vec::new()),
     }));
     segments.push(shared);

@@ -134,6 +134,13 @@ impl Scope {
         Ok(Guard::new(worker.options, armed))
     }
 
+    /// Whether the name has statistics of its own: not where the segment's table had no room for it. Then
+    /// an acquire by name ([`Worker::expires`]) tells the name of any number of scopes.
+    #[doc(hidden)]
+    pub fn is_own(&self) -> bool {
+        self.id().is_own()
+    }
+
     pub(crate) fn id(&self) -> ScopeId {
         self.subject.scope()
     }

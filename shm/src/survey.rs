@@ -104,7 +104,7 @@ impl Survey {
             if state == Some(TimerState::Paused) || word.deadline().begins() > self.at {
                 continue;
             }
-            if let Some(timer) = observe::timer_view(words, lane, timer, self.at) {
+            if let Some(timer) = observe::timer_view(words, index, timer, self.at) {
                 let rank = lane.identity().rank.checked_sub(1).map(|rank| rank as u32);
                 self.overdue.push(OverdueView { job: lane.job(), rank, timer });
             }

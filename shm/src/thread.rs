@@ -17,7 +17,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use hangwatch_core::lane::Subject;
-use hangwatch_core::scope::ScopeId;
+use hangwatch_core::scope::{ScopeId, ScopeName};
 use hangwatch_core::time::Nanos;
 use hangwatch_core::timer::TimerWord;
 
@@ -250,6 +250,29 @@ pub(crate) fn arm(
             && let Some(idle) = lane.take_idle()
         {
             return Ok(lane.arm(idle, subject, allowance_ns, at));
+        }
+        make_current(shared, options)?;
+    }
+}
+
+/// As [`arm`], for a scope whose name the segment's table has no room for.
+pub(crate) fn arm_spilled(
+    shared: &'static Shared,
+    options: &'static LaneOptions,
+    subject: Subject,
+    name: &ScopeName,
+    allowance_ns: u64,
+) -> Result<(Armed, TimerWord), AcquireError> {
+    let subject = subject.in_scope(ScopeId::spilled(name));
+    loop {
+        if let Some(mut lane) = current(shared.key())
+            && let Some(idle) = lane.take_idle()
+        {
+            lane.write_name(idle, name);
+            let armed = lane.arm(idle, subject, allowance_ns, None);
+            // A handle of another name may have the same scope.
+            lane.write_name(idle, name);
+            return Ok(armed);
         }
         make_current(shared, options)?;
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hangwatch_core::atomic::Ordering;
 use hangwatch_core::calibration::ClockKind;
 use hangwatch_core::lane::{TimerKind, TimerSignal};
+use hangwatch_core::scope::{OTHER, OTHER_NAME, ScopeId, ScopeName};
 use hangwatch_core::timer::Released;
 
 use crate::error::{AcquireError, AttachError};
@@ -13,10 +14,10 @@ use crate::guard::Guard;
 use crate::heartbeat::Heartbeat;
 use crate::keyed;
 use crate::labels::Labels;
-use crate::lane::LaneOptions;
+use crate::lane::{LaneOptions, allowance_ns};
 use crate::pause::Pause;
 use crate::ptracer::Ptracer;
-use crate::registry::Shared;
+use crate::registry::{Shared, lock};
 use crate::scope::Scope;
 use crate::segment::Segment;
 use crate::sys::lock::Holder;
@@ -220,7 +221,25 @@ impl Worker {
     /// # Errors
     /// [`AcquireError`].
     pub fn expires(&self, scope: &str, allowance: Duration) -> Result<Guard, AcquireError> {
-        self.scope(scope)?.expires(allowance)
+        self.arm(scope, TimerKind::Guard, allowance)
+    }
+
+    /// Arms a timer by its scope's name, which is told also where the table has no room for it.
+    pub(crate) fn arm(
+        &self,
+        name: &str,
+        kind: TimerKind,
+        allowance: Duration,
+    ) -> Result<Guard, AcquireError> {
+        let id = self.intern(name)?;
+        let scope = Scope::new(*self, id);
+        if !is_without_room(id, name) {
+            return scope.arm(kind, allowance, None);
+        }
+        let allowance_ns = allowance_ns(allowance)?;
+        let (subject, name) = (scope.subject().of_kind(kind), ScopeName::new(name));
+        let armed = thread::arm_spilled(self.shared(), self.options, subject, &name, allowance_ns)?;
+        Ok(Guard::new(self.options, armed))
     }
 
     /// Begins a scope that must end within its allowance by the watchdog's deadlines file
@@ -233,12 +252,22 @@ impl Worker {
         self.scope(scope)?.expires_as_learned()
     }
 
-    /// Interns a scope's name. A name beyond the segment's table becomes `(other)`, one too long is
-    /// shortened from the left: a name never costs a deadline.
+    /// Interns a scope's name. A name beyond the segment's table has no statistics of its own, one too
+    /// long is shortened from the left: a name never costs a deadline.
     ///
     /// # Errors
     /// [`AcquireError::EmptyScope`]; in a forked child, where the segment cannot be mapped anew.
     pub fn scope(&self, name: &str) -> Result<Scope, AcquireError> {
+        let mut id = self.intern(name)?;
+        if is_without_room(id, name) {
+            let here = self.shared().here().map_err(|error| Box::new(error.into()))?;
+            id = lock(&here.spilled).keep(&ScopeName::new(name));
+        }
+        Ok(Scope::new(*self, id))
+    }
+
+    /// The scope of `name`; `(other)` where the table has no room for it.
+    fn intern(&self, name: &str) -> Result<ScopeId, AcquireError> {
         if name.is_empty() {
             return Err(AcquireError::EmptyScope);
         }
@@ -251,7 +280,7 @@ impl Worker {
             thread::know_scope(here.key(), name, interned.scope);
             interned.scope
         });
-        Ok(Scope::new(*self, id))
+        Ok(id)
     }
 
     /// Sets the deadline of the scope `name` of this process: upstream's keyed rule, by which the
@@ -277,8 +306,7 @@ impl Worker {
     /// # Errors
     /// [`AcquireError`].
     pub fn heartbeat(&self, name: &str, allowance: Duration) -> Result<Heartbeat, AcquireError> {
-        let scope = self.scope(name)?;
-        let guard = scope.arm(TimerKind::Heartbeat, allowance, None)?;
+        let guard = self.arm(name, TimerKind::Heartbeat, allowance)?;
         Ok(Heartbeat::new(guard, allowance))
     }
 
@@ -315,6 +343,10 @@ impl Worker {
     pub(crate) fn lane_options(&self) -> &'static LaneOptions {
         self.options
     }
+}
+
+fn is_without_room(id: ScopeId, name: &str) -> bool {
+    id == OTHER && name != OTHER_NAME
 }
 
 impl fmt::Debug for Worker {

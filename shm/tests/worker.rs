@@ -175,6 +175,55 @@ fn scope_names_beyond_the_table_cost_no_deadline() {
 }
 
 #[test]
+fn names_beyond_the_table_are_told_of_armed_timers() {
+    let named = Named::small("spilled");
+    let worker = Worker::attach(named.0.as_str()).unwrap();
+    let armed = || named.armed().join(", ").replace(" Armed", "");
+    for index in 0..10 {
+        drop(worker.expires(&format!("scope {index}"), LONG).unwrap());
+    }
+    let by_name = worker.expires("GET /by-name", LONG).unwrap();
+    let handle = worker.scope("GET /by-handle").unwrap();
+    let by_handle = handle.expires(LONG).unwrap();
+    let beat = worker.heartbeat("GET /heartbeat", LONG).unwrap();
+    beat.kick().unwrap();
+    worker.acquire("GET /keyed", LONG).unwrap();
+    let all = ["GET /by-handle", "GET /by-name", "GET /heartbeat", "GET /keyed"];
+    assert_eq!(armed(), all.join(", "));
+    drop((by_name, by_handle, beat));
+    worker.release("GET /keyed").unwrap();
+    // The same timers again, for others.
+    let guards: Vec<_> = all
+        .iter()
+        .map(|name| worker.expires(name.strip_prefix("GET /").unwrap(), LONG).unwrap())
+        .collect();
+    assert_eq!(armed(), "by-handle, by-name, heartbeat, keyed");
+    drop(guards);
+    let again = handle.expires(LONG).unwrap();
+    assert_eq!(armed(), "GET /by-handle");
+    drop(again);
+}
+
+#[test]
+fn a_timer_says_which_task_acquired_it() {
+    let named = Named::small("task");
+    let worker = Worker::attach(named.0.as_str()).unwrap();
+    let tasks = || {
+        let seen = Segment::observe(&named.0).unwrap();
+        let timers = seen.lanes.iter().flat_map(|lane| &lane.timers);
+        timers.map(|timer| (timer.scope.clone(), timer.task)).collect::<Vec<_>>()
+    };
+    let guard = worker.expires("a", LONG).unwrap();
+    assert_eq!(tasks(), [("a".to_owned(), 0)]);
+    guard.note_task(u32::MAX);
+    guard.extend(LONG).unwrap();
+    assert_eq!(tasks(), [("a".to_owned(), u32::MAX)]);
+    drop(guard);
+    let _other = worker.expires("b", LONG).unwrap();
+    assert_eq!(tasks(), [("b".to_owned(), 0)], "the same timer, acquired by no task");
+}
+
+#[test]
 fn absurd_times_are_refused() {
     let named = Named::small("absurd");
     let worker = Worker::attach(named.0.as_str()).unwrap();

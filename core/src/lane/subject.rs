@@ -63,8 +63,10 @@ impl TimerSignal {
 /// timer's details and into each of its records.
 ///
 /// ```text
-/// lane (32 bits) | unused (5) | allowed by (1) | kind (2) | signal (8) | scope (16)
+/// lane or task (32 bits) | unused (4) | of a task (1) | allowed by (1) | kind (2) | signal (8) | scope (16)
 /// ```
+///
+/// In a timer's details, which stand in its lane, the lane may give way to the task that acquired it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Subject(u64);
 
@@ -117,6 +119,16 @@ impl Subject {
         Subject((self.0 & !u64::from(u16::MAX)) | u64::from(scope.0))
     }
 
+    /// The same, acquired by a task of the lane's thread.
+    pub fn of_task(self, task: u32) -> Subject {
+        Subject(self.in_lane(task).0 | (1 << TASK_SHIFT))
+    }
+
+    /// The task that acquired it; 0 where none is said. A claim.
+    pub fn task(self) -> u32 {
+        if (self.0 >> TASK_SHIFT) & 1 == 0 { 0 } else { self.lane() }
+    }
+
     /// The lane; a claim.
     #[inline]
     pub fn lane(self) -> u32 {
@@ -157,6 +169,7 @@ impl Subject {
 
 const KIND_SHIFT: u32 = 24;
 const ALLOWED_SHIFT: u32 = 26;
+const TASK_SHIFT: u32 = 27;
 
 impl core::fmt::Debug for Subject {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {

@@ -111,6 +111,7 @@ fn wanted(options: &Run) -> Wanted {
     Wanted {
         lanes: options.lanes,
         timers: options.timers,
+        scopes: options.scopes,
         max_interval: options.max_interval,
         group: options.group,
     }

@@ -23,6 +23,7 @@ use crate::exit::Exit;
 pub(super) struct Wanted {
     pub(super) lanes: Option<u32>,
     pub(super) timers: Option<u32>,
+    pub(super) scopes: Option<u32>,
     pub(super) max_interval: Option<Duration>,
     pub(super) group: Option<u32>,
 }
@@ -109,6 +110,7 @@ fn make(name: &str, wanted: Wanted, lifetime: Lifetime) -> Result<Segment, Creat
     let geometry = Geometry {
         lanes: wanted.lanes.unwrap_or(defaults.geometry.lanes),
         timers: wanted.timers.unwrap_or(defaults.geometry.timers),
+        scopes: wanted.scopes.unwrap_or(defaults.geometry.scopes),
         ..defaults.geometry
     };
     let options = CreateOptions {
@@ -132,6 +134,7 @@ fn check_geometry(segment: Segment, wanted: Wanted) -> Result<(), OtherGeometry>
     let text = |duration: Duration| humantime::format_duration(duration).to_string();
     check("lanes", geometry.lanes.to_string(), wanted.lanes.map(|n| n.to_string()))?;
     check("timers a lane", geometry.timers.to_string(), wanted.timers.map(|n| n.to_string()))?;
+    check("scopes", geometry.scopes.to_string(), wanted.scopes.map(|n| n.to_string()))?;
     check("between two ticks", text(segment.max_interval()), wanted.max_interval.map(text))
 }
 

@@ -173,6 +173,7 @@ impl Teller<'_> {
             lane,
             timer: view.timer,
             scope: view.scope.clone(),
+            task: view.task,
             kind: kind_name(view.kind).to_owned(),
             state: state_name(view.state).to_owned(),
             acquired: self.clocks.moment(acquired_at),

@@ -27,6 +27,7 @@ pub(super) fn worker_of(worker: Option<&WorkerFacts>, owner: &LaneFacts) -> Work
 /// A timer whose expiry ended so.
 pub(super) fn timer_of(timer: &TimerFacts, outcome: ExpiryOutcome) -> Timer {
     Timer {
+        task: 0,
         lane: timer.lane,
         timer: timer.timer,
         scope: timer.scope.clone(),

@@ -114,6 +114,15 @@ pub struct Timer {
     pub age_ns: u64,
     /// How long it had, ns.
     pub allowance_ns: u64,
+    /// The task of its thread that acquired it, by a number; 0 (and left out) where none did. Timers of
+    /// two tasks are not nested.
+    #[serde(skip_serializing_if = "is_none_said")]
+    pub task: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_none_said(task: &u32) -> bool {
+    *task == 0
 }
 
 /// One thing the watchdog decided about the worker.

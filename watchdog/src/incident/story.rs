@@ -144,12 +144,15 @@ pub fn entered(incident: &Incident) -> Option<String> {
     Some(text)
 }
 
-/// The scopes around a timer in its lane, the next one first.
+/// The scopes around a timer, the next one first: of its task, and of its thread before any task.
 fn enclosing(incident: &Incident, timer: &Timer) -> String {
     let lane = incident.evidence.lanes.iter().find(|lane| lane.lane == timer.lane);
+    let own = lane.and_then(|lane| lane.timers.iter().find(|other| other.timer == timer.timer));
+    let task = own.unwrap_or(timer).task;
     let mut around: Vec<&Timer> = lane
         .into_iter()
         .flat_map(|lane| &lane.timers)
+        .filter(|other| other.task == 0 || other.task == task)
         .filter(|other| other.timer != timer.timer)
         .filter(|other| other.acquired.monotonic_ns < timer.acquired.monotonic_ns)
         .collect();

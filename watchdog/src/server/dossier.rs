@@ -146,7 +146,7 @@ impl Dossier {
 
 fn timer_of(segment: Segment, timer: &ExpiredTimer, case: &Case, clocks: Clocks) -> Timer {
     let ExpiredTimer { lane, timer: index, detail, deadline, .. } = *timer;
-    let scope = segment.words().names().name(detail.scope);
+    let scope = segment.words().scope_name(lane, index, detail.scope);
     let state = match case.charge {
         Charge::Condemned => "condemned",
         Charge::Reported => "reported",
@@ -161,6 +161,7 @@ fn timer_of(segment: Segment, timer: &ExpiredTimer, case: &Case, clocks: Clocks)
         deadline: Some(clocks.moment(deadline)),
         age_ns: case.at.since(detail.acquired_at),
         allowance_ns: deadline.since(detail.acquired_at),
+        task: segment.words().lane(lane).task(index.into()),
     }
 }
 

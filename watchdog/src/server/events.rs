@@ -160,6 +160,11 @@ pub enum What {
         /// What was asked for, and why it was refused.
         error: String,
     },
+    /// A scope's name found no room in the segment; said once.
+    ScopesFull {
+        /// How many scopes it has room for.
+        scopes: u32,
+    },
     /// The server ends without one of its threads, which something holds for ever.
     LeftBehind {
         /// Which.

@@ -95,6 +95,7 @@ pub(super) enum Note {
     Stalled { length_ns: u64 },
     Admission(String),
     Unprotected(String),
+    ScopesFull { scopes: u32 },
     LeftBehind(&'static str),
     File(Finding),
     Panicked(String),
@@ -286,11 +287,16 @@ pub(super) fn timer_facts(segment: Segment, redactor: &Redactor, note: &TimerNot
         timer: note.timer.timer,
         worker: note.worker.as_deref().map(|worker| worker_facts(worker, redactor)),
         owner: note.owner.as_deref().cloned().unwrap_or_default(),
-        scope: scope_name(segment, detail.scope),
+        scope: timer_scope_name(segment, note.timer.lane, note.timer.timer, detail.scope),
         kind: detail.kind,
         acquired_at_ns: detail.acquired_at.0,
         deadline_ns: note.timer.deadline.0,
     }
+}
+
+fn timer_scope_name(segment: Segment, lane: u32, timer: u16, scope: ScopeId) -> String {
+    let name = segment.words().scope_name(lane, timer, scope);
+    name.map_or_else(|| "(unknown)".to_owned(), |name| name.as_str().to_owned())
 }
 
 fn scope_name(segment: Segment, scope: ScopeId) -> String {
@@ -385,6 +391,7 @@ fn what(segment: Segment, redactor: &Redactor, note: Note) -> What {
         Note::Stalled { length_ns } => What::Stalled { length_ns },
         Note::Admission(error) => What::AdmissionFailed { error },
         Note::Unprotected(error) => What::Unprotected { error },
+        Note::ScopesFull { scopes } => What::ScopesFull { scopes },
         Note::LeftBehind(who) => What::LeftBehind { who },
         Note::File(finding) => What::File(finding),
         Note::Panicked(message) => What::Panicked { message },

@@ -135,6 +135,7 @@ pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
         guard,
         parted,
         signed_at,
+        said_scopes_full: false,
     };
     let ended = tick.run();
     // The desk and the stand went with the tick: clerk and witness hear that nobody is left.

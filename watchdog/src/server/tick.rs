@@ -65,6 +65,8 @@ pub(super) struct Tick {
     pub(super) parted: Vec<(WorkerId, Nanos)>,
     /// When the last tick ended.
     pub(super) signed_at: Nanos,
+    /// Whether it was said that the segment has no room for more scope names.
+    pub(super) said_scopes_full: bool,
 }
 
 impl Tick {
@@ -94,11 +96,20 @@ impl Tick {
                 self.journal.note(Note::Stalled { length_ns: stall.length_ns() });
             }
             self.pass_on_requests();
+            self.say_once_that_scopes_are_full();
             self.sign();
             if self.guard.as_ref().is_some_and(sigbus::Guard::was_hit) {
                 self.journal.note(Note::File(super::vigil::Finding::Truncated));
                 return Ended::Truncated;
             }
+        }
+    }
+
+    fn say_once_that_scopes_are_full(&mut self) {
+        let words = self.segment.words();
+        if !self.said_scopes_full && words.scopes_overflowed().load(Ordering::Relaxed) > 0 {
+            self.said_scopes_full = true;
+            self.journal.note(Note::ScopesFull { scopes: words.geometry().scopes });
         }
     }
 

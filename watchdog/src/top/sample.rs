@@ -13,6 +13,7 @@ use super::row::Row;
 pub(super) fn timer(scope: &str, age: u64, allowance: u64) -> TimerView {
     let left = allowance.cast_signed() - age.cast_signed();
     TimerView {
+        task: 0,
         timer: 0,
         state: TimerState::Armed,
         scope: scope.to_owned(),

@@ -56,6 +56,7 @@ fn open(view: &TimerView, lane: u32, at_ns: u64) -> Timer {
     let acquired_ns = at_ns.saturating_sub(age_ns);
     let is_paused = view.state == TimerState::Paused;
     Timer {
+        task: view.task,
         lane,
         timer: view.timer,
         scope: view.scope.clone(),

@@ -7,7 +7,6 @@ use super::super::{Hands, Reaping, Spared};
 use super::Overdue;
 use crate::cascade::{Finding, Member, Scene, Stands, SuspectLog, find};
 use crate::expiry::{ExpiredTimer, Expiry, Place, WorkerId};
-use crate::scope::OTHER;
 use crate::time::Nanos;
 
 /// How many places one tick looks at most: who ran out of time elsewhere is reaped as usual.
@@ -66,8 +65,8 @@ impl<H: Hands> Reaping<'_, H> {
         known: &Known<'_>,
         mut places: Vec<Place>,
     ) -> Vec<View> {
-        // Names beyond the table of names share one scope: being in it says nothing.
-        places.retain(|place| place.scope != OTHER);
+        // Names beyond the table of names may share a scope: being in it says nothing.
+        places.retain(|place| place.scope.is_own());
         places.sort_unstable_by_key(|place| (place.job, place.scope));
         places.dedup();
         places.truncate(PLACES_A_TICK);

@@ -289,6 +289,11 @@ fn emit_about_itself(segment: &str, what: &What) {
         What::Unprotected { error } => {
             tracing::info!(segment, event = "unprotected", error, "a protection was refused");
         }
+        What::ScopesFull { scopes } => {
+            let text = "every scope name is taken: more names share the statistics and deadlines of \
+                        (other); make the segment with more --scopes, or use fewer names";
+            tracing::warn!(segment, event = "scopes_full", scopes, "{text}");
+        }
         What::LeftBehind { who } => {
             let text =
                 "the watchdog ends without it: a program, a process or a disk does not answer";

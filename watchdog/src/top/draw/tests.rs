@@ -135,6 +135,7 @@ fn detail(scope: &str) -> Detail {
 fn what_is_special_about_a_timer_is_never_cut() {
     let long = "a/rather/long/path/to/train.py#1234:forward_backward_and_step";
     let own = TimerView {
+        task: 0,
         kind: TimerKind::Heartbeat,
         signal: TimerSignal::NotifyOnly,
         ..timer(long, 12, 30)
