@@ -81,6 +81,7 @@ impl Recorder {
                 deadline: Some(moment(due)),
                 age_ns: AT - acquired,
                 allowance_ns,
+                task: 0,
             });
         }
         self.lane
