@@ -47,12 +47,14 @@ use rustix::process::{Resource, Rlimit, Signal};
 
 use self::modules::Modules;
 use self::privileges::Standing;
+use self::python::Inner;
+use self::stop::StoppedThread;
 use self::target::Target;
 use self::teller::{Teller, Why};
 use super::capture::MayStop;
 use super::piece::{Piece, Stage};
 use super::redact::Redactor;
-use crate::incident::schema::Missing;
+use crate::incident::schema::{Missing, Thread};
 
 /// What files a helper maps may take beside its own memory, bytes.
 const MAPPED_BYTES: u64 = 64 << 30;
@@ -126,14 +128,17 @@ pub fn run(request: &Request) -> Result<(), HelperError> {
     let threads = teller.stage(Stage::Threads, |tell| {
         let threads = threads::capture(&target, request.first_tid)?;
         let tids: Vec<u32> = threads.threads.iter().map(|thread| thread.tid).collect();
+        let of = |thread: &Thread| Some((thread.tid, thread.inner_tid?));
+        let inner: Inner = threads.threads.iter().filter_map(of).collect();
         tell(Piece::Threads { threads: threads.threads, left_out: threads.left_out });
-        Ok(tids)
+        Ok((tids, inner))
     });
-    let tids = threads.unwrap_or_else(|| vec![request.pid]);
+    let (tids, inner) = threads.unwrap_or_else(|| (vec![request.pid], Inner::new()));
     // The files are held while the helper may still look at them.
     let modules = teller.part(Stage::Native, |_| Modules::of(&target, memory_bytes));
     let modules = modules.unwrap_or_default();
-    let look = Look { target: &target, standing: &standing, modules: &modules, ends_at };
+    let look =
+        Look { target: &target, standing: &standing, modules: &modules, inner: &inner, ends_at };
     match request.may_stop {
         MayStop::Yes => look.stopped(&tids, &mut teller),
         MayStop::No => look.in_passing(&mut teller),
@@ -148,6 +153,8 @@ struct Look<'t> {
     /// Whom the helper is to become, or why that is not known.
     standing: &'t Result<Standing, Why>,
     modules: &'t Modules,
+    /// The threads' ids in their own PID namespace.
+    inner: &'t Inner,
     ends_at: Instant,
 }
 
@@ -176,7 +183,9 @@ impl Look<'_> {
         let dropped = early.unwrap_or_else(|| self.drop_privileges());
         teller.stage(Stage::Python, |tell| {
             if let Some(stacks) = stopped.seen? {
-                tell(Piece::Python(stacks));
+                let base = |thread: &StoppedThread| (thread.tid, thread.registers.thread_base());
+                let bases: Vec<_> = stopped.threads.iter().map(base).collect();
+                tell(Piece::Python(python::with_threads(stacks, &bases, self.inner)));
             }
             Ok(())
         });
@@ -204,7 +213,11 @@ impl Look<'_> {
         teller.stage(Stage::Python, |tell| {
             self.drop_privileges()?;
             if let Some(mut spy) = self.python(2)? {
-                tell(Piece::Python(python::stacks(&mut spy)?));
+                tell(Piece::Python(python::with_threads(
+                    python::stacks(&mut spy)?,
+                    &[],
+                    self.inner,
+                )));
             }
             Ok(())
         });

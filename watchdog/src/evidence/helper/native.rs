@@ -31,6 +31,11 @@ impl Registers {
         self.0.rsp
     }
 
+    /// Where the thread's own memory begins: what the C library calls the thread by.
+    pub(super) fn thread_base(&self) -> Option<u64> {
+        Some(self.0.fs_base)
+    }
+
     fn unwind(&self) -> framehop::UnwindRegsNative {
         framehop::UnwindRegsNative::new(self.0.rip, self.0.rsp, self.0.rbp)
     }
@@ -44,6 +49,12 @@ impl Registers {
 
     pub(super) fn stack_pointer(&self) -> u64 {
         self.0.sp
+    }
+
+    /// Not among these registers.
+    #[expect(clippy::unused_self, reason = "as on x86-64")]
+    pub(super) fn thread_base(&self) -> Option<u64> {
+        None
     }
 
     fn unwind(&self) -> framehop::UnwindRegsNative {

@@ -75,8 +75,44 @@ fn unreadable(target: &Target, error: &dyn Display) -> Why {
         .to_owned()
 }
 
+/// A Python stack, and the C library's name for its thread (`pthread_self`).
+pub(super) struct Found {
+    pub(super) stack: PythonStack,
+    pub(super) pthread: u64,
+}
+
+/// Finds each stack's thread where the interpreter does not say it: before 3.11 it knows only the C
+/// library's name for a thread, which on x86-64 is where its thread-local memory begins.
+pub(super) fn with_threads(
+    found: Vec<Found>,
+    bases: &[(u32, Option<u64>)],
+    tids: &Inner,
+) -> Vec<PythonStack> {
+    let tid_of = |pthread: u64| {
+        if let ([_], Some(only)) = (&found[..], tids.keys().next().filter(|_| tids.len() == 1)) {
+            return Some(*only);
+        }
+        let mut same = bases.iter().filter(|(_, base)| *base == Some(pthread));
+        // Bases are set by the threads themselves: of two that say the same, neither is believed.
+        same.next().filter(|_| same.next().is_none()).map(|(tid, _)| *tid)
+    };
+    let tids: Vec<Option<u32>> =
+        found.iter().map(|found| tids.get(&tid_of(found.pthread)?).copied()).collect();
+    found
+        .into_iter()
+        .zip(tids)
+        .map(|(Found { stack, .. }, tid)| {
+            let inner_tid = stack.inner_tid.or(tid);
+            PythonStack { inner_tid, ..stack }
+        })
+        .collect()
+}
+
+/// The id of each thread in its own PID namespace, by its id here.
+pub(super) type Inner = std::collections::HashMap<u32, u32>;
+
 /// The stack of each thread that the interpreter knows.
-pub(super) fn stacks(spy: &mut PythonSpy) -> Result<Vec<PythonStack>, Why> {
+pub(super) fn stacks(spy: &mut PythonSpy) -> Result<Vec<Found>, Why> {
     let traces = spy.get_stack_traces();
     let traces = traces.map_err(|error| format!("its interpreter could not be read: {error:#}"))?;
     Ok(traces.into_iter().map(stack).collect())
@@ -93,17 +129,47 @@ fn has_python(modules: &Modules) -> bool {
         .any(|path| path.file_name().is_some_and(|name| is_python(&name.to_string_lossy())))
 }
 
-fn stack(trace: StackTrace) -> PythonStack {
+fn stack(trace: StackTrace) -> Found {
     let frame = |frame: py_spy::Frame| Frame {
         function: frame.name,
         file: Some(frame.filename),
         line: u32::try_from(frame.line).ok().filter(|&line| line > 0),
         module: None,
     };
-    PythonStack {
+    let pthread = trace.thread_id;
+    let stack = PythonStack {
         inner_tid: trace.os_thread_id.and_then(|tid| u32::try_from(tid).ok()),
         name: trace.thread_name,
         holds_gil: trace.owns_gil,
         frames: trace.frames.into_iter().take(FRAMES).map(frame).collect(),
+    };
+    Found { stack, pthread }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(inner_tid: Option<u32>, pthread: u64) -> Found {
+        let stack = PythonStack { inner_tid, name: None, holds_gil: false, frames: Vec::new() };
+        Found { stack, pthread }
+    }
+
+    fn threads(found: Vec<Found>, bases: &[(u32, Option<u64>)], tids: &[(u32, u32)]) -> Vec<u32> {
+        let tids = tids.iter().copied().collect();
+        let stacks = with_threads(found, bases, &tids);
+        stacks.into_iter().map(|stack| stack.inner_tid.unwrap_or(0)).collect()
+    }
+
+    #[test]
+    fn a_stack_stands_at_the_thread_of_its_base() {
+        let bases = [(101, Some(0x1000)), (102, Some(0x2000)), (103, None)];
+        let tids = [(101, 1), (102, 2), (103, 3)];
+        let stacks = vec![found(None, 0x2000), found(None, 0x1000), found(Some(3), 0x3000)];
+        assert_eq!(threads(stacks, &bases, &tids), [2, 1, 3]);
+        assert_eq!(threads(vec![found(None, 0x9000)], &bases, &tids), [0], "nobody's");
+        let lying = [(101, Some(0x1000)), (102, Some(0x1000))];
+        assert_eq!(threads(vec![found(None, 0x1000)], &lying, &tids), [0], "two say the same");
+        assert_eq!(threads(vec![found(None, 0x1000)], &[], &tids[..1]), [1], "the only one");
     }
 }
