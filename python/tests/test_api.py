@@ -377,9 +377,16 @@ def test_the_end_of_the_interpreter_is_survived(segment: str) -> None:
 
 def test_who_may_trace_it_is_said_at_the_attach(segment: str) -> None:
     for ptracer in ("nobody", "watchdog", "any", None):
-        assert hangwatch.attach(segment, ptracer=ptracer)
+        code = f"import hangwatch\nassert hangwatch.attach({segment!r}, ptracer={ptracer!r})"
+        assert run(code).returncode == 0
     with pytest.raises(hangwatch.ArgumentError, match='"everybody" is nobody to trace it'):
         hangwatch.attach(segment, ptracer="everybody")  # type: ignore[arg-type]
+
+
+def test_options_that_come_too_late_are_refused(segment: str) -> None:
+    assert hangwatch.attach(segment), "again, without options"
+    with pytest.raises(hangwatch.AttachError, match="with another clock"):
+        hangwatch.attach(segment, clock="coarse")
 
 
 def test_it_has_a_version() -> None:
