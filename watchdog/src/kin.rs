@@ -421,8 +421,9 @@ mod tests {
         let worker = Pidfd::open(family.1[0]).unwrap();
         let mut descendants =
             Descendants::new(family.1[0], &worker, Rights::Own, Reach::Tree).unwrap();
-        let start = Stat::read(family.1[1]).unwrap().unwrap().identity.start;
-        descendants.add(Identity { pid: rustix::process::getpid(), start }, WORKER);
+        let own = Stat::read(rustix::process::getpid()).unwrap().unwrap().identity;
+        // This process has the pid that one before it had.
+        descendants.add(Identity { start: own.start - 1, ..own }, WORKER);
         assert!(matches!(descendants.open(1).unwrap(), Opened::Dead));
         assert!(descendants.members[1].is_dead);
         family.end();

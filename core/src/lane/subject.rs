@@ -120,6 +120,7 @@ impl Subject {
     }
 
     /// The same, acquired by a task of the lane's thread.
+    #[must_use]
     pub fn of_task(self, task: u32) -> Subject {
         Subject(self.in_lane(task).0 | (1 << TASK_SHIFT))
     }

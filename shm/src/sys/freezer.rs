@@ -212,14 +212,14 @@ fn unescape(path: &[u8]) -> OsString {
     let mut plain = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some((&byte, after)) = rest.split_first() {
-        let code = after.first_chunk::<3>().filter(|_| byte == b'\\').and_then(octal);
+        let code = after.first_chunk::<3>().filter(|_| byte == b'\\').copied().and_then(octal);
         plain.push(code.unwrap_or(byte));
         rest = if code.is_some() { &after[3..] } else { after };
     }
     OsString::from_vec(plain)
 }
 
-fn octal(digits: &[u8; 3]) -> Option<u8> {
+fn octal(digits: [u8; 3]) -> Option<u8> {
     digits.iter().try_fold(0_u8, |code, digit| {
         let digit = digit.checked_sub(b'0').filter(|digit| *digit < 8)?;
         code.checked_mul(8)?.checked_add(digit)

@@ -65,7 +65,8 @@ pub struct Run {
     /// Each takes 1.4 KiB. Names beyond them are told all the same where one is
     /// overdue, but share the statistics and deadlines of "(other)". A segment that
     /// is there already keeps its own, and is refused if this is given and differs.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=32_768))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=32_768),
+          help_heading = SEGMENT_HEADING)]
     pub scopes: Option<u32>,
 
     /// The longest time between two ticks, 1ms to 1m [default: 100ms]

@@ -245,13 +245,16 @@ fn headings(command: &str) -> Vec<(String, Option<String>)> {
 #[test]
 fn every_option_of_run_is_under_the_heading_it_belongs_to() {
     let expected = [
-        ("Segment", "segment lanes timers max_interval group standby no_standby leave_workers"),
+        (
+            "Segment",
+            "segment lanes timers scopes max_interval group standby no_standby leave_workers",
+        ),
         ("Kills", "signal grace notify_only max_reaps reach"),
         ("Deadlines", "deadlines warn_at"),
         ("Cascades", "cascade cascade_policy"),
         ("Hook", "on_expire on_expire_timeout"),
         ("Workers that something holds up", "stopped traced frozen"),
-        ("Evidence", "level budget redact dir most mib no_error_files"),
+        ("Evidence", "level budget helper_mib redact dir most mib no_error_files"),
         ("Protection of the watchdog", "unprotected realtime"),
         ("HTTP", "listen listen_anywhere host"),
         ("Log", "format"),

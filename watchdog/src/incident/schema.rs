@@ -51,6 +51,7 @@ pub struct Incident {
     /// Other workers beyond those listed: of many that expire at once, only the first lists all.
     pub others_left_out: u64,
     /// The incident that lists all of them, where some are left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub others_in: Option<String>,
     /// Who most likely holds the others up, where that can be told.
     #[serde(skip_serializing_if = "Option::is_none")]
