@@ -157,8 +157,10 @@ impl Image {
         }
         signals.restore();
         let (arguments, environment) = (self.arguments.pointers(), self.environment.pointers());
+        // SAFETY: the list has at least the program's name, and so a first element.
+        let program = unsafe { *arguments };
         // SAFETY: both lists end with a null pointer, and their strings outlive the call.
-        unsafe { libc::execvpe(*arguments, arguments, environment) };
+        unsafe { libc::execvpe(program, arguments, environment) };
         let number = std::io::Error::last_os_error().raw_os_error();
         number.map_or(Errno::IO, Errno::from_raw_os_error)
     }

@@ -91,7 +91,8 @@ pub fn plain_words<W: AsRef<str>>(words: &[W]) -> Plain<'static> {
         if word.len() >= room {
             let more = words.len() - index - 1;
             if more > 0 {
-                line += &format!(" \u{2026} and {}", count(more, "more word"));
+                line += " \u{2026} and ";
+                line += &count(more, "more word");
             }
             break;
         }

@@ -279,7 +279,7 @@ fn a_watchdog_with_few_descriptors_kills_all_descendants() {
     // Root may raise any limit again: as somebody else it may not.
     command.args(Watchdog::arguments(stage.name(), &["--reap", "tree"]));
     if is_root("a limit that holds") {
-        command = bounded(command);
+        command = bounded(&command);
     }
     let mut watchdog = Watchdog::spawn(command);
     watchdog.event(|event| event["event"] == "serving");
@@ -291,7 +291,7 @@ fn a_watchdog_with_few_descriptors_kills_all_descendants() {
 }
 
 /// The command without the capability to raise its limits.
-fn bounded(command: Command) -> Command {
+fn bounded(command: &Command) -> Command {
     let mut bounded = Command::new("setpriv");
     bounded.args(["--bounding-set", "-sys_resource", "--inh-caps", "-sys_resource"]);
     bounded.arg(command.get_program()).args(command.get_args());
@@ -382,8 +382,8 @@ fn a_descendant_that_its_worker_could_not_signal_lives_on() {
         assert_eq!(event["level"], "WARN", "{event}");
         assert_eq!((&event["processes"], &event["left"]), (&2.into(), &1.into()), "{event}");
         assert!(event["survivors"].as_str().unwrap().contains("may not be signalled"), "{event}");
-        let state = fs::read_to_string(format!("/proc/{}/stat", other[0].pid)).unwrap();
-        assert!(!state.contains(") T "), "{reach}: nor is it left stopped: {state}");
+        let line = fs::read_to_string(format!("/proc/{}/stat", other[0].pid)).unwrap();
+        assert!(!line.contains(") T "), "{reach}: nor is it left stopped: {line}");
     }
 }
 

@@ -1,4 +1,3 @@
-#![expect(clippy::doc_markdown, reason = "these docs are the help text, which knows no Markdown")]
 //! Options of `hangwatch analyze`.
 
 use std::path::PathBuf;

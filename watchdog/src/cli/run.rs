@@ -35,6 +35,7 @@ Examples:
   hangwatch run --signal TERM --grace 10s -- gunicorn app:app
   hangwatch run --segment train --notify-only --log json
   hangwatch run --segment train --standby"))]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Run {
     /// The segment's name: letters, digits, '.', '_' and '-'
     ///

@@ -527,17 +527,17 @@ mod tests {
         let alone: Vec<Incident> = (0..3).map(|n| expiry(n * 100, n, 1, None)).collect();
         let first = expiry(2000, 100, 60, Some(250));
         let suspect = expiry(2020, 250, 60, None);
-        let storm = || {
+        let burst = || {
             let before = (101..180).map(|n| expiry(2001 + n / 10, n, 60, None));
             let after = (180..200).map(|n| expiry(2021 + n / 10, n, 60, None));
             let victims = before.chain([suspect.clone()]).chain(after);
             [first.clone()].into_iter().chain(victims)
         };
-        for incident in alone.iter().cloned().chain(storm()) {
+        for incident in alone.iter().cloned().chain(burst()) {
             store.put(&incident).unwrap();
         }
         // Their later states: none of those that went comes back.
-        let late = storm().filter(|incident| store.put(incident).is_ok()).count();
+        let late = burst().filter(|incident| store.put(incident).is_ok()).count();
         let ids = ids(dir.path());
         let wanted = alone.iter().chain([&first, &suspect]);
         for Incident { id, .. } in wanted {

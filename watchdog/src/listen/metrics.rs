@@ -283,12 +283,11 @@ impl Scrape {
         let mut places: BTreeMap<Plain<'_>, usize> = BTreeMap::new();
         let mut scopes: Vec<(Plain<'_>, Cow<'_, Counts>)> = Vec::new();
         for (name, scope) in self.own_series() {
-            match places.get(&*name) {
-                Some(&place) => scopes[place].1.to_mut().add(&scope.counts),
-                None => {
-                    places.insert(name.clone(), scopes.len());
-                    scopes.push((name, Cow::Borrowed(&scope.counts)));
-                }
+            if let Some(&place) = places.get(&*name) {
+                scopes[place].1.to_mut().add(&scope.counts);
+            } else {
+                places.insert(name.clone(), scopes.len());
+                scopes.push((name, Cow::Borrowed(&scope.counts)));
             }
         }
         scopes

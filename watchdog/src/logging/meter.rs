@@ -46,16 +46,12 @@ impl Meter {
             level.bytes = level.bytes.saturating_add(earned).min(MOST_AT_ONCE);
             level.at = now;
         }
-        match level.bytes.checked_sub(bytes as u64) {
-            Some(left) => {
-                level.bytes = left;
-                Verdict::Written { left_out: std::mem::take(&mut level.left_out) }
-            }
-            None => {
-                level.left_out += 1;
-                Verdict::LeftOut
-            }
-        }
+        let Some(left) = level.bytes.checked_sub(bytes as u64) else {
+            level.left_out += 1;
+            return Verdict::LeftOut;
+        };
+        level.bytes = left;
+        Verdict::Written { left_out: std::mem::take(&mut level.left_out) }
     }
 }
 

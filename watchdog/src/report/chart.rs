@@ -270,15 +270,12 @@ fn bars(track: &Track, until_ns: Option<u64>, window: &Window) -> Vec<Bar> {
         }
         let bar = bar(span, (begin, end), depth, window);
         let last = taken.get(depth).map(|(_, last)| *last);
-        let place = match last.filter(|last| bars[*last].touches(&bar)) {
-            Some(last) => {
-                bars[last].absorb(&bar);
-                last
-            }
-            None => {
-                bars.push(bar);
-                bars.len() - 1
-            }
+        let place = if let Some(last) = last.filter(|last| bars[*last].touches(&bar)) {
+            bars[last].absorb(&bar);
+            last
+        } else {
+            bars.push(bar);
+            bars.len() - 1
         };
         if depth == taken.len() {
             taken.push((end, place));

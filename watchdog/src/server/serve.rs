@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hangwatch::Segment;
@@ -22,6 +23,7 @@ use super::control::{Control, Ended};
 use super::doorbell::{Attention, Doorbell};
 use super::hands::{HandsParts, ProcessHands};
 use super::journal::{Journal, Note};
+use super::kin::Progress;
 use super::lock::WatchLock;
 use super::messages::Answers;
 use super::options::ServerOptions;
@@ -146,14 +148,7 @@ pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
         journal.note(Note::LeftBehind("clerk"));
     }
     if let Some((thread, progress)) = kin {
-        // Ends when the removals under way are over, so that no process is left stopped.
-        let mut killer = progress.watch();
-        while !ends_within(&thread, KILLER_LOOK) && killer.goes_on() {}
-        if thread.is_finished() {
-            let _ = thread.join();
-        } else {
-            journal.note(Note::LeftBehind("descendant killer"));
-        }
+        await_killer(thread, &progress, &journal);
     }
     words.next_wake().store(0, Ordering::Relaxed);
     words.watchdog().pid().store(0, Ordering::Relaxed);
@@ -171,4 +166,16 @@ pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
         }
     }
     ended
+}
+
+/// Waits until the removals under way are over, so that no process is left stopped; says so where the
+/// killer makes no progress.
+fn await_killer(thread: JoinHandle<()>, progress: &Progress, journal: &Journal) {
+    let mut killer = progress.watch();
+    while !ends_within(&thread, KILLER_LOOK) && killer.goes_on() {}
+    if thread.is_finished() {
+        let _ = thread.join();
+    } else {
+        journal.note(Note::LeftBehind("descendant killer"));
+    }
 }

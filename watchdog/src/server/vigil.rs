@@ -37,11 +37,10 @@ impl FileVigil {
         }
         match file::examine(self.segment.name()) {
             Ok(other) if other.id() != self.segment.file().id() => found.push(Finding::Replaced),
-            Ok(_) => {}
+            // Its own file; or it cannot be opened now, for want of descriptors for one.
+            Ok(_) | Err(file::OpenError::Io { .. }) => {}
             // Its name was removed, or changed.
             Err(file::OpenError::NotFound { .. }) => found.push(Finding::Removed),
-            // It cannot be asked now, for want of descriptors for one.
-            Err(file::OpenError::Io { .. }) => {}
             // What has its name is no segment.
             Err(_) => found.push(Finding::Replaced),
         }

@@ -74,7 +74,9 @@ pub(super) fn perform(options: &Run, deadlines: Option<Published>) -> Result<Exi
         Err(error) => {
             // The command may live: whoever can goes on watching it.
             server.stop();
-            standby.map(StandbyProcess::leave);
+            if let Some(standby) = standby {
+                standby.leave();
+            }
             Err(error)
         }
     }

@@ -32,6 +32,7 @@ impl Registers {
     }
 
     /// Where the thread's own memory begins: what the C library calls the thread by.
+    #[expect(clippy::unnecessary_wraps, reason = "the other processors' registers lack it")]
     pub(super) fn thread_base(&self) -> Option<u64> {
         Some(self.0.fs_base)
     }

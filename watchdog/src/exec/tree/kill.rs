@@ -1,5 +1,6 @@
 //! The removal of a tree: asks its processes to end, then stops and kills them until none is left.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::time::{Duration, Instant};
@@ -203,10 +204,10 @@ impl Tree {
             let members = self.members()?;
             let mut found_new = false;
             for member in &members {
-                if !sent.contains_key(&member.identity) {
+                if let Entry::Vacant(new) = sent.entry(member.identity) {
                     let this = self.send(member, Signal::STOP)?;
                     found_new |= this == Sent::Yes;
-                    sent.insert(member.identity, this);
+                    new.insert(this);
                 }
             }
             if !found_new {
