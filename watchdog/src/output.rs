@@ -8,6 +8,8 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Component, Path, PathBuf};
 
+use crate::text::plain;
+
 /// Who may read a file that was not there before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NewFile {
@@ -114,7 +116,14 @@ fn replace(place: &Path, bytes: &[u8], mode: u32, before: Option<&Metadata>) -> 
     let mut file = tempfile::Builder::new()
         .prefix(".hangwatch-")
         .permissions(Permissions::from_mode(mode))
-        .tempfile_in(parent)?;
+        .tempfile_in(parent)
+        .map_err(|error| match error.kind() {
+            ErrorKind::NotFound => {
+                let why = format!("there is no directory {}", plain(&parent.display().to_string()));
+                io::Error::new(ErrorKind::NotFound, why)
+            }
+            kind => kind.into(), // without the temporary file's name, which nobody asked for
+        })?;
     file.write_all(bytes)?;
     if let Some(before) = before {
         // To another user only root may give it; without the right to, it is ours from now on.

@@ -27,7 +27,7 @@ pub struct Demo {
 
     /// How many workers to start, 4 to 64
     #[arg(long, value_name = "N", default_value_t = 4,
-          value_parser = clap::value_parser!(u32).range(4..=64))]
+          allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(4..=64))]
     pub workers: u32,
 
     /// What is captured of the worker that hangs, and where it is kept.

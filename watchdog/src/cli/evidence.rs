@@ -46,7 +46,7 @@ pub struct Evidence {
     /// 24 MiB none does, and the incident says so. Names and lines in large libraries
     /// may take some hundred MiB. The kernel ends these processes before the watchdog.
     #[arg(long = "evidence-mib", value_name = "MIB", default_value_t = 512,
-          value_parser = clap::value_parser!(u32).range(1..))]
+          allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub helper_mib: u32,
 
     /// Redact what this regular expression matches, beside what looks like a secret
@@ -84,12 +84,12 @@ pub struct Incidents {
     /// of many that expire together, the first and the suspect are kept longest. Then
     /// the oldest go.
     #[arg(long = "incidents-most", value_name = "N", default_value_t = 100,
-          value_parser = clap::value_parser!(u32).range(1..))]
+          allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub most: u32,
 
     /// How much room they may take together, in MiB; which go first is as above
     #[arg(long = "incidents-mib", value_name = "MIB", default_value_t = 256,
-          value_parser = clap::value_parser!(u32).range(1..))]
+          allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub mib: u32,
 }
 

@@ -46,7 +46,7 @@ pub struct Fleet {
     pub json: bool,
 
     /// Show only so many workers, the oldest
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub limit: Option<usize>,
 
     /// How long each target has to answer, from its own connect
@@ -55,6 +55,7 @@ pub struct Fleet {
 
     /// How many targets are asked at once at most
     #[arg(long, value_name = "N", default_value_t = 256,
+          allow_negative_numbers = true,
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub at_once: u32,
 

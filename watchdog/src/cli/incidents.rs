@@ -37,7 +37,8 @@ pub struct Incidents {
     pub since: Option<Duration>,
 
     /// At most so many, the newest
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N",
+          allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: Option<u32>,
 
     /// Write JSON instead of a table

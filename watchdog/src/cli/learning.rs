@@ -92,6 +92,6 @@ pub struct Learn {
     /// Leave out scopes of which fewer acquires have ended
     ///
     /// They are named on standard error.
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, default_value_t = 20)]
     pub min_acquires: u64,
 }

@@ -48,7 +48,8 @@ pub struct Run {
     ///
     /// A segment that is there already keeps its own, and is refused if this is
     /// given and differs.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536),
+    #[arg(long, value_name = "N",
+          allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=65_536),
           help_heading = SEGMENT_HEADING)]
     pub lanes: Option<u32>,
 
@@ -57,7 +58,8 @@ pub struct Run {
     /// So many deadlines can be armed at once by one thread before it takes a
     /// second lane. A segment that is there already keeps its own, and is refused
     /// if this is given and differs.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_024),
+    #[arg(long, value_name = "N",
+          allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_024),
           help_heading = SEGMENT_HEADING)]
     pub timers: Option<u32>,
 
@@ -66,7 +68,8 @@ pub struct Run {
     /// Each takes 1.4 KiB. Names beyond them are told all the same where one is
     /// overdue, but share the statistics and deadlines of "(other)". A segment that
     /// is there already keeps its own, and is refused if this is given and differs.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=32_768),
+    #[arg(long, value_name = "N",
+          allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(2..=32_768),
           help_heading = SEGMENT_HEADING)]
     pub scopes: Option<u32>,
 
@@ -114,7 +117,8 @@ pub struct Run {
     /// workers. It is released by `hangwatch release-brake`; who is overdue still is
     /// judged again then.
     /// Absent, there is no brake, but one that a watchdog before this one left holds.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..),
+    #[arg(long, value_name = "N",
+          allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..),
           help_heading = KILLS_HEADING)]
     pub max_reaps: Option<u32>,
 
@@ -252,7 +256,8 @@ pub struct Protect {
     pub unprotected: bool,
 
     /// Run the tick at this real-time priority (SCHED_FIFO), 1 to 99 [default: none]
-    #[arg(long, value_name = "PRIORITY", value_parser = clap::value_parser!(u8).range(1..=99))]
+    #[arg(long, value_name = "PRIORITY",
+          allow_negative_numbers = true, value_parser = clap::value_parser!(u8).range(1..=99))]
     pub realtime: Option<u8>,
 }
 

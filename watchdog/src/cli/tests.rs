@@ -161,6 +161,9 @@ fn what_is_wrong_is_refused_and_says_why() {
     check("run --segment s --signal STOP", "does not end a process");
     check("run --segment s --signal BANG", "is not a signal");
     check("run --segment s --lanes 0", "1..=65536");
+    check("run --segment s --max-reaps -3", "-3 is not in 1..");
+    check("fleet localhost --limit -1", "invalid value '-1' for '--limit");
+    check("learn --min-acquires -1", "invalid value '-1' for '--min-acquires");
     check("run --segment s --timers 5000", "1..=1024");
     check("run --segment s --warn-at 1.5", "below 1");
     check("run --segment s --max-interval 0s", "longer than zero");

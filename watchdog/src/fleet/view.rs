@@ -141,8 +141,7 @@ fn target_row((target, answer): (&Target, &Answer)) -> TargetRow {
     let (status, reason) = match answer {
         Ok(state) => ("ok", watchdog_trouble(state)),
         Err(trouble @ Trouble::Down(why)) if target.lacks_port() => {
-            let told =
-                format!("{} at port {PORT}, as it names none: HOST:PORT names one", plain(why));
+            let told = format!("{} (port {PORT}, as the target names none)", plain(why));
             (trouble.name(), Some(told))
         }
         Err(trouble) => (trouble.name(), Some(told(trouble))),

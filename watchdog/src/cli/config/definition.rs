@@ -140,11 +140,14 @@ pub(super) fn reason(error: &clap::Error) -> String {
     use std::error::Error;
     if let Some(source) = error.source() {
         let is_no_number = source.is::<std::num::ParseIntError>();
-        return if is_no_number {
-            "is not a whole number in range".into()
-        } else {
-            source.to_string()
-        };
+        if is_no_number {
+            return "is not a whole number in range".into();
+        }
+        // A number out of range is named again there: "0 is not in 1..=9".
+        let text = source.to_string();
+        let value = error.get(ContextKind::InvalidValue).map(ToString::to_string);
+        let rest = value.and_then(|value| text.strip_prefix(&value)?.strip_prefix(' '));
+        return rest.unwrap_or(&text).to_owned();
     }
     if let (ErrorKind::InvalidValue, Some(ContextValue::Strings(known))) =
         (error.kind(), error.get(ContextKind::ValidValue))

@@ -88,7 +88,7 @@ fn what_is_wrong_is_told_with_its_place_and_its_reason() {
     check(&[], "config = \"x\"", "FILE:1: config is for the command line only");
     check(&[], "grace = \"10 parsecs\"", "FILE:1: grace: \"10 parsecs\" is not a duration");
     check(&[], "grace = \"5M\"", "write m for minutes");
-    check(&[], "max-reaps = 0", "FILE:1: max-reaps: \"0\" 0 is not in 1..");
+    check(&[], "max-reaps = 0", "FILE:1: max-reaps: \"0\" is not in 1..");
     check(&[], "max-reaps = -3", "FILE:1: max-reaps: \"-3\"");
     check(&[], "traced = \"kill\"", "FILE:1: traced: \"kill\" is not one of reap, report");
     check(&[], "incidents = \"\"", "FILE:1: incidents: \"\" must not be empty");
