@@ -4,6 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use hangwatch_cli::incident::schema::{Frame, Incident, Thread};
+use hangwatch_cli::incident::story;
+use hangwatch_cli::text::brief_ns;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -95,6 +97,20 @@ impl Script {
     pub fn path(&self) -> PathBuf {
         self.0.path().join("hangwatch")
     }
+}
+
+/// Checks that an incident's lateness is from its first deadline to its first signal, whoever tells it.
+///
+/// # Panics
+/// Where it is not.
+pub fn check_lateness_is_one(incident: &Incident) {
+    let due = incident.timers[0].deadline.as_ref().unwrap().monotonic_ns;
+    let late_ns = incident.ending.as_ref().unwrap().late_ns;
+    let first = incident.decisions.iter().find(|it| it.what == story::SIGNALLED).unwrap();
+    assert_eq!(first.at.monotonic_ns, due + late_ns, "{incident:#?}");
+    assert_eq!(story::origin_ns(incident), due);
+    let late = brief_ns(late_ns);
+    assert!(first.why.ends_with(&format!(", {late} after the deadline")), "{}", first.why);
 }
 
 /// Every native frame of a thread.

@@ -220,6 +220,8 @@ pub enum Event<'e, E> {
         worker: WorkerId,
         /// Which.
         signal: u8,
+        /// When.
+        at: Nanos,
     },
     /// A reap failed in a way it should not.
     Failed {

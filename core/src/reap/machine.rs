@@ -172,7 +172,7 @@ impl<H: Hands> Reaping<'_, H> {
         } else {
             State::InGrace { until: at.plus(self.policy.grace_after_ns(signal)) }
         };
-        self.hands.note(Event::Signalled { worker, signal });
+        self.hands.note(Event::Signalled { worker, signal, at });
         Ok(true)
     }
 

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use hangwatch_cli::incident::schema::Incident;
 use hangwatch_tests::fuse::Mute;
-use hangwatch_tests::incidents::{Incidents, Script, missing, native};
+use hangwatch_tests::incidents::{Incidents, Script, check_lateness_is_one, missing, native};
 use hangwatch_tests::program;
 use serde_json::Value;
 
@@ -42,7 +42,11 @@ fn check_is_whole(incident: &Incident, line: &Value) {
     assert_eq!(incident.timers[0].scope, "sh");
     let ending = incident.ending.as_ref().unwrap();
     assert_eq!((&*ending.outcome, ending.signal), ("reaped", 9));
-    assert!(incident.decisions.iter().any(|decision| decision.what == "signalled"));
+    check_lateness_is_one(incident);
+    let late_ms = line["late_ms"].as_f64().unwrap();
+    #[expect(clippy::cast_precision_loss, reason = "the log has three decimals")]
+    let kept_ms = ending.late_ns as f64 / 1e6;
+    assert!((late_ms - kept_ms).abs() < 0.001, "{late_ms} {kept_ms}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 
 use hangwatch_cli::incident::schema::Incident;
 use hangwatch_tests::hang::line_of;
-use hangwatch_tests::incidents::{Incidents, native, shows_line};
+use hangwatch_tests::incidents::{Incidents, check_lateness_is_one, native, shows_line};
 use hangwatch_tests::{Actor, Stage};
 use rustix::process::Signal;
 
@@ -31,6 +31,7 @@ fn check_reaped(incident: &Incident, worker: &mut Actor) -> Incident {
     assert_eq!(incident.evidence.missing, [], "nothing is missing");
     let decided: Vec<&str> = incident.decisions.iter().map(|it| it.what.as_str()).collect();
     assert_eq!(decided, ["condemned", "signalled"]);
+    check_lateness_is_one(incident);
     incident.clone()
 }
 

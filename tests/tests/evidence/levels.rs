@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use hangwatch_tests::incidents::{Incidents, missing};
+use hangwatch_tests::incidents::{Incidents, check_lateness_is_one, missing};
 use hangwatch_tests::{Actor, Stage, program};
 
 #[test]
@@ -74,8 +74,10 @@ fn a_report_during_a_reap_does_not_end_its_incident() {
     assert_eq!((&report["outcome"], &report["incident"]), (&"reported".into(), &().into()));
     let reaped = watchdog.event(is_expiry_of("hung"));
     let incident = incidents.of(&reaped);
-    let ending = incident.ending.unwrap();
+    let ending = incident.ending.as_ref().unwrap();
     assert_eq!((ending.outcome.as_str(), ending.signal), ("reaped", 9));
+    // TERM and KILL: the lateness is that of the first.
+    check_lateness_is_one(&incident);
 }
 
 #[test]

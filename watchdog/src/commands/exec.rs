@@ -278,10 +278,10 @@ impl Watch<'_> {
             may_stop: if may_signal(options) { MayStop::Yes } else { MayStop::No },
         };
         let case = Case::open(passed, tree, &options.evidence.options().0);
-        let late_ns = Nanos(clock::monotonic_ns()).since(due_at);
         let signal = match options.reap.signal {
             ReapSignal::Signal(signal) => signal,
             ReapSignal::NotifyOnly => {
+                let late_ns = Nanos(clock::monotonic_ns()).since(due_at);
                 let end = End { outcome: "reported", signal: 0, signalled: 0, late_ns };
                 let incident = close(case, &end, passed);
                 tell(options, tree, passed, &end, &[], incident.as_deref());
@@ -299,6 +299,8 @@ impl Watch<'_> {
         };
         let removal = tree.kill_all_relaying(signal, grace, self.relay)?;
         let signalled = removal.signalled;
+        // The lateness is that of the first signal, not of the removal's beginning or end.
+        let late_ns = removal.signalled_at.map_or(0, |at| at.since(due_at));
         let number = signal.as_raw().unsigned_abs() as u8;
         let end = match outcome_of(&removal) {
             // It ended while evidence was taken: as of a watchdog's worker, nothing was late for it.

@@ -29,6 +29,8 @@ use crate::incident::moment::Clocks;
 use crate::incident::schema::{
     Decision, Descendant, Ending, Evidence, Incident, Lane, Moment, Peer, Timer, VERSION, Worker,
 };
+use crate::incident::story;
+use crate::text::brief_ns;
 
 /// Processes of a tree that are looked at, at most.
 const LOOKED_AT: usize = 16;
@@ -79,6 +81,8 @@ pub(crate) struct NotKept {
 #[derive(Debug)]
 pub(crate) struct Case {
     incident: Incident,
+    /// When the command was due, stalls credited.
+    due_at: Nanos,
     clocks: Clocks,
     keeper: Result<Keeper, String>,
 }
@@ -124,7 +128,7 @@ impl Case {
         let keeper = Keeper::start(options.keep.as_ref(), options.program.as_deref());
         // Whatever becomes of the rest, there is this.
         let _ = keeper.as_ref().map(|keeper| keeper.put(&incident));
-        Some(Case { incident, clocks, keeper })
+        Some(Case { incident, due_at: passed.due_at, clocks, keeper })
     }
 
     /// Adds how it ended, and sees that it is kept; its name.
@@ -134,9 +138,15 @@ impl Case {
     pub(crate) fn close(mut self, end: &End<'_>) -> Result<String, NotKept> {
         let at = self.clocks.moment(Nanos(clock::monotonic_ns()));
         if end.signal != 0 {
-            let why = format!("signal {} to {} of its processes", end.signal, end.signalled);
-            let signalled = Decision { at: at.clone(), what: "signalled".to_owned(), why };
-            self.incident.decisions.push(signalled);
+            let (name, late) = (story::number_as_signal(end.signal), brief_ns(end.late_ns));
+            let to = match end.signalled {
+                1 => "1 process".to_owned(),
+                many => format!("{many} processes"),
+            };
+            let why = format!("{name} was sent to {to}, {late} after the deadline");
+            let at = self.clocks.moment(self.due_at.plus(end.late_ns));
+            let what = story::SIGNALLED.to_owned();
+            self.incident.decisions.push(Decision { at, what, why });
         }
         let End { outcome, signal, late_ns, .. } = *end;
         let outcome = outcome.to_owned();

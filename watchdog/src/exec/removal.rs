@@ -3,6 +3,7 @@
 use std::fmt;
 use std::process::ExitStatus;
 
+use hangwatch_core::time::Nanos;
 use rustix::process::Pid;
 
 use crate::text::plain;
@@ -14,6 +15,8 @@ pub struct Removal {
     pub status: Option<ExitStatus>,
     /// Processes that were signalled at least once.
     pub signalled: usize,
+    /// When the first of them was, on `CLOCK_MONOTONIC`; `None` where none was.
+    pub signalled_at: Option<Nanos>,
     /// Processes of the tree that still live. Empty if the removal succeeded.
     pub survivors: Vec<Survivor>,
 }

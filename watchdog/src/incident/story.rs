@@ -9,6 +9,9 @@ use std::time::SystemTime;
 use super::schema::{Ending, Incident, Moment, Suspect, Timer, Worker};
 use crate::text::{brief_ns, count, plain};
 
+/// A decision that is the sending of a signal, as [`Decision::what`](super::schema::Decision::what).
+pub const SIGNALLED: &str = "signalled";
+
 /// What a worker is called: `rank 2`, else `pid 17`, else its name.
 pub fn who(worker: &Worker) -> String {
     called(worker.rank, worker.pid).unwrap_or_else(|| match &*worker.name {
@@ -172,13 +175,17 @@ fn ending(incident: &Incident) -> String {
     } else {
         "before any deadline of its own had passed".to_owned()
     };
+    // The lateness is that of the first signal, whatever followed it.
+    let signals = incident.decisions.iter().filter(|decision| decision.what == SIGNALLED).count();
+    let reaped =
+        if signals > 1 { format!("; its first signal came {late}") } else { format!(", {late}") };
     let signal = signal_name(ending);
     let waits = match &ending.wait_channel {
         Some(channel) => format!(", where it sleeps in {}", plain(channel)),
         None => String::new(),
     };
     match &*ending.outcome {
-        "reaped" => format!("It was reaped with {signal}, {late}."),
+        "reaped" => format!("It was reaped with {signal}{reaped}."),
         "exited" => "It ended by itself, before a signal.".to_owned(),
         "reported" => {
             format!("It was reported {late}; no signal was asked for.")
@@ -217,7 +224,8 @@ pub fn signal_name(ending: &Ending) -> String {
     }
 }
 
-fn number_as_signal(number: u8) -> String {
+/// A signal by its number: `SIGKILL`, `signal 77`.
+pub fn number_as_signal(number: u8) -> String {
     use crate::cli::value;
     let signal = hangwatch::sys::pidfd::signal_of(number);
     match signal.map(value::signal_name) {
@@ -266,6 +274,26 @@ pub fn offset(at_ns: u64, from_ns: u64) -> String {
     }
 }
 
+/// The point in time from which `show` and `report` count: the deadline, where it had passed when the
+/// incident began, so that a signal's offset is the lateness that is told; else the incident's beginning.
+pub fn origin_ns(incident: &Incident) -> u64 {
+    passed_deadline_ns(incident).unwrap_or(incident.at.monotonic_ns)
+}
+
+/// The deadline, where it had passed when the incident began.
+fn passed_deadline_ns(incident: &Incident) -> Option<u64> {
+    let deadline = incident.timers.first()?.deadline.as_ref()?.monotonic_ns;
+    (deadline <= incident.at.monotonic_ns).then_some(deadline)
+}
+
+/// What stands above the decisions.
+pub fn decisions_heading(incident: &Incident) -> &'static str {
+    match passed_deadline_ns(incident) {
+        Some(_) => "What was decided, and when after the deadline",
+        None => "What was decided",
+    }
+}
+
 /// What a decision is called: `held_back` reads `held back`.
 pub fn what_was_decided(what: &str) -> String {
     plain(what).replace('_', " ")
@@ -292,6 +320,7 @@ pub fn others_left_out(incident: &Incident) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::schema::Decision;
     use super::*;
 
     #[test]
@@ -326,6 +355,23 @@ mod tests {
             let early = format!("{reaped}before any deadline of its own had passed.");
             check(&ended("reaped", 9, 0, deadline), &early);
         }
+    }
+
+    #[test]
+    fn a_lateness_is_the_first_signals_and_offsets_count_from_the_deadline() {
+        let mut incident = ended("reaped", 9, 40, Some(50));
+        incident.at.monotonic_ns = 55; // found 5 ns late, signalled at 90 and 120
+        for ns in [90, 120] {
+            let at = Moment { monotonic_ns: ns, ..Moment::default() };
+            let what = SIGNALLED.to_owned();
+            incident.decisions.push(Decision { at, what, why: String::new() });
+        }
+        let told = "It was reaped with SIGKILL; its first signal came 40ns after its deadline.";
+        assert_eq!(ending(&incident), told);
+        assert_eq!(offset(90, origin_ns(&incident)), "+40ns");
+        // What was not due yet counts from the incident's beginning.
+        incident.at.monotonic_ns = 45;
+        assert_eq!(origin_ns(&incident), 45);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::text::{brief_ns, bytes, count, plain, plain_words};
 const MOST_RECORDS: usize = 500;
 
 pub(super) fn flight_records(incident: &Incident) -> Markup {
-    let at_ns = incident.at.monotonic_ns;
+    let at_ns = story::origin_ns(incident);
     let flown: Vec<&Lane> =
         incident.evidence.lanes.iter().filter(|lane| !lane.records.is_empty()).collect();
     if flown.is_empty() {

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
-use crate::incident::schema::{Decision, Ending, Incident, Peer};
+use crate::incident::schema::{Ending, Incident, Peer};
 use crate::incident::{crowd, story};
 use crate::text::{brief_ns, count, plain};
 
@@ -124,19 +124,20 @@ fn told(incident: &Incident) -> Markup {
                     @for paragraph in story::paragraphs(incident) { p { (paragraph) } }
                 }
                 @if !incident.decisions.is_empty() {
-                    (decisions(incident.at.monotonic_ns, &incident.decisions))
+                    (decisions(incident))
                 }
             }
         }
     }
 }
 
-fn decisions(at_ns: u64, decisions: &[Decision]) -> Markup {
+fn decisions(incident: &Incident) -> Markup {
+    let origin_ns = story::origin_ns(incident);
     html! {
-        ol.decisions aria-label="What was decided" {
-            @for decision in decisions {
+        ol.decisions aria-label=(story::decisions_heading(incident)) {
+            @for decision in &incident.decisions {
                 li {
-                    span.when { (story::offset(decision.at.monotonic_ns, at_ns)) }
+                    span.when { (story::offset(decision.at.monotonic_ns, origin_ns)) }
                     div {
                         strong { (story::what_was_decided(&decision.what)) }
                         " " (plain(&decision.why))

@@ -1,7 +1,6 @@
 //! The dossier: an incident while it is being written.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use hangwatch::Segment;
 use hangwatch_core::expiry::ExpiredTimer;
@@ -19,7 +18,9 @@ use crate::incident::moment::Clocks;
 use crate::incident::schema::{
     Decision, Ending, Evidence, Incident, Lane, Missing, Timer, VERSION, Worker,
 };
+use crate::incident::story;
 use crate::state::kind_name;
+use crate::text::brief_ns;
 
 /// An incident, and how far it has come.
 pub(super) struct Dossier {
@@ -119,12 +120,10 @@ impl Dossier {
 
     pub(super) fn signalled(&mut self, at: Nanos, signal: u8) {
         let overdue = self.case.timers.first().filter(|timer| timer.deadline <= at);
-        let late = overdue.map(|timer| Duration::from_micros(at.since(timer.deadline) / 1000));
-        let why = match late.map(humantime::format_duration) {
-            Some(late) => format!("signal {signal}, {late} after the deadline"),
-            None => format!("signal {signal}"),
-        };
-        self.decide(at, "signalled", why);
+        let late = overdue.map(|timer| brief_ns(at.since(timer.deadline)));
+        let late = late.map_or_else(String::new, |late| format!(", {late} after the deadline"));
+        let name = story::number_as_signal(signal);
+        self.decide(at, story::SIGNALLED, format!("{name} was sent{late}"));
     }
 
     /// Notes how it ended; once more only where it ended otherwise after all.

@@ -400,10 +400,9 @@ impl Hands for ProcessHands {
                 })
             }
             Event::Braked { max_reaps } => Some(Note::Braked { max_reaps }),
-            Event::Signalled { worker, signal } => {
+            Event::Signalled { worker, signal, at } => {
                 let case = self.known.get(&worker).and_then(|known| known.case.clone());
                 if let (Some(stand), Some(case)) = (&self.witness, case) {
-                    let at = Nanos(clock::monotonic_ns());
                     stand.tell(Task::Signalled { case, at, signal });
                 }
                 known(self, worker).map(|worker| Note::Signalled { worker, signal })

@@ -6,9 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::incident::schema::{
-    Decision, Descendant, Incident, Lane, Missing, Peer, Process, Record,
-};
+use crate::incident::schema::{Descendant, Incident, Lane, Missing, Peer, Process, Record};
 use crate::incident::{crowd, story, words};
 use crate::text::{brief_ns, bytes, count, plain, plain_words};
 
@@ -33,14 +31,15 @@ pub fn text(id: &str, incident: &Incident, look: Look) -> String {
         page.gap();
         page.paragraph(&paragraph);
     }
-    decisions(&mut page, incident.at.monotonic_ns, &incident.decisions);
+    let origin_ns = story::origin_ns(incident);
+    decisions(&mut page, origin_ns, incident);
     stacks::write(&mut page, &incident.evidence);
     descendants(&mut page, incident);
     peers(&mut page, &incident.others);
     if let Some(left_out) = story::others_left_out(incident) {
         page.remark(&left_out);
     }
-    flight_records(&mut page, incident.at.monotonic_ns, &incident.evidence.lanes);
+    flight_records(&mut page, origin_ns, &incident.evidence.lanes);
     if let Some(facts) = &incident.evidence.process {
         process(&mut page, &incident.worker.command, facts);
     }
@@ -59,13 +58,13 @@ pub fn in_brief(incident: &Incident, look: Look) -> String {
     page.finish()
 }
 
-fn decisions(page: &mut Page, at_ns: u64, decisions: &[Decision]) {
-    if decisions.is_empty() {
+fn decisions(page: &mut Page, origin_ns: u64, incident: &Incident) {
+    if incident.decisions.is_empty() {
         return;
     }
-    page.heading("What was decided");
-    for decision in decisions {
-        let when = story::offset(decision.at.monotonic_ns, at_ns);
+    page.heading(story::decisions_heading(incident));
+    for decision in &incident.decisions {
+        let when = story::offset(decision.at.monotonic_ns, origin_ns);
         let what = story::what_was_decided(&decision.what);
         let why = plain(&decision.why);
         page.item(&format!("{when:>8}  "), &format!("{what}: {why}"));

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::time::{Duration, Instant};
 
+use hangwatch::sys::clock;
 use hangwatch_core::time::{Nanos, duration_ns};
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -76,13 +77,15 @@ impl Tree {
         grace: Duration,
         relay: Option<&Relay>,
     ) -> io::Result<Removal> {
-        let mut signalled = HashSet::new();
+        let mut signalled = Sendings::default();
         if signal != Signal::KILL {
             self.ask(signal, grace, relay, &mut signalled)?;
         }
         let refused = self.kill(&mut signalled)?;
         let survivors = self.survivors(&refused)?;
-        Ok(Removal { status: self.status, signalled: signalled.len(), survivors })
+        let Sendings { to, first_at } = signalled;
+        let (status, signalled) = (self.status, to.len());
+        Ok(Removal { status, signalled, signalled_at: first_at, survivors })
     }
 
     fn ask(
@@ -90,7 +93,7 @@ impl Tree {
         signal: Signal,
         grace: Duration,
         relay: Option<&Relay>,
-        signalled: &mut HashSet<Identity>,
+        signalled: &mut Sendings,
     ) -> io::Result<()> {
         self.ask_each(signal, signalled)?;
         let mut clock = RunningTime::new();
@@ -112,13 +115,13 @@ impl Tree {
     /// Signals each process that is there, once. They are stopped meanwhile: one that forks before its
     /// signal arrives would leave a child without, and what is started after it, to clean up, must have
     /// none.
-    fn ask_each(&mut self, signal: Signal, signalled: &mut HashSet<Identity>) -> io::Result<()> {
+    fn ask_each(&mut self, signal: Signal, signalled: &mut Sendings) -> io::Result<()> {
         let members = self.stop();
         let found = members.as_ref().map_or(&[][..], |members| &members[..]);
         let mut failed = None;
         for member in found {
             match self.send(member, signal) {
-                Ok(Sent::Yes) => drop(signalled.insert(member.identity)),
+                Ok(Sent::Yes) => signalled.note(member.identity),
                 Ok(_) => {}
                 Err(error) => failed = Some(error),
             }
@@ -150,7 +153,7 @@ impl Tree {
     }
 
     /// Returns those that the kernel did not let us signal.
-    fn kill(&mut self, signalled: &mut HashSet<Identity>) -> io::Result<HashSet<Identity>> {
+    fn kill(&mut self, signalled: &mut Sendings) -> io::Result<HashSet<Identity>> {
         let mut refused = HashSet::new();
         let mut first_tried = HashMap::new();
         let mut clock = RunningTime::new();
@@ -164,7 +167,7 @@ impl Tree {
             for member in &members {
                 first_tried.entry(member.identity).or_insert(now);
                 match self.send(member, Signal::KILL)? {
-                    Sent::Yes => drop(signalled.insert(member.identity)),
+                    Sent::Yes => signalled.note(member.identity),
                     Sent::Refused => drop(refused.insert(member.identity)),
                     Sent::NotOurs => {}
                 }
@@ -273,6 +276,20 @@ impl Tree {
             unsure.extend(stat);
         }
         Ok(unsure)
+    }
+}
+
+/// Which processes were signalled, each once, and since when.
+#[derive(Debug, Default)]
+struct Sendings {
+    to: HashSet<Identity>,
+    first_at: Option<Nanos>,
+}
+
+impl Sendings {
+    fn note(&mut self, identity: Identity) {
+        self.first_at.get_or_insert_with(|| Nanos(clock::monotonic_ns()));
+        self.to.insert(identity);
     }
 }
 
