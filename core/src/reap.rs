@@ -183,7 +183,9 @@ impl<'a, H: Hands> Reaping<'a, H> {
         let first = left.first()?;
         let signal = self.policy.signal_for(first.detail.signal).unwrap_or(SIGKILL);
         let suspicion = self.take_over_suspicion(now, &mut left);
-        Some(Ok(Machine::new(now, signal, left, suspicion)))
+        let mut machine = Machine::new(now, signal, left, suspicion);
+        machine.is_resumed = resumed;
+        Some(Ok(machine))
     }
 
     /// Whether the brake forbids one more reap. The first that it does engages it.

@@ -16,6 +16,14 @@ pub enum Verdict {
     Wait(Nanos),
 }
 
+impl Verdict {
+    /// What it is about a worker that may have been condemned by a watchdog before this one: that may have
+    /// stopped the worker itself, to kill it after its descendants, and stopped it would stay.
+    pub(super) fn of_condemned(self, is_condemned: bool) -> Verdict {
+        if is_condemned && self == Verdict::Held(Hold::Stopped) { Verdict::Go } else { self }
+    }
+}
+
 /// Why an overdue worker is reported and not signalled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {

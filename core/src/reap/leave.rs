@@ -38,7 +38,9 @@ impl<H: Hands> Reaping<'_, H> {
         let Some(first) = timers.first() else {
             return Ok(());
         };
-        match self.hands.verdict(now, worker, first.lane) {
+        let is_condemned =
+            timers.iter().any(|timer| timer.word.state() == Some(TimerState::Condemned));
+        match self.hands.verdict(now, worker, first.lane).of_condemned(is_condemned) {
             Verdict::Go => self.has_had_its_allowance(now, worker, timers),
             Verdict::Held(hold) => {
                 let lanes = timers.iter().map(|timer| timer.lane).collect();

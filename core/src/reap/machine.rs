@@ -48,6 +48,8 @@ pub(super) struct Machine {
     pub(super) again_at: Nanos,
     /// When it was last said that the worker may be signalled.
     vouched_at: Nanos,
+    /// Whether a watchdog before this one has condemned the worker.
+    pub(super) is_resumed: bool,
 }
 
 impl Machine {
@@ -58,8 +60,16 @@ impl Machine {
         timers: Vec<ExpiredTimer>,
         suspicion: Option<Suspicion>,
     ) -> Machine {
-        let (state, signalled_at, again_at) = (State::Condemned, None, Nanos(0));
-        Machine { state, signal, signalled_at, timers, suspicion, again_at, vouched_at: now }
+        Machine {
+            state: State::Condemned,
+            signal,
+            signalled_at: None,
+            timers,
+            suspicion,
+            again_at: Nanos(0),
+            vouched_at: now,
+            is_resumed: false,
+        }
     }
 
     /// A lane of the worker's.
@@ -142,7 +152,8 @@ impl<H: Hands> Reaping<'_, H> {
         if machine.vouched_at == now || self.hands.is_dead(worker) {
             return None;
         }
-        match self.hands.verdict(now, worker, machine.lane()?) {
+        let verdict = self.hands.verdict(now, worker, machine.lane()?);
+        match verdict.of_condemned(machine.is_resumed) {
             Verdict::Go => {
                 machine.vouched_at = now;
                 None

@@ -461,6 +461,33 @@ fn a_successor_gives_a_worker_that_was_held_its_allowance() {
     }
 }
 
+/// The first may have stopped it itself, to kill it after its descendants.
+#[test]
+fn a_successor_told_to_leave_the_stopped_alone_reaps_whom_the_first_condemned() {
+    for evidence_ns in [0, 500 * MS] {
+        let words = words();
+        let mut world = World::new(&words, Policy::default());
+        let mut hung = world.worker(10);
+        let deadline = hung.acquire(0, SECOND);
+        world.process(10, |process| process.evidence_by = deadline.plus(100 * SECOND));
+        world.serve_until(deadline.plus(MS));
+        assert_eq!((hung.state(0), world.signals()), (Some(TimerState::Condemned), vec![]));
+        world.succeed(Policy::default());
+        let evidence_by = world.now().plus(evidence_ns);
+        world.process(10, |process| {
+            (process.verdict, process.evidence_by) = (Verdict::Held(Hold::Traced), evidence_by);
+        });
+        world.serve_for(SECOND);
+        assert_eq!(world.signals(), [], "a debugger's is another matter");
+        let evidence_by = world.now().plus(evidence_ns);
+        world.process(10, |process| {
+            (process.verdict, process.evidence_by) = (Verdict::Held(Hold::Stopped), evidence_by);
+        });
+        world.serve_for(2 * SECOND);
+        assert_eq!(world.signalled(), [(10, SIGKILL)]);
+    }
+}
+
 #[test]
 fn the_next_owner_of_a_lane_inherits_no_hold() {
     let words = words();

@@ -56,8 +56,9 @@ impl Stat {
         let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
         Some(Self {
             state: fields.first()?.chars().next()?,
-            parent: Pid::from_raw(fields.get(1)?.parse().ok()?),
-            group: Pid::from_raw(fields.get(2)?.parse().ok()?),
+            parent: to_pid(fields.get(1)?),
+            // -1 of one that has just ended.
+            group: to_pid(fields.get(2)?),
             threads: fields.get(17)?.parse().ok()?,
             identity: Identity { pid, start: fields.get(19)?.parse().ok()? },
         })
@@ -339,6 +340,13 @@ mod tests {
         assert_eq!(stat.threads, 3);
         assert_eq!(stat.identity.start, 777);
         assert!(Stat::parse(pid, "42 (a) S 41").is_none());
+    }
+
+    #[test]
+    fn one_that_has_just_ended_has_no_group() {
+        let rest = "X 0 -1 -1 0 -1 0 0 0 0 0 0 0 0 0 20 0 0 0 777 0";
+        let stat = Stat::parse(Pid::INIT, &format!("1 (a) {rest}")).unwrap();
+        assert_eq!((stat.parent, stat.group), (None, None));
     }
 
     #[test]

@@ -92,11 +92,12 @@ impl Standings {
                 None => return Ok(Seen::NotYet),
             }
         }
-        if stopped == Treatment::Report && standing.state == State::Stopped {
-            return Ok(Seen::Standing(Some(Hold::Stopped)));
-        }
         if frozen == Treatment::Report && self.is_frozen(pid)? {
             return Ok(Seen::Standing(Some(Hold::Frozen)));
+        }
+        // Last: a watchdog that succeeds the one that stopped it goes on all the same.
+        if stopped == Treatment::Report && standing.state == State::Stopped {
+            return Ok(Seen::Standing(Some(Hold::Stopped)));
         }
         Ok(Seen::Standing(None))
     }
