@@ -7,14 +7,14 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -330,11 +330,26 @@ fn bind_new_unix(path: &Path, group: Option<u32>) -> Result<Socket, Errno> {
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
     let file = SocketFile::new(path.to_owned());
     if let Some(group) = group {
-        rustix::fs::chown(path, None, Some(rustix::fs::Gid::from_raw(group)))?;
-        rustix::fs::chmod(path, Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP)?;
+        open_to_group(path, group)?;
     }
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(Socket::Unix(UnixListener::from(socket), file))
+}
+
+/// Lets the members of a group connect to the socket that was just made. Who may write its directory can
+/// have put another file there, or a link to one: only a socket of this user's is changed.
+fn open_to_group(path: &Path, group: u32) -> Result<(), Errno> {
+    let handle = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, handle, Mode::empty())?;
+    let found = rustix::fs::fstat(&file)?;
+    let is_socket = FileType::from_raw_mode(found.st_mode) == FileType::Socket;
+    if !is_socket || found.st_uid != rustix::process::geteuid().as_raw() {
+        return Err(Errno::NOTSOCK);
+    }
+    let group = Some(rustix::fs::Gid::from_raw(group));
+    rustix::fs::chownat(&file, "", None, group, AtFlags::EMPTY_PATH)?;
+    let opened = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
+    rustix::fs::chmod(opened, Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP)
 }
 
 /// The file of a Unix socket: removed at the end, if it is still the same.
@@ -431,6 +446,21 @@ mod tests {
         fs::write(&path, "").unwrap();
         drop(socket);
         assert!(path.exists());
+    }
+
+    #[test]
+    fn what_is_put_in_the_place_of_a_new_socket_keeps_its_group_and_mode() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, secret) = (directory.path().join("s"), directory.path().join("secret"));
+        fs::write(&secret, "").unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+        let group = rustix::process::getgid().as_raw();
+        for put in [std::os::unix::fs::symlink::<&Path, &Path>, fs::hard_link::<&Path, &Path>] {
+            put(&secret, &path).unwrap();
+            assert_eq!(open_to_group(&path, group), Err(Errno::NOTSOCK));
+            assert_eq!(fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
+            fs::remove_file(&path).unwrap();
+        }
     }
 
     #[test]
