@@ -128,7 +128,8 @@ pub fn standing(pid: Pid) -> io::Result<Option<Standing>> {
 
 /// What tells the program a process runs from the one it ran before an exec: where
 /// its code and its stack begin. Both are placed at random by default; where they
-/// are not, or may not be seen (they then read 0), two programs may look alike.
+/// are not, or may not be seen (they then read 0), two programs may look alike:
+/// [`Memory`] tells them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Image {
     code: u64,
@@ -160,6 +161,36 @@ pub fn image(pid: Pid) -> io::Result<Option<Image>> {
         }
     }
     Ok(None)
+}
+
+/// A handle on the memory of the program that a process runs. By it a program is told from the next one,
+/// also where their [`Image`]s are alike, since the kernel places nothing at random.
+#[derive(Debug)]
+pub struct Memory(fs::File);
+
+impl Memory {
+    /// That of the program which the process runs now. `None` if it is gone or has given up its memory, or
+    /// the kernel tells nothing of it (`CONFIG_PROC_PAGE_MONITOR`).
+    ///
+    /// # Errors
+    /// Where `/proc` refuses, to all who may not trace the process; where no descriptor is left.
+    pub fn of(pid: Pid) -> io::Result<Option<Memory>> {
+        for dir in task_dirs(pid)? {
+            match fs::File::open(dir.join("pagemap")).map(Memory) {
+                Ok(memory) if memory.is_in_use() => return Ok(Some(memory)),
+                Ok(_) => {}
+                Err(error) if is_gone(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether that program is run still. Waits for nobody.
+    pub fn is_in_use(&self) -> bool {
+        // Of memory that is there, a piece of an entry is refused; of memory that is gone, nothing is read.
+        !matches!(rustix::io::read(&self.0, &mut [0]), Ok(0))
+    }
 }
 
 /// The name of the process's first thread, as the process chose it.
@@ -414,6 +445,24 @@ mod tests {
         while !check() {
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn the_memory_of_a_program_is_in_use_until_the_next_is_executed() {
+        use std::process::{Command, Stdio};
+        let shell = ["-c", "read line; exec sleep 600"];
+        let mut child = Command::new("sh").args(shell).stdin(Stdio::piped()).spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let first = Memory::of(pid).unwrap().unwrap();
+        assert!(first.is_in_use());
+        drop(child.stdin.take()); // the shell reads the end of its input, and goes on
+        until(|| !first.is_in_use());
+        let second = Memory::of(pid).unwrap().unwrap();
+        assert!(second.is_in_use() && !first.is_in_use());
+        child.kill().unwrap();
+        until(|| !second.is_in_use());
+        child.wait().unwrap();
+        assert!(Memory::of(pid).unwrap().is_none());
     }
 
     #[test]

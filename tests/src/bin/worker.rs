@@ -37,6 +37,7 @@
 //! user N                     becomes this user, who may become root again; root, for ever
 //! exec                       execs `sleep 600` (no answer: it is somebody else then)
 //! again                      execs this program anew, which answers: what it was before is forgotten
+//! unrandomised               what it execs from now on has nothing placed at random
 //! look PATH                  asks for a file's attributes
 //! ignore N                   ignores a signal
 //! hang HOW NAME MS           hangs in a scope of that name (no answer), see `hangwatch_tests::hang`
@@ -284,6 +285,11 @@ impl Actor {
             ["hide"] => {
                 let hidden = rustix::process::DumpableBehavior::NotDumpable;
                 rustix::process::set_dumpable_behavior(hidden)?;
+                Ok(String::new())
+            }
+            ["unrandomised"] => {
+                // SAFETY: no memory is involved.
+                unsafe { libc::personality(libc::ADDR_NO_RANDOMIZE as libc::c_ulong) };
                 Ok(String::new())
             }
             ["again"] => Err(Command::new(std::env::current_exe()?).env(AGAIN, "1").exec().into()),

@@ -209,6 +209,25 @@ fn a_program_that_attaches_anew_after_an_exec_is_watched() {
     }
 }
 
+/// Where nothing is placed at random, the next program of a process looks like the last one.
+#[test]
+fn a_timer_of_before_an_exec_reaps_no_program_that_attaches_after_it() {
+    let stage = Stage::new("exec-alike");
+    let mut watchdog = stage.watchdog(&[]);
+    let mut actor = stage.actor();
+    watchdog.event(|event| event["event"] == "admitted");
+    actor.tell("unrandomised");
+    actor.tell("again");
+    actor.tell("attach");
+    watchdog.event(|event| event["event"] == "admitted");
+    actor.tell("expires before 1000");
+    actor.tell("again");
+    actor.tell("attach");
+    actor.tell("expires after 2000");
+    assert_eq!(watchdog.expiry_of(actor.pid())["scope"], "after");
+    assert_eq!(actor.wait().signal(), Some(9));
+}
+
 /// What cannot be read says nothing: here, for want of descriptors.
 #[test]
 fn a_worker_that_cannot_be_looked_at_is_reported_and_not_signalled() {

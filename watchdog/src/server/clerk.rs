@@ -271,15 +271,14 @@ impl Clerk {
 
     /// Takes in a process that was proved: the one known already, or a new one.
     fn enrol(&mut self, proved: Proved) -> Result<Arc<Admitted>, String> {
-        let Proved { process, image, origin } = proved;
-        if let Some(known) = self.roster.find(process.identity) {
-            if known.image == image {
+        if let Some(known) = self.roster.find(proved.process.identity) {
+            if known.image == proved.image && known.has_its_memory() {
                 return Ok(known);
             }
             // It has exec'd since, and attached anew.
             self.forget_execd(known.id);
         }
-        let worker = self.roster.add(process, image, origin);
+        let worker = self.roster.add(proved);
         let data = epoll::EventData::new_u64(worker.id.0);
         let pidfd = worker.process.pidfd.as_fd();
         if let Err(error) = epoll::add(&self.epoll, pidfd, data, epoll::EventFlags::IN) {

@@ -1,10 +1,10 @@
 //! What is known of a worker, for the log and for the reap: taken once, when it is admitted.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use hangwatch::sys::identity::Process;
-use hangwatch::sys::process::{Image, Privileges, Users};
+use hangwatch::sys::process::{Image, Memory, Privileges, Users};
 use hangwatch_core::expiry::WorkerId;
 use hangwatch_core::lane::Lane;
 use rustix::process::getpid;
@@ -16,6 +16,8 @@ pub(super) struct Admitted {
     pub(super) process: Process,
     /// The program it ran when it was admitted.
     pub(super) image: Image,
+    /// The memory of that program, where the kernel tells of it.
+    pub(super) memory: Option<Arc<Memory>>,
     /// As what it ran when it was first admitted, by whatever program.
     pub(super) origin: Origin,
     /// How it calls itself: filled in by the inspector, who may be late.
@@ -43,6 +45,12 @@ pub struct Command {
 impl Admitted {
     pub(super) fn pid(&self) -> u32 {
         self.process.pid.as_raw_pid().unsigned_abs()
+    }
+
+    /// Whether the memory is there of the program it ran when it was admitted, as far as that is known.
+    /// Where it is not, a process that has memory runs another program.
+    pub(super) fn has_its_memory(&self) -> bool {
+        self.memory.as_ref().is_none_or(|memory| memory.is_in_use())
     }
 
     /// Whether it is this very process.

@@ -13,12 +13,12 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use hangwatch::sys::clock;
 use hangwatch::sys::identity::{Identity, Process};
 use hangwatch::sys::lock::{Holder, holder};
-use hangwatch::sys::process::{self, Image};
+use hangwatch::sys::process::{self, Image, Memory};
 use hangwatch::{Segment, lane_lock_byte};
 use hangwatch_core::expiry::{Admission, WorkerId};
 use hangwatch_core::lane::OwnerWord;
@@ -75,6 +75,8 @@ pub(super) enum Found {
 pub(super) struct Proved {
     pub(super) process: Process,
     pub(super) image: Image,
+    /// The memory of the program it runs, where the kernel tells of it.
+    pub(super) memory: Option<Arc<Memory>>,
     /// As what it runs now.
     pub(super) origin: Origin,
 }
@@ -91,19 +93,23 @@ impl Inspection {
 
 /// The programs that were found to have the segment mapped.
 #[derive(Debug, Default)]
-struct Mapped(Mutex<HashMap<Identity, Image>>);
+struct Mapped(Mutex<HashMap<Identity, (Image, Option<Weak<Memory>>)>>);
 
 impl Mapped {
     fn is_known(&self, identity: Identity, image: Image) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&identity) == Some(&image)
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_in_use = |memory: &Option<Weak<Memory>>| {
+            memory.as_ref().is_none_or(|weak| weak.upgrade().is_some_and(|one| one.is_in_use()))
+        };
+        known.get(&identity).is_some_and(|(seen, memory)| *seen == image && is_in_use(memory))
     }
 
-    fn note(&self, identity: Identity, image: Image) {
+    fn note(&self, identity: Identity, image: Image, memory: Option<&Arc<Memory>>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= KNOWN {
             known.clear();
         }
-        known.insert(identity, image);
+        known.insert(identity, (image, memory.map(Arc::downgrade)));
     }
 }
 
@@ -255,6 +261,7 @@ fn runs_same_program(
     // Of a process with many mappings this takes its time: the answer is of when its image is read.
     let maps = maps(pid).ok()?;
     let at = Nanos(clock::monotonic_ns());
+    let has_its_memory = worker.has_its_memory();
     // Asked after it: one about to die gives up its memory first, and maps nothing any more.
     let image = process::image(pid).ok()??;
     // Asked last: what was read before was read of it.
@@ -262,7 +269,7 @@ fn runs_same_program(
         return None;
     }
     // A program that attached anew after its exec has the segment mapped, and is another all the same.
-    Some((maps && worker.image == image, at))
+    Some((maps && has_its_memory && worker.image == image, at))
 }
 
 fn describe(worker: &Admitted) {

@@ -62,7 +62,8 @@ pub(super) struct Parts {
 pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
     let Parts { segment, options, control, journal, attention, hired } = parts;
     protect::protect(options.protection, &journal);
-    let wanted = u64::from(segment.geometry().lanes) + SPARE_DESCRIPTORS;
+    // For a worker, and for the memory of its program.
+    let wanted = 2 * u64::from(segment.geometry().lanes) + SPARE_DESCRIPTORS;
     // All that is allowed: what is opened in passing, for a worker's descendants, finds room beside those.
     let allowed = getrlimit(Resource::Nofile).maximum.unwrap_or(wanted);
     if let Err(error) = host::raise_descriptor_limit(wanted.max(allowed)) {

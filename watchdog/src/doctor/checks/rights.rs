@@ -69,7 +69,7 @@ pub(super) fn incidents(facts: &Facts) -> Finding {
 pub(super) fn open_files(facts: &Facts) -> Finding {
     const TOPIC: &str = "open files";
     let Some(limit) = facts.open_files else { return works(TOPIC, "without a limit") };
-    let workers = limit.saturating_sub(SPARE_DESCRIPTORS);
+    let workers = limit.saturating_sub(SPARE_DESCRIPTORS) / 2;
     let found = format!("{limit} at most: enough for {workers} workers");
     if workers >= LANES {
         works(TOPIC, found)

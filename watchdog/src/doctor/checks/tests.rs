@@ -84,7 +84,7 @@ fn every_fault_is_found_under_its_topic_with_what_to_change() {
     check(&|facts| facts.counts_with_processor = false, "clock", Weaker, "clocksource=tsc");
     check(&|facts| facts.may_kill = false, "other users", Weaker, "CAP_KILL");
     check(&|facts| facts.ptrace_scope = Some(3), "stacks", Weaker, "reboot");
-    check(&|facts| facts.open_files = Some(300), "open files", Weaker, "172 workers");
+    check(&|facts| facts.open_files = Some(300), "open files", Weaker, "86 workers");
     check(&|facts| facts.lock_memory = refused(), "memory lock", Weaker, "ulimit -l");
     check(&|facts| facts.lower_oom_score = refused(), "OOM score", Weaker, "CAP_SYS_RESOURCE");
     check(&|facts| facts.keep_incidents = refused(), "incidents", Weaker, "--incidents");

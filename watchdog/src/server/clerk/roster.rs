@@ -6,14 +6,15 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 
-use hangwatch::sys::identity::{Identity, Process};
+use hangwatch::sys::identity::Identity;
 use hangwatch::sys::pidfd::Pidfd;
-use hangwatch::sys::process::{Image, start_time};
+use hangwatch::sys::process::start_time;
 use hangwatch_core::expiry::WorkerId;
 use hangwatch_core::lane::OwnerWord;
 use rustix::process::Pid;
 
 use super::super::facts::{Admitted, Origin};
+use super::super::inspector::Proved;
 use super::super::seating::Seating;
 
 #[derive(Debug, Default)]
@@ -51,14 +52,15 @@ impl Roster {
         self.get(*self.by_identity.get(&identity)?)
     }
 
-    /// Adds a process that runs as `now`, or was first admitted as something else.
-    pub(super) fn add(&mut self, process: Process, image: Image, now: Origin) -> Arc<Admitted> {
+    /// Adds a process: as what it runs now, or was first admitted.
+    pub(super) fn add(&mut self, proved: Proved) -> Arc<Admitted> {
+        let Proved { process, image, memory, origin: now } = proved;
         self.last += 1;
         let id = WorkerId(self.last);
         let origin = self.origins.get(&process.identity).map_or(now, |(_, first)| *first);
         self.by_identity.insert(process.identity, id);
         let (command, error_file) = (OnceLock::new(), OnceLock::new());
-        let worker = Arc::new(Admitted { id, process, image, origin, command, error_file });
+        let worker = Arc::new(Admitted { id, process, image, memory, origin, command, error_file });
         self.by_id.insert(id, Arc::clone(&worker));
         worker
     }

@@ -74,8 +74,10 @@ impl Standings {
 
     fn seen(&mut self, now: Nanos, worker: &Admitted) -> Result<Seen, String> {
         let pid = worker.process.pid;
+        // Asked first: one that has memory after it was seen without this has exec'd, and is not about to die.
+        let has_its_memory = worker.has_its_memory();
         let image = image(pid).map_err(|error| format!("its program cannot be seen: {error}"))?;
-        if image.is_some_and(|image| image != worker.image) {
+        if image.is_some_and(|image| image != worker.image || !has_its_memory) {
             return Ok(Seen::Execd);
         }
         let standing = process::standing(pid)

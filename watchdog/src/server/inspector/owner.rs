@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hangwatch::lane_lock_byte;
 use hangwatch::sys::identity::{Attestation, Claim, Claimed, Process, attest, claimed_process};
-use hangwatch::sys::process::{image, standing};
+use hangwatch::sys::process::{Memory, image, standing};
 use hangwatch_core::expiry::Admission;
 use hangwatch_core::lane::{Lane, LaneState, OwnerWord};
 use rustix::process::Pid;
@@ -83,10 +83,14 @@ impl Inspector {
         };
         let unread = |error: std::io::Error| failed("/proc cannot be read", &error);
         let before = image(pid).map_err(unread)?;
-        let is_mapped = match before {
-            Some(before) if self.mapped.is_known(process.identity, before) => true,
-            _ => self.maps(pid).map_err(|error| failed("its mappings cannot be read", &error))?,
+        let memory = match Memory::of(pid) {
+            // Then the image alone tells one program from the next.
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => None,
+            memory => memory.map_err(unread)?.map(Arc::new),
         };
+        let is_known = before.is_some_and(|image| self.mapped.is_known(process.identity, image));
+        let is_mapped = is_known
+            || self.maps(pid).map_err(|error| failed("its mappings cannot be read", &error))?;
         let (after, seen) = (image(pid).map_err(unread)?, standing(pid).map_err(unread)?);
         // Asked last: what was read before was read of it.
         if process.pidfd.is_dead() {
@@ -95,15 +99,17 @@ impl Inspector {
         let (Some(image), Some(seen)) = (before, seen) else {
             return Err(failed("its program or its users cannot be seen", &"it may be ending"));
         };
-        if after != before {
+        if after != before || memory.as_ref().is_some_and(|memory| !memory.is_in_use()) {
             return Ok(Found::Tell(Admission::Unknown)); // it has just exec'd: asked again
         }
         if !is_mapped {
             return Ok(Found::Tell(Admission::Gone));
         }
-        self.mapped.note(process.identity, image);
+        if !is_known {
+            self.mapped.note(process.identity, image, memory.as_ref());
+        }
         let origin = Origin { users: seen.users, privileges: seen.privileges };
-        Ok(Found::Process(Box::new(Proved { process, image, origin })))
+        Ok(Found::Process(Box::new(Proved { process, image, memory, origin })))
     }
 
     /// A living claimant of a lane without a lock: one that closed its descriptors, or that has exec'd.
