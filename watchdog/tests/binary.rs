@@ -184,7 +184,11 @@ fn a_check_of_the_settings_runs_nothing_and_shows_where_each_comes_from() {
     fs::write(file.path(), "segment = 5\nlanes = 0\n").unwrap();
     check_says(&["run", "--config", path, "--check"], 2, &format!("{path}:2: lanes"));
     // The command gets none of what was meant for its watchdog.
-    let output = hangwatch(&["run", "--", "env"]).env("HANGWATCH_GRACE", "5s").output().unwrap();
+    let mut command = hangwatch(&["run", "--", "env"]);
+    command.env("HANGWATCH_GRACE", "5s").env("HANGWATCH_MAX_REAP", "3");
+    let output = command.output().unwrap();
+    let log = String::from_utf8(output.stderr.clone()).unwrap();
+    assert!(log.contains("is HANGWATCH_MAX_REAPS meant?"), "{log}");
     let environment = String::from_utf8(output.stdout).unwrap();
     assert!(environment.contains("HANGWATCH_SEGMENT=run-"), "{environment}");
     assert!(!environment.contains("HANGWATCH_GRACE"), "{environment}");

@@ -146,7 +146,15 @@ pub struct Origins {
     pub strange: Vec<String>,
 }
 
+/// How the end of [`Origins::strange`]'s text reads where a setting has nearly the same name.
+const MEANT: &str = " meant?";
+
 impl Origins {
+    /// Those of [`Origins::strange`] that have nearly the name of a setting.
+    pub fn misspelt(&self) -> impl Iterator<Item = &str> {
+        self.strange.iter().map(String::as_str).filter(|text| text.ends_with(MEANT))
+    }
+
     /// Where this setting comes from.
     pub fn of(&self, name: &str) -> Origin {
         let setting = self.settings.iter().find(|setting| setting.name == name);
@@ -194,7 +202,9 @@ pub(super) fn settle(words: Vec<OsString>, variables: &Variables) -> Result<Run,
     if let Some(path) = &path {
         layers.add_file(path, variables.file_at(path));
     }
-    let said = layers.settle()?;
+    let strange = definition.strange(variables);
+    let with_strange = |problems: Problems| Problems([problems.0, strange.clone()].concat());
+    let said = layers.settle().map_err(with_strange)?;
     let mut all = without_off(&words, &said);
     let is_extra = |said: &Said| said.origin != Origin::Flag && !said.is_off();
     let extra = said.iter().filter(|(_, said)| is_extra(said));
@@ -213,7 +223,6 @@ pub(super) fn settle(words: Vec<OsString>, variables: &Variables) -> Result<Run,
         Setting { name, value, origin }
     });
     let settings = settings.collect();
-    let strange = definition.strange(variables);
     run.origins = Origins { words, file: path, settings, strange };
     contradictions(&run)?;
     Ok(*run)

@@ -14,7 +14,7 @@ use crate::deadlines::edit::{Change, Draft, Lesson, Lowering};
 use crate::deadlines::time_text;
 use crate::exit::Exit;
 use crate::output;
-use crate::text::plain;
+use crate::text::{count, plain};
 
 #[derive(Debug, thiserror::Error)]
 enum LearnError {
@@ -45,7 +45,7 @@ pub(super) fn perform(options: &Learn) -> Result<Exit, Failure> {
     };
     draft.save(path).map_err(|source| LearnError::Write { path: shown(path), source })?;
     // Beside the file, which may be standard output.
-    complain(&format_args!("{}: {learned} deadlines learned", shown(path)));
+    complain(&format_args!("{}: {} learned", shown(path), count(learned, "deadline")));
     Ok(Exit::Ok)
 }
 

@@ -43,6 +43,8 @@ pub(super) fn perform(options: Run) -> Result<Exit, Failure> {
         return check::perform(&options);
     }
     logging::init(options.log.format, tracing::Level::INFO)?;
+    // A limit that is not in force because of a slip of the pen must not go unseen.
+    options.origins.misspelt().for_each(|text| tracing::warn!("{text}"));
     if options.reap.grace_is_in_vain() {
         tracing::warn!(
             "--grace delays the KILL after a gentler signal, and --signal KILL sends none: only \

@@ -3,7 +3,7 @@
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, CommandFactory, Parser};
 
-use super::{NO_SETTINGS, PREFIX, Variables, variable_of};
+use super::{MEANT, NO_SETTINGS, PREFIX, Variables, variable_of};
 use crate::cli::Cli;
 
 /// What the options of `run` are.
@@ -93,7 +93,7 @@ impl Definition {
             if is_known {
                 return None;
             }
-            let ask = |meant: String| format!("; is {} meant?", variable_of(&meant));
+            let ask = |meant: String| format!("; is {}{MEANT}", variable_of(&meant));
             let meant = self.meant_by(&setting).map(ask).unwrap_or_default();
             Some(format!("{name} is in the environment and is no setting of run{meant}"))
         };

@@ -220,4 +220,11 @@ fn a_misspelt_variable_is_told_with_what_is_meant() {
              HANGWATCH_MAX_REAPS meant?",
         ]
     );
+    let misspelt: Vec<&str> = run.origins.misspelt().collect();
+    assert_eq!(misspelt, [run.origins.strange[1].as_str()], "of the other, nothing is known");
+    // With another mistake, both are told.
+    let variables = [("HANGWATCH_LANES", "0"), ("HANGWATCH_SINGAL", "TERM")];
+    let error = settle("--segment s", &variables, "").unwrap_err().to_string();
+    assert!(error.contains("HANGWATCH_LANES: \"0\" is not in 1..=65536"), "{error}");
+    assert!(error.contains("is HANGWATCH_SIGNAL meant?"), "{error}");
 }
