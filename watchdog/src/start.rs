@@ -18,7 +18,7 @@ use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
-use crate::inherit::Inheritance;
+use crate::inherit::{self, Inheritance};
 use crate::signals::{AllBlocked, AtStart};
 
 /// What becomes of a command when the process that started it ends without a word, as by SIGKILL.
@@ -71,7 +71,8 @@ impl Started {
 }
 
 /// Starts a command: its program, arguments and environment are taken from `command`, nothing else. The
-/// signals that it ignores and blocks are those this process was started with.
+/// signals that it ignores and blocks, and the standard descriptors that are closed, are those this process
+/// was started with.
 ///
 /// # Errors
 /// No process or descriptor can be had, or a word contains a NUL byte.
@@ -156,6 +157,7 @@ impl Image {
             say(socket);
         }
         signals.restore();
+        inherit::close_what_was_closed();
         let (arguments, environment) = (self.arguments.pointers(), self.environment.pointers());
         // SAFETY: the list has at least the program's name, and so a first element.
         let program = unsafe { *arguments };

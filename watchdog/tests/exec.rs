@@ -233,6 +233,46 @@ fn a_second_signal_removes_what_a_command_has_left() {
 }
 
 #[test]
+fn a_tree_is_signalled_and_removed_however_deep_it_is() {
+    /// Processes, each the child of the one before it.
+    const DEPTH: usize = 600;
+    let dir = Words::new();
+    // The deepest one does not end as it is told, and is removed by the second signal.
+    let script = format!(
+        "down() {{ if [ $1 = 0 ]; then trap '' TERM; up deaf; exec sleep 1000; fi
+        down $(($1 - 1)) & wait; }}; down {DEPTH}"
+    );
+    let mut exec = dir.exec("1h", &[], &script);
+    let deaf = Other(dir.pid("deaf"));
+    let first = format!("/proc/{0}/task/{0}/children", exec.pid());
+    exec.signal(Signal::TERM);
+    let left = || fs::read_to_string(&first).expect("it goes on as long as one is left");
+    wait_until("only the deaf one is left", || left().trim() == deaf.0.to_string());
+    exec.signal(Signal::TERM);
+    exec.end(); // as the command did: of the signal, or by itself when what it had waited for was dead
+    assert!(!deaf.is_alive());
+}
+
+#[test]
+fn a_standard_descriptor_that_is_closed_stays_closed_for_the_command() {
+    for words in [&["exec", "--deadline", "1h"][..], &["run", "--evidence", "off"]] {
+        let dir = Words::new();
+        let closed = |number: usize| {
+            let script = format!("[ ! -e /proc/$$/fd/{number} ]");
+            let command = dir.command(&[], words, &script);
+            let shell = Command::new("sh")
+                .args(["-c", &format!("exec \"$@\" {number}>&-"), "sh", "env"])
+                .args(command.get_args())
+                .env("DIR", dir.0.path())
+                .env_remove("HANGWATCH_SEGMENT")
+                .status();
+            shell.unwrap().code()
+        };
+        assert_eq!([0, 1, 2].map(closed), [Some(0); 3], "{words:?}");
+    }
+}
+
+#[test]
 fn a_command_dies_with_exec() {
     let dir = Words::new();
     let mut exec = dir.exec("1h", &[], "trap '' TERM INT HUP; up a; while :; do sleep 1; done");

@@ -1,10 +1,10 @@
 //! Who descends from this process, read from `/proc`.
 //!
 //! `/proc` is no snapshot: processes end, are reaped and change parents while it is read.
-//! So [`living_descendants`] only proposes, and [`branch`] proves, for one process
+//! So [`living_descendants`] only proposes, and [`line_of`] proves, for one process
 //! that is held through a pidfd.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
@@ -15,6 +15,8 @@ use rustix::process::Pid;
 const PROCESSES_AT_MOST: usize = 4_194_304;
 /// The most that is read of a file in `/proc`, bytes: the pids of as many children.
 const FILE_BYTES: u64 = 8 * PROCESSES_AT_MOST as u64;
+/// What most files in `/proc` fit into, bytes: more takes more reads.
+const PROC_BYTES: usize = 4 << 10;
 /// The most that is read of a process's environment, bytes; the process chooses its length.
 const ENVIRONMENT_BYTES: u64 = 64 << 10;
 
@@ -115,8 +117,21 @@ fn walk(children: &Children, roots: Vec<Pid>) -> io::Result<Vec<Stat>> {
     Ok(found)
 }
 
-/// The child of ours from which this process descends, or which it is; `None` if it does
-/// not descend from us.
+/// From whom a process descends.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    /// From a process that was known, by way of these: itself first, if it is not the one.
+    Known(Vec<Identity>),
+    /// From this process, by way of these: itself first, last the child of this process.
+    Ours(Vec<Identity>),
+    /// Not from this process; or it is gone.
+    Foreign,
+    /// One of those above it ended meanwhile: to be asked again.
+    Changed,
+}
+
+/// From whom a process descends: from the next one above it for which `is_known` answers, else from this
+/// process.
 ///
 /// The answer is about the process behind a pidfd if the pidfd was opened before the
 /// call and a signal sent through it after the call finds the process: then it had its
@@ -124,32 +139,37 @@ fn walk(children: &Children, roots: Vec<Pid>) -> io::Result<Vec<Stat>> {
 /// process whose parent has the same pid in both readings had the same parent all the
 /// time between them (a new parent has been there longer than the old one has been gone),
 /// so whatever was read of that parent in between was really read of it; and so on up.
-pub(super) fn branch(pid: Pid) -> io::Result<Option<Pid>> {
-    chain_up_to(pid, rustix::process::getpid()).map(|chain| chain.last().copied())
-}
-
-/// A process and those above it, up to a child of `root`; none if it does not descend from it.
-fn chain_up_to(pid: Pid, root: Pid) -> io::Result<Vec<Pid>> {
-    let mut chain = vec![pid];
-    loop {
-        let child = chain[chain.len() - 1];
-        if child == root {
-            return Ok(Vec::new());
+pub(super) fn line_of(pid: Pid, is_known: impl Fn(Identity) -> bool) -> io::Result<Line> {
+    let own = rustix::process::getpid();
+    let (mut line, mut passed) = (Vec::new(), HashSet::new());
+    let mut at = pid;
+    let top = loop {
+        if at == own {
+            break own;
         }
-        match parent(child)? {
-            Some(parent) if parent == root => break,
-            Some(parent) if !chain.contains(&parent) => chain.push(parent),
-            _ => return Ok(Vec::new()),
+        let Some(stat) = Stat::read(at)?.filter(|_| passed.insert(at)) else {
+            return Ok(if at == pid { Line::Foreign } else { Line::Changed });
+        };
+        if is_known(stat.identity) {
+            break at;
         }
+        let Some(parent) = stat.parent else { return Ok(Line::Foreign) };
+        line.push(stat.identity);
+        at = parent;
+    };
+    if pid == own {
+        return Ok(Line::Foreign);
     }
-    let mut above = root;
-    for &below in chain.iter().rev() {
-        if parent(below)? != Some(above) {
-            return Ok(Vec::new());
+    let mut above = top;
+    for below in line.iter().rev() {
+        // By the same reading it is the process that was read before.
+        let same = Stat::read(below.pid)?.filter(|stat| stat.identity == *below);
+        if same.and_then(|stat| stat.parent) != Some(above) {
+            return Ok(Line::Changed);
         }
-        above = below;
+        above = below.pid;
     }
-    Ok(chain)
+    Ok(if top == own { Line::Ours(line) } else { Line::Known(line) })
 }
 
 /// This process and those above it.
@@ -312,7 +332,7 @@ fn to_pid(text: &str) -> Option<Pid> {
 
 /// A file of `/proc`, up to [`FILE_BYTES`]; `None` if its process is gone.
 fn read_proc(path: &str) -> io::Result<Option<String>> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(PROC_BYTES);
     match File::open(path).and_then(|file| file.take(FILE_BYTES).read_to_end(&mut bytes)) {
         Ok(_) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if is_gone(&error) => Ok(None),
@@ -328,7 +348,7 @@ fn is_gone(error: &io::Error) -> bool {
 mod tests {
     use rustix::process::{Pid, getpid, getppid};
 
-    use super::{Stat, branch, listed, message_queue_limit, scan};
+    use super::{Line, Stat, line_of, listed, message_queue_limit, scan};
 
     #[test]
     fn a_name_with_parentheses_does_not_shift_the_fields() {
@@ -370,22 +390,26 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let pid = Pid::from_child(&child);
         let (listed, scanned) = (listed(getpid()), scan());
-        let branch = branch(pid);
+        let line = line_of(pid, |_| false);
+        let known = line_of(pid, |process| process.pid == pid);
         child.kill().unwrap();
         child.wait().unwrap();
         assert!(scanned.unwrap()[&getpid()].contains(&pid));
         // Empty on a kernel without CONFIG_PROC_CHILDREN.
         let listed = listed.unwrap();
         assert!(listed.is_empty() || listed.contains(&pid), "{listed:?}");
-        assert_eq!(branch.unwrap(), Some(pid));
+        let Line::Ours(line) = line.unwrap() else { panic!("a child is not known as one") };
+        assert_eq!(line.iter().map(|process| process.pid).collect::<Vec<_>>(), [pid]);
+        assert_eq!(known.unwrap(), Line::Known(Vec::new()));
     }
 
     #[test]
     fn neither_this_process_nor_those_above_it_descend_from_it() {
-        assert_eq!(branch(getpid()).unwrap(), None);
-        assert_eq!(branch(Pid::INIT).unwrap(), None);
+        let foreign = |pid| assert_eq!(line_of(pid, |_| false).unwrap(), Line::Foreign);
+        foreign(getpid());
+        foreign(Pid::INIT);
         if let Some(parent) = getppid() {
-            assert_eq!(branch(parent).unwrap(), None);
+            foreign(parent);
         }
     }
 }

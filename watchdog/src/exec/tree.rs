@@ -21,7 +21,7 @@ use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getrlimit, setrlimit,
 };
 
-use super::lineage::{self, Identity, Stat};
+use super::lineage::{self, Identity, Line, Stat};
 use crate::child::{self, Child, Event, StartError, Step, Until};
 use crate::children::{self, Kind};
 use crate::relay::{Caught, Relay, Sender};
@@ -53,6 +53,8 @@ pub struct Tree {
     /// Descendants of the command that were seen as such. Filled only while `others` has
     /// any: otherwise every child of ours is the command's.
     seen: HashSet<Identity>,
+    /// Living processes that were proved to be of the tree: they stay so, whoever their parents are by then.
+    proved: HashSet<Identity>,
     /// The numbers of the signals that arrived for it.
     arrived: HashSet<i32>,
     /// Whether a process sent a signal that tells it to end.
@@ -145,6 +147,7 @@ impl Tree {
             status: None,
             others,
             seen: HashSet::new(),
+            proved: HashSet::new(),
             arrived: HashSet::new(),
             is_told_to_end: false,
             mark,
@@ -252,8 +255,9 @@ impl Tree {
     /// `/proc` cannot be read, or the wait fails.
     pub(crate) fn wait_for_rest(&mut self, relay: &Relay, until: Instant) -> io::Result<Rest> {
         loop {
-            // The last of them to end is a child of this process: SIGCHLD tells.
-            if self.members()?.is_empty() {
+            // Each of them is below a child of this process, or is one; a list of all may miss one whose
+            // parent ends meanwhile. The last of them to end is a child of this process: SIGCHLD tells.
+            if self.reap_dead()?.is_empty() {
                 return Ok(Rest::Gone);
             }
             while let Some(caught) = relay.next()? {
@@ -312,6 +316,10 @@ impl Tree {
     fn members(&mut self) -> io::Result<Vec<Stat>> {
         let roots = self.reap_dead()?;
         let members = lineage::living_descendants(&roots)?;
+        if !self.proved.is_empty() {
+            let living: HashSet<Identity> = members.iter().map(|member| member.identity).collect();
+            self.proved.retain(|process| living.contains(process));
+        }
         if !self.others.is_empty() {
             self.seen.extend(members.iter().map(|member| member.identity));
         }
@@ -355,6 +363,7 @@ impl Tree {
         }
         (self.others.is_empty() && kind == Kind::Other)
             || self.seen.contains(&child)
+            || self.proved.contains(&child)
             || lineage::has_in_environment(child.pid, &self.mark)
             || self
                 .limit
@@ -363,15 +372,30 @@ impl Tree {
 
     /// A pidfd of a process, which is of the tree if it is alive; `None` if it is gone, or has turned
     /// out not to be of the tree.
-    fn handle_on(&self, process: &Stat) -> io::Result<Option<OwnedFd>> {
+    ///
+    /// A proof reads no further up than to the next process that is proved, so that in a list that has
+    /// parents first each takes a few files, however deep the tree is.
+    fn handle_on(&mut self, process: &Stat) -> io::Result<Option<OwnedFd>> {
         let pid = process.identity.pid;
         let pidfd = match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
             Err(Errno::SRCH) => return Ok(None),
             pidfd => pidfd?,
         };
-        let Some(branch) = lineage::branch(pid)? else { return Ok(None) };
-        let ours = Stat::read(branch)?.is_some_and(|stat| self.is_of_tree(stat.identity));
-        Ok(ours.then_some(pidfd))
+        let is_known = |process| self.proved.contains(&process);
+        let ours = loop {
+            match lineage::line_of(pid, is_known)? {
+                Line::Known(line) => break line,
+                Line::Ours(line) => match line.last() {
+                    Some(&child) if self.is_of_tree(child) => break line,
+                    _ => return Ok(None),
+                },
+                Line::Foreign => return Ok(None),
+                // There are only so many above it that can end.
+                Line::Changed => {}
+            }
+        };
+        self.proved.extend(ours);
+        Ok(Some(pidfd))
     }
 }
 

@@ -101,7 +101,8 @@ impl Tree {
         let mut pause = Pause::new();
         loop {
             let members = self.members()?;
-            if members.is_empty() || !pause.until_change(&members, relay, &mut clock, end)? {
+            let is_empty = members.is_empty() && self.reap_dead()?.is_empty();
+            if is_empty || !pause.until_change(&members, relay, &mut clock, end)? {
                 return Ok(());
             }
             if let Some(relay) = relay
@@ -233,7 +234,7 @@ impl Tree {
         }
     }
 
-    fn send(&self, to: &Stat, signal: Signal) -> io::Result<Sent> {
+    fn send(&mut self, to: &Stat, signal: Signal) -> io::Result<Sent> {
         let Some(pidfd) = self.handle_on(to)? else { return Ok(Sent::NotOurs) };
         match rustix::process::pidfd_send_signal(&pidfd, signal) {
             Ok(()) => Ok(Sent::Yes),
