@@ -93,15 +93,23 @@ impl Inspection {
 
 /// The programs that were found to have the segment mapped.
 #[derive(Debug, Default)]
-struct Mapped(Mutex<HashMap<Identity, (Image, Option<Weak<Memory>>)>>);
+struct Mapped(Mutex<HashMap<Identity, Program>>);
+
+/// A program, without keeping its memory's handle open.
+#[derive(Debug)]
+struct Program {
+    image: Image,
+    memory: Option<Weak<Memory>>,
+}
 
 impl Mapped {
     fn is_known(&self, identity: Identity, image: Image) -> bool {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_in_use = |memory: &Option<Weak<Memory>>| {
-            memory.as_ref().is_none_or(|weak| weak.upgrade().is_some_and(|one| one.is_in_use()))
-        };
-        known.get(&identity).is_some_and(|(seen, memory)| *seen == image && is_in_use(memory))
+        let is_in_use =
+            |memory: &Weak<Memory>| memory.upgrade().is_some_and(|memory| memory.is_in_use());
+        known.get(&identity).is_some_and(|program| {
+            program.image == image && program.memory.as_ref().is_none_or(is_in_use)
+        })
     }
 
     fn note(&self, identity: Identity, image: Image, memory: Option<&Arc<Memory>>) {
@@ -109,7 +117,7 @@ impl Mapped {
         if known.len() >= KNOWN {
             known.clear();
         }
-        known.insert(identity, (image, memory.map(Arc::downgrade)));
+        known.insert(identity, Program { image, memory: memory.map(Arc::downgrade) });
     }
 }
 
