@@ -95,6 +95,29 @@ fn a_helper_that_hangs_keeps_no_command_beyond_the_budget() {
     assert_eq!(incident.descendants.len(), 2);
 }
 
+#[test]
+fn a_command_that_outlives_its_first_signal_was_ended_by_sigkill() {
+    let incidents = Incidents::new();
+    let mut command = Command::new(program("stage-watchdog"));
+    command.args(["exec", "--deadline", "300ms", "--signal", "TERM", "--grace", "100ms"]);
+    command.args(["--log", "json"]).args(incidents.options("scopes", &[]));
+    command.args(["--", "/bin/sh", "-c", "trap '' TERM; sleep 1000 & wait; wait"]);
+    command.env_remove("HANGWATCH_LOG").env_remove("HANGWATCH_SEGMENT");
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert_eq!(output.status.code(), Some(124), "{output:?}");
+    let log = String::from_utf8(output.stderr).unwrap();
+    let line: Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+    let incident = incidents.of(&line);
+    let ending = incident.ending.as_ref().unwrap();
+    assert_eq!((&*ending.outcome, ending.signal), ("reaped", 9));
+    let sent: Vec<&str> =
+        incident.decisions.iter().filter(|it| it.what == "signalled").map(|it| &*it.why).collect();
+    let [first, last] = sent[..] else { panic!("{sent:?}") };
+    assert!(first.starts_with("SIGTERM was sent to 2 processes, "), "{first}");
+    assert!(last.starts_with("SIGKILL was sent, "), "{last}");
+    check_lateness_is_one(&incident);
+}
+
 /// The helper lets the command go, and ends when that has.
 #[test]
 fn a_command_that_ends_while_evidence_is_taken_has_ended_by_itself() {

@@ -282,7 +282,7 @@ impl Watch<'_> {
             ReapSignal::Signal(signal) => signal,
             ReapSignal::NotifyOnly => {
                 let late_ns = Nanos(clock::monotonic_ns()).since(due_at);
-                let end = End { outcome: "reported", signal: 0, signalled: 0, late_ns };
+                let end = End { outcome: "reported", late_ns, ..End::default() };
                 let incident = close(case, &end, passed);
                 tell(options, tree, passed, &end, &[], incident.as_deref());
                 loop {
@@ -304,8 +304,11 @@ impl Watch<'_> {
         let number = signal.as_raw().unsigned_abs() as u8;
         let end = match outcome_of(&removal) {
             // It ended while evidence was taken: as of a watchdog's worker, nothing was late for it.
-            "exited" => End { outcome: "exited", signal: 0, signalled, late_ns: 0 },
-            outcome => End { outcome, signal: number, signalled, late_ns },
+            "exited" => End { outcome: "exited", signalled, ..End::default() },
+            outcome => {
+                let killed_at = removal.killed_at.filter(|_| signal != Signal::KILL);
+                End { outcome, signal: number, signalled, late_ns, killed_at }
+            }
         };
         let incident = close(case, &end, passed);
         tell(options, tree, passed, &end, &removal.survivors, incident.as_deref());

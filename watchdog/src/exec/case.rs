@@ -13,6 +13,7 @@ use std::sync::Arc;
 use hangwatch::sys::clock;
 use hangwatch::sys::lock::{Holder, holder};
 use hangwatch::{Segment, lane_lock_byte};
+use hangwatch_core::policy::SIGKILL;
 use hangwatch_core::time::Nanos;
 use rustix::process::Pid;
 
@@ -55,16 +56,18 @@ pub(crate) struct Passed<'p> {
 }
 
 /// How a command's case ended.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct End<'e> {
     /// As [`Ending::outcome`].
     pub(crate) outcome: &'e str,
-    /// The first signal sent, 0 for none.
+    /// The first signal sent, 0 for none; see also `killed_at`.
     pub(crate) signal: u8,
     /// How many processes were signalled.
     pub(crate) signalled: usize,
     /// From the deadline to the first signal, or to the report, ns.
     pub(crate) late_ns: u64,
+    /// When SIGKILL followed a gentler signal, where it did.
+    pub(crate) killed_at: Option<Nanos>,
 }
 
 /// An incident that could not be kept.
@@ -137,18 +140,18 @@ impl Case {
     /// [`NotKept`].
     pub(crate) fn close(mut self, end: &End<'_>) -> Result<String, NotKept> {
         let at = self.clocks.moment(Nanos(clock::monotonic_ns()));
-        if end.signal != 0 {
-            let (name, late) = (story::number_as_signal(end.signal), brief_ns(end.late_ns));
+        let End { outcome, late_ns, killed_at, mut signal, .. } = *end;
+        if signal != 0 {
             let to = match end.signalled {
-                1 => "1 process".to_owned(),
-                many => format!("{many} processes"),
+                1 => " to 1 process".to_owned(),
+                many => format!(" to {many} processes"),
             };
-            let why = format!("{name} was sent to {to}, {late} after the deadline");
-            let at = self.clocks.moment(self.due_at.plus(end.late_ns));
-            let what = story::SIGNALLED.to_owned();
-            self.incident.decisions.push(Decision { at, what, why });
+            self.signalled(signal, &to, late_ns);
         }
-        let End { outcome, signal, late_ns, .. } = *end;
+        if let Some(killed_at) = killed_at {
+            signal = SIGKILL;
+            self.signalled(signal, "", killed_at.since(self.due_at));
+        }
         let outcome = outcome.to_owned();
         self.incident.ending = Some(Ending { at, outcome, signal, late_ns, wait_channel: None });
         let id = self.incident.id.clone();
@@ -157,6 +160,14 @@ impl Case {
             keeper.close()
         });
         kept.map(|()| id.clone()).map_err(|why| NotKept { id, why })
+    }
+
+    fn signalled(&mut self, signal: u8, to: &str, late_ns: u64) {
+        let (name, late) = (story::number_as_signal(signal), brief_ns(late_ns));
+        let why = format!("{name} was sent{to}, {late} after the deadline");
+        let at = self.clocks.moment(self.due_at.plus(late_ns));
+        let what = story::SIGNALLED.to_owned();
+        self.incident.decisions.push(Decision { at, what, why });
     }
 }
 

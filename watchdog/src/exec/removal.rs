@@ -17,6 +17,8 @@ pub struct Removal {
     pub signalled: usize,
     /// When the first of them was, on `CLOCK_MONOTONIC`; `None` where none was.
     pub signalled_at: Option<Nanos>,
+    /// When the first of them was sent SIGKILL; `None` where all ended by a gentler signal.
+    pub killed_at: Option<Nanos>,
     /// Processes of the tree that still live. Empty if the removal succeeded.
     pub survivors: Vec<Survivor>,
 }

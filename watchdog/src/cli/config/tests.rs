@@ -224,7 +224,7 @@ fn a_misspelt_variable_is_told_with_what_is_meant() {
     assert_eq!(misspelt, [run.origins.strange[1].as_str()], "of the other, nothing is known");
     // With another mistake, both are told.
     let variables = [("HANGWATCH_LANES", "0"), ("HANGWATCH_SINGAL", "TERM")];
-    let error = settle("--segment s", &variables, "").unwrap_err().to_string();
+    let error = settle("--segment s", &variables, "").unwrap_err();
     assert!(error.contains("HANGWATCH_LANES: \"0\" is not in 1..=65536"), "{error}");
     assert!(error.contains("is HANGWATCH_SIGNAL meant?"), "{error}");
 }

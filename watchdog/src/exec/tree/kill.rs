@@ -83,9 +83,9 @@ impl Tree {
         }
         let refused = self.kill(&mut signalled)?;
         let survivors = self.survivors(&refused)?;
-        let Sendings { to, first_at } = signalled;
+        let Sendings { to, first_at: signalled_at, killed_at } = signalled;
         let (status, signalled) = (self.status, to.len());
-        Ok(Removal { status, signalled, signalled_at: first_at, survivors })
+        Ok(Removal { status, signalled, signalled_at, killed_at, survivors })
     }
 
     fn ask(
@@ -168,7 +168,7 @@ impl Tree {
             for member in &members {
                 first_tried.entry(member.identity).or_insert(now);
                 match self.send(member, Signal::KILL)? {
-                    Sent::Yes => signalled.note(member.identity),
+                    Sent::Yes => signalled.note_kill(member.identity),
                     Sent::Refused => drop(refused.insert(member.identity)),
                     Sent::NotOurs => {}
                 }
@@ -285,9 +285,15 @@ impl Tree {
 struct Sendings {
     to: HashSet<Identity>,
     first_at: Option<Nanos>,
+    killed_at: Option<Nanos>,
 }
 
 impl Sendings {
+    fn note_kill(&mut self, identity: Identity) {
+        self.killed_at.get_or_insert_with(|| Nanos(clock::monotonic_ns()));
+        self.note(identity);
+    }
+
     fn note(&mut self, identity: Identity) {
         self.first_at.get_or_insert_with(|| Nanos(clock::monotonic_ns()));
         self.to.insert(identity);
