@@ -23,7 +23,7 @@ pub fn bytes(path: impl AsRef<Path>, most: u64) -> io::Result<Vec<u8>> {
 /// A file of which every byte matters: an error where it is longer than `most`.
 ///
 /// # Errors
-/// The kernel's; [`too_long`].
+/// The kernel's; where the file is longer than `most`.
 pub fn whole(path: impl AsRef<Path>, most: u64) -> io::Result<Vec<u8>> {
     let bytes = bytes(path, most + 1)?;
     if bytes.len() as u64 > most { Err(too_long(most)) } else { Ok(bytes) }

@@ -30,7 +30,9 @@ impl Job {
         let mut command = Command::new(program("stage-watchdog"));
         command.args(["run", "--log", "json", "--unprotected", "--evidence", "off"]);
         command.args(options).envs(environment.iter().copied()).env_remove("HANGWATCH_SEGMENT");
-        let script = ": >\"$0.begun\"; while [ ! -e \"$0\" ]; do sleep 0.05; done; exit 7";
+        // It ends with its directory, too: that of a test that has ended.
+        let script = ": >\"$0.begun\"; while [ -d \"${0%/*}\" ] && [ ! -e \"$0\" ]; do sleep 0.05; \
+                      done; exit 7";
         command.args(["--", "/bin/sh", "-c", script]).arg(dir.path().join("end"));
         command.process_group(0);
         let mut run = Watchdog::spawn(command);
@@ -117,9 +119,13 @@ fn run_watches_on_while_a_process_of_the_job_may_start_workers_anew() {
     // The command starts a server, and ends when there is a worker. The server starts the next worker
     // when it is told to.
     let server = "worker() { (echo attach; echo \"expires $1 $2\"; sleep 60) | \"$WORKER\" & }; \
-                  worker first 1500; while [ ! -e \"$DIR/next\" ]; do sleep 0.05; done; \
+                  worker first 1500; while [ -d \"$DIR\" ] && [ ! -e \"$DIR/next\" ]; do \
+                  sleep 0.05; done; \
                   worker second 50; wait";
-    command.arg("setsid sh -c \"$SERVER\" & while [ ! -e \"$DIR/end\" ]; do sleep 0.05; done");
+    command.arg(
+        "setsid sh -c \"$SERVER\" & while [ -d \"$DIR\" ] && [ ! -e \"$DIR/end\" ]; do \
+                 sleep 0.05; done",
+    );
     command.env("SERVER", server).env("DIR", dir.path()).env("WORKER", program("stage-worker"));
     command.env_remove("HANGWATCH_SEGMENT");
     let mut run = Watchdog::spawn(command);
