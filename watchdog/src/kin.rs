@@ -3,17 +3,17 @@
 //! Which processes these are is decided while the worker lives: its descendants ([`Reach::Tree`]), the
 //! members of the process group that it leads ([`Reach::Group`]), those of a cgroup of its own
 //! ([`Reach::Cgroup`]). Once a process is dead, its children are another's, and nobody can tell whose
-//! they were. So [`Descendants::remove`] stops a process before it lists its children, and sends SIGKILL
+//! they were. So `Descendants::remove` stops a process before it lists its children, and sends SIGKILL
 //! only when everybody is stopped and a look over all of them has found nobody new: children first, the
 //! worker last. A watchdog that dies half-way leaves the worker alive, with all that are left below it,
 //! to its successor.
 //!
-//! No descriptor is kept: a process is known by its [`Identity`], and each time it is touched, it is
+//! No descriptor is kept: a process is known by its `Identity`, and each time it is touched, it is
 //! opened, told by that, asked or signalled, and closed.
 //!
-//! [`Excluded`] processes are never killed: other workers, with what descends from them, which have
+//! `Excluded` processes are never killed: other workers, with what descends from them, which have
 //! deadlines of their own; the watchdog and all above it. Nor is one that the worker itself could not
-//! signal: [`Rights`].
+//! signal: `Rights`.
 
 mod cgroup;
 mod member;

@@ -1,7 +1,7 @@
 //! Text for people: durations and sizes in a few characters, and [`Plain`], through which everything goes
 //! that somebody else chose.
 //!
-//! [`plain`] cleans a text for any output; [`to_json`] and [`to_json_pretty`] clean every string of a JSON
+//! [`plain`] cleans a text for any output; `to_json` and `to_json_pretty` clean every string of a JSON
 //! document by the same rule.
 
 use std::borrow::Cow;
@@ -45,7 +45,7 @@ pub fn count(number: usize, what: &str) -> String {
 /// A text that somebody else chose (a worker, another host, a file name), safe to print anywhere.
 ///
 /// It is one line, of at most [`MOST_BYTES`] bytes of the original, and has no character that
-/// [`is_harmful`] names: these are spelt out, `\u{1b}`. Markup is not its business: a page escapes it.
+/// `is_harmful` names: these are spelt out, `\u{1b}`. Markup is not its business: a page escapes it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Plain<'t>(Cow<'t, str>);
 

@@ -2,7 +2,7 @@
 //!
 //! One hang can expire hundreds of deadlines. Those incidents are one *episode*: they are of one segment
 //! on one host, and each worker was waiting already when the one before it expired, or expired within
-//! [`GAP`] of it. An episode has a *root*: the incident with the earliest deadline, and that of whoever any
+//! `GAP` of it. An episode has a *root*: the incident with the earliest deadline, and that of whoever any
 //! of its incidents names as suspect. All others are *victims*. Where there is no room for all, victims go
 //! first, those of the oldest episode first and within it the latest first; roots go only where no victim
 //! is left, the oldest first.

@@ -1,6 +1,6 @@
 //! The directory in which incidents are kept, opened so that nobody else can change where it leads.
 //!
-//! [`open`] walks the path from the root, one directory at a time, and holds each while it judges it. Only
+//! `open` walks the path from the root, one directory at a time, and holds each while it judges it. Only
 //! root and this user may own a directory or a link on the way, and nobody else may write to one, unless it
 //! is sticky, where nobody can replace what is not theirs. What is written afterwards is written beneath
 //! the descriptor that this returns.

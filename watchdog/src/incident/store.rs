@@ -175,7 +175,7 @@ impl Store {
     }
 
     /// Writes an incident, in place of what there was of it, and removes those beyond the limits that are
-    /// worth least (see [`episode`](super::episode)).
+    /// worth least (see [`super::episode`]).
     ///
     /// What is most worth having is written first, so a disk that is full half-way leaves that. A crash at
     /// any point leaves each file as it was or as it is to be. Returns the incident's directory.
