@@ -262,7 +262,10 @@ impl DescendantKiller {
     }
 
     /// Every worker of the segment, by the kernel's word and by its own; the watchdog and those above.
-    fn excluded(&self) -> Excluded {
+    ///
+    /// # Errors
+    /// Where one of them cannot be asked about: nobody is signalled then.
+    fn excluded(&self) -> std::io::Result<Excluded> {
         let words = self.segment.words();
         let mut excluded = Excluded::default();
         for lane in 0..words.lanes_used() {
@@ -272,24 +275,26 @@ impl DescendantKiller {
             }
             let claimed = i32::try_from(owner.pid()).ok().and_then(Pid::from_raw);
             excluded.workers.extend(claimed);
-            if let Ok(Holder::Process(pid)) = holder(self.segment.file(), lane_lock_byte(lane)) {
+            let held = holder(self.segment.file(), lane_lock_byte(lane));
+            if let Holder::Process(pid) = held.map_err(std::io::Error::other)? {
                 excluded.workers.insert(pid);
             }
         }
-        excluded.own_line.extend(lineage::own_line().unwrap_or_default());
+        excluded.own_line.extend(lineage::own_line()?);
         excluded.own_line.insert(rustix::process::getpid());
-        excluded
+        Ok(excluded)
     }
 }
 
 impl Open {
     /// Goes on; whether that was all.
-    fn step(&mut self, excluded: &Excluded, journal: &Journal) -> bool {
+    fn step(&mut self, excluded: &std::io::Result<Excluded>, journal: &Journal) -> bool {
         if self.case.is_cancelled.load(Ordering::Acquire) {
             return true;
         }
         let began = Instant::now();
-        let went_on = self.go_on(excluded);
+        let unknown = |error: &std::io::Error| std::io::Error::new(error.kind(), error.to_string());
+        let went_on = excluded.as_ref().map_err(unknown).and_then(|excluded| self.go_on(excluded));
         self.case.is_failing.store(went_on.is_err(), Ordering::Relaxed);
         match went_on {
             Ok(WentOn::Removed(step)) => {
