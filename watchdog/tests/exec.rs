@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 
 /// Far longer than anything here takes: reached only when a test fails.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(3);
 const PROGRAM: &str = env!("CARGO_BIN_EXE_hangwatch");
 const OFF: [&str; 2] = ["--evidence", "off"];
 

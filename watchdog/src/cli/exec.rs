@@ -14,7 +14,8 @@ Signals and ends:
   deadline, and a second one removes it. Other signals go to the command.
   If exec itself is killed (SIGKILL), the command is killed with it, unless it
   is a set-user-ID program; what the command has started goes on, without a
-  deadline. What a command leaves running when it ends by itself goes on, too.
+  deadline, or stays stopped where exec was just removing it. What a command
+  leaves running when it ends by itself goes on, too.
   Time in which exec was stopped or frozen does not count.";
 
 /// The options of `hangwatch exec`.
