@@ -1,6 +1,7 @@
 //! The `hangwatch` command, as the package's console script runs it.
 
 use std::ffi::OsString;
+use std::process::Termination;
 
 use hangwatch_cli::cli::Cli;
 use hangwatch_cli::cli::config::Variables;
@@ -15,6 +16,8 @@ pub(crate) fn main(py: Python<'_>, words: Vec<OsString>) -> PyResult<()> {
     py.detach(|| {
         let read = Cli::try_read_from(words, &Variables::of_process());
         let cli = read.unwrap_or_else(|error| error.exit());
-        std::process::exit(commands::perform(cli.command).code().into())
+        let exit = commands::perform_in_python(cli.command);
+        let _ = exit.report(); // dies of the command's signal, where there was one
+        std::process::exit(exit.code().into())
     })
 }

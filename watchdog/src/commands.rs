@@ -41,6 +41,13 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 /// What ends a command before it is done: any error, printed as one line with its causes.
 type Failure = Box<dyn std::error::Error>;
 
+/// As [`perform`], in a Python interpreter. It ignores SIGPIPE and SIGXFSZ from its start; a command begins
+/// with neither ignored, as one that Python's `subprocess` starts.
+pub fn perform_in_python(command: Command) -> Exit {
+    [libc::SIGPIPE, libc::SIGXFSZ].into_iter().for_each(signals::was_not_ignored);
+    perform(command)
+}
+
 /// Does what the command line asks for.
 pub fn perform(command: Command) -> Exit {
     signals::accept_all();

@@ -61,6 +61,12 @@ impl AtStart {
     }
 }
 
+/// Counts a signal as not ignored at the start: what runs this process ignores it by itself.
+pub(crate) fn was_not_ignored(number: i32) {
+    let _ = AtStart::of_this_process();
+    IGNORED.fetch_and(!bit(number), Ordering::Relaxed);
+}
+
 /// Whether a signal is ignored at this moment.
 pub(crate) fn is_ignored(number: i32) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
