@@ -3,7 +3,7 @@
 //!
 //! The modules stand in the order of the data's way; a file may know those before it:
 //!
-//! * the wire: [`time`], [`timer`], [`layout`], [`segment`], [`scope`], [`stats`], [`record`],
+//! * the wire: [`signal`], [`time`], [`timer`], [`layout`], [`segment`], [`scope`], [`stats`], [`record`],
 //!   [`ring`], [`lane`], [`flight`], [`fold`]
 //! * between both sides: [`wake`], [`calibration`], [`stall`], [`allowance`]; [`advice`] from [`stats`]
 //! * the watchdog: [`tick`] (the loop and its traits), [`news`], [`table`], [`expiry`], [`policy`],
@@ -22,6 +22,7 @@ pub mod atomic;
 #[cfg_attr(not(feature = "crash-points"), doc(hidden))]
 pub mod crash;
 
+pub mod signal;
 pub mod time;
 pub mod timer;
 

@@ -61,6 +61,20 @@ pub enum TimerState {
     Braked = 5,
 }
 
+impl TimerState {
+    /// Its name in what people and programs read: `armed`.
+    pub fn name(self) -> &'static str {
+        match self {
+            TimerState::Idle => "idle",
+            TimerState::Armed => "armed",
+            TimerState::Reported => "reported",
+            TimerState::Paused => "paused",
+            TimerState::Condemned => "condemned",
+            TimerState::Braked => "braked",
+        }
+    }
+}
+
 /// A timer word's value. Any 64 bits are a value; [`TimerWord::state`] tells the invalid ones.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TimerWord(u64);

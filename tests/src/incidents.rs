@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use hangwatch_cli::incident::schema::{Frame, Incident, Thread};
 use hangwatch_cli::incident::story;
-use hangwatch_cli::text::brief_ns;
+use hangwatch_text::brief_ns;
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -9,8 +9,9 @@ use rustix::io::Errno;
 
 use crate::cli::Command;
 use crate::exit::Exit;
-use crate::text::plain;
-use crate::{outlet, signals};
+use crate::outlet;
+use hangwatch_process::signals;
+use hangwatch_text::plain;
 
 mod analyze;
 mod demo;

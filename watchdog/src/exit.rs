@@ -24,7 +24,8 @@ use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitCode, ExitStatus, Termination};
 
-use crate::signals;
+use hangwatch_process::child::StartError;
+use hangwatch_process::signals;
 
 /// How the binary ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +80,16 @@ impl From<ExitStatus> for Exit {
             (None, Some(signal)) => Self::Signal(byte(signal)),
             // Neither ended nor killed: no status that a wait for the end can give.
             (None, None) => Self::Failed,
+        }
+    }
+}
+
+impl From<&StartError> for Exit {
+    fn from(error: &StartError) -> Self {
+        match error {
+            StartError::NotFound { .. } => Self::NotFound,
+            StartError::CannotExecute { .. } => Self::CannotExecute,
+            StartError::NoProcess { .. } => Self::Failed,
         }
     }
 }

@@ -9,9 +9,6 @@
 //! manager, [`logging`] and [`exit`] are what the outside sees, [`output`] writes the files that are asked
 //! for.
 
-mod beneath;
-pub mod child;
-mod children;
 pub mod cli;
 pub mod commands;
 pub mod deadlines;
@@ -20,27 +17,17 @@ pub mod evidence;
 pub mod exec;
 pub mod exit;
 pub mod fleet;
-mod fork;
 pub mod hook;
 pub mod incident;
-mod inherit;
-mod join;
-pub mod kin;
 pub mod listen;
 pub mod logging;
 pub mod notify;
 mod outlet;
 pub mod output;
 pub mod program;
-mod reading;
-pub mod relay;
 pub mod report;
 pub mod server;
 pub mod show;
-mod signals;
-mod start;
 pub mod state;
-pub mod text;
 mod top;
 pub mod trace;
-mod units;

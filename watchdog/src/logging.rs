@@ -305,7 +305,7 @@ mod tests {
 
     use super::fields::MOST_LINE_BYTES;
     use super::{Dress, Format, InitError, Lossy, filter, is_journal, subscriber};
-    use crate::text::tests::{rude_characters, rude_names};
+    use hangwatch_text::testing::{rude_characters, rude_names};
 
     #[derive(Clone, Default)]
     struct Page(Arc<Mutex<Vec<u8>>>);

@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Component, Path, PathBuf};
 
-use crate::text::plain;
+use hangwatch_text::plain;
 
 /// Who may read a file that was not there before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //! `status --json` writes an array of [`SegmentState`]; `/state` writes a [`WatchdogState`] around
 //! it. Times are `CLOCK_MONOTONIC` nanoseconds of the host, durations have their unit in the name.
 //! Pids and labels are claims of the workers, except the watchdog's, whom the kernel names. Texts are
-//! written clean (see [`crate::text`]). What is not known is `null`.
+//! written clean (see [`hangwatch_text`]). What is not known is `null`.
 //!
 //! Fields may be added at any time: whoever reads ignores what it does not know. [`SCHEMA`] is counted
 //! up where a field goes, or changes its meaning.
@@ -15,9 +15,8 @@ use hangwatch::sys::Pid;
 use hangwatch::sys::lock::Holder;
 use hangwatch::sys::{host, process};
 use hangwatch::{LaneView, Observation, ScopeView, TimerView};
-use hangwatch_core::lane::{TimerKind, TimerSignal};
+use hangwatch_core::lane::TimerSignal;
 use hangwatch_core::time::duration_ns;
-use hangwatch_core::timer::TimerState as CoreTimerState;
 use serde::{Deserialize, Serialize};
 
 /// The version of these types.
@@ -208,8 +207,8 @@ impl TimerState {
         TimerState {
             timer: timer.timer,
             scope: timer.scope.clone(),
-            state: state_name(timer.state).to_owned(),
-            kind: kind_name(timer.kind).to_owned(),
+            state: timer.state.name().to_owned(),
+            kind: timer.kind.name().to_owned(),
             signal: match timer.signal {
                 TimerSignal::Signal(number) => Some(number),
                 TimerSignal::Default | TimerSignal::NotifyOnly => None,
@@ -238,27 +237,6 @@ impl ScopeState {
             max_ns: counts.max_ns,
             deadline_ns: scope.allowance.map(duration_ns),
         }
-    }
-}
-
-/// The name of a timer's state.
-pub(crate) fn state_name(state: CoreTimerState) -> &'static str {
-    match state {
-        CoreTimerState::Idle => "idle",
-        CoreTimerState::Armed => "armed",
-        CoreTimerState::Paused => "paused",
-        CoreTimerState::Condemned => "condemned",
-        CoreTimerState::Reported => "reported",
-        CoreTimerState::Braked => "braked",
-    }
-}
-
-/// The name of a kind of deadline.
-pub(crate) fn kind_name(kind: TimerKind) -> &'static str {
-    match kind {
-        TimerKind::Guard => "guard",
-        TimerKind::Keyed => "keyed",
-        TimerKind::Heartbeat => "heartbeat",
     }
 }
 

@@ -15,6 +15,17 @@ pub enum TimerKind {
     Heartbeat = 2,
 }
 
+impl TimerKind {
+    /// Its name in what people and programs read: `guard`.
+    pub fn name(self) -> &'static str {
+        match self {
+            TimerKind::Guard => "guard",
+            TimerKind::Keyed => "keyed",
+            TimerKind::Heartbeat => "heartbeat",
+        }
+    }
+}
+
 /// Whose a timer's allowance is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]

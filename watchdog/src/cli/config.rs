@@ -21,7 +21,7 @@ use self::definition::{Definition, name_of, reason};
 use self::layers::{Layers, Said};
 use super::value::ReapSignal;
 use super::{Cli, Command, Run};
-use crate::reading::Contents;
+use hangwatch_process::reading::Contents;
 
 mod definition;
 mod file;

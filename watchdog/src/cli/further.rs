@@ -7,7 +7,7 @@ use clap::Args;
 use super::evidence::Evidence;
 use super::value;
 use crate::hook::HookOptions;
-use crate::kin;
+use hangwatch_process::descendants;
 
 /// How long after the evidence's budget a hook waits for a disk that is slow.
 const WRITTEN: Duration = Duration::from_secs(2);
@@ -25,7 +25,7 @@ pub enum Reach {
     Cgroup,
 }
 
-impl From<Reach> for kin::Reach {
+impl From<Reach> for descendants::Reach {
     fn from(reach: Reach) -> Self {
         match reach {
             Reach::Process => Self::Process,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use hangwatch::sys::pidfd::signal_of;
 use rustix::process::Signal;
 
+use hangwatch_core::signal;
 use hangwatch_core::time::MAX_ALLOWANCE;
 
 const UNITS: &str = "write a number with a unit, such as 100ms, 5s, 1m30s or 2h; \
@@ -126,78 +127,9 @@ impl fmt::Display for ReapSignal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotifyOnly => f.write_str("none"),
-            Self::Signal(signal) => f.write_str(signal_name(*signal)),
+            Self::Signal(_) => f.write_str(self.number().and_then(signal::name).unwrap_or("?")),
         }
     }
-}
-
-/// Signals that end a process unless it handles them, by their names without SIG; the real-time ones,
-/// which all do, are in [`REAL_TIME`].
-const ENDING: [(&str, Signal); 23] = [
-    ("HUP", Signal::HUP),
-    ("INT", Signal::INT),
-    ("QUIT", Signal::QUIT),
-    ("ILL", Signal::ILL),
-    ("TRAP", Signal::TRAP),
-    ("ABRT", Signal::ABORT),
-    ("BUS", Signal::BUS),
-    ("FPE", Signal::FPE),
-    ("KILL", Signal::KILL),
-    ("USR1", Signal::USR1),
-    ("SEGV", Signal::SEGV),
-    ("USR2", Signal::USR2),
-    ("PIPE", Signal::PIPE),
-    ("ALRM", Signal::ALARM),
-    ("TERM", Signal::TERM),
-    ("XCPU", Signal::XCPU),
-    ("XFSZ", Signal::XFSZ),
-    ("VTALRM", Signal::VTALARM),
-    ("PROF", Signal::PROF),
-    ("IO", Signal::IO),
-    ("PWR", Signal::POWER),
-    ("SYS", Signal::SYS),
-    ("STKFLT", Signal::STKFLT),
-];
-
-/// The first real-time signal of the kernel. The C library keeps 32 and 33 for itself and calls 34
-/// `SIGRTMIN`, as Python does.
-const FIRST_REAL_TIME: u8 = 32;
-/// What the C library calls `SIGRTMIN` and `SIGRTMAX`.
-const RTMIN: u8 = 34;
-const RTMAX: u8 = 64;
-
-/// The names of the real-time signals, 32 to 64, without SIG.
-const REAL_TIME: [&str; 33] = [
-    "32", "33", "RTMIN", "RTMIN+1", "RTMIN+2", "RTMIN+3", "RTMIN+4", "RTMIN+5", "RTMIN+6",
-    "RTMIN+7", "RTMIN+8", "RTMIN+9", "RTMIN+10", "RTMIN+11", "RTMIN+12", "RTMIN+13", "RTMIN+14",
-    "RTMIN+15", "RTMAX-14", "RTMAX-13", "RTMAX-12", "RTMAX-11", "RTMAX-10", "RTMAX-9", "RTMAX-8",
-    "RTMAX-7", "RTMAX-6", "RTMAX-5", "RTMAX-4", "RTMAX-3", "RTMAX-2", "RTMAX-1", "RTMAX",
-];
-
-/// The number of a real-time signal by its name without SIG: `RTMIN+n`, `RTMAX-n`, or its number.
-fn real_time(name: &str) -> Option<u8> {
-    let offset = |text: &str, sign: char| match text {
-        "" => Some(0),
-        text => text.strip_prefix(sign)?.parse::<u8>().ok(),
-    };
-    let number = if let Some(more) = name.strip_prefix("RTMIN") {
-        RTMIN.checked_add(offset(more, '+')?)?
-    } else if let Some(less) = name.strip_prefix("RTMAX") {
-        RTMAX.checked_sub(offset(less, '-')?).filter(|number| *number >= RTMIN)?
-    } else {
-        name.parse().ok()?
-    };
-    (FIRST_REAL_TIME..=RTMAX).contains(&number).then_some(number)
-}
-
-/// The name of a signal without SIG; `?` for one that [`reap_signal`] does not take.
-pub fn signal_name(signal: Signal) -> &'static str {
-    let real_time = || {
-        let number = usize::try_from(signal.as_raw()).ok()?;
-        REAL_TIME.get(number.checked_sub(FIRST_REAL_TIME.into())?).copied()
-    };
-    let ending = ENDING.iter().find(|(_, ending)| *ending == signal).map(|(name, _)| *name);
-    ending.or_else(real_time).unwrap_or("?")
 }
 
 /// A regular expression.
@@ -222,26 +154,14 @@ pub fn reap_signal(text: &str) -> Result<ReapSignal, String> {
     if upper == "NONE" {
         return Ok(ReapSignal::NotifyOnly);
     }
-    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let number: Option<i32> = name.parse().ok();
-    let known =
-        |(known, signal): &&(&str, Signal)| *known == name || number == Some(signal.as_raw());
-    let ending = ENDING.iter().find(known).map(|(_, signal)| *signal);
-    ending
-        .or_else(|| signal_of(real_time(name)?))
-        .map(ReapSignal::Signal)
-        .ok_or_else(|| not_ending(name, number))
-}
-
-fn not_ending(name: &str, number: Option<i32>) -> String {
-    let others = ["STOP", "CONT", "TSTP", "TTIN", "TTOU", "CHLD", "URG", "WINCH"];
-    if number.and_then(Signal::from_named_raw).is_some() || others.contains(&name) {
-        "does not end a process; use KILL, TERM, INT, ABRT or the like".to_owned()
-    } else {
+    let number = signal::number(upper.strip_prefix("SIG").unwrap_or(&upper)).ok_or(
         "is not a signal hangwatch sends; use a name such as KILL, SIGTERM, ABRT or RTMIN+1, a number \
-         from 1 to 64, or none to signal nothing"
-            .to_owned()
-    }
+         from 1 to 64, or none to signal nothing",
+    )?;
+    signal_of(number)
+        .filter(|_| signal::ends_a_process(number))
+        .map(ReapSignal::Signal)
+        .ok_or_else(|| "does not end a process; use KILL, TERM, INT, ABRT or the like".to_owned())
 }
 
 /// A fraction above 0 and below 1.

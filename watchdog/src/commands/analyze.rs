@@ -8,7 +8,7 @@ use hangwatch_flight_recorder::{Analysis, AtFault, Mismatch, Wait, read};
 use super::{Failure, complain, print};
 use crate::cli::Analyze;
 use crate::exit::Exit;
-use crate::text::{count, plain};
+use hangwatch_text::{count, plain};
 
 /// Waits shown of one rank at fault; the rest is counted.
 const WAITS_SHOWN: usize = 4;

@@ -21,12 +21,12 @@ use super::{Failure, complain, print};
 use crate::cli::{Demo, Fate};
 use crate::exit::Exit;
 use crate::program::own_program;
-use crate::relay::{Caught, Relay};
 use crate::server::events::{Expiry, What};
 use crate::server::{Server, ServerEvent, ServerOptions};
 use crate::show::{Fold, Look};
-use crate::text::{count as count_of, plain};
 use evidence::Incidents;
+use hangwatch_process::relay::{Caught, Relay};
+use hangwatch_text::{count as count_of, plain};
 
 mod evidence;
 mod files;

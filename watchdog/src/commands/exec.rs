@@ -16,22 +16,22 @@ use rustix::process::Signal;
 use super::run::Removed;
 use super::segments::{self, Origin, Wanted};
 use super::{Failure, OneLine, complain};
-use crate::child::{Event, Until};
 use crate::cli::Exec;
 use crate::cli::value::ReapSignal;
 use crate::evidence::capture::MayStop;
 use crate::exec::case::{Case, End, NotKept, Passed};
-use crate::exec::clock::RunningTime;
-use crate::exec::removal::{Removal, Survival, Survivor};
-use crate::exec::tree::{Rest, SpawnError, Tree};
 use crate::exit::Exit;
-use crate::inherit::Inheritance;
 use crate::logging;
 use crate::outlet;
-use crate::relay::{PASSED_ON, Relay};
 use crate::server::events::{What, emit};
 use crate::server::{OwnProcess, Server, ServerEvent, ServerOptions};
-use crate::start::{Bond, Terms};
+use hangwatch_process::child::{Event, Until};
+use hangwatch_process::inherit::Inheritance;
+use hangwatch_process::relay::{PASSED_ON, Relay};
+use hangwatch_process::running_time::RunningTime;
+use hangwatch_process::start::{Bond, Terms};
+use hangwatch_process::tree::removal::{Removal, Survival, Survivor};
+use hangwatch_process::tree::{Rest, SpawnError, Tree};
 
 /// The least time a signal that can be caught is given, as the watchdog gives it too.
 const LEAST_GRACE: Duration = Duration::from_millis(100);
@@ -111,7 +111,7 @@ fn under(
         Ok(tree) => tree,
         Err(SpawnError::Start(error)) => {
             complain(&OneLine(&error));
-            return Ok(error.exit());
+            return Ok(Exit::from(&error));
         }
         Err(error) => return Err(error.into()),
     };
@@ -171,7 +171,7 @@ impl Watch<'_> {
         if let Some(error) = tree.start_error() {
             release();
             complain(&OneLine(&error));
-            return Ok(error.exit());
+            return Ok(Exit::from(&error));
         }
         if tree.ended_as_told() {
             if !may_signal(self.options) {
@@ -386,26 +386,26 @@ fn tell(
         ReapSignal::Signal(_) if outcome == "exited" => {
             tracing::warn!(segment, pid, scope, deadline, outcome, incident, "{text}");
         }
-        ReapSignal::Signal(signal) if !survivors.is_empty() => tracing::error!(
+        ReapSignal::Signal(_) if !survivors.is_empty() => tracing::error!(
             segment,
             pid,
             scope,
             deadline,
             late_ms,
-            signal = crate::cli::value::signal_name(signal),
+            signal = %options.reap.signal,
             processes = end.signalled,
             outcome,
             left = few(survivors.iter().map(Survivor::to_string).collect()),
             incident,
             "the deadline passed, and some processes of the command are left alive"
         ),
-        ReapSignal::Signal(signal) => tracing::error!(
+        ReapSignal::Signal(_) => tracing::error!(
             segment,
             pid,
             scope,
             deadline,
             late_ms,
-            signal = crate::cli::value::signal_name(signal),
+            signal = %options.reap.signal,
             processes = end.signalled,
             outcome,
             incident,

@@ -5,7 +5,7 @@ use std::io;
 use super::Failure;
 use crate::cli::FileReader;
 use crate::exit::Exit;
-use crate::reading;
+use hangwatch_process::reading;
 
 pub(super) fn perform(options: &FileReader) -> Result<Exit, Failure> {
     // The watchdog may have lowered its own; where memory runs out, this process is one like others.

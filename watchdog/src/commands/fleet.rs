@@ -11,7 +11,7 @@ use super::{Failure, Reader, complain, print, show};
 use crate::cli::fleet::Fleet as Options;
 use crate::exit::Exit;
 use crate::fleet::{Asker, Asking, Fleet, Target, TargetsError, targets};
-use crate::text::to_json_pretty;
+use hangwatch_text::to_json_pretty;
 use page::{screenful, table};
 
 /// Descriptors beside the connections: those of names that are looked up, too.

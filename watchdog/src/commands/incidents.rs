@@ -15,7 +15,7 @@ use crate::exit::Exit;
 use crate::incident::catalog::{self, Entry, ReadError, Summary};
 use crate::incident::schema::{Incident, Moment, Suspect, Worker};
 use crate::incident::{store, story};
-use crate::text::{brief_ns, count, plain, to_json_pretty};
+use hangwatch_text::{brief_ns, count, plain, to_json_pretty};
 
 pub(super) fn perform(options: &Incidents) -> Result<Exit, Failure> {
     let dir = options.place.dir()?;

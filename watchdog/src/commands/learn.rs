@@ -14,7 +14,7 @@ use crate::deadlines::edit::{Change, Draft, Lesson, Lowering};
 use crate::deadlines::time_text;
 use crate::exit::Exit;
 use crate::output;
-use crate::text::{count, plain};
+use hangwatch_text::{count, plain};
 
 #[derive(Debug, thiserror::Error)]
 enum LearnError {

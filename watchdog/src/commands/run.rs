@@ -20,18 +20,18 @@ use rustix::process::Signal;
 
 use super::segments::{self, Origin, Wanted};
 use super::{Failure, complain};
-use crate::children;
 use crate::cli::value::ReapSignal;
 use crate::cli::{Listen, Reap, Run};
 use crate::exit::Exit;
 use crate::hook::Hooks;
-use crate::inherit::Inheritance;
 use crate::listen::{Bound, ListenError, Listening, Subject, Tally};
 use crate::logging;
 use crate::notify::Notifier;
-use crate::relay::{Caught, PASSED_ON, Relay};
 use crate::server::events::emit;
 use crate::server::{Ended, ErrorFiles, Holds, OnPanic, Server, ServerOptions, Standby, State};
+use hangwatch_process::children;
+use hangwatch_process::inherit::Inheritance;
+use hangwatch_process::relay::{Caught, PASSED_ON, Relay};
 
 use published::Published;
 

@@ -13,8 +13,8 @@ use super::{Failure, complain, print, segments};
 use crate::cli::{Observed, Status};
 use crate::exit::Exit;
 use crate::state::{Commands, SegmentState};
-use crate::text::{plain_cell, to_json_pretty};
-pub(super) use crate::units::brief;
+pub(super) use hangwatch_text::brief;
+use hangwatch_text::{plain_cell, to_json_pretty};
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot list the segments in {SEGMENT_DIR}: {source}; check that a tmpfs is mounted there")]

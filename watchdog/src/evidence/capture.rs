@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::piece::Gathered;
 use super::redact::Redactor;
-use crate::children;
+use hangwatch_process::children;
 
 /// What a helper may tell at most, bytes.
 const MOST_BYTES: usize = 16 << 20;

@@ -14,7 +14,6 @@ use super::redact::Redactor;
 use crate::incident::claims;
 use crate::incident::moment::Clocks;
 use crate::incident::schema::{Lane, Peer, Timer, Worker};
-use crate::state::{kind_name, state_name};
 
 /// Records of one of the condemned worker's lanes at most.
 const RECORDS: usize = 1024;
@@ -174,8 +173,8 @@ impl Teller<'_> {
             timer: view.timer,
             scope: view.scope.clone(),
             task: view.task,
-            kind: kind_name(view.kind).to_owned(),
-            state: state_name(view.state).to_owned(),
+            kind: view.kind.name().to_owned(),
+            state: view.state.name().to_owned(),
             acquired: self.clocks.moment(acquired_at),
             deadline: (view.state != TimerState::Paused).then(|| self.clocks.moment(due)),
             age_ns: ns(view.age),

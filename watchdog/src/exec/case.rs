@@ -14,12 +14,11 @@ use hangwatch::sys::clock;
 use hangwatch::sys::lock::{Holder, holder};
 use hangwatch::{Segment, lane_lock_byte};
 use hangwatch_core::policy::SIGKILL;
+use hangwatch_core::signal;
 use hangwatch_core::time::Nanos;
 use rustix::process::Pid;
 
 use super::keeper::Keeper;
-use super::lineage;
-use super::tree::Tree;
 use super::witness::{self, Held};
 use crate::evidence::capture::MayStop;
 use crate::evidence::options::{EvidenceOptions, Level};
@@ -31,7 +30,9 @@ use crate::incident::schema::{
     Decision, Descendant, Ending, Evidence, Incident, Lane, Moment, Peer, Timer, VERSION, Worker,
 };
 use crate::incident::story;
-use crate::text::brief_ns;
+use hangwatch_process::lineage;
+use hangwatch_process::tree::Tree;
+use hangwatch_text::brief_ns;
 
 /// Processes of a tree that are looked at, at most.
 const LOOKED_AT: usize = 16;
@@ -163,7 +164,7 @@ impl Case {
     }
 
     fn signalled(&mut self, signal: u8, to: &str, late_ns: u64) {
-        let (name, late) = (story::number_as_signal(signal), brief_ns(late_ns));
+        let (name, late) = (signal::spelled(signal), brief_ns(late_ns));
         let why = format!("{name} was sent{to}, {late} after the deadline");
         let at = self.clocks.moment(self.due_at.plus(late_ns));
         let what = story::SIGNALLED.to_owned();

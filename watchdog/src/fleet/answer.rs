@@ -6,7 +6,7 @@
 use serde::{Deserialize, Deserializer};
 
 use crate::state::SCHEMA;
-use crate::text::plain_up_to;
+use hangwatch_text::plain_up_to;
 
 /// The longest text that is kept, bytes: a scope's name has 112, and more where it is spelt out.
 const LONGEST_TEXT: usize = 256;

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::answer::{Answer, Lane, Segment, State, Trouble};
 use super::targets::{PORT, Place, Target};
-use crate::text::plain;
+use hangwatch_text::plain;
 
 /// How long the others must have waited, ns: for less, one of them is always the last to come.
 pub const WAITED_NS: u64 = 1_000_000_000;

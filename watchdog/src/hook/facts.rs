@@ -7,7 +7,6 @@ use crate::incident::moment::Clocks;
 use crate::incident::schema::{Moment, Timer, Worker};
 use crate::server::events::{ExpiryOutcome, TimerFacts, WorkerFacts};
 use crate::server::{Command, LaneFacts};
-use crate::state::kind_name;
 
 /// The worker.
 pub(super) fn worker_of(worker: Option<&WorkerFacts>, owner: &LaneFacts) -> Worker {
@@ -31,7 +30,7 @@ pub(super) fn timer_of(timer: &TimerFacts, outcome: ExpiryOutcome) -> Timer {
         lane: timer.lane,
         timer: timer.timer,
         scope: timer.scope.clone(),
-        kind: kind_name(timer.kind).to_owned(),
+        kind: timer.kind.name().to_owned(),
         state: if outcome.is_report() { "reported" } else { "condemned" }.to_owned(),
         acquired: moment(timer.acquired_at_ns),
         deadline: Some(moment(timer.deadline_ns)),

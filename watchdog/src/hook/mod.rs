@@ -20,9 +20,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::inherit::Inheritance;
-use crate::join::ends_within;
 use crate::server::{ServerEvent, caught};
+use hangwatch_process::inherit::Inheritance;
+use hangwatch_process::join::ends_within;
 use running::Call;
 use stories::{Events, Stories};
 

@@ -15,11 +15,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal};
 
 use super::HookOptions;
-use crate::children;
-use crate::exec::lineage;
 use crate::incident::schema::Incident;
-use crate::inherit::Inheritance;
-use crate::kin::{Descendants, Excluded, Reach, Rights, Step};
+use hangwatch_process::children;
+use hangwatch_process::descendants::{Descendants, Excluded, Reach, Rights, Step};
+use hangwatch_process::inherit::Inheritance;
+use hangwatch_process::lineage;
 
 /// How much of its standard error is kept, bytes: its first lines. The rest is read and forgotten.
 const STDERR_BYTES: usize = 2048;

@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 
 use super::schema::{Ending, Incident, Moment, Suspect, Timer, VERSION, Worker};
 use super::store::{INCIDENT_FILE, time_of_id};
-use crate::beneath;
+use hangwatch_process::beneath;
 
 /// The largest `incident.json` that is read.
 const SIZE_LIMIT_BYTES: u64 = 64 << 20;

@@ -15,7 +15,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 
-use crate::beneath;
+use hangwatch_process::beneath;
 
 /// Symbolic links followed on the way at most, as the kernel follows.
 const LINKS: usize = 40;

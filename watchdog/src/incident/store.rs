@@ -25,7 +25,7 @@ use super::episode::{self, Facts, Kept, Part};
 use super::place::{self, Absent, PlaceError};
 use super::schema::{Incident, Worker};
 use super::text;
-use crate::beneath;
+use hangwatch_process::beneath;
 
 /// Names of a directory that are looked at, at most.
 const NAMES: usize = 100_000;

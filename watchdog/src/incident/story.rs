@@ -6,8 +6,10 @@
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
+use hangwatch_core::signal;
+
 use super::schema::{Ending, Incident, Moment, Suspect, Timer, Worker};
-use crate::text::{brief_ns, count, plain};
+use hangwatch_text::{brief_ns, count, plain};
 
 /// A decision that is the sending of a signal, as [`Decision::what`](super::schema::Decision::what).
 pub const SIGNALLED: &str = "signalled";
@@ -220,19 +222,7 @@ fn is_overdue(incident: &Incident, ending: &Ending) -> bool {
 pub fn signal_name(ending: &Ending) -> String {
     match ending.signal {
         0 => "no signal".to_owned(),
-        number => number_as_signal(number),
-    }
-}
-
-/// A signal by its number: `SIGKILL`, `signal 77`.
-pub fn number_as_signal(number: u8) -> String {
-    use crate::cli::value;
-    let signal = hangwatch::sys::pidfd::signal_of(number);
-    match signal.map(value::signal_name) {
-        Some(name) if name.starts_with(|first: char| first.is_ascii_alphabetic()) => {
-            format!("SIG{name}")
-        }
-        _ => format!("signal {number}"),
+        number => signal::spelled(number),
     }
 }
 

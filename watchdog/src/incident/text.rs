@@ -7,7 +7,7 @@ use std::fmt;
 use super::frames::where_it_hangs;
 use super::schema::{Descendant, Frame, Incident, Lane, Thread};
 use super::words::telling_stack;
-use crate::text::{plain, plain_words};
+use hangwatch_text::{plain, plain_words};
 
 /// The stacks of every thread, as in `stacks.txt`. Where a thread hangs, its line is marked.
 pub struct Stacks<'i>(pub &'i Incident);

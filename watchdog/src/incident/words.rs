@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::frames::where_it_hangs;
 use super::schema::{Frame, Thread};
-use crate::text::plain;
+use hangwatch_text::plain;
 
 /// What the kernel's letter for a state means.
 pub fn state(letter: &str) -> &'static str {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use super::schema::Incident;
 use super::store::{Store, StoreError};
-use crate::children;
+use hangwatch_process::children;
 
 /// How long the start of a writer is waited for.
 const START: Duration = Duration::from_secs(1);

@@ -28,8 +28,7 @@ use self::page::{Page, Spread, seconds};
 use super::http::Traffic;
 use super::tally::{self, OTHER, Subject, Subjects};
 use crate::server::Health;
-use crate::state::state_name;
-use crate::text::{Plain, plain};
+use hangwatch_text::{Plain, plain};
 
 mod page;
 
@@ -127,7 +126,7 @@ impl Scrape {
         page.counter("lanes_recycled", "Lanes recycled", self.counter("recycled"))?;
         let help = "Timers that are not idle, by state; the armed ones have a deadline to meet";
         let timers = Survey::STATES.into_iter().zip(self.seen.timers);
-        let timers = timers.map(|(state, count)| ([("state", state_name(state))], count));
+        let timers = timers.map(|(state, count)| ([("state", state.name())], count));
         page.gauges("timers", help, timers)
     }
 

@@ -39,8 +39,8 @@ pub use self::tally::Tally;
 use self::address::{Socket, SocketFile};
 use self::http::{Door, Porter, Traffic};
 use self::pages::{Pages, Reach};
-use crate::join::ends_within;
 use crate::server::Vitals;
+use hangwatch_process::join::ends_within;
 
 pub(crate) use self::http::CONNECTIONS;
 

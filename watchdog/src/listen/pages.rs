@@ -26,7 +26,7 @@ use super::metrics::{self, Scrape};
 use super::{Subject, classic};
 use crate::server::caught;
 use crate::state::{SCHEMA, SegmentState, WatchdogState};
-use crate::text::to_json;
+use hangwatch_text::to_json;
 
 /// How long a page that costs something is told again as it was.
 const FRESH: Duration = Duration::from_millis(100);

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::server::ServerEvent;
 use crate::server::events::{TimerFacts, What, hold_name};
-use crate::text::plain;
+use hangwatch_text::plain;
 
 /// How many subjects have counts of their own at most; the rest is counted together, under
 /// [`OTHER`].

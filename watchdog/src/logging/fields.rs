@@ -1,6 +1,6 @@
 //! The fields of an event, clean and bounded, as text and as JSON.
 //!
-//! What workers, paths and other hosts say comes through here: see [`crate::text::Plain`]. A number with a
+//! What workers, paths and other hosts say comes through here: see [`hangwatch_text::Plain`]. A number with a
 //! fraction has three decimals.
 
 use std::fmt::{self, Debug};
@@ -17,7 +17,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::text::{CleanJson, Cleaner, plain_up_to};
+use hangwatch_text::{CleanJson, Cleaner, plain_up_to};
 
 /// How long one field may be, bytes as they are written.
 pub(super) const MOST_FIELD_BYTES: usize = 2048;

@@ -12,7 +12,7 @@ use super::window::Window;
 use crate::incident::schema::{Incident, Lane, Timer, Worker};
 use crate::incident::story;
 use crate::incident::track::{End, Span, Track, tracks};
-use crate::text::{brief_ns, count, plain};
+use hangwatch_text::{brief_ns, count, plain};
 
 /// Workers whose rows are not folded.
 const FULL: usize = 8;

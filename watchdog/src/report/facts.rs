@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use crate::incident::schema::{Evidence, Incident, Lane, Process};
 use crate::incident::{story, words};
-use crate::text::{brief_ns, bytes, count, plain, plain_words};
+use hangwatch_text::{brief_ns, bytes, count, plain, plain_words};
 
 /// Records of one lane in the page: a ring may hold many more than anybody reads.
 const MOST_RECORDS: usize = 500;

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::incident::schema::{Ending, Incident, Peer};
 use crate::incident::{crowd, story};
-use crate::text::{brief_ns, count, plain};
+use hangwatch_text::{brief_ns, count, plain};
 
 mod chart;
 mod facts;

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use crate::incident::frames::where_it_hangs;
 use crate::incident::schema::{Descendant, Evidence, Frame, Incident, Thread};
 use crate::incident::{story, words};
-use crate::text::{count, plain, plain_words};
+use hangwatch_text::{count, plain, plain_words};
 
 /// How many of a stack's innermost and outermost frames are not folded.
 const INNERMOST: usize = 12;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hangwatch::Segment;
 use hangwatch_core::expiry::ExpiredTimer;
 use hangwatch_core::reap::Outcome;
+use hangwatch_core::signal;
 use hangwatch_core::time::Nanos;
 
 use super::archive::Worth;
@@ -19,8 +20,7 @@ use crate::incident::schema::{
     Decision, Ending, Evidence, Incident, Lane, Missing, Timer, VERSION, Worker,
 };
 use crate::incident::story;
-use crate::state::kind_name;
-use crate::text::brief_ns;
+use hangwatch_text::brief_ns;
 
 /// An incident, and how far it has come.
 pub(super) struct Dossier {
@@ -122,7 +122,7 @@ impl Dossier {
         let overdue = self.case.timers.first().filter(|timer| timer.deadline <= at);
         let late = overdue.map(|timer| brief_ns(at.since(timer.deadline)));
         let late = late.map_or_else(String::new, |late| format!(", {late} after the deadline"));
-        let name = story::number_as_signal(signal);
+        let name = signal::spelled(signal);
         self.decide(at, story::SIGNALLED, format!("{name} was sent{late}"));
     }
 
@@ -154,7 +154,7 @@ fn timer_of(segment: Segment, timer: &ExpiredTimer, case: &Case, clocks: Clocks)
         lane,
         timer: index,
         scope: scope.map_or_else(|| "(unknown)".to_owned(), |name| name.as_str().to_owned()),
-        kind: kind_name(detail.kind).to_owned(),
+        kind: detail.kind.name().to_owned(),
         state: state.to_owned(),
         acquired: clocks.moment(detail.acquired_at),
         deadline: Some(clocks.moment(deadline)),

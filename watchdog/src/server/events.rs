@@ -12,8 +12,8 @@ use super::control::Ended;
 use super::facts::{Command, LaneFacts};
 use super::vigil::Finding;
 use crate::incident::schema::Incident;
-use crate::kin::Removed;
-use crate::text::{plain, plain_words};
+use hangwatch_process::descendants::Removed;
+use hangwatch_text::{plain, plain_words};
 
 pub use self::log::emit;
 

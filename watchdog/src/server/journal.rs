@@ -25,8 +25,8 @@ use super::facts::{Admitted, Command, LaneFacts};
 use super::vigil::Finding;
 use crate::evidence::redact::Redactor;
 use crate::incident::schema::Incident;
-use crate::kin::Removed;
-use crate::text::count;
+use hangwatch_process::descendants::Removed;
+use hangwatch_text::count;
 
 /// Notes kept at most until the log has taken them.
 const NOTES: usize = 4096;

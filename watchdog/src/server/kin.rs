@@ -1,5 +1,5 @@
 //! The descendant killer: the thread that finds the processes to be killed with a worker, and kills them
-//! and the worker. See [`kin`](crate::kin) for which they are and how that is done.
+//! and the worker. See [`kin`](hangwatch_process::descendants) for which they are and how that is done.
 //!
 //! A case is opened when a worker is condemned. Its descendants are listed before the first signal, which
 //! waits for that, and again and again until the worker is to be killed or is dead of a gentler signal. To
@@ -18,8 +18,8 @@ use rustix::process::Pid;
 
 use super::facts::Admitted;
 use super::journal::{Journal, Note};
-use crate::exec::lineage;
-use crate::kin::{Descendants, Excluded, Reach, Rights, Step};
+use hangwatch_process::descendants::{Descendants, Excluded, Reach, Rights, Step};
+use hangwatch_process::lineage;
 
 /// How often the descendants of a worker that lives are listed anew, at most.
 const PERIOD: Duration = Duration::from_millis(20);

@@ -106,7 +106,7 @@ use self::journal::{Journal, Note};
 use self::lock::WatchLock;
 use self::serve::Parts;
 use self::staff::STACK_BYTES;
-use crate::join::{ends_within, ends_within_time};
+use hangwatch_process::join::{ends_within, ends_within_time};
 
 /// How long a dying server waits for its last event to be logged.
 const LAST_WORDS: Duration = Duration::from_secs(1);

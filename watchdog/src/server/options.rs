@@ -3,7 +3,7 @@
 use hangwatch_core::policy::Policy;
 
 use crate::evidence::options::EvidenceOptions;
-use crate::kin::Reach;
+use hangwatch_process::descendants::Reach;
 
 /// How a server serves a segment.
 #[derive(Clone, Debug, Default)]

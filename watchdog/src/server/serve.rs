@@ -31,8 +31,8 @@ use super::staff::{Hired, Staff};
 use super::tick::{SystemClock, Tick};
 use super::witness::LAST_WRITES;
 use super::{protect, sigbus};
-use crate::join::ends_within;
 use crate::listen::CONNECTIONS;
+use hangwatch_process::join::ends_within;
 
 /// Answers that wait for the tick at most; the clerk waits with the next.
 const ANSWERS: usize = 256;

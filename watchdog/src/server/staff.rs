@@ -27,7 +27,7 @@ use super::tracers::Tracers;
 use super::witness::{Witness, WitnessParts};
 use crate::evidence::options::Level;
 use crate::incident::store::Store;
-use crate::kin::Reach;
+use hangwatch_process::descendants::Reach;
 
 /// The stack of each thread, bytes: none recurses, and locked memory is dear.
 pub(super) const STACK_BYTES: usize = 512 << 10;

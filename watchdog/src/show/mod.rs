@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::incident::schema::{Descendant, Incident, Lane, Missing, Peer, Process, Record};
 use crate::incident::{crowd, story, words};
-use crate::text::{brief_ns, bytes, count, plain, plain_words};
+use hangwatch_text::{brief_ns, bytes, count, plain, plain_words};
 
 use page::Page;
 pub use page::{Colour, Fold, Look};

@@ -10,7 +10,7 @@ use rustix::termios::tcgetwinsize;
 use textwrap::Options;
 use unicode_width::UnicodeWidthChar;
 
-use crate::text::plain_up_to;
+use hangwatch_text::plain_up_to;
 
 /// Text is never wrapped narrower, nor wider: longer lines are hard to read.
 const COLUMNS: std::ops::RangeInclusive<usize> = 40..=110;

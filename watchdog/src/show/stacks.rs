@@ -3,7 +3,7 @@
 use crate::incident::frames::where_it_hangs;
 use crate::incident::schema::{Evidence, Frame, Missing, Thread};
 use crate::incident::{story, words};
-use crate::text::{count, plain};
+use hangwatch_text::{count, plain};
 
 use super::page::{Page, cut_from_the_left};
 

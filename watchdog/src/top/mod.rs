@@ -42,7 +42,7 @@ use self::source::Source;
 use self::terminal::{Screen, TerminalError};
 use self::theme::Theme;
 use crate::exit::Exit;
-use crate::relay::Relay;
+use hangwatch_process::relay::Relay;
 
 /// What ends the view, stops it, or changes the terminal under it.
 const SIGNALS: [Signal; 7] = [

@@ -13,7 +13,7 @@ use hangwatch::{LaneView, Nanos, Observation, Observer, OpenError, Segment};
 use super::model::{Choice, Detail, Place, Seen, Watchdog};
 use super::row::{Row, ns};
 use crate::server::sigbus;
-use crate::text::plain_words;
+use hangwatch_text::plain_words;
 
 /// Records of a lane that are shown at most.
 const RECORDS: usize = 200;

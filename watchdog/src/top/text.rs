@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::text::plain_cell;
-use crate::units::brief;
+use hangwatch_text::brief;
+use hangwatch_text::plain_cell;
 
 /// What the terminal can show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,6 @@ use hangwatch_core::timer::TimerState;
 
 use crate::incident::claims;
 use crate::incident::schema::{Lane, Moment, Timer, Worker};
-use crate::state::{kind_name, state_name};
 
 /// More records than any ring holds.
 const ALL: usize = usize::MAX;
@@ -60,8 +59,8 @@ fn open(view: &TimerView, lane: u32, at_ns: u64) -> Timer {
         lane,
         timer: view.timer,
         scope: view.scope.clone(),
-        kind: kind_name(view.kind).to_owned(),
-        state: state_name(view.state).to_owned(),
+        kind: view.kind.name().to_owned(),
+        state: view.state.name().to_owned(),
         acquired: at(acquired_ns),
         deadline: (!is_paused).then(|| at(acquired_ns.saturating_add(allowance_ns))),
         age_ns,

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::incident::schema::{Decision, Incident, Lane, Worker};
 use crate::incident::story;
 use crate::incident::track::{End, Span, Track, tracks};
-use crate::text::{plain, to_json};
+use hangwatch_text::{plain, to_json};
 
 mod live;
 

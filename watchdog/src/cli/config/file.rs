@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use toml_edit::{Document, Item, Value};
 
 use super::unquoted;
-use crate::reading::{self, Contents};
+use hangwatch_process::reading::{self, Contents};
 
 /// The most a file of settings may hold, bytes.
 pub(super) const MOST: u64 = 1 << 20;

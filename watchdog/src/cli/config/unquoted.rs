@@ -1,6 +1,6 @@
 //! What is most often wrong with a file of TOML: a text without quotes.
 
-use crate::text::plain;
+use hangwatch_text::plain;
 
 /// What to write instead, where a line assigns a text that is not in quotes: `segment = train`.
 ///

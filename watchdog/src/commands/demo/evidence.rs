@@ -12,7 +12,7 @@ use crate::incident::store::NoStateDirectory;
 use crate::server::ServerEvent;
 use crate::server::events::What;
 use crate::show::{self, Look};
-use crate::text::brief_ns;
+use hangwatch_text::brief_ns;
 
 /// What became of the incidents of a demo.
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::text::plain;
+use hangwatch_text::plain;
 
 /// The most files of a directory that are hashed, the longest one and all together: the demo is to
 /// take seconds.

@@ -8,7 +8,7 @@ use super::super::demo::screen;
 use super::super::status::{brief, shortened};
 use crate::fleet::Fleet;
 use crate::fleet::view::{Missing, Odd, TargetRow, WorkerRow};
-use crate::text::count as count_of;
+use hangwatch_text::count as count_of;
 
 /// How many missing ranks are named.
 const NAMED_RANKS: usize = 12;

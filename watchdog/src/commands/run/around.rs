@@ -16,16 +16,16 @@ use super::left::{Left, Workers};
 use super::published::Published;
 use super::standby::{self, StandbyProcess};
 use super::{LOOK, Voice, wanted};
-use crate::child::{Child, Event, Step, Until};
-use crate::children;
 use crate::cli::Run;
 use crate::cli::config::{self, Setting};
 use crate::exit::Exit;
-use crate::inherit::Inheritance;
 use crate::notify;
-use crate::relay::{PASSED_ON, Relay};
 use crate::server::{Server, Standby, State};
-use crate::start::{Bond, Terms};
+use hangwatch_process::child::{Child, Event, Step, Until};
+use hangwatch_process::children;
+use hangwatch_process::inherit::Inheritance;
+use hangwatch_process::relay::{PASSED_ON, Relay};
+use hangwatch_process::start::{Bond, Terms};
 
 /// How long workers may take to die of the command's end before the log speaks of them.
 const DYING: Duration = Duration::from_millis(300);
@@ -59,7 +59,7 @@ pub(super) fn perform(options: &Run, deadlines: Option<Published>) -> Result<Exi
         Err(error) => {
             server.stop();
             complain(&OneLine(&error));
-            return Ok(error.exit());
+            return Ok(Exit::from(&error));
         }
     };
     // From here on the segment is removed by `leave` alone: it may have workers.
@@ -144,7 +144,7 @@ fn attend(
     };
     if let Some(error) = child.start_error() {
         complain(&OneLine(&error));
-        return Ok(error.exit());
+        return Ok(Exit::from(&error));
     }
     let mut left = Left::new(segment);
     if serving && !options.leave_workers && workers_after_the_end(&mut left) {

@@ -13,7 +13,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::super::segments;
 use super::standby::is_readable;
-use crate::exec::lineage::{self, Stat};
+use hangwatch_process::lineage::{self, Stat};
 
 /// Parents that are awaited at most.
 const MAKERS: usize = 64;

@@ -18,8 +18,8 @@ use crate::commands::OneLine;
 use crate::deadlines::Deadlines;
 use crate::notify::Notifier;
 use crate::program::own_program;
-use crate::reading;
 use crate::server::Server;
+use hangwatch_process::reading;
 
 /// How long a file may take to be read before the log speaks of it.
 const SLOW: Duration = Duration::from_secs(2);

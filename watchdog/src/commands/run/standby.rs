@@ -27,13 +27,13 @@ use super::super::segments::Origin;
 use super::super::{Failure, OneLine, complain};
 use super::left::{Left, Workers};
 use super::{LOOK, Voice};
-use crate::children;
 use crate::cli::Run;
 use crate::exit::Exit;
-use crate::fork::{self, Forked};
-use crate::relay::{PASSED_ON, Relay};
 use crate::server::{State, exit_now};
-use crate::start::Announcement;
+use hangwatch_process::children;
+use hangwatch_process::fork::{self, Forked};
+use hangwatch_process::relay::{PASSED_ON, Relay};
+use hangwatch_process::start::Announcement;
 
 /// The longest message between the two.
 const MESSAGE_BYTES: usize = 512;

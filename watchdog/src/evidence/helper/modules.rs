@@ -21,7 +21,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use super::maps::{Mapped, Maps};
 use super::target::Target;
 use super::teller::Why;
-use crate::beneath;
+use hangwatch_process::beneath;
 
 /// The unwind tables that are read of all files together, bytes; a helper with little memory reads fewer.
 const TABLES_BYTES: u64 = 256 << 20;

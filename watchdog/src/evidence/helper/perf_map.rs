@@ -9,7 +9,7 @@ use std::path::Path;
 use super::modules::Modules;
 use super::native::Stack;
 use super::target::Target;
-use crate::beneath;
+use hangwatch_process::beneath;
 
 /// What is read of it at most, bytes.
 const READ_BYTES: u64 = 64 << 20;

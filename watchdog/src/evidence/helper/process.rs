@@ -1,6 +1,6 @@
 //! What `/proc` says about the process.
 
-use nix::sys::signal::Signal;
+use hangwatch_core::signal;
 use procfs::process::Status;
 
 use super::files;
@@ -94,11 +94,10 @@ fn signals_of(status: &Status) -> Process {
 
 /// The names of the signals in a mask of `/proc/PID/status`.
 fn signal_names(mask: u64) -> Vec<String> {
-    let name = |number: i32| match Signal::try_from(number) {
-        Ok(signal) => signal.as_str().to_owned(),
-        Err(_) => format!("SIG{number}"), // real-time ones, which have numbers only
-    };
-    (1..=64).filter(|number| mask & (1 << (number - 1)) != 0).map(name).collect()
+    (1..=signal::LAST)
+        .filter(|number| mask & (1 << (number - 1)) != 0)
+        .map(signal::spelled)
+        .collect()
 }
 
 /// Its children, as the kernel lists them for each of its threads.
@@ -128,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_mask_is_signals_by_their_names() {
-        assert_eq!(signal_names(1 << 8 | 1 << 14 | 1 << 33), ["SIGKILL", "SIGTERM", "SIG34"]);
+        assert_eq!(signal_names(1 << 8 | 1 << 14 | 1 << 33), ["SIGKILL", "SIGTERM", "SIGRTMIN"]);
         assert!(signal_names(0).is_empty());
     }
 

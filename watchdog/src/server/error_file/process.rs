@@ -17,7 +17,7 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::place;
-use crate::children;
+use hangwatch_process::children;
 
 /// What is to be written, as it is told.
 #[derive(Debug, Deserialize, Serialize)]

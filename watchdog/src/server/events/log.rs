@@ -34,8 +34,7 @@
 
 use super::limits::{self, About, OF_NONSENSE, OF_WORK, Rates};
 use super::{Expiry, Leaving, ServerEvent, TimerFacts, What, WorkerFacts, hold_name};
-use crate::kin::Removed;
-use crate::state::kind_name;
+use hangwatch_process::descendants::Removed;
 
 /// Emits one line with the fields of a timer, and those given.
 macro_rules! timer_line {
@@ -56,7 +55,7 @@ macro_rules! timer_line {
             world_size = timer.owner.world_size,
             host = (!timer.owner.host.is_empty()).then_some(timer.owner.host.as_str()),
             scope = timer.scope,
-            kind = kind_name(timer.kind),
+            kind = timer.kind.name(),
             deadline_ns = timer.deadline_ns,
             allowance_ms = ms(timer.allowance_ns()),
             $($field)*

@@ -15,7 +15,7 @@ use crate::children;
 
 /// What stands in a file.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-pub(crate) struct Contents {
+pub struct Contents {
     /// Whether it is a plain file: no pipe, no device.
     pub is_plain: bool,
     /// Its mode.
@@ -28,7 +28,7 @@ pub(crate) struct Contents {
 ///
 /// # Errors
 /// What the kernel says, or that it is not UTF-8.
-pub(crate) fn read(path: &Path, most_bytes: u64) -> io::Result<Contents> {
+pub fn read(path: &Path, most_bytes: u64) -> io::Result<Contents> {
     let file = File::open(path)?;
     let meta = file.metadata()?;
     let mut text = String::new();
@@ -48,7 +48,7 @@ enum Told {
 ///
 /// # Errors
 /// As [`read`].
-pub(crate) fn read_apart(program: &Path, path: &Path, most_bytes: u64) -> io::Result<Contents> {
+pub fn read_apart(program: &Path, path: &Path, most_bytes: u64) -> io::Result<Contents> {
     let mut command = Command::new(program);
     command.arg("file-reader").args(["--most-bytes", &most_bytes.to_string(), "--"]).arg(path);
     command.env_remove("HANGWATCH_SEGMENT").env_remove("HANGWATCH_LOG");
@@ -73,7 +73,7 @@ pub(crate) fn read_apart(program: &Path, path: &Path, most_bytes: u64) -> io::Re
 ///
 /// # Errors
 /// Where nobody can be told.
-pub(crate) fn tell(path: &Path, most_bytes: u64, to: impl Write) -> io::Result<()> {
+pub fn tell(path: &Path, most_bytes: u64, to: impl Write) -> io::Result<()> {
     let told = match read(path, most_bytes) {
         Ok(contents) => Told::Read(contents),
         Err(error) => Told::Failed { number: error.raw_os_error(), text: error.to_string() },

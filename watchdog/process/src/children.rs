@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 
-use crate::exec::lineage::{self, Identity, Stat};
+use crate::lineage::{self, Identity, Stat};
 
 static CHILDREN: Mutex<Children> =
     Mutex::new(Children { starting: 0, starts: 0, helpers: BTreeMap::new() });
@@ -27,7 +27,7 @@ struct Children {
 
 /// What a child of this process is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// A helper.
     Helper,
     /// One is being started: it may be that, or something else.
@@ -37,10 +37,10 @@ pub(crate) enum Kind {
 }
 
 /// A helper that is being started; dropped, it is none.
-pub(crate) struct Starting(());
+pub struct Starting(());
 
 /// Announces a helper, before it is there.
-pub(crate) fn starting() -> Starting {
+pub fn starting() -> Starting {
     let mut children = children();
     children.starting += 1;
     children.starts += 1;
@@ -49,7 +49,7 @@ pub(crate) fn starting() -> Starting {
 
 impl Starting {
     /// It has been started, and is not waited for yet.
-    pub(crate) fn has_begun(self, pid: u32) {
+    pub fn has_begun(self, pid: u32) {
         // Not waited for, it is there to be read.
         let own = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let stat = own.and_then(|pid| Stat::read(pid).ok().flatten());
@@ -65,12 +65,12 @@ impl Drop for Starting {
 }
 
 /// It is dead and has been waited for.
-pub(crate) fn ended(pid: u32) {
+pub fn ended(pid: u32) {
     children().helpers.remove(&pid);
 }
 
 /// What a child of this process is.
-pub(crate) fn kind_of(child: Identity) -> Kind {
+pub fn kind_of(child: Identity) -> Kind {
     let children = children();
     let number = child.pid.as_raw_pid().unsigned_abs();
     let helper = children.helpers.get(&number);
@@ -88,7 +88,7 @@ pub(crate) fn kind_of(child: Identity) -> Kind {
 /// else to wait for it. How many there were.
 ///
 /// A helper's status is left to whoever started it: no helper is started while this looks.
-pub(crate) fn reap_orphans(spare: Option<Pid>) -> io::Result<usize> {
+pub fn reap_orphans(spare: Option<Pid>) -> io::Result<usize> {
     // Asked first, one call: mostly there is none.
     let any = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     match waitid(WaitId::All, any) {
@@ -114,7 +114,7 @@ pub(crate) fn reap_orphans(spare: Option<Pid>) -> io::Result<usize> {
 
 /// How many helpers have been started so far; `None` while one is. Twice the same, and between the two
 /// everybody's kind was sure.
-pub(crate) fn starts() -> Option<u64> {
+pub fn starts() -> Option<u64> {
     let children = children();
     (children.starting == 0).then_some(children.starts)
 }

@@ -17,7 +17,6 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions};
 
-use crate::exit::Exit;
 use crate::relay::{Caught, Relay, Sender};
 use crate::start::{self, Started, Terms};
 
@@ -51,15 +50,6 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// The code hangwatch ends with when it runs this command.
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::NotFound { .. } => Exit::NotFound,
-            Self::CannotExecute { .. } => Exit::CannotExecute,
-            Self::NoProcess { .. } => Exit::Failed,
-        }
-    }
-
     fn new(program: &OsStr, source: io::Error) -> Self {
         let program = program.to_owned();
         let hint = match source.kind() {
@@ -117,7 +107,8 @@ pub struct Child {
 }
 
 /// What one poll ended with.
-pub(crate) enum Step {
+pub enum Step {
+    /// The command ended, the caller was woken, or the time is over.
     Event(Event),
     /// This signal arrived, which was not passed on; CHLD: a child changed, which need not be the command.
     Signal(Caught),
@@ -138,7 +129,7 @@ impl Child {
     }
 
     /// As [`Child::start`], on these terms.
-    pub(crate) fn start_on(command: &mut Command, terms: &Terms) -> Result<Self, StartError> {
+    pub fn start_on(command: &mut Command, terms: &Terms) -> Result<Self, StartError> {
         let program = command.get_program().to_owned();
         match start::start(command, terms) {
             Ok(started) => Ok(Self { program, started, status: None }),
@@ -203,7 +194,7 @@ impl Child {
     }
 
     /// As `wait`, but returns also when a signal arrived, which is the caller's to pass on.
-    pub(crate) fn step(&mut self, relay: &Relay, until: Until<'_>) -> io::Result<Step> {
+    pub fn step(&mut self, relay: &Relay, until: Until<'_>) -> io::Result<Step> {
         loop {
             // Asked in this order, so that a command which ended in time has ended,
             // however late this process gets to run.
@@ -236,7 +227,7 @@ impl Child {
     }
 
     /// Sends the command what reached this process, unless it has had it already.
-    pub(crate) fn pass_on(&self, caught: Caught) {
+    pub fn pass_on(&self, caught: Caught) {
         if !is_for(caught, self.pid()) {
             return;
         }
@@ -253,7 +244,7 @@ impl Child {
 /// command twice, and many programs take the second for "at once". Only a process that
 /// has left our group has not had it. HUP is passed on always: when its terminal goes,
 /// only the session's leader hears of it at first.
-pub(crate) fn is_for(caught: Caught, pid: Pid) -> bool {
+pub fn is_for(caught: Caught, pid: Pid) -> bool {
     if caught.sender == Sender::Process {
         return caught.signal != Signal::CHILD;
     }
@@ -283,20 +274,22 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::process::Command;
 
-    use super::Child;
-    use crate::exit::Exit;
+    use super::{Child, StartError};
 
     #[test]
     fn a_command_that_cannot_be_started_says_why() {
-        let check = |program: &str, exit: Exit, part: &str| {
+        let check = |program: &str, is_expected: fn(&StartError) -> bool, part: &str| {
             let mut child = Child::start(&mut Command::new(program)).unwrap();
             while child.try_wait().unwrap().is_none() {
                 std::thread::yield_now();
             }
             let error = child.start_error().expect("cannot start");
-            assert_eq!(error.exit(), exit, "{program}: {error}");
+            assert!(is_expected(&error), "{program}: {error}");
             assert!(error.to_string().contains(part), "{error}");
         };
+        let not_found: fn(&StartError) -> bool = |it| matches!(it, StartError::NotFound { .. });
+        let cannot_execute: fn(&StartError) -> bool =
+            |it| matches!(it, StartError::CannotExecute { .. });
         let dir = tempfile::tempdir().unwrap();
         let file = |name: &str, text: &str, mode: u32| {
             let path = dir.path().join(name);
@@ -304,10 +297,10 @@ mod tests {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             path.to_str().unwrap().to_owned()
         };
-        check("no-such-program-anywhere", Exit::NotFound, "PATH");
-        check("/no/such/program", Exit::NotFound, "not found");
-        check(&file("plain", "text", 0o600), Exit::CannotExecute, "chmod +x");
-        check(&file("orphan", "#!/no/such/sh\n", 0o700), Exit::CannotExecute, "interpreter");
-        check(dir.path().to_str().unwrap(), Exit::CannotExecute, "is a directory");
+        check("no-such-program-anywhere", not_found, "PATH");
+        check("/no/such/program", not_found, "not found");
+        check(&file("plain", "text", 0o600), cannot_execute, "chmod +x");
+        check(&file("orphan", "#!/no/such/sh\n", 0o700), cannot_execute, "interpreter");
+        check(dir.path().to_str().unwrap(), cannot_execute, "is a directory");
     }
 }

@@ -21,7 +21,7 @@ const HANDLE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 ///
 /// # Errors
 /// `ELOOP` where a component is a symbolic link, `EXDEV` where the path leaves `root`.
-pub(crate) fn handle(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+pub fn handle(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
     let path = path.strip_prefix("/").unwrap_or(path);
     let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     match rustix::fs::openat2(root, path, HANDLE, Mode::empty(), within) {
@@ -54,7 +54,7 @@ fn step_by_step(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// `ENOTDIR` or `ELOOP` where it is something else; else what the kernel said.
-pub(crate) fn directory(parent: BorrowedFd<'_>, name: &Path) -> io::Result<OwnedFd> {
+pub fn directory(parent: BorrowedFd<'_>, name: &Path) -> io::Result<OwnedFd> {
     let found = handle(parent, name)?;
     if file_type(&rustix::fs::fstat(&found)?) != FileType::Directory {
         return Err(Errno::NOTDIR.into());
@@ -67,7 +67,7 @@ pub(crate) fn directory(parent: BorrowedFd<'_>, name: &Path) -> io::Result<Owned
 ///
 /// # Errors
 /// `EINVAL` where it is no regular file; else what the kernel said.
-pub(crate) fn regular_file(root: BorrowedFd<'_>, path: &Path) -> io::Result<(File, Stat)> {
+pub fn regular_file(root: BorrowedFd<'_>, path: &Path) -> io::Result<(File, Stat)> {
     readable(handle(root, path)?.as_fd())
 }
 
@@ -75,7 +75,7 @@ pub(crate) fn regular_file(root: BorrowedFd<'_>, path: &Path) -> io::Result<(Fil
 ///
 /// # Errors
 /// As [`regular_file`].
-pub(crate) fn readable(handle: BorrowedFd<'_>) -> io::Result<(File, Stat)> {
+pub fn readable(handle: BorrowedFd<'_>) -> io::Result<(File, Stat)> {
     let stat = rustix::fs::fstat(handle)?;
     if file_type(&stat) != FileType::RegularFile {
         return Err(Errno::INVAL.into());
@@ -88,12 +88,12 @@ pub(crate) fn readable(handle: BorrowedFd<'_>) -> io::Result<(File, Stat)> {
 }
 
 /// The kind of file that a `stat` tells of.
-pub(crate) fn file_type(stat: &Stat) -> FileType {
+pub fn file_type(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }
 
 /// Whether a path is one name, and not `.` or `..`.
-pub(crate) fn is_one_name(path: &Path) -> bool {
+pub fn is_one_name(path: &Path) -> bool {
     let mut components = path.components();
     let first = components.next();
     matches!(first, Some(Component::Normal(name)) if name == path.as_os_str())

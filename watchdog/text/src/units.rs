@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// A duration in at most seven characters: `140ns`, `950us`, `12.3s`, `4m05s`, `3h12m`, `2d05h`.
-pub(crate) fn brief(duration: Duration) -> String {
+pub fn brief(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0 if (1..1_000).contains(&duration.as_nanos()) => format!("{}ns", duration.as_nanos()),

@@ -9,9 +9,9 @@ use rustix::process::PidfdFlags;
 
 use hangwatch_core::time::{Nanos, duration_ns};
 
-use super::clock::RunningTime;
-use super::lineage::Stat;
+use crate::lineage::Stat;
 use crate::relay::Relay;
+use crate::running_time::RunningTime;
 
 /// Waits between two looks at the tree: until a process of it ends, and a little longer
 /// each time, for the deaths that this process cannot see.

@@ -18,7 +18,7 @@ use rustix::process::Signal;
 
 use super::member::{Fate, Member, Opened};
 use super::{Descendants, Excluded, LOOKS, Removed, Rights, WORKER};
-use crate::exec::lineage::{self, Children, Threads};
+use crate::lineage::{self, Children, Threads};
 
 /// Passes over all in a row that find everybody still, nobody new and nobody dead.
 const QUIET_PASSES: u32 = 2;
@@ -39,7 +39,7 @@ const NAMED: usize = 16;
 
 /// How a removal goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub enum Step {
     /// There is more to do.
     More,
     /// There is more to do in a little while.
@@ -86,7 +86,7 @@ impl Descendants {
     ///
     /// # Errors
     /// Where `/proc` refuses or no descriptor is left. Nothing is lost then: it is to be tried again.
-    pub(crate) fn remove(&mut self, worker: &Pidfd, excluded: &Excluded) -> io::Result<Step> {
+    pub fn remove(&mut self, worker: &Pidfd, excluded: &Excluded) -> io::Result<Step> {
         match std::mem::take(&mut self.phase) {
             Phase::Listed => {
                 self.listing = None;
@@ -108,7 +108,7 @@ impl Descendants {
     }
 
     /// Whether the worker has been sent SIGKILL, or needs none.
-    pub(crate) fn is_worker_killed(&self) -> bool {
+    pub fn is_worker_killed(&self) -> bool {
         matches!(self.phase, Phase::Dying { .. })
     }
 
@@ -347,7 +347,7 @@ impl Descendants {
     }
 
     /// What became of them.
-    pub(crate) fn removed(&mut self) -> Removed {
+    pub fn removed(&mut self) -> Removed {
         let mut removed = Removed { fallback: self.fallback.clone(), ..Removed::default() };
         removed.spared = self.workers.iter().map(|pid| pid.as_raw_pid().unsigned_abs()).collect();
         removed.spared.sort_unstable();

@@ -37,7 +37,7 @@ extern "C" fn record() {
 
 /// Closes the standard descriptors that were closed when this process was started, for a command that is
 /// given none in their place. For a child between fork and exec: it makes system calls only.
-pub(crate) fn close_what_was_closed() {
+pub fn close_what_was_closed() {
     let closed = CLOSED.load(Ordering::Relaxed);
     for fd in (0..3).filter(|fd| closed & 1 << fd != 0) {
         // SAFETY: nothing in the child uses it, which is about to be another program.
@@ -47,7 +47,7 @@ pub(crate) fn close_what_was_closed() {
 
 /// What this process had before it became a watchdog.
 #[derive(Clone, Debug)]
-pub(crate) struct Inheritance {
+pub struct Inheritance {
     open_files: Rlimit,
     /// `None` where it cannot be read.
     oom_score: Option<Vec<u8>>,
@@ -55,14 +55,14 @@ pub(crate) struct Inheritance {
 
 impl Inheritance {
     /// As this process is now.
-    pub(crate) fn of_this_process() -> Inheritance {
+    pub fn of_this_process() -> Inheritance {
         let oom_score = fs::read(OOM_SCORE).ok();
         Inheritance { open_files: getrlimit(Resource::Nofile), oom_score }
     }
 
     /// Gives the calling process these limits. For a child between fork and exec: it makes system calls
     /// only.
-    pub(crate) fn take(&self) -> Result<(), Errno> {
+    pub fn take(&self) -> Result<(), Errno> {
         setrlimit(Resource::Nofile, self.open_files)?;
         if let Some(score) = &self.oom_score {
             // Refused, it leaves the command better protected than it was.
@@ -72,7 +72,7 @@ impl Inheritance {
     }
 
     /// Has the command begin with it, and with the signals that this process was started with.
-    pub(crate) fn leave_to(&self, command: &mut Command) {
+    pub fn leave_to(&self, command: &mut Command) {
         let (inheritance, signals) = (self.clone(), AtStart::of_this_process());
         let take = move || {
             inheritance.take()?;

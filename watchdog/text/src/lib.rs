@@ -1,5 +1,6 @@
-//! Text for people: durations and sizes in a few characters, and [`Plain`], through which everything goes
-//! that somebody else chose.
+//! Text for people and programs: durations, sizes, and untrusted text made safe to print.
+//!
+//! [`Plain`] is the one type through which everything goes that a worker, a file or another host chose.
 //!
 //! [`plain`] cleans a text for any output; `to_json` and `to_json_pretty` clean every string of a JSON
 //! document by the same rule.
@@ -10,11 +11,13 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use crate::units::brief;
-
 mod json;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+mod units;
 
-pub(crate) use json::{CleanJson, to_json, to_json_pretty};
+pub use json::{CleanJson, to_json, to_json_pretty};
+pub use units::brief;
 
 /// How many bytes of one text are looked at; the rest is counted. Longer than any name, label or path.
 pub const MOST_BYTES: usize = 4096;
@@ -121,7 +124,7 @@ fn spelt(c: char) -> std::char::EscapeDefault {
 /// Whether a character does something to what stands around it, or cannot be seen: control characters
 /// (line breaks too), format characters (they turn the direction of writing), line and paragraph
 /// separators, fillers, and code points that are no characters.
-pub(crate) fn is_harmful(c: char) -> bool {
+pub fn is_harmful(c: char) -> bool {
     match c {
         ' '..='~' => false,
         // General category Cf, Zl and Zp.
@@ -214,18 +217,19 @@ impl maud::Render for Plain<'_> {
 }
 
 /// Cleans what is written through it, up to so many bytes, and refuses the rest: whoever writes stops.
-pub(crate) struct Cleaner<'w, W> {
+pub struct Cleaner<'w, W> {
     into: &'w mut W,
     room: usize,
 }
 
 impl<'w, W: fmt::Write> Cleaner<'w, W> {
-    pub(crate) fn new(into: &'w mut W, most_bytes: usize) -> Cleaner<'w, W> {
+    /// Writes to `into`, at most `most_bytes` in all.
+    pub fn new(into: &'w mut W, most_bytes: usize) -> Cleaner<'w, W> {
         Cleaner { into, room: most_bytes }
     }
 
     /// Writes a value as far as there is room, and a mark where it was cut. How much room is left.
-    pub(crate) fn put(mut self, value: fmt::Arguments<'_>) -> Result<usize, fmt::Error> {
+    pub fn put(mut self, value: fmt::Arguments<'_>) -> Result<usize, fmt::Error> {
         if fmt::Write::write_fmt(&mut self, value).is_err() {
             self.into.write_char('\u{2026}')?;
         }
@@ -270,33 +274,9 @@ impl<W: fmt::Write> fmt::Write for Cleaner<'_, W> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
+    use super::testing::rude_characters;
     use super::*;
-
-    /// Every code unit of the basic plane in one text, those of pairs as what stands for them.
-    pub(crate) fn every_code_unit() -> String {
-        let units: Vec<u16> = (0..=u16::MAX).collect();
-        units.iter().map(|unit| String::from_utf16_lossy(&[*unit])).collect()
-    }
-
-    /// Names of at most so many bytes that hold every code unit of the basic plane among them.
-    pub(crate) fn rude_names(most_bytes: usize) -> Vec<String> {
-        let mut names = vec![String::new()];
-        for c in every_code_unit().chars() {
-            if names.last().is_none_or(|name| name.len() + c.len_utf8() > most_bytes) {
-                names.push(String::new());
-            }
-            names.last_mut().unwrap().push(c);
-        }
-        names
-    }
-
-    /// Whether `text` has a character that no output may have, told apart from [`is_harmful`]: by what
-    /// regex-syntax knows of Unicode. Line breaks are the output's own.
-    pub(crate) fn rude_characters(text: &str) -> Vec<char> {
-        let rude = regex::Regex::new(r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\x{FFFE}\x{FFFF}&&[^\n]]").unwrap();
-        rude.find_iter(text).flat_map(|found| found.as_str().chars().collect::<Vec<_>>()).collect()
-    }
 
     #[test]
     fn bytes_have_the_unit_that_suits_them() {

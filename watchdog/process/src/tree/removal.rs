@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 use hangwatch_core::time::Nanos;
 use rustix::process::Pid;
 
-use crate::text::plain;
+use hangwatch_text::plain;
 
 /// What a removal came to.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -33,14 +33,14 @@ extern "C" fn record() {
 ///
 /// Bit N - 1 of a mask stands for signal N.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct AtStart {
+pub struct AtStart {
     ignored: u64,
     blocked: u64,
 }
 
 impl AtStart {
     /// As this process was started.
-    pub(crate) fn of_this_process() -> AtStart {
+    pub fn of_this_process() -> AtStart {
         // Acquire: pairs with the Release in `record`.
         if !IS_RECORDED.load(Ordering::Acquire) {
             record();
@@ -53,7 +53,7 @@ impl AtStart {
     /// and exec: it makes system calls only.
     ///
     /// Handlers go before the mask does: a signal that arrived in between ends the child.
-    pub(crate) fn restore(self) {
+    pub fn restore(self) {
         for number in 1..=LAST {
             set_disposition(number, self.ignored & bit(number) != 0);
         }
@@ -62,13 +62,13 @@ impl AtStart {
 }
 
 /// Counts a signal as not ignored at the start: what runs this process ignores it by itself.
-pub(crate) fn was_not_ignored(number: i32) {
+pub fn was_not_ignored(number: i32) {
     let _ = AtStart::of_this_process();
     IGNORED.fetch_and(!bit(number), Ordering::Relaxed);
 }
 
 /// Whether a signal is ignored at this moment.
-pub(crate) fn is_ignored(number: i32) -> bool {
+pub fn is_ignored(number: i32) -> bool {
     let mut action = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: asks only, and the result is as large as the kernel writes.
     let rc = unsafe { libc::sigaction(number, std::ptr::null(), action.as_mut_ptr()) };
@@ -77,35 +77,35 @@ pub(crate) fn is_ignored(number: i32) -> bool {
 }
 
 /// Has this process ignore a signal. A command that `start` starts does not inherit it.
-pub(crate) fn ignore(signal: Signal) {
+pub fn ignore(signal: Signal) {
     set_disposition(signal.as_raw(), true);
 }
 
 /// Lets this process take every signal, whoever started it with some of them blocked, and wait for its
 /// children.
-pub(crate) fn accept_all() {
+pub fn accept_all() {
     accept_children();
     set_mask(0);
 }
 
 /// Lets this process wait for its children, which it cannot while SIGCHLD is ignored.
-pub(crate) fn accept_children() {
+pub fn accept_children() {
     if is_ignored(libc::SIGCHLD) {
         set_disposition(libc::SIGCHLD, false);
     }
 }
 
 /// Unblocks a signal for the calling thread, and for those it starts later.
-pub(crate) fn unblock(number: i32) {
+pub fn unblock(number: i32) {
     set_mask(blocked_now() & !bit(number));
 }
 
 /// Blocks every signal for the calling thread, until it is dropped.
-pub(crate) struct AllBlocked(u64);
+pub struct AllBlocked(u64);
 
 impl AllBlocked {
     /// From now on.
-    pub(crate) fn new() -> AllBlocked {
+    pub fn new() -> AllBlocked {
         let before = blocked_now();
         set_mask(u64::MAX);
         AllBlocked(before)
@@ -120,7 +120,7 @@ impl Drop for AllBlocked {
 
 /// Ends this process by a signal, so that its parent sees that signal in the wait status, without a core
 /// dump. Returns where the signal does not end this process, as the first of a PID namespace.
-pub(crate) fn die_of(number: u8) {
+pub fn die_of(number: u8) {
     let number = i32::from(number);
     // The core would be this process's, not the command's.
     if rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).is_err() {

@@ -23,29 +23,31 @@ const ENVIRONMENT_BYTES: u64 = 64 << 10;
 /// What tells a process from any other that has had, or will have, the same pid, as long
 /// as pids do not come round within one clock tick (10 ms).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct Identity {
-    pub(crate) pid: Pid,
+pub struct Identity {
+    /// The pid, in the PID namespace of this process.
+    pub pid: Pid,
     /// Clock ticks after boot.
-    pub(crate) start: u64,
+    pub start: u64,
 }
 
 /// What `/proc/PID/stat` says of a process.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Stat {
-    pub(crate) identity: Identity,
+pub struct Stat {
+    /// The process.
+    pub identity: Identity,
     /// `None` if the parent lies outside our PID namespace, or is the kernel.
-    pub(crate) parent: Option<Pid>,
+    pub parent: Option<Pid>,
     /// The process group; `None` if its leader lies outside our PID namespace.
-    pub(crate) group: Option<Pid>,
+    pub group: Option<Pid>,
     /// The state's letter, as in proc(5).
-    pub(crate) state: char,
+    pub state: char,
     /// Threads, counting a first thread that has ended before the others.
     threads: u32,
 }
 
 impl Stat {
     /// Reads it; `None` if there is no such process.
-    pub(crate) fn read(pid: Pid) -> io::Result<Option<Self>> {
+    pub fn read(pid: Pid) -> io::Result<Option<Self>> {
         let Some(text) = read_proc(&format!("/proc/{pid}/stat"))? else { return Ok(None) };
         Self::parse(pid, &text).map(Some).ok_or_else(|| {
             io::Error::other(format!("/proc/{pid}/stat is not as proc(5) describes it"))
@@ -68,7 +70,7 @@ impl Stat {
 
     /// Only its exit status is left. (A process whose first thread has ended looks like a
     /// zombie as well, but lives.)
-    pub(crate) fn is_dead(&self) -> bool {
+    pub fn is_dead(&self) -> bool {
         matches!(self.state, 'Z' | 'X') && self.threads <= 1
     }
 }
@@ -76,7 +78,7 @@ impl Stat {
 /// The children of this process, living or not, and those adopted by it. Never misses one
 /// while nobody but the caller reaps: the kernel hands orphans over before their parent
 /// can be reaped.
-pub(crate) fn own_children() -> io::Result<Vec<Pid>> {
+pub fn own_children() -> io::Result<Vec<Pid>> {
     Children::new()?.of(rustix::process::getpid())
 }
 
@@ -89,7 +91,7 @@ pub(super) fn living_descendants(roots: &[Pid]) -> io::Result<Vec<Stat>> {
 }
 
 /// Every living process of a process group.
-pub(crate) fn members_of_group(group: Pid) -> io::Result<Vec<Stat>> {
+pub fn members_of_group(group: Pid) -> io::Result<Vec<Stat>> {
     let mut members = Vec::new();
     for pid in numbers_in("/proc")? {
         let stat = Stat::read(pid)?.filter(|stat| stat.group == Some(group) && !stat.is_dead());
@@ -173,7 +175,7 @@ pub(super) fn line_of(pid: Pid, is_known: impl Fn(Identity) -> bool) -> io::Resu
 }
 
 /// This process and those above it.
-pub(crate) fn own_line() -> io::Result<Vec<Pid>> {
+pub fn own_line() -> io::Result<Vec<Pid>> {
     let mut line = vec![rustix::process::getpid()];
     while let Some(above) = parent(line[line.len() - 1])?.filter(|above| !line.contains(above)) {
         line.push(above);
@@ -189,13 +191,13 @@ pub(super) fn wait_channel(pid: Pid) -> Option<String> {
 }
 
 /// The command's name, at most 15 bytes of it.
-pub(crate) fn command_name(pid: Pid) -> Option<String> {
+pub fn command_name(pid: Pid) -> Option<String> {
     let text = read_proc(&format!("/proc/{pid}/comm")).ok()??;
     Some(text.trim_end().to_owned())
 }
 
 /// Whether the process was started with this among the first [`ENVIRONMENT_BYTES`] of its environment.
-pub(crate) fn has_in_environment(pid: Pid, assignment: &str) -> bool {
+pub fn has_in_environment(pid: Pid, assignment: &str) -> bool {
     let mut all = Vec::new();
     let file = File::open(format!("/proc/{pid}/environ"));
     file.and_then(|file| file.take(ENVIRONMENT_BYTES).read_to_end(&mut all)).is_ok()
@@ -212,7 +214,7 @@ pub(super) fn message_queue_limit(pid: Pid) -> Option<u64> {
 
 /// Whether the threads of a process that was sent SIGSTOP may still fork.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Threads {
+pub enum Threads {
     /// Each is stopped, has ended, or sleeps in the kernel and acts on no signal but SIGKILL.
     Still,
     /// None runs, or one sleeps in the kernel and keeps SIGSTOP from the others, which act on it before
@@ -227,7 +229,7 @@ impl Threads {
     ///
     /// # Errors
     /// Where `/proc` refuses.
-    pub(crate) fn of(pid: Pid) -> io::Result<(Threads, usize)> {
+    pub fn of(pid: Pid) -> io::Result<(Threads, usize)> {
         let threads = numbers_in(&format!("/proc/{pid}/task"))?;
         let count = threads.len();
         let (mut is_any_running, mut is_any_asleep, mut is_any_stuck) = (false, false, false);
@@ -252,7 +254,7 @@ impl Threads {
 }
 
 /// Where the children of a process are found.
-pub(crate) enum Children {
+pub enum Children {
     /// In `/proc/PID/task/TID/children`, of every thread.
     Listed,
     /// In the parents of all processes: for kernels without `CONFIG_PROC_CHILDREN`.
@@ -264,7 +266,7 @@ impl Children {
     ///
     /// # Errors
     /// Where `/proc` refuses.
-    pub(crate) fn new() -> io::Result<Self> {
+    pub fn new() -> io::Result<Self> {
         if Path::new("/proc/thread-self/children").exists() {
             Ok(Self::Listed)
         } else {
@@ -277,7 +279,7 @@ impl Children {
     ///
     /// # Errors
     /// Where `/proc` refuses.
-    pub(crate) fn of(&self, pid: Pid) -> io::Result<Vec<Pid>> {
+    pub fn of(&self, pid: Pid) -> io::Result<Vec<Pid>> {
         match self {
             Self::Listed => listed(pid),
             Self::Scanned(children) => Ok(children.get(&pid).cloned().unwrap_or_default()),

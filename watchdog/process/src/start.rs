@@ -23,7 +23,7 @@ use crate::signals::{AllBlocked, AtStart};
 
 /// What becomes of a command when the process that started it ends without a word, as by SIGKILL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Bond {
+pub enum Bond {
     /// It goes on.
     #[default]
     Loose,
@@ -35,33 +35,38 @@ pub(crate) enum Bond {
 
 /// What a command begins with.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Terms {
+pub struct Terms {
     /// Limits to begin with; `None` for those of this process.
-    pub(crate) inheritance: Option<Inheritance>,
-    pub(crate) bond: Bond,
-    pub(crate) announcement: Option<Announcement>,
+    pub inheritance: Option<Inheritance>,
+    /// Whether the command outlives this process.
+    pub bond: Bond,
+    /// What the command's process says before it executes the program.
+    pub announcement: Option<Announcement>,
 }
 
 /// Says something through a socket in the command's process, before the program is executed.
 #[derive(Clone, Debug)]
-pub(crate) struct Announcement {
-    pub(crate) socket: Arc<OwnedFd>,
+pub struct Announcement {
+    /// The socket to say it through.
+    pub socket: Arc<OwnedFd>,
     /// Makes system calls only: it neither allocates nor locks.
-    pub(crate) say: fn(&OwnedFd),
+    pub say: fn(&OwnedFd),
 }
 
 /// A process that executes a command, or is about to.
 #[derive(Debug)]
-pub(crate) struct Started {
-    pub(crate) pid: Pid,
-    pub(crate) pidfd: OwnedFd,
+pub struct Started {
+    /// Its pid; nobody else can have it until it is waited for.
+    pub pid: Pid,
+    /// A pidfd of it.
+    pub pidfd: OwnedFd,
     /// The error number of an exec that failed; nothing comes of one that succeeded.
     failure: OwnedFd,
 }
 
 impl Started {
     /// Why the command was not executed, once its process has ended; `None` if it was.
-    pub(crate) fn failure(&self) -> Option<io::Error> {
+    pub fn failure(&self) -> Option<io::Error> {
         let mut number = [0; 4];
         match rustix::io::read(&self.failure, &mut number) {
             Ok(4) => Some(io::Error::from_raw_os_error(i32::from_ne_bytes(number))),
@@ -76,7 +81,7 @@ impl Started {
 ///
 /// # Errors
 /// No process or descriptor can be had, or a word contains a NUL byte.
-pub(crate) fn start(command: &Command, terms: &Terms) -> io::Result<Started> {
+pub fn start(command: &Command, terms: &Terms) -> io::Result<Started> {
     let image = Image::of(command)?;
     let (failure, tell) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
     let parent = rustix::process::getpid();

@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_millis(1);
 
 /// Whether a thread ends within this time. One that does not goes on, and ends with the process.
-pub(crate) fn ends_within<T>(thread: &JoinHandle<T>, most: Duration) -> bool {
+pub fn ends_within<T>(thread: &JoinHandle<T>, most: Duration) -> bool {
     ends_within_time(|| thread.is_finished(), most)
 }
 
 /// Whether something ends within this time.
-pub(crate) fn ends_within_time(has_ended: impl Fn() -> bool, most: Duration) -> bool {
+pub fn ends_within_time(has_ended: impl Fn() -> bool, most: Duration) -> bool {
     // A limit beyond what the clock can say is none.
     let until = Instant::now().checked_add(most);
     while !has_ended() {

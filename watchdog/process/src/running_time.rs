@@ -11,11 +11,11 @@ use hangwatch_core::stall::Stall;
 use hangwatch_core::time::{Nanos, duration_ns};
 
 /// The longest sleep between two looks at the clock; a segment's own default.
-pub(crate) const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+pub const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 
 /// The monotonic clock, less the stalls since it began.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct RunningTime {
+pub struct RunningTime {
     stood_ns: u64,
     looked_at: Nanos,
     /// When the sleep that began at `looked_at` is to end.
@@ -24,30 +24,30 @@ pub(crate) struct RunningTime {
 
 impl RunningTime {
     /// From now on.
-    pub(crate) fn new() -> RunningTime {
+    pub fn new() -> RunningTime {
         let now = Nanos(clock::monotonic_ns());
         RunningTime { stood_ns: 0, looked_at: now, wakes_at: now }
     }
 
     /// When a sleep that begins now must end, for this clock to reach `due`: within [`LONGEST_SLEEP`].
-    pub(crate) fn sleep_towards(&mut self, due: Nanos) -> Instant {
+    pub fn sleep_towards(&mut self, due: Nanos) -> Instant {
         self.sleep_at(Nanos(clock::monotonic_ns()), due);
         let sleep = Duration::from_nanos(self.wakes_at.since(self.looked_at));
         Instant::now() + sleep
     }
 
     /// What this clock says after a sleep, and the stall that the sleep turned out to be.
-    pub(crate) fn wake(&mut self) -> (Nanos, Option<Stall>) {
+    pub fn wake(&mut self) -> (Nanos, Option<Stall>) {
         self.wake_at(Nanos(clock::monotonic_ns()))
     }
 
     /// What this clock says.
-    pub(crate) fn now(&self) -> Nanos {
+    pub fn now(&self) -> Nanos {
         self.at(Nanos(clock::monotonic_ns()))
     }
 
     /// What the monotonic clock says when this one reaches `due`, unless there are more stalls.
-    pub(crate) fn on_monotonic(&self, due: Nanos) -> Nanos {
+    pub fn on_monotonic(&self, due: Nanos) -> Nanos {
         due.plus(self.stood_ns)
     }
 

@@ -13,7 +13,7 @@ use rustix::process::Pid;
 
 /// Which of the two this is.
 #[derive(Debug)]
-pub(crate) enum Forked {
+pub enum Forked {
     /// The process that forked, and its child.
     Parent(Pid),
     /// The child.
@@ -24,7 +24,7 @@ pub(crate) enum Forked {
 ///
 /// # Errors
 /// Where it has other threads, or no process is to be had.
-pub(crate) fn fork() -> io::Result<Forked> {
+pub fn fork() -> io::Result<Forked> {
     let threads = fs::read_dir("/proc/self/task")?.count();
     if threads != 1 {
         return Err(io::Error::other(format!("this process has {threads} threads")));
@@ -40,7 +40,7 @@ pub(crate) fn fork() -> io::Result<Forked> {
 /// output, and every other descriptor but standard error and those in `kept`.
 ///
 /// Only right where nothing in this process owns a descriptor but those in `kept`.
-pub(crate) fn detach(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub fn detach(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
     rustix::process::setsid()?;
     let mut kept: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd().unsigned_abs()).collect();
     kept.sort_unstable();

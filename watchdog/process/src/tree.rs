@@ -21,16 +21,18 @@ use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions, getrlimit, setrlimit,
 };
 
-use super::lineage::{self, Identity, Line, Stat};
 use crate::child::{self, Child, Event, StartError, Step, Until};
 use crate::children::{self, Kind};
+use crate::lineage::{self, Identity, Line, Stat};
 use crate::relay::{Caught, Relay, Sender};
 use crate::start::Terms;
-use crate::text::plain;
+use hangwatch_text::plain;
 
 pub use self::kill::KILL_LIMIT;
 
 mod kill;
+pub mod pause;
+pub mod removal;
 
 /// Set in the environment of every command of a tree, to the identity of the hangwatch
 /// that started it: `PID.START`.
@@ -70,7 +72,7 @@ pub struct Tree {
 
 /// What a wait for the rest of a tree ended with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rest {
+pub enum Rest {
     /// None of it lives.
     Gone,
     /// It is told to end once more.
@@ -113,7 +115,7 @@ impl Tree {
     }
 
     /// As [`Tree::spawn`], on these terms.
-    pub(crate) fn spawn_on(command: &mut Command, terms: &Terms) -> Result<Self, SpawnError> {
+    pub fn spawn_on(command: &mut Command, terms: &Terms) -> Result<Self, SpawnError> {
         let proc = |source| SpawnError::Unable { what: "reading /proc (is it mounted?)", source };
         let me = rustix::process::getpid();
         rustix::process::set_child_subreaper(Some(me)).map_err(|error| SpawnError::Unable {
@@ -235,7 +237,7 @@ impl Tree {
 
     /// Whether the command has ended because it was told to, or of a signal that this process got: then
     /// what it leaves behind is not left on purpose.
-    pub(crate) fn ended_as_told(&self) -> bool {
+    pub fn ended_as_told(&self) -> bool {
         let died_of = self.status.and_then(|status| status.signal());
         let is_told =
             self.is_told_to_end || died_of.is_some_and(|number| self.arrived.contains(&number));
@@ -243,7 +245,7 @@ impl Tree {
     }
 
     /// Whether the command itself has ended, as far as this process has looked.
-    pub(crate) fn has_ended(&self) -> bool {
+    pub fn has_ended(&self) -> bool {
         self.status.is_some()
     }
 
@@ -253,7 +255,7 @@ impl Tree {
     /// # Errors
     ///
     /// `/proc` cannot be read, or the wait fails.
-    pub(crate) fn wait_for_rest(&mut self, relay: &Relay, until: Instant) -> io::Result<Rest> {
+    pub fn wait_for_rest(&mut self, relay: &Relay, until: Instant) -> io::Result<Rest> {
         loop {
             // Each of them is below a child of this process, or is one; a list of all may miss one whose
             // parent ends meanwhile. The last of them to end is a child of this process: SIGCHLD tells.
@@ -283,7 +285,7 @@ impl Tree {
     /// # Errors
     ///
     /// `/proc` cannot be read.
-    pub(crate) fn names(&mut self) -> io::Result<Vec<String>> {
+    pub fn names(&mut self) -> io::Result<Vec<String>> {
         let name = |pid| lineage::command_name(pid).unwrap_or_default();
         let named = |member: &Stat| {
             let pid = member.identity.pid;
@@ -298,7 +300,7 @@ impl Tree {
     /// # Errors
     ///
     /// `/proc` cannot be read or no descriptor can be had.
-    pub(super) fn hold(&mut self, most: usize) -> io::Result<(Vec<(Pid, OwnedFd)>, usize)> {
+    pub fn hold(&mut self, most: usize) -> io::Result<(Vec<(Pid, OwnedFd)>, usize)> {
         let mut members = self.members()?;
         let parents: HashSet<Pid> = members.iter().filter_map(|member| member.parent).collect();
         members.sort_by_key(|member| {

@@ -28,9 +28,9 @@ use rustix::process::Pid;
 
 use self::member::{Fate, Member, Opened};
 use self::removal::Phase;
-use crate::exec::lineage::{self, Children, Identity, Stat};
+use crate::lineage::{self, Children, Identity, Stat};
 
-pub(crate) use self::removal::Step;
+pub use self::removal::Step;
 
 /// Which processes are killed with a worker.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Reach {
 
 /// Which processes may be signalled. The kernel refuses root nothing, so that it must ask itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Rights {
+pub enum Rights {
     /// Those that this process may signal.
     Own,
     /// Those that a process of these users might signal; none where its users are not known.
@@ -69,11 +69,11 @@ pub(crate) enum Rights {
 
 /// Processes that belong to no worker's descendants.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Excluded {
+pub struct Excluded {
     /// Other workers: they and their descendants.
-    pub(crate) workers: HashSet<Pid>,
+    pub workers: HashSet<Pid>,
     /// The watchdog and the processes above it.
-    pub(crate) own_line: HashSet<Pid>,
+    pub own_line: HashSet<Pid>,
 }
 
 impl Excluded {
@@ -83,7 +83,7 @@ impl Excluded {
 }
 
 /// The descendants of one worker, the worker itself first, each parent before its children.
-pub(crate) struct Descendants {
+pub struct Descendants {
     rights: Rights,
     reach: Reach,
     /// As far as it reaches after all, and why no farther.
@@ -128,12 +128,7 @@ impl Descendants {
     ///
     /// # Errors
     /// Where `/proc` refuses.
-    pub(crate) fn new(
-        pid: Pid,
-        worker: &Pidfd,
-        rights: Rights,
-        reach: Reach,
-    ) -> io::Result<Descendants> {
+    pub fn new(pid: Pid, worker: &Pidfd, rights: Rights, reach: Reach) -> io::Result<Descendants> {
         let mut descendants = Descendants {
             rights,
             reach,
@@ -160,7 +155,7 @@ impl Descendants {
     ///
     /// # Errors
     /// Where `/proc` refuses or no descriptor is left; those found before are kept.
-    pub(crate) fn list(&mut self, worker: &Pidfd, excluded: &Excluded) -> io::Result<Step> {
+    pub fn list(&mut self, worker: &Pidfd, excluded: &Excluded) -> io::Result<Step> {
         let (mut next, children) = if let Some(listing) = self.listing.take() {
             listing
         } else {

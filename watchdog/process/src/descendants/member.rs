@@ -7,7 +7,7 @@ use hangwatch::sys::process::standing;
 use rustix::process::Signal;
 
 use super::Rights;
-use crate::exec::lineage::{Identity, Stat};
+use crate::lineage::{Identity, Stat};
 
 /// One of a worker's descendants.
 #[derive(Debug)]

@@ -12,11 +12,11 @@ use rustix::process::Signal;
 
 use super::{ENDS, Tree};
 use crate::children::{self, Kind};
-use crate::exec::clock::RunningTime;
-use crate::exec::lineage::{self, Identity, Stat};
-use crate::exec::pause::Pause;
-use crate::exec::removal::{Removal, Survival, Survivor};
+use crate::lineage::{self, Identity, Stat};
 use crate::relay::Relay;
+use crate::running_time::RunningTime;
+use crate::tree::pause::Pause;
+use crate::tree::removal::{Removal, Survival, Survivor};
 
 /// How long each process is waited for after its first SIGKILL. A killed process is gone
 /// within milliseconds unless the kernel holds it. [`Tree::kill_all`] goes on for as long as new ones

@@ -12,12 +12,12 @@ use serde_json::ser::{CharEscape, CompactFormatter, Formatter, PrettyFormatter};
 use super::{is_harmful, spelt};
 
 /// A value as JSON on one line.
-pub(crate) fn to_json<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<String> {
+pub fn to_json<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<String> {
     written(value, CompactFormatter)
 }
 
 /// A value as JSON for people.
-pub(crate) fn to_json_pretty<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<String> {
+pub fn to_json_pretty<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<String> {
     written(value, PrettyFormatter::new())
 }
 
@@ -28,7 +28,7 @@ fn written<T: Serialize + ?Sized>(value: &T, inner: impl Formatter) -> serde_jso
 }
 
 /// Writes strings clean, and all else as another formatter does.
-pub(crate) struct CleanJson<F>(pub(crate) F);
+pub struct CleanJson<F>(pub F);
 
 /// Hands a method on to the formatter within.
 macro_rules! as_within {
@@ -92,8 +92,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::super::plain_up_to;
-    use super::super::tests::{every_code_unit, rude_characters};
     use super::*;
+    use crate::testing::{every_code_unit, rude_characters};
 
     #[test]
     fn every_string_and_key_of_a_document_is_clean() {

@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hangwatch_cli::child::{Child, Event, Until};
-use hangwatch_cli::exec::removal::Removal;
-use hangwatch_cli::exec::tree::Tree;
-use hangwatch_cli::relay::{PASSED_ON, Relay};
+use hangwatch_process::child::{Child, Event, Until};
+use hangwatch_process::relay::{PASSED_ON, Relay};
+use hangwatch_process::tree::Tree;
+use hangwatch_process::tree::removal::Removal;
 use rustix::io::Errno;
 use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions};
 use tempfile::TempDir;

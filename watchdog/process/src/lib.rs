@@ -1,0 +1,33 @@
+//! Linux processes: how they are started, identified, signalled and removed with their descendants.
+//!
+//! A process is a [`Pidfd`](hangwatch::sys::pidfd::Pidfd) or a pid with its start time
+//! ([`lineage::Identity`]), never a bare pid: pids are reused.
+//!
+//! * [`start`] forks and executes a command without waiting for the disk; [`child`] is such a command, with
+//!   the signals that [`relay`] catches; [`inherit`] and [`signals`] give it the limits, descriptors and
+//!   signal dispositions that hangwatch itself was started with; [`fork`] is for a second process of our own.
+//! * [`children`] tells hangwatch's own helpers from the processes of a command.
+//! * [`lineage`] reads who descends from whom; [`tree`] is a command with its descendants, for `exec`;
+//!   [`descendants`] are those of a worker, for the watchdog.
+//! * [`running_time`] is the clock that leaves out the time in which nothing ran.
+//! * [`reading`] and [`beneath`] open files that somebody else may have chosen.
+//!
+//! What it does not do: it decides nothing about deadlines, and keeps no record of what it did.
+//!
+//! Neighbours: `hangwatch` (system calls on pidfds, locks and clocks) below; the evidence, server and
+//! command line crates above.
+
+pub mod beneath;
+pub mod child;
+pub mod children;
+pub mod descendants;
+pub mod fork;
+pub mod inherit;
+pub mod join;
+pub mod lineage;
+pub mod reading;
+pub mod relay;
+pub mod running_time;
+pub mod signals;
+pub mod start;
+pub mod tree;
