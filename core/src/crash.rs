@@ -6,11 +6,11 @@
 /// Passes the point `name`. Costs nothing without the feature.
 #[cfg(not(feature = "crash-points"))]
 #[inline]
-pub(crate) fn point(_name: &'static str) {}
+pub fn point(_name: &'static str) {}
 
 /// Passes the point `name`.
 #[cfg(feature = "crash-points")]
-pub(crate) fn point(name: &'static str) {
+pub fn point(name: &'static str) {
     if let Some(pass) = PASS.get() {
         pass(name);
     }

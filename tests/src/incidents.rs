@@ -3,8 +3,8 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use hangwatch_cli::incident::schema::{Frame, Incident, Thread};
-use hangwatch_cli::incident::story;
+use hangwatch_incident::schema::{Frame, Incident, Thread};
+use hangwatch_incident::story;
 use hangwatch_text::brief_ns;
 use serde_json::Value;
 use tempfile::TempDir;

@@ -3,7 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use hangwatch_cli::evidence::options::Level;
+use hangwatch_evidence::options::Level;
 
 use super::Mode;
 use super::results::{Comparison, Contender, Side};

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use hangwatch_cli::incident::schema::Incident;
+use hangwatch_incident::schema::Incident;
 use hangwatch_tests::fuse::Mute;
 use hangwatch_tests::incidents::{Incidents, Script, check_lateness_is_one, missing, native};
 use hangwatch_tests::program;

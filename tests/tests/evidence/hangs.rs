@@ -2,7 +2,7 @@
 
 use std::os::unix::process::ExitStatusExt;
 
-use hangwatch_cli::incident::schema::Incident;
+use hangwatch_incident::schema::Incident;
 use hangwatch_tests::hang::line_of;
 use hangwatch_tests::incidents::{Incidents, check_lateness_is_one, native, shows_line};
 use hangwatch_tests::{Actor, Stage};

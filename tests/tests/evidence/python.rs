@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 
-use hangwatch_cli::evidence::piece::Gathered;
-use hangwatch_cli::incident::schema::{Frame, Thread};
+use hangwatch_evidence::piece::Gathered;
+use hangwatch_incident::schema::{Frame, Thread};
 use hangwatch_tests::program;
 use rustix::process::{Pid, PidfdFlags};
 

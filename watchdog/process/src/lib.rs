@@ -10,14 +10,13 @@
 //! * [`lineage`] reads who descends from whom; [`tree`] is a command with its descendants, for `exec`;
 //!   [`descendants`] are those of a worker, for the watchdog.
 //! * [`running_time`] is the clock that leaves out the time in which nothing ran.
-//! * [`reading`] and [`beneath`] open files that somebody else may have chosen.
+//! * [`reading`] reads a file in another process, which a disk that does not answer may hold.
 //!
 //! What it does not do: it decides nothing about deadlines, and keeps no record of what it did.
 //!
 //! Neighbours: `hangwatch` (system calls on pidfds, locks and clocks) below; the evidence, server and
 //! command line crates above.
 
-pub mod beneath;
 pub mod child;
 pub mod children;
 pub mod descendants;

@@ -5,11 +5,20 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::value;
-use crate::evidence::options::{EvidenceOptions, Keep, Level};
-use crate::evidence::redact::Redactor;
-use crate::incident::store::{Limits, NoStateDirectory, StoreError, default_dir, try_dir};
+use hangwatch_evidence::options::{EvidenceOptions, Keep, Level};
+use hangwatch_evidence::redact::Redactor;
+use hangwatch_incident::store::{Limits, NoStateDirectory, StoreError, default_dir, try_dir};
+
+/// Reads a level by its name.
+fn level() -> impl TypedValueParser<Value = Level> {
+    let levels = [Level::Off, Level::Scopes, Level::Full];
+    let named = move |name: String| levels.into_iter().find(|level| level.name() == name);
+    PossibleValuesParser::new(levels.map(Level::name))
+        .map(move |name| named(name).unwrap_or_default())
+}
 
 /// What is captured of an expired worker, and where it is kept.
 #[derive(Debug, Clone, Args)]
@@ -26,7 +35,7 @@ pub struct Evidence {
     #[arg(
         long = "evidence",
         value_name = "LEVEL",
-        value_enum,
+        value_parser = level(),
         default_value = "full",
         hide_possible_values = true
     )]

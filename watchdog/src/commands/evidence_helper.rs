@@ -2,10 +2,10 @@
 
 use super::Failure;
 use crate::cli::EvidenceHelper;
-use crate::evidence::capture::MayStop;
-use crate::evidence::helper::{self, Request};
-use crate::evidence::redact::Redactor;
 use crate::exit::Exit;
+use hangwatch_evidence::capture::MayStop;
+use hangwatch_evidence::helper::{self, Request};
+use hangwatch_evidence::redact::Redactor;
 
 pub(super) fn perform(options: &EvidenceHelper) -> Result<Exit, Failure> {
     let redactor = Redactor::new(options.redact.iter().map(String::as_str))?;

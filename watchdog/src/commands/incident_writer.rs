@@ -5,10 +5,11 @@ use std::io;
 use super::Failure;
 use crate::cli::IncidentWriter;
 use crate::exit::Exit;
-use crate::incident::store::{Limits, Store};
-use crate::incident::writer;
+use hangwatch_evidence::writer;
+use hangwatch_incident::store::{Limits, Store};
 
 pub(super) fn perform(options: IncidentWriter) -> Result<Exit, Failure> {
+    hangwatch::sys::crash::cover_core();
     // The watchdog may have lowered its own; where memory runs out, this process is one like others.
     let _ = std::fs::write("/proc/self/oom_score_adj", "0");
     let IncidentWriter { dir, count, bytes } = options;

@@ -12,9 +12,9 @@ use super::status::shortened;
 use super::{Failure, print};
 use crate::cli::incidents::{Incidents, Where};
 use crate::exit::Exit;
-use crate::incident::catalog::{self, Entry, ReadError, Summary};
-use crate::incident::schema::{Incident, Moment, Suspect, Worker};
-use crate::incident::{store, story};
+use hangwatch_incident::catalog::{self, Entry, ReadError, Summary};
+use hangwatch_incident::schema::{Incident, Moment, Suspect, Worker};
+use hangwatch_incident::{store, story};
 use hangwatch_text::{brief_ns, count, plain, to_json_pretty};
 
 pub(super) fn perform(options: &Incidents) -> Result<Exit, Failure> {

@@ -13,7 +13,7 @@ use crate::cli::learning::Learn;
 use crate::deadlines::edit::{Change, Draft, Lesson, Lowering};
 use crate::deadlines::time_text;
 use crate::exit::Exit;
-use crate::output;
+use hangwatch_files::output;
 use hangwatch_text::{count, plain};
 
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ use clap_mangen::Man;
 use super::{Failure, print};
 use crate::cli::{Cli, Completions, Manual};
 use crate::exit::Exit;
-use crate::output::{self, NewFile};
+use hangwatch_files::output::{self, NewFile};
 
 #[derive(Debug, thiserror::Error)]
 enum ManualError {

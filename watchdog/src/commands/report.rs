@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::{Failure, print};
 use crate::cli::incidents::Report;
 use crate::exit::Exit;
-use crate::output::{self, NewFile};
 use crate::report;
+use hangwatch_files::output::{self, NewFile};
 
 pub(super) fn perform(options: &Report) -> Result<Exit, Failure> {
     let (id, incident) = options.place.incident(&options.id)?;

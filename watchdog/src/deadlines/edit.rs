@@ -7,7 +7,7 @@ use std::time::Duration;
 use toml_edit::{DocumentMut, Item, Table, TableLike, value};
 
 use super::{Deadlines, DeadlinesError, Wrong, text_of, time_text};
-use crate::output::{self, NewFile};
+use hangwatch_files::output::{self, NewFile};
 
 const HEAD: &str = "\
 # How long each scope may take, for `hangwatch run --deadlines`.

@@ -15,7 +15,7 @@ use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::process::{PidfdFlags, Resource, getpid};
 use rustix::thread::{CapabilitySet, futex};
 
-use crate::incident::store::{default_dir, try_dir};
+use hangwatch_incident::store::{default_dir, try_dir};
 
 /// What was found.
 #[derive(Clone, Debug)]

@@ -3,10 +3,10 @@
 use hangwatch::sys::clock;
 use hangwatch_core::time::Nanos;
 
-use crate::incident::moment::Clocks;
-use crate::incident::schema::{Moment, Timer, Worker};
 use crate::server::events::{ExpiryOutcome, TimerFacts, WorkerFacts};
 use crate::server::{Command, LaneFacts};
+use hangwatch_incident::moment::Clocks;
+use hangwatch_incident::schema::{Moment, Timer, Worker};
 
 /// The worker.
 pub(super) fn worker_of(worker: Option<&WorkerFacts>, owner: &LaneFacts) -> Worker {

@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal};
 
 use super::HookOptions;
-use crate::incident::schema::Incident;
+use hangwatch_incident::schema::Incident;
 use hangwatch_process::children;
 use hangwatch_process::descendants::{Descendants, Excluded, Reach, Rights, Step};
 use hangwatch_process::inherit::Inheritance;

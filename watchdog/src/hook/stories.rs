@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use super::facts::{now, timer_of};
 use super::running::Call;
 use super::story::{SIGNALLED, Story, Word};
-use crate::incident::schema::{Decision, Ending, Incident};
 use crate::server::ServerEvent;
 use crate::server::cascade::{Cascade, Suspect, SuspectEnd};
 use crate::server::events::{Expiry, ExpiryOutcome, What};
+use hangwatch_incident::schema::{Decision, Ending, Incident};
 
 /// How long after the last word about a worker its story is complete: each of its timers has an event
 /// of its own.
@@ -219,7 +219,7 @@ impl Stories {
             late_ns: 0,
             wait_channel: end.wait_channel.clone(),
         });
-        story.incident.suspect = Some(crate::incident::schema::Suspect {
+        story.incident.suspect = Some(hangwatch_incident::schema::Suspect {
             pid: Some(worker.pid),
             rank: owner.rank,
             scope: end.scope.clone(),

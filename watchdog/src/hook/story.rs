@@ -8,9 +8,9 @@ use std::time::Instant;
 use hangwatch_core::reap::Outcome;
 
 use super::facts::{now, worker_of};
-use crate::incident::schema::{Decision, Ending, Incident, Timer, VERSION};
 use crate::server::LaneFacts;
 use crate::server::events::{ExpiryOutcome, WorkerFacts};
+use hangwatch_incident::schema::{Decision, Ending, Incident, Timer, VERSION};
 
 /// Timers of a story at most; the others are counted.
 pub(super) const TIMERS_AT_MOST: usize = 64;

@@ -9,9 +9,9 @@ use std::fmt::Write as _;
 use maud::{Markup, html};
 
 use super::window::Window;
-use crate::incident::schema::{Incident, Lane, Timer, Worker};
-use crate::incident::story;
-use crate::incident::track::{End, Span, Track, tracks};
+use hangwatch_incident::schema::{Incident, Lane, Timer, Worker};
+use hangwatch_incident::story;
+use hangwatch_incident::track::{End, Span, Track, tracks};
 use hangwatch_text::{brief_ns, count, plain};
 
 /// Workers whose rows are not folded.

@@ -2,8 +2,8 @@
 
 use maud::{Markup, html};
 
-use crate::incident::schema::{Evidence, Incident, Lane, Process};
-use crate::incident::{story, words};
+use hangwatch_incident::schema::{Evidence, Incident, Lane, Process};
+use hangwatch_incident::{story, words};
 use hangwatch_text::{brief_ns, bytes, count, plain, plain_words};
 
 /// Records of one lane in the page: a ring may hold many more than anybody reads.

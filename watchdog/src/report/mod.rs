@@ -11,8 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
-use crate::incident::schema::{Ending, Incident, Peer};
-use crate::incident::{crowd, story};
+use hangwatch_incident::schema::{Ending, Incident, Peer};
+use hangwatch_incident::{crowd, story};
 use hangwatch_text::{brief_ns, count, plain};
 
 mod chart;

@@ -2,9 +2,9 @@
 
 use maud::{Markup, html};
 
-use crate::incident::frames::where_it_hangs;
-use crate::incident::schema::{Descendant, Evidence, Frame, Incident, Thread};
-use crate::incident::{story, words};
+use hangwatch_incident::frames::where_it_hangs;
+use hangwatch_incident::schema::{Descendant, Evidence, Frame, Incident, Thread};
+use hangwatch_incident::{story, words};
 use hangwatch_text::{count, plain, plain_words};
 
 /// How many of a stack's innermost and outermost frames are not folded.

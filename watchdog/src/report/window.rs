@@ -1,7 +1,7 @@
 //! The window of time that the chart shows, and its scale.
 
-use crate::incident::schema::Incident;
-use crate::incident::track::Track;
+use hangwatch_incident::schema::Incident;
+use hangwatch_incident::track::Track;
 
 /// The window shows at most so many times the time that passed from the acquire to the incident.
 const MOST_HANGS: u64 = 4;
@@ -112,7 +112,7 @@ fn told(ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::incident::schema::{Ending, Moment, Timer};
+    use hangwatch_incident::schema::{Ending, Moment, Timer};
 
     fn moment(monotonic_ns: u64) -> Moment {
         Moment { monotonic_ns, ..Moment::default() }

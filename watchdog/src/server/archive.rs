@@ -10,9 +10,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::journal::{Journal, Note};
-use crate::incident::schema::Incident;
-use crate::incident::store::Store;
-use crate::incident::writer::Recorder;
+use hangwatch_evidence::writer::Recorder;
+use hangwatch_incident::schema::Incident;
+use hangwatch_incident::store::Store;
 
 /// Incidents that wait to be written at most.
 const WAITING: usize = 256;

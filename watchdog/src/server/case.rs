@@ -8,7 +8,7 @@ use hangwatch_core::time::Nanos;
 
 use super::facts::{Admitted, LaneFacts};
 use super::journal::CascadeNote;
-use crate::incident::moment::Clocks;
+use hangwatch_incident::moment::Clocks;
 
 /// Whether a case's worker is to be signalled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,14 +12,14 @@ use super::archive::Worth;
 use super::case::{Case, Charge, Role};
 use super::journal;
 use super::witness::{Pictures, seated};
-use crate::evidence::options::{EvidenceOptions, Level};
-use crate::evidence::picture::Seen;
-use crate::evidence::piece::Gathered;
-use crate::incident::moment::Clocks;
-use crate::incident::schema::{
+use hangwatch_evidence::options::{EvidenceOptions, Level};
+use hangwatch_evidence::picture::Seen;
+use hangwatch_evidence::piece::Gathered;
+use hangwatch_incident::moment::Clocks;
+use hangwatch_incident::schema::{
     Decision, Ending, Evidence, Incident, Lane, Missing, Timer, VERSION, Worker,
 };
-use crate::incident::story;
+use hangwatch_incident::story;
 use hangwatch_text::brief_ns;
 
 /// An incident, and how far it has come.

@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 use super::events::TimerFacts;
 use super::facts::Admitted;
 use super::journal::{Journal, Note, TimerNote, timer_facts};
-use crate::evidence::redact::Redactor;
+use hangwatch_evidence::redact::Redactor;
 
 /// How torchrun tells a worker which file is its.
 const VARIABLE: &str = "TORCHELASTIC_ERROR_FILE";

@@ -11,7 +11,7 @@ use super::cascade::{Cascade, SuspectEnd};
 use super::control::Ended;
 use super::facts::{Command, LaneFacts};
 use super::vigil::Finding;
-use crate::incident::schema::Incident;
+use hangwatch_incident::schema::Incident;
 use hangwatch_process::descendants::Removed;
 use hangwatch_text::{plain, plain_words};
 

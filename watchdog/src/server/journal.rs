@@ -23,8 +23,8 @@ use super::events::limits::{self, TOLD_EVERY, Told};
 use super::events::{Expiry, ExpiryOutcome, Leaving, ServerEvent, TimerFacts, What, WorkerFacts};
 use super::facts::{Admitted, Command, LaneFacts};
 use super::vigil::Finding;
-use crate::evidence::redact::Redactor;
-use crate::incident::schema::Incident;
+use hangwatch_evidence::redact::Redactor;
+use hangwatch_incident::schema::Incident;
 use hangwatch_process::descendants::Removed;
 use hangwatch_text::count;
 

@@ -2,7 +2,7 @@
 
 use hangwatch_core::policy::Policy;
 
-use crate::evidence::options::EvidenceOptions;
+use hangwatch_evidence::options::EvidenceOptions;
 use hangwatch_process::descendants::Reach;
 
 /// How a server serves a segment.

@@ -25,8 +25,8 @@ use super::seating::Seating;
 use super::stand::Stand;
 use super::tracers::Tracers;
 use super::witness::{Witness, WitnessParts};
-use crate::evidence::options::Level;
-use crate::incident::store::Store;
+use hangwatch_evidence::options::Level;
+use hangwatch_incident::store::Store;
 use hangwatch_process::descendants::Reach;
 
 /// The stack of each thread, bytes: none recurses, and locked memory is dear.

@@ -11,7 +11,7 @@ use hangwatch_core::time::Nanos;
 
 use super::case::Case;
 use super::wake_up::WakeUp;
-use crate::evidence::options::{EvidenceOptions, Level};
+use hangwatch_evidence::options::{EvidenceOptions, Level};
 
 /// Cases that wait for the witness to open them at most. What follows an opened case is never lost: each
 /// case is followed by a few tasks.

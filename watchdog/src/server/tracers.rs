@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hangwatch::sys::Pid;
 use hangwatch::sys::process::{comm, process_of};
 
-use crate::evidence::helper::THREAD_NAME;
+use hangwatch_evidence::helper::THREAD_NAME;
 
 /// Who traces a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

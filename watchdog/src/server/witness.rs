@@ -26,11 +26,11 @@ use super::messages::{Answer, Answers};
 use super::seating::Seating;
 use super::stand::{Ears, Stand, Task};
 use super::tracers::Tracers;
-use crate::evidence::capture::{Flow, Gone};
-use crate::evidence::options::{EvidenceOptions, Level};
-use crate::evidence::picture::Seated;
-use crate::evidence::piece::Gathered;
-use crate::incident::schema::Ending;
+use hangwatch_evidence::capture::{Flow, Gone};
+use hangwatch_evidence::options::{EvidenceOptions, Level};
+use hangwatch_evidence::picture::Seated;
+use hangwatch_evidence::piece::Gathered;
+use hangwatch_incident::schema::Ending;
 
 use self::helper::{Helper, places, time_left};
 use self::starter::{Started, Starter, StarterParts};

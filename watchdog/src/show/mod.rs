@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use crate::incident::schema::{Descendant, Incident, Lane, Missing, Peer, Process, Record};
-use crate::incident::{crowd, story, words};
+use hangwatch_incident::schema::{Descendant, Incident, Lane, Missing, Peer, Process, Record};
+use hangwatch_incident::{crowd, story, words};
 use hangwatch_text::{brief_ns, bytes, count, plain, plain_words};
 
 use page::Page;
@@ -176,11 +176,11 @@ fn process(page: &mut Page, command: &[String], facts: &Process) {
     page.fact("catches", &plain_words(&facts.signals_caught));
     page.fact("waiting", &plain_words(&facts.signals_pending));
     some(page, "cgroup", facts.cgroups.iter().map(|cgroup| plain(cgroup).into_owned()));
-    let child = |child: &crate::incident::schema::Child| {
+    let child = |child: &hangwatch_incident::schema::Child| {
         format!("pid {} ({}), {}", child.pid, plain(&child.name), words::state(&child.state))
     };
     some(page, "child", facts.children.iter().map(child));
-    let file = |file: &crate::incident::schema::File| {
+    let file = |file: &hangwatch_incident::schema::File| {
         format!("{} {}", file.descriptor, plain(&file.target))
     };
     some(page, "file", facts.files.iter().map(file));

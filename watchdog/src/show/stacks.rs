@@ -1,8 +1,8 @@
 //! The threads: the one that hangs with all its stacks, the others in a line each.
 
-use crate::incident::frames::where_it_hangs;
-use crate::incident::schema::{Evidence, Frame, Missing, Thread};
-use crate::incident::{story, words};
+use hangwatch_incident::frames::where_it_hangs;
+use hangwatch_incident::schema::{Evidence, Frame, Missing, Thread};
+use hangwatch_incident::{story, words};
 use hangwatch_text::{count, plain};
 
 use super::page::{Page, cut_from_the_left};

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use hangwatch::LaneView;
 
 use super::row::{Incident, ns};
-use crate::incident::catalog::{self, Summary};
+use hangwatch_incident::catalog::{self, Summary};
 
 /// How often the directory is read.
 const EVERY: Duration = Duration::from_secs(3);
@@ -111,8 +111,8 @@ fn read_all(
 mod tests {
     use super::super::sample::row;
     use super::*;
-    use crate::incident::schema;
-    use crate::incident::store::INCIDENT_FILE;
+    use hangwatch_incident::schema;
+    use hangwatch_incident::store::INCIDENT_FILE;
 
     fn write(dir: &Path, id: &str, rank: Option<u64>, utc: &str, ending: Option<&str>) {
         let ending = ending

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use hangwatch::{LaneView, RecordView, Segment, TimerView};
 use hangwatch_core::timer::TimerState;
 
-use crate::incident::claims;
-use crate::incident::schema::{Lane, Moment, Timer, Worker};
+use hangwatch_evidence::claims;
+use hangwatch_incident::schema::{Lane, Moment, Timer, Worker};
 
 /// More records than any ring holds.
 const ALL: usize = usize::MAX;

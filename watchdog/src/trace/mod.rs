@@ -15,9 +15,9 @@ use std::collections::HashSet;
 use hangwatch::Segment;
 use serde_json::{Value, json};
 
-use crate::incident::schema::{Decision, Incident, Lane, Worker};
-use crate::incident::story;
-use crate::incident::track::{End, Span, Track, tracks};
+use hangwatch_incident::schema::{Decision, Incident, Lane, Worker};
+use hangwatch_incident::story;
+use hangwatch_incident::track::{End, Span, Track, tracks};
 use hangwatch_text::{plain, to_json};
 
 mod live;

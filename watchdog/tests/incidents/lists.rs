@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
-use hangwatch_cli::incident::schema::Moment;
+use hangwatch_incident::schema::Moment;
 use rustix::fs::{CWD, Mode, mkfifoat};
 
 use super::sample;
@@ -13,7 +13,7 @@ use super::shelf::{Shelf, check_golden};
 fn three() -> Shelf {
     let shelf = Shelf::new();
     let at = |second: u64| sample::moment(sample::AT + second * sample::SECOND);
-    let with = |incident, at| hangwatch_cli::incident::schema::Incident { at, ..incident };
+    let with = |incident, at| hangwatch_incident::schema::Incident { at, ..incident };
     shelf.put("20251123T154313.207000Z-web-31", &with(sample::lonely(), at(0)));
     shelf.put("20251123T154413.207000Z-train-4102", &with(sample::ddp(4), at(60)));
     shelf.put("20251123T154513.207000Z-train-4100", &with(sample::innocent(4), at(120)));

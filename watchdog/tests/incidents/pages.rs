@@ -5,9 +5,9 @@
 use std::fs;
 use std::path::PathBuf;
 
-use hangwatch_cli::incident::schema::Incident;
 use hangwatch_cli::report;
 use hangwatch_cli::show::{self, Fold, Look};
+use hangwatch_incident::schema::Incident;
 
 use super::browser::{Browser, Theme};
 use super::sample;

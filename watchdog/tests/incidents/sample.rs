@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use hangwatch_cli::incident::schema::{
+use hangwatch_incident::schema::{
     Child, Decision, Descendant, Ending, Evidence, File, Frame, Incident, Lane, Missing, Moment,
     Peer, Process, Record, Suspect, Thread, Timer, VERSION, Worker,
 };

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-use hangwatch_cli::incident::schema::Incident;
+use hangwatch_incident::schema::Incident;
 
 pub(crate) struct Shelf(tempfile::TempDir);
 

@@ -1,7 +1,7 @@
 //! Stories: what `hangwatch show` writes.
 
-use hangwatch_cli::incident::schema::Incident;
 use hangwatch_cli::show::{self, Colour, Fold, Look};
+use hangwatch_incident::schema::Incident;
 
 use super::sample;
 use super::shelf::{Shelf, check_golden};

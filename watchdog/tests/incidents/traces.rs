@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hangwatch::{CreateOptions, Geometry, Segment, Worker};
-use hangwatch_cli::incident::schema::Incident;
 use hangwatch_cli::trace;
+use hangwatch_incident::schema::Incident;
 use serde_json::Value;
 
 use super::sample::{self, AT, SECOND};
@@ -133,15 +133,14 @@ fn a_lapped_ring_has_ends_without_begins_and_begins_without_ends() {
 fn guards_that_overlap_without_nesting_stand_beside_the_track() {
     let mut incident = sample::lonely();
     let lane = &mut incident.evidence.lanes[0];
-    let record = |timer: u16, operation: &str, at_s: u64, scope: &str| {
-        hangwatch_cli::incident::schema::Record {
+    let record =
+        |timer: u16, operation: &str, at_s: u64, scope: &str| hangwatch_incident::schema::Record {
             at_ns: AT - at_s * SECOND,
             operation: operation.to_owned(),
             timer,
             scope: scope.to_owned(),
             ..Default::default()
-        }
-    };
+        };
     lane.records = vec![
         record(3, "acquire", 9, "first"),
         record(4, "acquire", 8, "second"),
@@ -160,7 +159,7 @@ fn what_begins_with_the_unfinished_one_around_it_is_inside_it() {
     let lane = &mut incident.evidence.lanes[0];
     let around = lane.timers[0].scope.clone();
     // Its acquire is lost, so it is drawn from the first that is known of: where the outer one begins.
-    lane.records = vec![hangwatch_cli::incident::schema::Record {
+    lane.records = vec![hangwatch_incident::schema::Record {
         at_ns: AT - SECOND / 10,
         operation: "release".to_owned(),
         timer: 30,

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::cli::evidence::Evidence;
-use crate::evidence::options::EvidenceOptions;
-use crate::incident::schema::Incident;
-use crate::incident::store::NoStateDirectory;
 use crate::server::ServerEvent;
 use crate::server::events::What;
 use crate::show::{self, Look};
+use hangwatch_evidence::options::EvidenceOptions;
+use hangwatch_incident::schema::Incident;
+use hangwatch_incident::store::NoStateDirectory;
 use hangwatch_text::brief_ns;
 
 /// What became of the incidents of a demo.

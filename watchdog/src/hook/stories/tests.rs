@@ -38,7 +38,7 @@ fn expired(outcome: Outcome, incident: Option<&str>, acquired_at_ns: u64) -> Ser
 /// An incident of one timer that is complete, and says that it ended so.
 fn closed(id: &str, outcome: &str) -> ServerEvent {
     let ending = Some(Ending { outcome: outcome.to_owned(), ..Ending::default() });
-    let timers = vec![crate::incident::schema::Timer::default()];
+    let timers = vec![hangwatch_incident::schema::Timer::default()];
     let incident = Incident { id: id.to_owned(), ending, timers, ..Incident::default() };
     event(What::Closed { incident: Arc::new(incident), dir: Some(PathBuf::from(id)) })
 }

@@ -13,7 +13,7 @@ use super::super::options::OwnProcess;
 use super::super::stand::Task;
 use super::ProcessHands;
 use super::known::Known;
-use crate::evidence::options::Level;
+use hangwatch_evidence::options::Level;
 
 /// How often one worker's reports, which end nothing, are given an incident, ns.
 const REPORTS_APART_NS: u64 = 60_000_000_000;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use hangwatch_core::time::Nanos;
 
 use super::now;
-use crate::evidence::capture::Capture;
-use crate::evidence::helper::memory;
 use crate::server::case::Case;
 use crate::server::turns::turn_ends;
+use hangwatch_evidence::capture::Capture;
+use hangwatch_evidence::helper::memory;
 
 /// Helpers at work at once at most, whatever the processors: each takes memory.
 const HELPERS: usize = 8;

@@ -12,12 +12,12 @@ use hangwatch::Segment;
 use hangwatch_core::time::Nanos;
 
 use super::{now, seated};
-use crate::evidence::picture::{self, Condemned, Picture, Seats, Seen};
-use crate::evidence::redact::Redactor;
-use crate::evidence::suspect;
-use crate::incident::schema::{Peer, Suspect, Timer};
 use crate::server::case::Case;
 use crate::server::seating::Seating;
+use hangwatch_evidence::picture::{self, Condemned, Picture, Seats, Seen};
+use hangwatch_evidence::redact::Redactor;
+use hangwatch_evidence::suspect;
+use hangwatch_incident::schema::{Peer, Suspect, Timer};
 
 /// For how long a picture is used again, ns.
 const FRESH_NS: u64 = 20_000_000;
@@ -131,7 +131,7 @@ mod tests {
     use std::collections::{BTreeSet, HashSet};
 
     use super::*;
-    use crate::incident::schema::{Lane, Worker};
+    use hangwatch_incident::schema::{Lane, Worker};
 
     fn picture(workers: u32) -> Picture {
         let peer = |pid: u32| {

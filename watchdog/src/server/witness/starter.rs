@@ -12,11 +12,11 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
 use super::helper::{places, time_left};
-use crate::evidence::capture::{Capture, MayStop, Subject};
-use crate::evidence::redact::Redactor;
 use crate::server::case::{Case, Charge};
 use crate::server::staff::STACK_BYTES;
 use crate::server::tracers::Tracers;
+use hangwatch_evidence::capture::{Capture, MayStop, Subject};
+use hangwatch_evidence::redact::Redactor;
 
 /// Whom helpers are started for, and with what.
 pub(super) struct StarterParts {

@@ -1,0 +1,341 @@
+//! The directory in which incidents are kept, opened so that nobody else can change where it leads.
+//!
+//! `open` walks the path from the root, one directory at a time, and holds each while it judges it. Only
+//! root and this user may own a directory or a link on the way, and nobody else may write to one, unless it
+//! is sticky, where nobody can replace what is not theirs. What is written afterwards is written beneath
+//! the descriptor that this returns.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use rustix::process::{getegid, geteuid};
+
+use hangwatch_files::beneath;
+
+/// Symbolic links followed on the way at most, as the kernel follows.
+const LINKS: usize = 40;
+/// Components of a path at most: more are no path that the kernel would take.
+const COMPONENTS: usize = 4096;
+
+/// Why a directory is no place for incidents.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// Another user owns a directory or link on the way.
+    #[error(
+        "{} belongs to uid {uid}, who could put anything in its place; chown it to the watchdog's \
+         user, or name another directory with --incidents",
+        path.display()
+    )]
+    Owner {
+        /// The directory or link.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+    },
+    /// Others may write to a directory on the way.
+    #[error(
+        "{} may be written to by others (mode {mode:04o}); chmod go-w it, or name another directory \
+         with --incidents",
+        path.display()
+    )]
+    Writable {
+        /// The directory.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// The kernel refuses.
+    #[error("cannot write {}: {source}", path.display())]
+    Failed {
+        /// The directory.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// What becomes of directories that are not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Absent {
+    /// They are made, for this user alone.
+    Make,
+    /// The walk ends with the last directory that is there.
+    Stop,
+}
+
+/// Opens the directory `dir`, having checked every directory and link on the way.
+///
+/// # Errors
+/// [`PlaceError`].
+pub(super) fn open(dir: &Path, absent: Absent) -> Result<OwnedFd, PlaceError> {
+    Walk::new(dir)?.go(absent)
+}
+
+/// Opens the directory of one incident beneath a held directory; makes it where it is not there and
+/// `absent` says so. Whether it was made.
+///
+/// # Errors
+/// [`PlaceError`], its path being the name alone.
+pub(super) fn own(
+    parent: BorrowedFd<'_>,
+    name: &str,
+    absent: Absent,
+) -> Result<(OwnedFd, bool), PlaceError> {
+    let path = Path::new(name);
+    let failed = |source: io::Error| PlaceError::Failed { path: path.to_owned(), source };
+    if !beneath::is_one_name(path) {
+        return Err(failed(io::ErrorKind::InvalidInput.into()));
+    }
+    let is_new = absent == Absent::Make
+        && match rustix::fs::mkdirat(parent, path, Mode::RWXU) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
+            Err(error) => return Err(failed(error.into())),
+        };
+    let dir = beneath::directory(parent, path).map_err(failed)?;
+    let stat = rustix::fs::fstat(&dir).map_err(|error| failed(error.into()))?;
+    judge(&stat, path)?;
+    Ok((dir, is_new))
+}
+
+/// A walk along a path.
+struct Walk {
+    /// Where it is.
+    at: OwnedFd,
+    path: PathBuf,
+    /// What is left of the way, the next component last.
+    left: Vec<OsString>,
+    links: usize,
+}
+
+impl Walk {
+    fn new(dir: &Path) -> Result<Walk, PlaceError> {
+        // A relative path is as safe as where it begins: the working directory is walked to, too.
+        let begin = if dir.is_absolute() {
+            PathBuf::new()
+        } else {
+            let failed = |source| PlaceError::Failed { path: dir.to_owned(), source };
+            std::env::current_dir().map_err(failed)?
+        };
+        let mut walk = Walk { at: root()?, path: PathBuf::from("/"), left: Vec::new(), links: 0 };
+        walk.push(&begin.join(dir))?;
+        Ok(walk)
+    }
+
+    /// Puts a path before what is left of the way.
+    fn push(&mut self, path: &Path) -> Result<(), PlaceError> {
+        let components = path.components().rev().filter_map(|component| match component {
+            Component::Normal(name) => Some(name.to_owned()),
+            Component::ParentDir => Some(OsStr::new("..").to_owned()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+        });
+        self.left.extend(components);
+        if self.left.len() > COMPONENTS {
+            return Err(self.failed(Errno::NAMETOOLONG));
+        }
+        Ok(())
+    }
+
+    fn go(mut self, absent: Absent) -> Result<OwnedFd, PlaceError> {
+        self.judge_here()?;
+        while let Some(name) = self.left.pop() {
+            if name == ".." {
+                self.step(Path::new(".."))?;
+                continue;
+            }
+            let name = Path::new(&name);
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let found = match rustix::fs::openat(&self.at, name, flags, Mode::empty()) {
+                Err(Errno::NOENT) if absent == Absent::Stop => break,
+                Err(Errno::NOENT) => {
+                    self.make(name)?;
+                    rustix::fs::openat(&self.at, name, flags, Mode::empty())
+                }
+                found => found,
+            };
+            self.path.push(name);
+            let found = found.map_err(|error| self.failed(error))?;
+            let stat = rustix::fs::fstat(&found).map_err(|error| self.failed(error))?;
+            judge(&stat, &self.path)?;
+            if beneath::file_type(&stat) == FileType::Symlink {
+                self.follow(found.as_fd())?;
+            } else {
+                self.at = found;
+                self.check_directory(&stat)?;
+            }
+        }
+        self.step(Path::new("."))?; // readable, to list and to sync
+        Ok(self.at)
+    }
+
+    /// Goes to `.` or `..`.
+    fn step(&mut self, name: &Path) -> Result<(), PlaceError> {
+        let flags = match name.to_str() {
+            Some(".") => OFlags::RDONLY,
+            _ => OFlags::PATH,
+        };
+        let flags = flags | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let found = rustix::fs::openat(&self.at, name, flags, Mode::empty());
+        self.at = found.map_err(|error| self.failed(error))?;
+        if name == Path::new("..") {
+            self.path.pop();
+        }
+        self.judge_here()
+    }
+
+    fn make(&self, name: &Path) -> Result<(), PlaceError> {
+        match rustix::fs::mkdirat(&self.at, name, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()), // another watchdog may have made it
+            Err(source) => {
+                Err(PlaceError::Failed { path: self.path.join(name), source: source.into() })
+            }
+        }
+    }
+
+    /// Goes where a link leads. It has been judged: only root or this user made it.
+    fn follow(&mut self, link: BorrowedFd<'_>) -> Result<(), PlaceError> {
+        self.links += 1;
+        if self.links > LINKS {
+            return Err(self.failed(Errno::LOOP));
+        }
+        let target = rustix::fs::readlinkat(link, "", Vec::new());
+        let target = target.map_err(|error| self.failed(error))?;
+        let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+        self.path.pop();
+        if target.is_absolute() {
+            (self.at, self.path) = (root()?, PathBuf::from("/"));
+        }
+        self.push(&target)
+    }
+
+    fn judge_here(&self) -> Result<(), PlaceError> {
+        let stat = rustix::fs::fstat(&self.at).map_err(|error| self.failed(error))?;
+        judge(&stat, &self.path)
+    }
+
+    fn check_directory(&self, stat: &Stat) -> Result<(), PlaceError> {
+        if beneath::file_type(stat) == FileType::Directory {
+            return Ok(());
+        }
+        Err(self.failed(Errno::NOTDIR))
+    }
+
+    fn failed(&self, error: Errno) -> PlaceError {
+        PlaceError::Failed { path: self.path.clone(), source: error.into() }
+    }
+}
+
+fn root() -> Result<OwnedFd, PlaceError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let failed = |error: Errno| PlaceError::Failed { path: "/".into(), source: error.into() };
+    rustix::fs::open("/", flags, Mode::empty()).map_err(failed)
+}
+
+/// Whether nobody but root and this user can change what stands at `path`.
+fn judge(stat: &Stat, path: &Path) -> Result<(), PlaceError> {
+    let own = geteuid().as_raw();
+    let uid = stat.st_uid;
+    if uid != 0 && uid != own && !is_outside_this_namespace(uid) {
+        return Err(PlaceError::Owner { path: path.to_owned(), uid });
+    }
+    if beneath::file_type(stat) == FileType::Symlink {
+        return Ok(()); // its mode says nothing
+    }
+    let mode = Mode::from_raw_mode(stat.st_mode);
+    // Root's group is root's, and a user's own group, which many systems make, is that user's.
+    let is_own_group = stat.st_gid == 0 || (stat.st_gid == own && getegid().as_raw() == own);
+    let by_others = mode.contains(Mode::WOTH) || (mode.contains(Mode::WGRP) && !is_own_group);
+    if by_others && !mode.contains(Mode::SVTX) {
+        let mode = mode.as_raw_mode();
+        return Err(PlaceError::Writable { path: path.to_owned(), mode });
+    }
+    Ok(())
+}
+
+/// Whether a uid stands for all those that have no number in this user namespace: in a container, the
+/// directories of the host. Such an owner is whoever made the container.
+fn is_outside_this_namespace(uid: u32) -> bool {
+    let read = |file| std::fs::read_to_string(file).unwrap_or_default();
+    if read("/proc/sys/kernel/overflowuid").trim().parse() != Ok(uid) {
+        return false;
+    }
+    let map = read("/proc/self/uid_map");
+    let mut ranges = map.lines().filter_map(|line| {
+        let mut words = line.split_whitespace().map(str::parse::<u64>);
+        let (first, _, count) = (words.next()?.ok()?, words.next()?, words.next()?.ok()?);
+        Some(first..first + count)
+    });
+    !map.is_empty() && !ranges.any(|range| range.contains(&uid.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+    use super::*;
+
+    fn tried(path: &Path) -> Result<(), String> {
+        open(path, Absent::Make).map(drop).map_err(|error| error.to_string())
+    }
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_directory_is_made_for_its_user_alone_and_links_of_its_user_are_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("real")).unwrap();
+        symlink("real", dir.path().join("link")).unwrap();
+        symlink(dir.path(), dir.path().join("absolute")).unwrap();
+        symlink("loop", dir.path().join("loop")).unwrap();
+        tried(&dir.path().join("absolute/link/../link/a/b")).unwrap();
+        let made = dir.path().join("real/a/b");
+        assert_eq!(fs::metadata(made).unwrap().permissions().mode() & 0o777, 0o700);
+        assert!(tried(&dir.path().join("loop/a")).unwrap_err().contains("loop"));
+    }
+
+    #[test]
+    fn a_directory_that_others_may_write_to_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let open_to_all = dir.path().join("open");
+        fs::create_dir(&open_to_all).unwrap();
+        set_mode(&open_to_all, 0o777);
+        for path in [open_to_all.clone(), open_to_all.join("below")] {
+            let why = tried(&path).unwrap_err();
+            assert!(why.contains("chmod") && why.contains("0777"), "{why}");
+        }
+        assert!(!open_to_all.join("below").exists(), "nothing is made in it");
+        set_mode(&open_to_all, 0o1777);
+        tried(&open_to_all.join("below")).unwrap();
+        if geteuid().is_root() {
+            chown(&open_to_all, None, Some(12_345)).unwrap();
+            set_mode(&open_to_all, 0o770);
+            assert!(tried(&open_to_all).unwrap_err().contains("0770"));
+        }
+    }
+
+    #[test]
+    fn a_directory_or_link_of_another_user_is_refused() {
+        if !geteuid().is_root() {
+            println!("skipped: only root can give a directory away");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let theirs = dir.path().join("theirs");
+        fs::create_dir_all(theirs.join("mine")).unwrap();
+        chown(&theirs, Some(65_534), None).unwrap();
+        symlink("/etc", dir.path().join("link")).unwrap();
+        std::os::unix::fs::lchown(dir.path().join("link"), Some(65_534), None).unwrap();
+        for path in [theirs.clone(), theirs.join("mine"), dir.path().join("link/below")] {
+            let why = tried(&path).unwrap_err();
+            assert!(why.contains("65534") && why.contains("chown"), "{why}");
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! Tracks: what the threads of a worker did, span by span, put together from the flight records of its
+//! lanes and its open timers.
+//!
+//! A flight record is a window: it begins somewhere, and may have holes. So a span may lack its begin
+//! or its end, and says so. A timer that is open is known from the timer itself, whether or not a
+//! record tells of it. Neighbours: [`schema`] has the records, the report's chart and the trace draw
+//! the tracks.
+//!
+//! [`schema`]: crate::schema
+
+use std::collections::BTreeMap;
+
+use crate::schema::{Lane, Record, Timer};
+
+/// What one thread did: the spans of all its lanes, the earliest begin first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Track {
+    /// The thread, as its own PID namespace numbers it.
+    pub tid: u64,
+    /// Its name.
+    pub thread: String,
+    /// Its lanes.
+    pub lanes: Vec<u32>,
+    /// From here on something is known, `CLOCK_MONOTONIC` ns.
+    pub from_ns: u64,
+    /// Its spans.
+    pub spans: Vec<Span>,
+    /// What happened at a point in time, the earliest first.
+    pub marks: Vec<Mark>,
+    /// Records that are known to be lost.
+    pub records_lost: u64,
+}
+
+/// One acquire of a scope, until its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The scope.
+    pub scope: String,
+    /// The lane of its timer.
+    pub lane: u32,
+    /// Its timer.
+    pub timer: u16,
+    /// When it was acquired; absent where that record is lost.
+    pub begin_ns: Option<u64>,
+    /// How it ended.
+    pub end: End,
+    /// Its last known deadline.
+    pub deadline_ns: Option<u64>,
+    /// Whether the watchdog condemned it.
+    pub condemned: bool,
+}
+
+/// How a span ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was released in time.
+    Released(u64),
+    /// It was released after the watchdog had condemned it.
+    TooLate(u64),
+    /// It was given up armed.
+    Abandoned(u64),
+    /// That record is lost: it had ended by then.
+    LostBefore(u64),
+    /// It had not ended when last seen.
+    Open,
+}
+
+impl End {
+    /// When; `None` of an open span.
+    pub fn at_ns(self) -> Option<u64> {
+        match self {
+            End::Released(at) | End::TooLate(at) | End::Abandoned(at) | End::LostBefore(at) => {
+                Some(at)
+            }
+            End::Open => None,
+        }
+    }
+}
+
+impl Span {
+    /// Whether it had begun by the time that a timer was acquired, and ended since.
+    fn has_outlived(&self, timer: &Timer) -> bool {
+        let acquired_ns = timer.acquired.monotonic_ns;
+        self.begin_ns.is_none_or(|begin| begin <= acquired_ns)
+            && self.end.at_ns().is_some_and(|end| end > acquired_ns)
+    }
+}
+
+/// Something that happened at a point in time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// When, `CLOCK_MONOTONIC` ns.
+    pub at_ns: u64,
+    /// What: `rearm`, `pause` or `resume`.
+    pub what: String,
+    /// The scope; of a pause, its reason.
+    pub scope: String,
+}
+
+/// A timer: its lane, its index there.
+type Key = (u32, u16);
+
+/// The tracks of one worker, from all its lanes: a guard that has moved is released in the ring of
+/// whoever released it. The timers were looked at from `seen_at_ns` on.
+pub fn tracks(lanes: &[Lane], seen_at_ns: u64) -> Vec<Track> {
+    let mut spans = spans(lanes, seen_at_ns);
+    let mut tracks: Vec<Track> = Vec::new();
+    for lane in lanes {
+        let own: Vec<Span> = spans.remove(&lane.lane).unwrap_or_default();
+        let is_of = |track: &Track| lane.tid != 0 && track.tid == lane.tid;
+        let track = if let Some(index) = tracks.iter().position(is_of) {
+            &mut tracks[index]
+        } else {
+            let (tid, thread) = (lane.tid, lane.thread.clone());
+            tracks.push(Track { tid, thread, from_ns: u64::MAX, ..Track::default() });
+            tracks.last_mut().expect("it was just pushed")
+        };
+        track.lanes.push(lane.lane);
+        track.records_lost += lane.records_lost;
+        track.spans.extend(own);
+        track.marks.extend(lane.records.iter().filter_map(mark));
+        let known = lane.records.iter().map(|record| record.at_ns);
+        track.from_ns = known.chain([track.from_ns]).min().unwrap_or(u64::MAX);
+    }
+    for track in &mut tracks {
+        track.finish();
+    }
+    tracks
+}
+
+impl Track {
+    fn finish(&mut self) {
+        self.marks.sort_by_key(|mark| mark.at_ns);
+        let begins = self.spans.iter().filter_map(|span| span.begin_ns);
+        self.from_ns = begins.chain([self.from_ns]).min().unwrap_or(u64::MAX);
+        if self.from_ns == u64::MAX {
+            self.from_ns = 0;
+        }
+        let from = self.from_ns;
+        // Of two that begin at once, the longer one is the outer one.
+        self.spans.sort_by_key(|span| {
+            let end = span.end.at_ns().unwrap_or(u64::MAX);
+            (span.begin_ns.unwrap_or(from), std::cmp::Reverse(end))
+        });
+    }
+
+    /// When something was last begun or ended here, as far as is known.
+    pub fn last_ns(&self) -> Option<u64> {
+        let ends = self.spans.iter().filter_map(|span| span.end.at_ns().or(span.begin_ns));
+        ends.chain(self.marks.iter().map(|mark| mark.at_ns)).max()
+    }
+}
+
+fn mark(record: &Record) -> Option<Mark> {
+    matches!(&*record.operation, "rearm" | "pause" | "resume").then(|| Mark {
+        at_ns: record.at_ns,
+        what: record.operation.clone(),
+        scope: record.scope.clone(),
+    })
+}
+
+/// The spans of each lane's timers.
+fn spans(lanes: &[Lane], seen_at_ns: u64) -> BTreeMap<u32, Vec<Span>> {
+    let mut open: BTreeMap<Key, Span> = BTreeMap::new();
+    let mut ended: BTreeMap<u32, Vec<Span>> = BTreeMap::new();
+    let mut records: Vec<&Record> = lanes.iter().flat_map(|lane| &lane.records).collect();
+    // Stable: records of one ring that are as old as each other keep their order.
+    records.sort_by_key(|record| record.at_ns);
+    for record in records {
+        if let Some(span) = apply(record, &mut open) {
+            ended.entry(span.lane).or_default().push(span);
+        }
+    }
+    for timer in lanes.iter().flat_map(|lane| &lane.timers) {
+        // The records may have been read after the timers, and know its end.
+        let is_it = |span: &Span| span.timer == timer.timer && span.has_outlived(timer);
+        if ended.get(&timer.lane).is_some_and(|spans| spans.iter().any(is_it)) {
+            continue;
+        }
+        let span = match open.remove(&(timer.lane, timer.timer)) {
+            Some(span) if span.scope == timer.scope => with_truth(&span, timer),
+            // The timer is the truth, and it has gone on to another scope.
+            _ => from_timer(timer),
+        };
+        ended.entry(span.lane).or_default().push(span);
+    }
+    // What the records leave open and no timer holds has begun since the timers were looked at; else it
+    // has ended, and the record of that is lost or being written.
+    for (_, mut span) in open {
+        let begin_ns = span.begin_ns.unwrap_or(0);
+        span.end = if begin_ns > seen_at_ns { End::Open } else { End::LostBefore(begin_ns) };
+        ended.entry(span.lane).or_default().push(span);
+    }
+    ended
+}
+
+/// Applies a record to the open spans; gives the span that it ends.
+fn apply(record: &Record, open: &mut BTreeMap<Key, Span>) -> Option<Span> {
+    let key = (record.lane, record.timer);
+    let at = record.at_ns;
+    let began = |begin_ns| Span {
+        scope: record.scope.clone(),
+        lane: record.lane,
+        timer: record.timer,
+        begin_ns,
+        end: End::Open,
+        deadline_ns: record.deadline_ns,
+        condemned: false,
+    };
+    let end = match &*record.operation {
+        "release" => End::Released(at),
+        "too_late" => End::TooLate(at),
+        "abandon" => End::Abandoned(at),
+        "acquire" => {
+            let before = open.insert(key, began(Some(at)))?;
+            return Some(Span { end: End::LostBefore(at), ..before });
+        }
+        "rearm" => {
+            let span = open.entry(key).or_insert_with(|| began(None));
+            span.deadline_ns = record.deadline_ns.or(span.deadline_ns);
+            return None;
+        }
+        // A pause's record has its reason for a scope, so no span can be made of it.
+        _ => return None,
+    };
+    let span = open.remove(&key).unwrap_or_else(|| began(None));
+    Some(Span { end, condemned: matches!(end, End::TooLate(_)), ..span })
+}
+
+fn with_truth(span: &Span, timer: &Timer) -> Span {
+    let truth = from_timer(timer);
+    Span { begin_ns: span.begin_ns.or(truth.begin_ns), ..truth }
+}
+
+fn from_timer(timer: &Timer) -> Span {
+    Span {
+        scope: timer.scope.clone(),
+        lane: timer.lane,
+        timer: timer.timer,
+        begin_ns: Some(timer.acquired.monotonic_ns),
+        end: End::Open,
+        deadline_ns: timer.deadline.as_ref().map(|deadline| deadline.monotonic_ns),
+        condemned: matches!(&*timer.state, "condemned" | "reported"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::Moment;
+
+    fn record(at_ns: u64, operation: &str, timer: u16, scope: &str) -> Record {
+        let operation = operation.to_owned();
+        Record { at_ns, operation, timer, scope: scope.to_owned(), ..Record::default() }
+    }
+
+    fn lane(records: Vec<Record>, timers: Vec<Timer>) -> Lane {
+        Lane { tid: 7, records, timers, ..Lane::default() }
+    }
+
+    fn open(timer: u16, scope: &str, acquired: u64, state: &str) -> Timer {
+        let acquired = Moment { monotonic_ns: acquired, ..Moment::default() };
+        let (scope, state) = (scope.to_owned(), state.to_owned());
+        Timer { timer, scope, state, acquired, ..Timer::default() }
+    }
+
+    /// The spans of one lane as (scope, begin, end).
+    fn check(lane: Lane, expected: &[(&str, Option<u64>, End)]) {
+        let tracks = tracks(&[lane], 100);
+        let spans: Vec<_> =
+            tracks[0].spans.iter().map(|s| (&*s.scope, s.begin_ns, s.end)).collect();
+        assert_eq!(spans, expected);
+    }
+
+    #[test]
+    fn a_release_ends_what_its_acquire_began() {
+        let records = vec![
+            record(1, "acquire", 0, "step"),
+            record(2, "acquire", 1, "read"),
+            record(5, "release", 1, "read"),
+            record(9, "release", 0, "step"),
+        ];
+        check(
+            lane(records, Vec::new()),
+            &[("step", Some(1), End::Released(9)), ("read", Some(2), End::Released(5))],
+        );
+    }
+
+    #[test]
+    fn a_window_may_begin_in_the_midst_of_a_span_and_lose_its_end() {
+        let records = vec![
+            record(3, "release", 0, "step"),
+            record(4, "acquire", 1, "read"),
+            record(8, "acquire", 1, "read"),
+        ];
+        check(
+            lane(records, vec![open(1, "read", 8, "armed")]),
+            &[
+                ("step", None, End::Released(3)),
+                ("read", Some(4), End::LostBefore(8)),
+                ("read", Some(8), End::Open),
+            ],
+        );
+    }
+
+    #[test]
+    fn the_open_timers_are_the_truth() {
+        let records = vec![record(3, "acquire", 0, "step"), record(4, "acquire", 1, "gone")];
+        let timers = vec![open(2, "old", 1, "condemned"), open(0, "step", 3, "armed")];
+        check(
+            lane(records, timers),
+            &[
+                ("old", Some(1), End::Open),
+                ("step", Some(3), End::Open),
+                ("gone", Some(4), End::LostBefore(4)),
+            ],
+        );
+    }
+
+    #[test]
+    fn records_that_are_younger_than_the_timers_know_better() {
+        let records = vec![
+            record(1, "acquire", 0, "step"),
+            record(101, "release", 0, "step"),
+            record(102, "acquire", 1, "next"),
+        ];
+        check(
+            lane(records, vec![open(0, "step", 1, "armed")]),
+            &[("step", Some(1), End::Released(101)), ("next", Some(102), End::Open)],
+        );
+    }
+
+    #[test]
+    fn a_guard_that_moved_is_ended_by_whoever_released_it() {
+        let mut there = lane(vec![record(9, "release", 0, "step")], Vec::new());
+        (there.lane, there.tid) = (1, 8);
+        let tracks = tracks(&[lane(vec![record(1, "acquire", 0, "step")], Vec::new()), there], 100);
+        assert_eq!(tracks[0].spans[0].end, End::Released(9));
+        assert_eq!(tracks[1].spans, []);
+    }
+
+    #[test]
+    fn lanes_of_one_thread_are_one_track() {
+        let mut second = lane(Vec::new(), vec![Timer { lane: 1, ..open(0, "more", 2, "armed") }]);
+        second.lane = 1;
+        let tracks = tracks(&[lane(Vec::new(), vec![open(0, "step", 1, "armed")]), second], 100);
+        assert_eq!(tracks.len(), 1);
+        assert_eq!((tracks[0].lanes.len(), tracks[0].spans.len()), (2, 2));
+    }
+}

@@ -1,7 +1,0 @@
-//! The incident of `hangwatch exec`: what is kept of a command whose deadline passed.
-//!
-//! `case` makes the incident, `witness` captures its evidence, `keeper` writes it.
-
-pub(crate) mod case;
-mod keeper;
-mod witness;
