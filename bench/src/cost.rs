@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hangwatch::{CreateOptions, Geometry, Segment};
-use hangwatch_cli::server::{Server, ServerOptions};
+use hangwatch_server::{Server, ServerOptions};
 
 use crate::measure::cpu_time;
 use crate::process::Player;

@@ -11,8 +11,8 @@ use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 
 use hangwatch::Segment;
-use hangwatch_cli::listen::{Address, Audience, Bound, Listening, Subject, Tally};
-use hangwatch_cli::server::Server;
+use hangwatch_http::listen::{Address, Audience, Bound, Listening, Subject, Tally};
+use hangwatch_server::Server;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::time::{ClockId, clock_gettime};
 

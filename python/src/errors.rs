@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use hangwatch::sys::file;
 use hangwatch::{AcquireError, AttachError, CreateError, OpenError};
-use hangwatch_cli::server::ServeError;
+use hangwatch_server::ServeError;
 use pyo3::prelude::*;
 
 /// An exception of `hangwatch/_errors.py` that says `message`.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use hangwatch::sys::file;
 use hangwatch::{CreateError, CreateOptions, Lifetime, Segment};
-use hangwatch_cli::server::events::{Expiry, TimerFacts, What, WorkerFacts};
-use hangwatch_cli::server::{self, ServeError, ServerEvent, ServerOptions, State};
+use hangwatch_server::events::{Expiry, TimerFacts, What, WorkerFacts};
+use hangwatch_server::{ServeError, ServerEvent, ServerOptions, State};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -75,7 +75,7 @@ pub(crate) fn close_segment(py: Python<'_>, name: &str) {
 /// A running watchdog.
 #[pyclass(module = "hangwatch._hangwatch", frozen)]
 pub(crate) struct Server {
-    server: Mutex<Option<server::Server>>,
+    server: Mutex<Option<hangwatch_server::Server>>,
     events: Mutex<Receiver<ServerEvent>>,
 }
 
@@ -96,7 +96,8 @@ impl Server {
         let (told, events) = channel();
         // Nobody listens any more: then nobody wants to know.
         let log = move |event| drop(told.send(event));
-        let server = py.detach(|| server::Server::start(segment, ServerOptions::default(), log));
+        let server =
+            py.detach(|| hangwatch_server::Server::start(segment, ServerOptions::default(), log));
         let server = server.map_err(|error| {
             // Of one that fails later, a thread may still be ending: its use is not given back.
             if matches!(error, ServeError::AlreadyServed { .. }) {

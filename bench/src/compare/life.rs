@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use hangwatch::sys::lock;
 use hangwatch::{CreateOptions, Geometry, Segment, WorkerOptions};
-use hangwatch_cli::server::events::What;
-use hangwatch_cli::server::{Server, ServerOptions};
+use hangwatch_server::events::What;
+use hangwatch_server::{Server, ServerOptions};
 
 use super::Mode;
 use super::results::{Comparison, Contender, Side, Spread};

@@ -9,7 +9,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use hangwatch::{ClockKind, CreateOptions, Geometry, Scope, Segment, WorkerOptions};
-use hangwatch_cli::server::{Server, ServerOptions};
+use hangwatch_server::{Server, ServerOptions};
 
 use super::Mode;
 use super::results::{Comparison, Contender, Side, Spread};

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use hangwatch::sys::clock;
 use hangwatch::{ClockKind, Scope, Segment, WorkerOptions};
-use hangwatch_cli::server::{Server, ServerOptions};
 use hangwatch_core::calibration::RENEW_NS;
+use hangwatch_server::{Server, ServerOptions};
 
 use super::Mode;
 use super::queues::{self, Crossbeam, Pipe, Queue, Rtrb, Thing};

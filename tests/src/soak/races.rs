@@ -6,8 +6,8 @@
 use std::thread;
 
 use hangwatch::{CreateOptions, WorkerOptions};
-use hangwatch_cli::server::{Holds, Server, ServerOptions, Treatment};
 use hangwatch_core::segment::Counter;
+use hangwatch_server::{Holds, Server, ServerOptions, Treatment};
 
 use super::{Part, Run};
 use crate::race::{Asks, Endings, SCOPE, race};

@@ -21,6 +21,7 @@ pub mod capture;
 pub mod claims;
 pub mod exec;
 pub mod helper;
+pub mod live;
 pub mod options;
 pub mod picture;
 pub mod piece;

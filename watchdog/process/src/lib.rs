@@ -11,6 +11,7 @@
 //!   [`descendants`] are those of a worker, for the watchdog.
 //! * [`running_time`] is the clock that leaves out the time in which nothing ran.
 //! * [`reading`] reads a file in another process, which a disk that does not answer may hold.
+//! * [`sigbus`] keeps a segment whose file was cut short from ending this process.
 //!
 //! What it does not do: it decides nothing about deadlines, and keeps no record of what it did.
 //!
@@ -27,6 +28,7 @@ pub mod lineage;
 pub mod reading;
 pub mod relay;
 pub mod running_time;
+pub mod sigbus;
 pub mod signals;
 pub mod start;
 pub mod tree;

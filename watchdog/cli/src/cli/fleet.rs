@@ -1,0 +1,66 @@
+#![expect(clippy::doc_markdown, reason = "these docs are the help text, which knows no Markdown")]
+//! The options of `hangwatch fleet`: one table over the watchdogs of many hosts.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgGroup, Args};
+
+use super::{DURATIONS, value};
+use hangwatch_http::fleet::Target;
+
+/// The options of `hangwatch fleet`.
+#[derive(Debug, Args)]
+#[command(
+    group = ArgGroup::new("whom").args(["urls", "file"]).multiple(true).required(true),
+    after_long_help = format!("\
+The odd one out (marked >): all other ranks of its job have been in one scope
+for a second or longer, and it is not in it. It may be on no host that answered.
+
+Targets that are down, slow or lying are rows that say so, and hold up nobody.
+
+{DURATIONS}
+
+Exit codes:
+  0    at least one target answered
+  2    the command line is wrong
+  125  none answered, or a file of targets cannot be read
+
+Examples:
+  hangwatch fleet gpu-1:9469 gpu-2:9469
+  hangwatch fleet unix:/run/hangwatch/train.sock
+  hangwatch fleet --file targets.json --watch 2s
+  hangwatch fleet --file targets.json --json"))]
+pub struct Fleet {
+    /// Watchdogs started with --listen: http://HOST:PORT, HOST:PORT (9469 where no port is
+    /// written) or unix:/PATH
+    #[arg(value_name = "URL")]
+    pub urls: Vec<Target>,
+
+    /// Targets in the form of Prometheus' file discovery (JSON); may be given several times
+    #[arg(long, value_name = "FILE")]
+    pub file: Vec<PathBuf>,
+
+    /// Write JSON instead of a table
+    #[arg(long, conflicts_with = "watch")]
+    pub json: bool,
+
+    /// Show only so many workers, the oldest
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub limit: Option<usize>,
+
+    /// How long each target has to answer, from its own connect
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "1s")]
+    pub timeout: Duration,
+
+    /// How many targets are asked at once at most
+    #[arg(long, value_name = "N", default_value_t = 256,
+          allow_negative_numbers = true,
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub at_once: u32,
+
+    /// Ask again and again, with a pause of so long
+    #[arg(long, value_name = "DURATION", value_parser = value::duration,
+          num_args = 0..=1, default_missing_value = "2s")]
+    pub watch: Option<Duration>,
+}

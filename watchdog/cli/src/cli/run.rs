@@ -1,0 +1,292 @@
+#![expect(clippy::doc_markdown, reason = "these docs are the help text, which knows no Markdown")]
+//! What may be said to `hangwatch run`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::config::Origins;
+use super::value::{self, ReapSignal};
+use super::{
+    Cascade, DURATIONS, ENVIRONMENT, EXIT_CODES, Evidence, Further, Holds, Hook, Log, NO_HEADING,
+    Reap, SETTINGS,
+};
+use hangwatch_http::listen::{Address, Audience};
+use hangwatch_server::{Ask, Protection};
+
+const SEGMENT_HEADING: &str = "Segment";
+const KILLS_HEADING: &str = "Kills";
+
+/// The options of `hangwatch run`.
+#[derive(Debug, Args)]
+#[command(after_long_help = format!("\
+{DURATIONS}
+
+{SETTINGS}
+
+{ENVIRONMENT}
+
+{EXIT_CODES}
+
+Examples:
+  hangwatch run -- torchrun --nproc-per-node 8 train.py
+  hangwatch run --signal TERM --grace 10s -- gunicorn app:app
+  hangwatch run --segment train --notify-only --log json
+  hangwatch run --segment train --standby"))]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+pub struct Run {
+    /// The segment's name: letters, digits, '.', '_' and '-'
+    ///
+    /// Without a command, HANGWATCH_SEGMENT is used where this is absent. With a
+    /// command it is not: it would be the segment of a watchdog around this one.
+    #[arg(long, value_name = "NAME", help_heading = SEGMENT_HEADING)]
+    pub segment: Option<String>,
+
+    /// Lanes of a new segment, one for each worker thread, 1 to 65536 [default: 256]
+    ///
+    /// A segment that is there already keeps its own, and is refused if this is
+    /// given and differs.
+    #[arg(long, value_name = "N",
+          allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=65_536),
+          help_heading = SEGMENT_HEADING)]
+    pub lanes: Option<u32>,
+
+    /// Timers of each lane of a new segment, 1 to 1024 [default: 64]
+    ///
+    /// So many deadlines can be armed at once by one thread before it takes a
+    /// second lane. A segment that is there already keeps its own, and is refused
+    /// if this is given and differs.
+    #[arg(long, value_name = "N",
+          allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_024),
+          help_heading = SEGMENT_HEADING)]
+    pub timers: Option<u32>,
+
+    /// Scope names of a new segment, 2 to 32768 [default: 4096]
+    ///
+    /// Each takes 1.4 KiB. Names beyond them are told all the same where one is
+    /// overdue, but share the statistics and deadlines of "(other)". A segment that
+    /// is there already keeps its own, and is refused if this is given and differs.
+    #[arg(long, value_name = "N",
+          allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(2..=32_768),
+          help_heading = SEGMENT_HEADING)]
+    pub scopes: Option<u32>,
+
+    /// The longest time between two ticks, 1ms to 1m [default: 100ms]
+    ///
+    /// Deadlines farther off than this cost a worker the least; nearer ones wake
+    /// the watchdog. It does not make a reap late. Fixed for a segment's life: one
+    /// that is there already keeps its own, and is refused if this is given and
+    /// differs.
+    #[arg(long, value_name = "DURATION", value_parser = value::interval,
+          allow_hyphen_values = true, help_heading = SEGMENT_HEADING)]
+    pub max_interval: Option<Duration>,
+
+    /// The group whose members may attach, by name or number [default: only this user]
+    #[arg(long, value_name = "GROUP", value_parser = value::group,
+          help_heading = SEGMENT_HEADING)]
+    pub group: Option<u32>,
+
+    /// How a reap is done.
+    #[command(flatten)]
+    pub reap: Reap,
+
+    /// Report expiries and signal nobody; the same as --signal none
+    ///
+    /// With --deadlines it is shadow mode: what would have been reaped, and how late
+    /// it was in the end, is logged, and counted for `hangwatch shadow`.
+    #[arg(long, help_heading = KILLS_HEADING,
+          conflicts_with_all = ["signal", "grace"], num_args = 0..=1, require_equals = true,
+          default_missing_value = "true",
+          default_value = "false", hide_default_value = true, hide_possible_values = true,
+          action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub notify_only: bool,
+
+    /// How long scopes may take whose acquire brings no time: a file of `hangwatch learn`
+    ///
+    /// It is read anew at SIGHUP, by a watchdog without a command: acquires that are
+    /// under way keep their deadlines. Absent, what an earlier watchdog of the segment
+    /// was given stays.
+    #[arg(long, value_name = "FILE", help_heading = "Deadlines")]
+    pub deadlines: Option<PathBuf>,
+
+    /// At more reaps than this in a minute, signal nobody until told otherwise
+    ///
+    /// A brake: when so many expire, the deadlines may be wrong rather than the
+    /// workers. It is released by `hangwatch release-brake`; who is overdue still is
+    /// judged again then.
+    /// Absent, there is no brake, but one that a watchdog before this one left holds.
+    #[arg(long, value_name = "N",
+          allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..),
+          help_heading = KILLS_HEADING)]
+    pub max_reaps: Option<u32>,
+
+    /// Report a timer once when this fraction of its allowance has passed
+    ///
+    /// Above 0 and below 1. The worker is not touched.
+    #[arg(long, value_name = "FRACTION", value_parser = value::fraction,
+          allow_hyphen_values = true, help_heading = "Deadlines")]
+    pub warn_at: Option<f64>,
+
+    /// Who is reaped first.
+    #[command(flatten)]
+    pub cascade: Cascade,
+
+    /// What a reap takes along.
+    #[command(flatten)]
+    pub further: Further,
+
+    /// What is run for each expiry.
+    #[command(flatten)]
+    pub hook: Hook,
+
+    /// What holds a worker up.
+    #[command(flatten)]
+    pub holds: Holds,
+
+    /// What is captured of an overdue worker.
+    #[command(flatten)]
+    pub evidence: Evidence,
+
+    /// Do not write the error files of torchrun's workers
+    ///
+    /// A worker with TORCHELASTIC_ERROR_FILE in its environment gets that file
+    /// written before it is signalled, so that torchrun's summary names it and the
+    /// scope it hung in, not a peer. Only workers of this user, in directories of
+    /// this user, and never over a file that is there.
+    #[arg(long, help_heading = "Evidence", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true",
+          default_value = "false", hide_default_value = true, hide_possible_values = true,
+          action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub no_error_files: bool,
+
+    /// How the watchdog protects itself.
+    #[command(flatten)]
+    pub protect: Protect,
+
+    /// Wait until the segment's watchdog is gone, then take over at once
+    #[arg(long, help_heading = SEGMENT_HEADING, conflicts_with = "command",
+          num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false", hide_default_value = true, hide_possible_values = true,
+          action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub standby: bool,
+
+    /// With a command, keep no second process that takes over if this one is killed
+    ///
+    /// By default `run -- CMD` keeps a small standby: where the watchdog is killed
+    /// (SIGKILL, out of memory) or fails, it takes over at once and watches until
+    /// the command and its last worker have ended. As PID 1 there is none.
+    #[arg(long, help_heading = SEGMENT_HEADING, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false", hide_default_value = true, hide_possible_values = true,
+          action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub no_standby: bool,
+
+    /// With a command, end when it ends, also where workers of it live on
+    ///
+    /// By default the watchdog serves on until the last worker has left, and ends
+    /// with the command's own code then. The log says which workers it watches, or
+    /// leaves; the segment of those it leaves stays, for another watchdog.
+    #[arg(long, help_heading = SEGMENT_HEADING, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false", hide_default_value = true, hide_possible_values = true,
+          action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub leave_workers: bool,
+
+    /// How others are told over HTTP.
+    #[command(flatten)]
+    pub listen: Listen,
+
+    /// How the log is written.
+    #[command(flatten)]
+    pub log: Log,
+
+    /// Where settings come from, beside the command line.
+    #[command(flatten)]
+    pub settings: Settings,
+
+    /// The command to run, with its arguments; without one, serve until SIGTERM
+    #[arg(last = true, value_name = "CMD", help_heading = NO_HEADING)]
+    pub command: Vec<OsString>,
+
+    /// Where the settings come from.
+    #[arg(skip)]
+    pub origins: Origins,
+}
+
+impl Run {
+    /// The protections asked for.
+    pub fn protection(&self) -> Protection {
+        let ask = if self.protect.unprotected { Ask::No } else { Ask::Yes };
+        Protection {
+            lock_memory: ask,
+            lower_oom_score: ask,
+            realtime_priority: self.protect.realtime,
+        }
+    }
+
+    /// What a reap begins with, `--notify-only` taken into account.
+    pub fn reap_signal(&self) -> ReapSignal {
+        if self.notify_only { ReapSignal::NotifyOnly } else { self.reap.signal }
+    }
+}
+
+/// Where settings come from, beside the command line.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Settings")]
+pub struct Settings {
+    /// Take settings from this file of TOML, else from HANGWATCH_CONFIG's
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Run nothing: check the settings, and show each with where it comes from
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// How the watchdog protects itself.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Protection of the watchdog")]
+pub struct Protect {
+    /// Do not lock the watchdog's memory, nor lower its OOM score
+    ///
+    /// Both are asked for by default; what the kernel refuses is logged once.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false", hide_default_value = true, hide_possible_values = true,
+          action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub unprotected: bool,
+
+    /// Run the tick at this real-time priority (SCHED_FIFO), 1 to 99 [default: none]
+    #[arg(long, value_name = "PRIORITY",
+          allow_negative_numbers = true, value_parser = clap::value_parser!(u8).range(1..=99))]
+    pub realtime: Option<u8>,
+}
+
+/// How others are told over HTTP.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "HTTP")]
+pub struct Listen {
+    /// Answer /metrics, /healthz and /state over HTTP at this address [default: nowhere]
+    ///
+    /// 127.0.0.1:9469 (IPv6 in brackets), or unix: and the whole path of a socket, such as
+    /// unix:/run/hangwatch/train.sock, which its owner (and the members of --group)
+    /// may connect to. Whoever may connect learns every pid, command and scope.
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<Address>,
+
+    /// Let --listen be an address that other hosts can reach
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          default_value = "false", hide_default_value = true, hide_possible_values = true,
+          action = clap::ArgAction::Set, value_name = "BOOL")]
+    pub listen_anywhere: bool,
+
+    /// The host's name in what --listen tells [default: the kernel's]
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub host: Option<String>,
+}
+
+impl Listen {
+    /// Who may connect.
+    pub fn audience(&self) -> Audience {
+        if self.listen_anywhere { Audience::Anyone } else { Audience::ThisHost }
+    }
+}

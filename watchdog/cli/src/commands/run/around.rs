@@ -1,0 +1,219 @@
+//! `hangwatch run -- CMD`: a watchdog around a command, which ends as the command does.
+//!
+//! It serves on until the command's last worker has left, unless told otherwise, and has a
+//! [`standby`](super::standby) that goes on when it is killed.
+
+use std::env;
+use std::process;
+use std::time::{Duration, Instant};
+
+use hangwatch::{PTRACER_VARIABLE, SEGMENT_VARIABLE, Segment};
+use rustix::process::Signal;
+
+use super::super::segments::{self, Origin};
+use super::super::{Failure, OneLine, complain};
+use super::left::{Left, Workers};
+use super::published::Published;
+use super::standby::{self, StandbyProcess};
+use super::{LOOK, Voice, wanted};
+use crate::cli::Run;
+use crate::cli::config::{self, Setting};
+use crate::exit::Exit;
+use hangwatch_process::child::{Child, Event, Step, Until};
+use hangwatch_process::children;
+use hangwatch_process::inherit::Inheritance;
+use hangwatch_process::relay::{PASSED_ON, Relay};
+use hangwatch_process::start::{Bond, Terms};
+use hangwatch_server::notify;
+use hangwatch_server::{Server, Standby, State};
+
+/// How long workers may take to die of the command's end before the log speaks of them.
+const DYING: Duration = Duration::from_millis(300);
+/// How often that is looked at.
+const DYING_LOOK: Duration = Duration::from_millis(10);
+
+/// Runs a command under a watchdog of its own, and ends as it does.
+pub(super) fn perform(options: &Run, deadlines: Option<Published>) -> Result<Exit, Failure> {
+    // Before there is any thread, signal handler or descriptor that it would have, too.
+    let mut standby = standby_of(options);
+    let relay = Relay::install(&PASSED_ON)?;
+    let voice = Voice::bind(options)?;
+    let (segment, origin) = match &options.segment {
+        Some(name) => segments::make_or_adopt(name, wanted(options))?,
+        None => (segments::make_own("run", wanted(options))?, Origin::Made),
+    };
+    let mut cleared = super::Removed { name: segment.name(), origin };
+    standby.as_ref().inspect(|standby| standby.serves(segment, origin));
+    let inheritance = Inheritance::of_this_process();
+    let (server, _heard) = voice.start(segment, options, Standby::No)?;
+    if let Some(mut deadlines) = deadlines {
+        deadlines.publish(&server); // before anybody could ask for them
+    }
+    let terms = Terms {
+        inheritance: Some(inheritance),
+        bond: Bond::Loose,
+        announcement: standby.as_ref().map(StandbyProcess::announcement),
+    };
+    let child = match Child::start_on(&mut command_of(options, segment), &terms) {
+        Ok(child) => child,
+        Err(error) => {
+            server.stop();
+            complain(&OneLine(&error));
+            return Ok(Exit::from(&error));
+        }
+    };
+    // From here on the segment is removed by `leave` alone: it may have workers.
+    cleared.origin = Origin::Found;
+    match attend(options, segment, &server, child, &relay, &mut standby) {
+        Ok(exit) => {
+            server.stop();
+            standby::leave(segment, origin);
+            drop(standby); // last: killed before, this process is succeeded by it
+            Ok(exit)
+        }
+        Err(error) => {
+            // The command may live: whoever can goes on watching it.
+            server.stop();
+            if let Some(standby) = standby {
+                standby.leave();
+            }
+            Err(error)
+        }
+    }
+}
+
+/// The standby, where there is to be one. With PID 1 its whole namespace ends.
+fn standby_of(options: &Run) -> Option<StandbyProcess> {
+    if options.no_standby || process::id() == 1 {
+        return None;
+    }
+    StandbyProcess::start(options)
+        .inspect_err(|error| {
+            tracing::warn!(
+                event = "no_standby",
+                %error,
+                "there is no standby: nobody takes over if this process is killed"
+            );
+        })
+        .ok()
+}
+
+fn command_of(options: &Run, segment: Segment) -> process::Command {
+    let mut command = process::Command::new(&options.command[0]);
+    // What was meant for this watchdog is not for one that the command may start.
+    for Setting { name, .. } in &options.origins.settings {
+        command.env_remove(config::variable_of(name));
+    }
+    command.env_remove(config::CONFIG_VARIABLE);
+    command.args(&options.command[1..]).env(SEGMENT_VARIABLE, segment.name());
+    // As its ancestor this process may trace it anyway; its helpers may not, unless they are allowed.
+    if env::var_os(PTRACER_VARIABLE).is_none() {
+        command.env(PTRACER_VARIABLE, "watchdog");
+    }
+    // The manager is told of the watchdog, by the watchdog.
+    for variable in notify::VARIABLES {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// Looks after the command until it has ended, and after its workers until the last has left.
+fn attend(
+    options: &Run,
+    segment: Segment,
+    server: &Server,
+    mut child: Child,
+    relay: &Relay,
+    standby: &mut Option<StandbyProcess>,
+) -> Result<Exit, Failure> {
+    let name = segment.name();
+    let mut serving = true;
+    let status = loop {
+        let until = Until { instant: Some(Instant::now() + LOOK), wake: None };
+        match child.step(relay, until)? {
+            Step::Event(Event::Ended(status)) => break status,
+            Step::Event(_) => {}
+            Step::Signal(caught) => child.pass_on(caught),
+        }
+        look_after_children(segment, Some(&child), standby);
+        if serving && matches!(server.health().state, State::Ended(_)) {
+            // Said by the server's last event; the command is let finish, unwatched.
+            tracing::error!(segment = name, "the command goes on, but nobody watches it any more");
+            serving = false;
+        }
+    };
+    if let Some(error) = child.start_error() {
+        complain(&OneLine(&error));
+        return Ok(Exit::from(&error));
+    }
+    let mut left = Left::new(segment);
+    if serving && !options.leave_workers && workers_after_the_end(&mut left) {
+        let workers = Workers::of(segment);
+        tracing::warn!(
+            segment = name,
+            event = "workers_live_on",
+            workers = workers.0.len(),
+            pids = workers.list(),
+            "the command has ended, and {} of it live on: `run` watches them, and ends when they and the \
+             processes that start them have left (SIGTERM ends it now; see --leave-workers)",
+            workers.count()
+        );
+        watch_on(left, segment, server, relay, standby)?;
+    }
+    Ok(status.into())
+}
+
+/// Whether workers live on after the command, those left out that are just dying.
+fn workers_after_the_end(left: &mut Left) -> bool {
+    let until = Instant::now() + DYING;
+    while !left.is_over() {
+        if Instant::now() > until {
+            return true;
+        }
+        std::thread::sleep(DYING_LOOK);
+    }
+    false
+}
+
+/// Serves on until the last worker has left, or a signal says that this is enough.
+fn watch_on(
+    mut left: Left,
+    segment: Segment,
+    server: &Server,
+    relay: &Relay,
+    standby: &mut Option<StandbyProcess>,
+) -> Result<(), Failure> {
+    use std::os::fd::AsFd;
+    while !left.is_over() {
+        if matches!(server.health().state, State::Ended(_)) {
+            return Ok(());
+        }
+        while let Some(caught) = relay.next()? {
+            // HUP: the terminal has gone, which the workers have survived.
+            if [Signal::TERM, Signal::INT, Signal::QUIT].contains(&caught.signal) {
+                return Ok(());
+            }
+        }
+        look_after_children(segment, None, standby);
+        standby::wait(&[relay.as_fd()], Some(LOOK));
+    }
+    tracing::info!(segment = segment.name(), event = "workers_gone", "the last worker has left");
+    Ok(())
+}
+
+/// Waits for orphans, and says if the standby has ended.
+fn look_after_children(
+    segment: Segment,
+    child: Option<&Child>,
+    standby: &mut Option<StandbyProcess>,
+) {
+    // What cannot be waited for now is at the next look.
+    let _ = children::reap_orphans(child.map(Child::pid));
+    if standby.as_mut().is_some_and(StandbyProcess::has_gone) {
+        tracing::warn!(
+            segment = segment.name(),
+            event = "no_standby",
+            "the standby has ended: nobody takes over if this process is killed"
+        );
+    }
+}

@@ -1,0 +1,362 @@
+//! The standby of `run -- CMD`: a second, small process, so that the deadlines of the command's workers
+//! are enforced also when `run` is killed.
+//!
+//! It is forked before the command is started and before `run` has any thread, in a session of its own:
+//! Ctrl-C and what is sent to `run`'s process group do not reach it. It sleeps until `run` is dead, by the
+//! kernel's word (a pidfd). Where `run` has said before that it is over, it ends; otherwise it takes
+//! the segment over with the same settings, serves it until the command and its last worker have ended,
+//! and removes it. From before the command starts it holds a lock of the segment, so that nobody takes
+//! the segment for one that died with its maker.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hangwatch::sys::{file, lock};
+use hangwatch::{HEIR_LOCK_BYTE, Segment};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair,
+};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, waitid};
+
+use super::super::segments::Origin;
+use super::super::{Failure, OneLine, complain};
+use super::left::{Left, Workers};
+use super::{LOOK, Voice};
+use crate::cli::Run;
+use crate::exit::Exit;
+use hangwatch_process::children;
+use hangwatch_process::fork::{self, Forked};
+use hangwatch_process::relay::{PASSED_ON, Relay};
+use hangwatch_process::start::Announcement;
+use hangwatch_server::{State, exit_now};
+
+/// The longest message between the two.
+const MESSAGE_BYTES: usize = 512;
+/// How long the standby may take to end once it is told to.
+const ENDS: Duration = Duration::from_secs(2);
+
+const READY: &[u8] = b"ready";
+const OVER: &str = "over";
+const COMMAND: &str = "command ";
+const MADE: &str = "made ";
+const FOUND: &str = "found ";
+
+/// `run`'s end of it. Dropped, the standby is told that all is over.
+pub(super) struct StandbyProcess {
+    socket: Arc<OwnedFd>,
+    pid: Pid,
+    pidfd: OwnedFd,
+    is_there: bool,
+}
+
+impl StandbyProcess {
+    /// Starts one. The standby itself does not return from here.
+    ///
+    /// # Errors
+    /// Where there can be none.
+    pub(super) fn start(options: &Run) -> io::Result<StandbyProcess> {
+        let own = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
+        // Of packets, with an end: it has come when nobody can say anything any more.
+        let (socket, heard) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None,
+        )?;
+        let run = process::id();
+        let starting = children::starting();
+        match fork::fork()? {
+            Forked::Child => {
+                drop(socket);
+                let standby =
+                    Waiting { heard, is_over: false, run: own, segment: None, command: None };
+                let exit = standby.live(options, run).unwrap_or_else(|error| {
+                    complain(&OneLine(&*error));
+                    Exit::Failed
+                });
+                // Whoever called `run` is not this process's to return to.
+                exit_now(exit.code());
+            }
+            Forked::Parent(pid) => {
+                starting.has_begun(pid.as_raw_pid().unsigned_abs());
+                // Not waited for, it is there.
+                let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+                Ok(StandbyProcess { socket: Arc::new(socket), pid, pidfd, is_there: true })
+            }
+        }
+    }
+
+    /// Tells it which segment it is, and waits until it has its lock there; says so where it has not.
+    pub(super) fn serves(&self, segment: Segment, origin: Origin) {
+        let kind = if origin == Origin::Made { MADE } else { FOUND };
+        self.tell(&format!("{kind}{}", segment.name()));
+        wait(&[self.socket.as_fd(), self.pidfd.as_fd()], Some(ENDS));
+        let mut answer = [0; READY.len()];
+        let heard = recv(&self.socket, &mut answer[..], RecvFlags::empty());
+        if !heard.is_ok_and(|(length, _)| answer[..length] == *READY) {
+            tracing::warn!(
+                segment = segment.name(),
+                event = "no_standby",
+                "the standby is not ready: perhaps nobody takes over if this process is killed"
+            );
+        }
+    }
+
+    /// How the command says which process it is, before it is executed.
+    pub(super) fn announcement(&self) -> Announcement {
+        Announcement { socket: Arc::clone(&self.socket), say: say_command }
+    }
+
+    fn tell(&self, message: &str) {
+        // There is room for more messages than there are; a standby that is dead takes none.
+        let _ = send(&self.socket, message.as_bytes(), SendFlags::NOSIGNAL);
+    }
+
+    /// Whether it has ended before its time; said once.
+    pub(super) fn has_gone(&mut self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let has_gone =
+            self.is_there && waitid(WaitId::Pid(self.pid), options).is_ok_and(|it| it.is_some());
+        if has_gone {
+            children::ended(self.pid.as_raw_pid().unsigned_abs());
+            self.is_there = false;
+        }
+        has_gone
+    }
+
+    /// Leaves it: it takes over when this process has ended.
+    pub(super) fn leave(mut self) {
+        self.is_there = false;
+    }
+}
+
+impl Drop for StandbyProcess {
+    fn drop(&mut self) {
+        if !self.is_there {
+            return;
+        }
+        self.tell(OVER);
+        let until = Instant::now() + ENDS;
+        wait(&[self.pidfd.as_fd()], Some(ENDS));
+        while !self.has_gone() && self.is_there {
+            if Instant::now() > until {
+                // A child that nobody has waited for: its pid is its own.
+                let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+                wait(&[self.pidfd.as_fd()], Some(ENDS));
+                let _ = self.has_gone();
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Says to the standby which process this is: called by the command's process before it is executed,
+/// so that no moment is left in which the command lives and the standby does not know of it.
+fn say_command(socket: &OwnedFd) {
+    let mut message = [0u8; 24];
+    let prefix = COMMAND.as_bytes();
+    message[..prefix.len()].copy_from_slice(prefix);
+    let mut number = rustix::process::getpid().as_raw_pid().unsigned_abs();
+    // Digits from the last to the first: between fork and exec nothing may allocate.
+    let mut digits = [0u8; 10];
+    let mut count = 0;
+    while number > 0 {
+        digits[count] = b'0' + u8::try_from(number % 10).unwrap_or(0);
+        (number, count) = (number / 10, count + 1);
+    }
+    for (place, digit) in digits[..count].iter().rev().enumerate() {
+        message[prefix.len() + place] = *digit;
+    }
+    // Without a standby there is nobody to tell.
+    let _ = send(socket, &message[..prefix.len() + count], SendFlags::NOSIGNAL);
+}
+
+/// The standby, as long as `run` lives.
+struct Waiting {
+    heard: OwnedFd,
+    /// Nobody has the other end any more: neither `run` nor a process that is about to be the command.
+    is_over: bool,
+    run: OwnedFd,
+    segment: Option<(Segment, Origin)>,
+    command: Option<OwnedFd>,
+}
+
+impl Waiting {
+    fn live(mut self, options: &Run, run: u32) -> Result<Exit, Failure> {
+        fork::detach(&[self.heard.as_fd(), self.run.as_fd()])?;
+        let _ = rustix::thread::set_name(c"hangwatch-stand");
+        // What reaches it before it serves is for `run`, which gets it, too.
+        let relay = Relay::install_only(&PASSED_ON)?;
+        loop {
+            let heard = (!self.is_over).then(|| self.heard.as_fd());
+            let watched: Vec<_> = heard.into_iter().chain([self.run.as_fd()]).collect();
+            wait(&watched, None);
+            // Asked first: what it said while it lived has arrived by then.
+            let is_dead = is_readable(self.run.as_fd());
+            while let Some(message) = self.hear() {
+                if message == OVER {
+                    return Ok(Exit::Ok);
+                }
+                self.take(&message);
+            }
+            if is_dead {
+                break;
+            }
+        }
+        while relay.next()?.is_some() {}
+        match self.segment {
+            Some((segment, origin)) => self.take_over(options, run, segment, origin, &relay),
+            None => Ok(Exit::Ok), // it died before there was anything to serve
+        }
+    }
+
+    fn hear(&mut self) -> Option<String> {
+        let mut message = [0; MESSAGE_BYTES];
+        let (length, _) = recv(&self.heard, &mut message[..], RecvFlags::empty()).ok()?;
+        self.is_over |= length == 0;
+        (length > 0).then(|| String::from_utf8_lossy(&message[..length]).into_owned())
+    }
+
+    fn take(&mut self, message: &str) {
+        if let Some(pid) = message.strip_prefix(COMMAND) {
+            let pid = pid.parse().ok().and_then(Pid::from_raw);
+            // One that has ended already is nothing to wait for.
+            self.command = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+            return;
+        }
+        let (name, origin) = match (message.strip_prefix(MADE), message.strip_prefix(FOUND)) {
+            (Some(name), _) => (name, Origin::Made),
+            (_, Some(name)) => (name, Origin::Found),
+            _ => return,
+        };
+        match Segment::open(name) {
+            Ok(segment) => {
+                // Held by another standby, it does what this one's would.
+                let _ = lock::try_lock(segment.file(), HEIR_LOCK_BYTE);
+                self.segment = Some((segment, origin));
+                let _ = send(&self.heard, READY, SendFlags::NOSIGNAL); // who does not wait for it any more is dead
+            }
+            Err(error) => complain(&format_args!("the standby of `run` cannot serve: {error}")),
+        }
+    }
+
+    /// Serves in the place of `run`, until the command and the last worker have ended.
+    fn take_over(
+        mut self,
+        options: &Run,
+        run: u32,
+        segment: Segment,
+        origin: Origin,
+        relay: &Relay,
+    ) -> Result<Exit, Failure> {
+        let name = segment.name();
+        let workers = Workers::of(segment).0.len();
+        tracing::warn!(
+            segment = name,
+            event = "took_over",
+            run,
+            workers,
+            "`hangwatch run` was killed or failed: its standby watches on, until the command and its \
+             last worker have ended"
+        );
+        let voice = Voice::bind(options).unwrap_or_else(|error| {
+            tracing::error!(segment = name, %error, "the standby does not listen");
+            Voice(None)
+        });
+        let (server, _heard) = voice.start(segment, options, hangwatch_server::Standby::Wait)?;
+        let mut left = Left::new(segment);
+        loop {
+            if matches!(server.health().state, State::Ended(_)) {
+                tracing::error!(segment = name, "the standby ends: nobody watches any more");
+                return Ok(Exit::Failed);
+            }
+            let mut told_to_end = false;
+            while let Some(caught) = relay.next()? {
+                told_to_end |= [Signal::TERM, Signal::INT, Signal::QUIT].contains(&caught.signal);
+            }
+            // The command may have been about to start when `run` died.
+            while let Some(message) = self.hear() {
+                self.take(&message);
+            }
+            let command = self.command.as_ref().filter(|command| !is_readable(command.as_fd()));
+            if told_to_end || (self.is_over && command.is_none() && left.is_over()) {
+                break;
+            }
+            let heard = (!self.is_over).then(|| self.heard.as_fd());
+            let watched: Vec<_> = [Some(relay.as_fd()), command.map(AsFd::as_fd), heard]
+                .into_iter()
+                .flatten()
+                .collect();
+            wait(&watched, Some(LOOK));
+        }
+        server.stop();
+        leave(segment, origin);
+        Ok(Exit::Ok)
+    }
+}
+
+/// At the end of whoever serves: removes the segment, or says whom it leaves in it.
+pub(super) fn leave(segment: Segment, origin: Origin) {
+    let workers = Workers::of(segment);
+    let name = segment.name();
+    if !workers.0.is_empty() {
+        tracing::warn!(
+            segment = name,
+            event = "workers_left",
+            workers = workers.0.len(),
+            pids = workers.list(),
+            "the watchdog ends, and {} that live on are not watched any more; `hangwatch run \
+             --segment {name}` watches them on",
+            workers.count()
+        );
+        return; // who starts later may still attach
+    }
+    // Its name may be another's by now.
+    let is_its_own = file::look(name).is_ok_and(|found| found.id() == segment.file().id());
+    if origin == Origin::Made
+        && is_its_own
+        && let Err(error) = Segment::remove(name)
+    {
+        complain(&error);
+    }
+}
+
+/// Waits until one of these is readable, or so long.
+pub(super) fn wait(watched: &[std::os::fd::BorrowedFd<'_>], most: Option<Duration>) {
+    let mut polled: Vec<PollFd<'_>> =
+        watched.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    let timeout = most.and_then(|most| Timespec::try_from(most).ok());
+    match poll(&mut polled, timeout.as_ref()) {
+        Ok(_) | Err(Errno::INTR) => {}
+        // Any other refusal would come again at once.
+        Err(_) => std::thread::sleep(Duration::from_millis(10)),
+    }
+}
+
+pub(super) fn is_readable(fd: std::os::fd::BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::IN)];
+    poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).is_ok_and(|ready| ready > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_says_its_pid_without_allocating() {
+        let flags = SocketFlags::CLOEXEC;
+        let (socket, heard) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        say_command(&socket);
+        let mut message = [0; MESSAGE_BYTES];
+        let (length, _) = recv(&heard, &mut message[..], RecvFlags::empty()).unwrap();
+        let said = std::str::from_utf8(&message[..length]).unwrap();
+        assert_eq!(said, format!("{COMMAND}{}", process::id()));
+    }
+}

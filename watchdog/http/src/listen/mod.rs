@@ -1,0 +1,184 @@
+//! The listener: `/metrics`, `/healthz` and `/state` of a watchdog, over HTTP.
+//!
+//! ```text
+//!   tick ---- figures, relaxed ----> +----------+
+//!   segment ---- pictures ---------> | listener | <---- http ---- Prometheus, kubelet, hangwatch fleet
+//!   journal ---- events -> tally --> +----------+
+//! ```
+//!
+//! The listener has a thread of its own, at a lower priority than the tick's, and reads what others
+//! wrote down anyway: neither the workers nor the tick know of it. It stands on `hyper` and a
+//! current-thread `tokio`, which bound what a client may send and how long it may take; `http` has
+//! those bounds, `pages` says what is answered, `metrics` and `tally` what it is made of, and
+//! `address` binds the socket.
+//!
+//! Bind first ([`Bound::new`]), so that an address in use is an error before anything is served; then
+//! start the server, and [`Bound::serve`] its [`Vitals`].
+
+mod address;
+mod classic;
+mod http;
+mod metrics;
+mod pages;
+mod tally;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use std::{fmt, io};
+
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+use tokio::task::LocalSet;
+
+pub use self::address::{Address, AddressError, ListenError};
+pub use self::tally::Tally;
+
+use self::address::{Socket, SocketFile};
+use self::http::{Door, Porter, Traffic};
+use self::pages::{Pages, Reach};
+use hangwatch_process::join::ends_within;
+use hangwatch_server::Vitals;
+
+/// How long its thread may take to end: one answer, which may read `/proc`.
+const ENDS: Duration = Duration::from_secs(2);
+/// By how much the listener gives way to the tick where they share a core.
+const NICENESS: i32 = 5;
+
+/// Who may connect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Audience {
+    /// This host: an address that others could reach is refused.
+    #[default]
+    ThisHost,
+    /// Whoever reaches the address.
+    Anyone,
+}
+
+/// A socket that is bound; nobody is answered yet.
+#[derive(Debug)]
+pub struct Bound {
+    socket: Socket,
+    address: Address,
+}
+
+/// What is told of.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// How the server is.
+    pub vitals: Vitals,
+    /// What its events added up to.
+    pub tally: Arc<Tally>,
+    /// The host's name.
+    pub host: String,
+}
+
+/// A listener at work; dropped, it ends, and a Unix socket's file with it.
+pub struct Listening {
+    address: Address,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+    _file: Option<SocketFile>,
+}
+
+impl Bound {
+    /// Binds the address. A Unix socket may be connected to by its owner, and by `group` where one is
+    /// given.
+    ///
+    /// # Errors
+    /// [`ListenError`] says what to do.
+    pub fn new(
+        address: &Address,
+        audience: Audience,
+        group: Option<u32>,
+    ) -> Result<Bound, ListenError> {
+        if audience == Audience::ThisHost && !address.is_local() {
+            return Err(ListenError::NotLocal { address: address.clone() });
+        }
+        let socket = address::bind(address, group)?;
+        let address = socket.address(address);
+        Ok(Bound { socket, address })
+    }
+
+    /// Where it is bound, with the port that the kernel chose for port 0.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Answers from now on, on a thread of its own.
+    ///
+    /// # Errors
+    /// [`ListenError::Thread`].
+    pub fn serve(self, subject: Subject) -> Result<Listening, ListenError> {
+        let Bound { socket, address } = self;
+        let failed = |source| ListenError::Thread { address: address.clone(), source };
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let reach = match &address {
+            Address::Tcp(at) if at.ip().to_canonical().is_loopback() => Reach::Loopback,
+            _ => Reach::Elsewhere,
+        };
+        let (door, file) = open(&runtime, socket).map_err(failed)?;
+        let (stop, stopped) = oneshot::channel();
+        let body = move || serve(&runtime, door, reach, subject, stopped);
+        let thread = thread::Builder::new().name("hangwatch-listen".to_owned());
+        let thread = thread.spawn(body).map_err(failed)?;
+        Ok(Listening { address, stop: Some(stop), thread: Some(thread), _file: file })
+    }
+}
+
+fn open(runtime: &Runtime, socket: Socket) -> io::Result<(Door, Option<SocketFile>)> {
+    let _in_it = runtime.enter();
+    Ok(match socket {
+        Socket::Tcp(socket) => {
+            socket.set_nonblocking(true)?;
+            (Door::Tcp(tokio::net::TcpListener::from_std(socket)?), None)
+        }
+        Socket::Unix(socket, file) => {
+            socket.set_nonblocking(true)?;
+            (Door::Unix(tokio::net::UnixListener::from_std(socket)?), Some(file))
+        }
+    })
+}
+
+fn serve(
+    runtime: &Runtime,
+    door: Door,
+    reach: Reach,
+    subject: Subject,
+    stopped: oneshot::Receiver<()>,
+) {
+    // Refused, it is as good as any other thread.
+    let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
+    let traffic = Rc::new(RefCell::new(Traffic::default()));
+    let pages = Rc::new(Pages::new(subject, reach, Rc::clone(&traffic)));
+    let tasks = LocalSet::new();
+    tasks.spawn_local(Porter::new(pages, traffic).stand_at(door));
+    // Told to stop, or nobody is left to tell.
+    let _ = tasks.block_on(runtime, stopped);
+}
+
+impl Listening {
+    /// Where it listens.
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && ends_within(&thread, ENDS)
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for Listening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listening").field("address", &self.address).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,162 @@
+//! The tally: what the events of this watchdog add up to, for `/metrics`.
+//!
+//! The segment's own counters outlive a watchdog; what is counted here (by whom, in which scope, with
+//! what end) begins with it. Events are counted on the journal's thread, never on the tick's.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hangwatch_server::ServerEvent;
+use hangwatch_server::events::{TimerFacts, What, hold_name};
+use hangwatch_text::plain;
+
+/// How many subjects have counts of their own at most; the rest is counted together, under
+/// [`OTHER`].
+pub(super) const SUBJECTS: usize = 256;
+/// The scope of subjects without counts of their own.
+pub(super) const OTHER: &str = "(other)";
+
+/// Whom a count is about.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Subject {
+    pub(super) job: String,
+    /// Empty where there is none.
+    pub(super) rank: String,
+    pub(super) scope: String,
+}
+
+impl Subject {
+    /// With clean names: those that are alike then are one subject, as a page may have each once.
+    pub(super) fn new(job: &str, rank: Option<u64>, scope: &str) -> Subject {
+        let rank = rank.map(|rank| rank.to_string()).unwrap_or_default();
+        Subject { job: plain(job).into_owned(), rank, scope: plain(scope).into_owned() }
+    }
+
+    pub(super) fn other() -> Subject {
+        Subject::new("", None, OTHER)
+    }
+
+    fn of(timer: &TimerFacts) -> Subject {
+        Subject::new(&timer.owner.job, timer.owner.rank, &timer.scope)
+    }
+}
+
+/// The subjects with counts of their own: the first that there were.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Subjects(std::collections::BTreeSet<Subject>);
+
+impl Subjects {
+    /// The subject itself, or the one of all others where there is no more room.
+    pub(super) fn admit(&mut self, subject: Subject) -> Subject {
+        if self.0.contains(&subject) {
+            return subject;
+        }
+        if self.0.len() >= SUBJECTS {
+            return Subject::other();
+        }
+        self.0.insert(subject.clone());
+        subject
+    }
+}
+
+/// How often something was, and when last.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Times {
+    pub(super) count: u64,
+    /// Seconds since the epoch, by the wall clock: for reading, nothing is decided by it.
+    pub(super) last_at_s: f64,
+}
+
+/// The counts.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Counts {
+    subjects: Subjects,
+    /// By outcome.
+    pub(super) expiries: BTreeMap<(&'static str, Subject), Times>,
+    /// By what holds the worker up.
+    pub(super) held: BTreeMap<(&'static str, Subject), Times>,
+    pub(super) warnings: u64,
+    pub(super) stalled_ns: u64,
+    pub(super) events_lost: u64,
+}
+
+/// Counts what events tell.
+#[derive(Debug, Default)]
+pub struct Tally(Mutex<Counts>);
+
+impl Tally {
+    /// Takes note of an event.
+    pub fn note(&self, event: &ServerEvent) {
+        let mut counts = self.counts();
+        let counts = &mut *counts;
+        let mut times = |of: &mut BTreeMap<_, Times>, name: &'static str, timer: &TimerFacts| {
+            let times = of.entry((name, counts.subjects.admit(Subject::of(timer)))).or_default();
+            times.count += 1;
+            times.last_at_s = seconds_since_the_epoch();
+        };
+        match &event.what {
+            What::Expired(expiry) => {
+                times(&mut counts.expiries, expiry.outcome.name(), &expiry.timer);
+            }
+            What::Held { timer, hold } => times(&mut counts.held, hold_name(*hold), timer),
+            What::Warning(_) => counts.warnings += 1,
+            What::Stalled { length_ns } => counts.stalled_ns += length_ns,
+            What::Lost { events } => counts.events_lost += events,
+            _ => {}
+        }
+    }
+
+    /// A copy of the counts.
+    pub(super) fn snapshot(&self) -> Counts {
+        self.counts().clone()
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn seconds_since_the_epoch() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hangwatch_core::lane::TimerKind;
+    use hangwatch_core::reap::Hold;
+    use hangwatch_server::LaneFacts;
+
+    fn held(rank: u64, scope: &str) -> ServerEvent {
+        let timer = TimerFacts {
+            lane: 0,
+            timer: 0,
+            worker: None,
+            owner: LaneFacts { rank: Some(rank), ..LaneFacts::default() },
+            scope: scope.to_owned(),
+            kind: TimerKind::Guard,
+            acquired_at_ns: 0,
+            deadline_ns: 0,
+        };
+        ServerEvent {
+            segment: "test",
+            what: What::Held { timer: Box::new(timer), hold: Hold::Traced },
+        }
+    }
+
+    #[test]
+    fn a_flood_of_names_is_counted_together() {
+        let tally = Tally::default();
+        for name in 0..10_000u64 {
+            tally.note(&held(name % 8, &format!("scope {name}")));
+        }
+        tally.note(&held(3, "scope 3"));
+        let counts = tally.snapshot();
+        assert_eq!(counts.held.len(), SUBJECTS + 1);
+        assert_eq!(counts.held.values().map(|times| times.count).sum::<u64>(), 10_001);
+        let count = |subject| counts.held[&("traced", subject)].count;
+        assert_eq!(count(Subject::new("", Some(3), "scope 3")), 2, "it was there before the flood");
+        assert_eq!(count(Subject::other()), 10_000 - SUBJECTS as u64);
+    }
+}

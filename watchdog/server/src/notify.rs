@@ -1,0 +1,258 @@
+//! What the service manager is told: `READY`, `WATCHDOG`, `STATUS`, `RELOADING`, `STOPPING`.
+//!
+//! The protocol is `sd_notify(3)`'s: datagrams to the socket that `NOTIFY_SOCKET` names. Nobody is told
+//! anything where it is not set. A thread of its own tells: a manager that does not listen holds up
+//! that thread, and nothing else.
+//!
+//! `WATCHDOG=1` says that a tick has run since the last one was told. A tick that is stuck is so not
+//! covered up by a process that is well otherwise: the manager kills it, and a successor adopts the
+//! segment.
+
+use std::ffi::OsStr;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use sd_notify::NotifyState;
+
+use crate::{Health, State, Vitals};
+
+/// The variables of the protocol: for hangwatch, and not for the command that it runs.
+pub const VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
+
+/// How often the server is looked at before it serves.
+const STARTING: Duration = Duration::from_millis(10);
+/// How often after that, at least: so old is the status at most.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long the end of the server waits for the manager to be told of it.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// Tells the service manager how a server is, until it is dropped.
+#[derive(Debug)]
+pub struct Notifier {
+    orders: Option<Sender<Order>>,
+    done: Receiver<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the notifier tells out of turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Reloading,
+    Reloaded,
+}
+
+impl Notifier {
+    /// Starts to tell of the server, where there is a manager that wants to hear it.
+    ///
+    /// # Errors
+    /// Where no thread can be had.
+    pub fn start(vitals: Vitals) -> std::io::Result<Option<Notifier>> {
+        if std::env::var_os(VARIABLES[0]).is_none_or(|socket| socket == *OsStr::new("")) {
+            return Ok(None);
+        }
+        let (orders, to_do) = channel();
+        let (done, is_done) = channel();
+        let thread =
+            thread::Builder::new().name("hangwatch-notify".to_owned()).spawn(move || {
+                tell_all(&vitals, &to_do);
+                let _ = done.send(());
+            })?;
+        Ok(Some(Notifier { orders: Some(orders), done: is_done, thread: Some(thread) }))
+    }
+
+    /// Says that the configuration is read anew; until [`Notifier::reloaded`].
+    pub fn reloading(&self) {
+        self.order(Order::Reloading);
+    }
+
+    /// Says that the configuration has been read anew.
+    pub fn reloaded(&self) {
+        self.order(Order::Reloaded);
+    }
+
+    fn order(&self, order: Order) {
+        if let Some(orders) = &self.orders {
+            // The thread ends after this handle only.
+            let _ = orders.send(order);
+        }
+    }
+}
+
+impl Drop for Notifier {
+    fn drop(&mut self) {
+        self.orders = None;
+        if self.done.recv_timeout(LAST_WORD).is_ok() {
+            let _ = self.thread.take().map(JoinHandle::join);
+        }
+    }
+}
+
+fn tell_all(vitals: &Vitals, orders: &Receiver<Order>) {
+    let between = sd_notify::watchdog_enabled();
+    let mut story = Story::new(vitals.segment().name(), between, Instant::now());
+    loop {
+        say(&story.chapter(&vitals.health(), Instant::now()));
+        match orders.recv_timeout(story.pause()) {
+            Ok(Order::Reloading) => say_reloading(),
+            Ok(Order::Reloaded) => say(&["READY=1".to_owned()]),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    say(&["STOPPING=1".to_owned()]);
+}
+
+/// `RELOADING=1` counts with the time only, for `Type=notify-reload`.
+fn say_reloading() {
+    let now = NotifyState::monotonic_usec_now().map(|now| now.to_string());
+    say(&["RELOADING=1".to_owned()].into_iter().chain(now).collect::<Vec<_>>());
+}
+
+fn say(lines: &[String]) {
+    if lines.is_empty() {
+        return;
+    }
+    let lines: Vec<NotifyState<'_>> = lines.iter().map(|line| NotifyState::Custom(line)).collect();
+    if let Err(error) = sd_notify::notify(&lines) {
+        // At most once a look, and only where somebody set the variable to no socket.
+        tracing::debug!(%error, "the service manager cannot be told");
+    }
+}
+
+/// What has been told, and so what is still to tell.
+#[derive(Debug)]
+struct Story {
+    segment: &'static str,
+    /// How long the manager waits for a `WATCHDOG=1`, where it does.
+    patience: Option<Duration>,
+    is_ready: bool,
+    told_ticks: u64,
+    told_at: Instant,
+    status: String,
+}
+
+impl Story {
+    fn new(segment: &'static str, patience: Option<Duration>, now: Instant) -> Story {
+        let status = String::new();
+        Story { segment, patience, is_ready: false, told_ticks: 0, told_at: now, status }
+    }
+
+    /// How long to wait before the next look.
+    fn pause(&self) -> Duration {
+        if self.is_ready {
+            self.between().map_or(LOOK, |between| between.min(LOOK))
+        } else {
+            STARTING
+        }
+    }
+
+    /// How often the manager is to hear from a watchdog that is well: thrice as often as it must.
+    fn between(&self) -> Option<Duration> {
+        self.patience.map(|patience| (patience / 3).max(Duration::from_millis(1)))
+    }
+
+    /// The next lines to tell.
+    fn chapter(&mut self, health: &Health, now: Instant) -> Vec<String> {
+        let mut lines = Vec::new();
+        // A standby does not tick: that it is there is all it can show.
+        let is_well = match health.state {
+            State::Standby => true,
+            State::Serving => health.ticks > self.told_ticks,
+            State::Ended(_) => false,
+        };
+        if is_well && !self.is_ready {
+            self.is_ready = true;
+            lines.push("READY=1".to_owned());
+        }
+        if !self.is_ready {
+            return lines;
+        }
+        let is_time = self.between().is_some_and(|between| now >= self.told_at + between);
+        if is_well && is_time {
+            lines.push("WATCHDOG=1".to_owned());
+            (self.told_ticks, self.told_at) = (health.ticks, now);
+        }
+        let status = status(self.segment, health);
+        if status != self.status {
+            lines.push(format!("STATUS={status}"));
+            self.status = status;
+        }
+        lines
+    }
+}
+
+fn status(segment: &str, health: &Health) -> String {
+    let workers = match health.workers {
+        1 => "1 worker".to_owned(),
+        count => format!("{count} workers"),
+    };
+    match health.state {
+        State::Standby => format!("standing by for segment {segment}"),
+        State::Ended(_) => format!("segment {segment} is not served any more"),
+        State::Serving if health.braked => format!(
+            "segment {segment}: the brake holds, nobody is signalled (hangwatch release-brake)"
+        ),
+        State::Serving => format!("segment {segment}: {workers}, {} reaped", health.reaped),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hangwatch_core::time::Nanos;
+
+    use super::*;
+    use crate::Ended;
+
+    fn health(state: State, ticks: u64) -> Health {
+        Health {
+            state,
+            last_tick_at: Nanos(1),
+            late: Duration::ZERO,
+            latest: Duration::ZERO,
+            braked: false,
+            workers: 1,
+            ticks,
+            reaped: 2,
+        }
+    }
+
+    #[test]
+    fn it_is_ready_with_the_first_tick_and_well_with_each_further() {
+        let begun = Instant::now();
+        let mut story = Story::new("train", Some(Duration::from_secs(3)), begun);
+        let mut at = |second: u64, state: State, ticks: u64| {
+            let lines = story.chapter(&health(state, ticks), begun + Duration::from_secs(second));
+            lines.into_iter().filter(|line| !line.starts_with("STATUS")).collect::<Vec<_>>()
+        };
+        assert_eq!(at(0, State::Serving, 0), [""; 0], "no tick has run");
+        assert_eq!(at(0, State::Serving, 1), ["READY=1"]);
+        assert_eq!(at(1, State::Serving, 2), ["WATCHDOG=1"]);
+        assert_eq!(at(1, State::Serving, 3), [""; 0], "too early to say it again");
+        assert_eq!(at(2, State::Serving, 3), ["WATCHDOG=1"]);
+        assert_eq!(at(9, State::Serving, 3), [""; 0], "the tick is stuck");
+        assert_eq!(at(10, State::Serving, 4), ["WATCHDOG=1"]);
+        assert_eq!(at(20, State::Ended(Ended::Truncated), 9), [""; 0]);
+    }
+
+    #[test]
+    fn a_standby_is_ready_and_well_without_ticks() {
+        let begun = Instant::now();
+        let mut story = Story::new("train", Some(Duration::from_secs(3)), begun);
+        let said = story.chapter(&health(State::Standby, 0), begun + Duration::from_secs(1));
+        assert_eq!(said, ["READY=1", "WATCHDOG=1", "STATUS=standing by for segment train"]);
+        let said = story.chapter(&health(State::Standby, 0), begun + Duration::from_secs(2));
+        assert_eq!(said, ["WATCHDOG=1"], "the status is told when it changes");
+        let said = story.chapter(&health(State::Serving, 1), begun + Duration::from_secs(2));
+        assert_eq!(said, ["STATUS=segment train: 1 worker, 2 reaped"]);
+    }
+
+    #[test]
+    fn who_did_not_ask_for_a_watchdog_hears_of_none() {
+        let begun = Instant::now();
+        let mut story = Story::new("train", None, begun);
+        let said = story.chapter(&health(State::Serving, 1), begun + LOOK * 100);
+        assert_eq!(said, ["READY=1", "STATUS=segment train: 1 worker, 2 reaped"]);
+        assert_eq!(story.pause(), LOOK);
+    }
+}

@@ -1,0 +1,336 @@
+//! The tick: the core's [`Watchdog`] over the real clock, rings, table and hands, round after round.
+//!
+//! It never waits but for the doorbell. What is slow is asked of the [`clerk`](super::clerk), whose
+//! answers it takes between two ticks; what is to be told goes to the [`journal`](super::journal).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::Receiver;
+use std::thread;
+use std::time::Duration;
+
+use hangwatch::Segment;
+use hangwatch::sys::{clock, crash};
+use hangwatch_core::atomic::add_single_writer;
+use hangwatch_core::expiry::{Admission, Expiry, Request, WorkerId};
+use hangwatch_core::news::Rings;
+use hangwatch_core::reap::Reaping;
+use hangwatch_core::segment::Counter;
+use hangwatch_core::tick::{Clock, Table, Watchdog};
+use hangwatch_core::time::Nanos;
+
+use super::calibrate::{Calibrator, Trust};
+use super::control::{Control, Ended, ReleaseBrake, Wishes};
+use super::doorbell::{Attention, Doorbell, LEAD_NS};
+use super::events::Leaving;
+use super::hands::ProcessHands;
+use super::journal::{Journal, Note};
+use super::kin::Watched;
+use super::messages::{Answer, Question};
+use hangwatch_process::sigbus;
+
+/// How long a server that is told to stop waits for workers it has just killed, ns.
+const LAST_REAPS_NS: u64 = 250_000_000;
+/// How long the lanes of a dead worker are kept for the witness at most, ns.
+const KEPT_NS: u64 = 1_000_000_000;
+/// How long it sleeps before it looks again.
+const LAST_REAPS_PAUSE: Duration = Duration::from_millis(1);
+
+pub(super) struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&mut self) -> Nanos {
+        Nanos(clock::monotonic_ns())
+    }
+}
+
+type Dog = Watchdog<
+    SystemClock,
+    Rings<'static, Doorbell>,
+    Expiry<'static>,
+    Reaping<'static, ProcessHands>,
+>;
+
+/// The tick thread's own.
+pub(super) struct Tick {
+    pub(super) segment: Segment,
+    pub(super) control: Arc<Control>,
+    pub(super) journal: Journal,
+    pub(super) attention: Attention,
+    pub(super) answers: Receiver<Answer>,
+    pub(super) dog: Dog,
+    pub(super) calibrator: Calibrator,
+    pub(super) guard: Option<sigbus::Guard>,
+    /// Dead workers whose lanes the witness has not looked at yet, and since when.
+    pub(super) parted: Vec<(WorkerId, Nanos)>,
+    /// When the last tick ended.
+    pub(super) signed_at: Nanos,
+    /// Whether it was said that the segment has no room for more scope names.
+    pub(super) said_scopes_full: bool,
+}
+
+impl Tick {
+    /// Ticks until it is told to end.
+    pub(super) fn run(mut self) -> Ended {
+        loop {
+            if self.attention.take() {
+                if let Some(ended) = self.told_to_end() {
+                    self.control.is_ending.store(true, Ordering::Release);
+                    if ended == Ended::Stopped {
+                        self.hurry_reaps();
+                        self.finish_reaps();
+                    }
+                    return ended;
+                }
+                self.take_answers();
+                self.take_wishes();
+            }
+            self.let_go_of_parted();
+            if self.dog.reaper.is_release_asked() {
+                self.release_brake();
+            }
+            self.prepare();
+            let ticked = self.dog.tick();
+            crash::point("ticked");
+            if let Some(stall) = ticked.stall {
+                self.journal.note(Note::Stalled { length_ns: stall.length_ns() });
+            }
+            self.pass_on_requests();
+            self.say_once_that_scopes_are_full();
+            self.sign();
+            if self.guard.as_ref().is_some_and(sigbus::Guard::was_hit) {
+                self.journal.note(Note::File(super::vigil::Finding::Truncated));
+                return Ended::Truncated;
+            }
+        }
+    }
+
+    fn say_once_that_scopes_are_full(&mut self) {
+        let words = self.segment.words();
+        if !self.said_scopes_full && words.scopes_overflowed().load(Ordering::Relaxed) > 0 {
+            self.said_scopes_full = true;
+            self.journal.note(Note::ScopesFull { scopes: words.geometry().scopes });
+        }
+    }
+
+    fn told_to_end(&self) -> Option<Ended> {
+        let told = |flag: &std::sync::atomic::AtomicBool| flag.load(Ordering::Acquire);
+        if told(&self.control.panicked) {
+            Some(Ended::Panicked)
+        } else if told(&self.control.truncated) {
+            Some(Ended::Truncated)
+        } else {
+            told(&self.control.stop).then_some(Ended::Stopped)
+        }
+    }
+
+    /// Signals who was condemned and spared for the sake of evidence. Who cannot be verified in that time
+    /// stays condemned: a successor goes on with it.
+    fn hurry_reaps(&mut self) {
+        let hurried = self.dog.reaper.hands_mut().hurry();
+        // Whose descendants are not listed yet is signalled when they are.
+        let mut killer = self.dog.reaper.hands_mut().watch_kin();
+        while self.dog.reaper.hands_mut().is_listing_kin() && self.goes_on(killer.as_mut()) {
+            thread::sleep(LAST_REAPS_PAUSE);
+        }
+        let until = Nanos(clock::monotonic_ns()).plus(LAST_REAPS_NS);
+        while self.dog.reaper.hands_mut().is_any_unsignalled(&hurried) {
+            for worker in &hurried {
+                self.dog.table.look_again(*worker);
+                self.dog.reaper.look_again(*worker);
+            }
+            self.attention.call(); // so that the tick does not sleep
+            self.dog.tick();
+            if clock::monotonic_ns() > until.0 {
+                return;
+            }
+            thread::sleep(LAST_REAPS_PAUSE);
+            self.take_answers();
+        }
+    }
+
+    /// Whether the descendant killer makes progress.
+    fn goes_on(&self, killer: Option<&mut Watched>) -> bool {
+        !self.control.panicked.load(Ordering::Acquire) && killer.is_some_and(Watched::goes_on)
+    }
+
+    /// Waits a moment for the workers that were just killed: whoever stops a server because its job
+    /// has ended wants to hear of what.
+    fn finish_reaps(&mut self) {
+        let until = Nanos(clock::monotonic_ns()).plus(LAST_REAPS_NS);
+        let mut killer = self.dog.reaper.hands_mut().watch_kin();
+        loop {
+            let (dead, is_any_left) = self.dog.reaper.dying();
+            for worker in dead {
+                self.left(worker, Leaving::Died);
+            }
+            // Those being removed are stopped: only a killer that is stuck is not waited for.
+            let is_removing =
+                self.dog.reaper.hands_mut().is_removing_kin() && self.goes_on(killer.as_mut());
+            if !is_removing && (!is_any_left || clock::monotonic_ns() > until.0) {
+                return;
+            }
+            thread::sleep(LAST_REAPS_PAUSE);
+        }
+    }
+
+    fn take_answers(&mut self) {
+        while let Ok(answer) = self.answers.try_recv() {
+            let (table, reaper) = (&mut self.dog.table, &mut self.dog.reaper);
+            match answer {
+                Answer::Admission { lane, owner, admission, worker, facts } => {
+                    reaper.hands_mut().learn(lane, facts, worker);
+                    table.admit(lane, owner, admission);
+                }
+                Answer::Standing { worker, at, hold } => reaper.hands_mut().stood(worker, at, hold),
+                Answer::Unverified { worker, why } => reaper.hands_mut().unverified(worker, why),
+                Answer::SameProgram { lane, owner, at } => {
+                    reaper.hands_mut().ran_same_program(lane, owner, at);
+                }
+                Answer::Pictured { worker } => {
+                    if let Some(place) = self.parted.iter().position(|(id, _)| *id == worker) {
+                        self.parted.swap_remove(place);
+                        self.dog.table.worker_gone(worker);
+                    }
+                }
+                Answer::Captured { worker } => {
+                    table.look_again(worker);
+                    reaper.look_again(worker);
+                }
+                Answer::Died { worker } => self.left(worker, Leaving::Died),
+                Answer::Execd { worker } => {
+                    reaper.hands_mut().execd(worker);
+                    self.left(worker, Leaving::Execd);
+                }
+            }
+        }
+    }
+
+    fn left(&mut self, worker: WorkerId, how: Leaving) {
+        let is_awaited = self.dog.reaper.hands_mut().is_awaited(worker);
+        self.dog.reaper.worker_died(worker);
+        if is_awaited {
+            // The lanes are given to nobody before the witness has taken down what stands in them.
+            self.parted.push((worker, Nanos(clock::monotonic_ns())));
+        } else {
+            self.dog.table.worker_gone(worker);
+        }
+        if let Some(worker) = self.dog.reaper.hands_mut().forget(worker) {
+            self.journal.note(Note::Left { worker, how });
+        }
+    }
+
+    /// Recycles the lanes that the witness should have looked at long ago.
+    fn let_go_of_parted(&mut self) {
+        if self.parted.is_empty() {
+            return;
+        }
+        let now = Nanos(clock::monotonic_ns());
+        let table = &mut self.dog.table;
+        self.parted.retain(|(worker, since)| {
+            let is_kept = now.since(*since) < KEPT_NS;
+            if !is_kept {
+                table.worker_gone(*worker);
+            }
+            is_kept
+        });
+    }
+
+    fn take_wishes(&mut self) {
+        let Wishes { policy, holds, brake } = self.control.take_wishes();
+        if let Some(policy) = policy {
+            self.dog.reaper.set_policy(policy);
+            self.dog.table.set_policy(policy);
+        }
+        if let Some(holds) = holds {
+            self.control.holds.set(holds);
+            self.dog.reaper.hands_mut().set_holds(holds);
+        }
+        // Last: who is overdue still is judged again by the policy that is asked for.
+        if let Some(ReleaseBrake) = brake {
+            self.release_brake();
+        }
+    }
+
+    fn release_brake(&mut self) {
+        self.dog.reaper.release_brake();
+        self.dog.table.judge_again();
+        self.journal.note(Note::BrakeReleased);
+    }
+
+    /// A deadline is near: what its reap will have to know is asked now.
+    fn prepare(&mut self) {
+        let now = Nanos(clock::monotonic_ns());
+        let horizon = now.plus(LEAD_NS * 2);
+        if self.dog.table.next_deadline() <= horizon
+            && let Some((lane, _)) = self.dog.table.next_lane()
+            && let Some(worker) = self.dog.table.worker_of(lane)
+        {
+            self.dog.reaper.hands_mut().prepare(now, worker);
+        }
+    }
+
+    fn pass_on_requests(&mut self) {
+        let now = Nanos(clock::monotonic_ns());
+        for request in self.dog.table.take_requests() {
+            let hands = self.dog.reaper.hands_mut();
+            match request {
+                Request::Admit { lane, owner } => {
+                    if !hands.desk().ask(Question::Admit { lane }) {
+                        // No room: the table asks again in a while.
+                        self.dog.table.admit(lane, owner, Admission::Unknown);
+                    }
+                }
+                Request::Quarantined { lane } => {
+                    let owner = hands.facts_of(lane);
+                    self.journal.note(Note::Quarantined { lane, owner });
+                }
+                Request::Unattestable(timer) => {
+                    let late_ns = now.since(timer.deadline);
+                    let timer = hands.timer_note(None, &timer);
+                    self.journal.note(Note::Unattestable { timer, late_ns });
+                }
+                Request::Overrun(timer) => {
+                    let worker = self.dog.table.worker_of(timer.lane);
+                    self.journal.note(Note::Overrun(hands.timer_note(worker, &timer)));
+                }
+                Request::EndedLate { timer, late_ns } => {
+                    let worker = self.dog.table.worker_of(timer.lane);
+                    let timer = hands.timer_note(worker, &timer);
+                    self.journal.note(Note::EndedLate { timer, late_ns });
+                }
+                Request::Warning(timer) => {
+                    let worker = self.dog.table.worker_of(timer.lane);
+                    self.journal.note(Note::Warning(hands.timer_note(worker, &timer)));
+                }
+            }
+        }
+    }
+
+    /// Signs the header, and the handle's view of it, and renews the calibration.
+    fn sign(&mut self) {
+        let now = Nanos(clock::monotonic_ns());
+        let words = self.segment.words();
+        let trusted = self.control.counter_is_clock.load(Ordering::Relaxed);
+        let trust = if trusted { Trust::Counter } else { Trust::None };
+        self.calibrator.renew(now, trust, &words);
+        words.watchdog().last_tick_at().store(now.0, Ordering::Relaxed);
+        add_single_writer(words.counter(Counter::Ticks), 1);
+        let sleep = self.dog.queue.sleep_mut();
+        sleep.wake_by = self.calibrator.due();
+        let (control, late_ns) = (&self.control, sleep.late_ns);
+        let (asleep_ns, overslept_ns) = sleep.take_sleep_ns();
+        control.at_work.note(now.since(self.signed_at).saturating_sub(asleep_ns));
+        self.signed_at = now;
+        if let Some(late_ns) = overslept_ns {
+            control.lateness.note(late_ns);
+        }
+        // Relaxed: figures, each for itself.
+        control.ticks.fetch_add(1, Ordering::Relaxed);
+        control.last_tick_at.store(now.0, Ordering::Relaxed);
+        control.late_ns.store(late_ns, Ordering::Relaxed);
+        control.latest_ns.fetch_max(late_ns, Ordering::Relaxed);
+        control.braked.store(self.dog.reaper.is_braked(), Ordering::Relaxed);
+        control.reaped.store(self.dog.reaper.hands_mut().reaped, Ordering::Relaxed);
+    }
+}
