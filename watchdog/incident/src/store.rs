@@ -22,10 +22,10 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use crate::episode::{self, Facts, Kept, Part};
-use crate::place::{self, Absent, PlaceError};
 use crate::schema::{Incident, Worker};
 use crate::text;
 use hangwatch_files::beneath;
+use hangwatch_files::place::{self, Absent, PlaceError};
 
 /// Names of a directory that are looked at, at most.
 const NAMES: usize = 100_000;
@@ -111,7 +111,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The directory is not safe from others, or not there.
-    #[error("incidents cannot be kept in {}: {source}", dir.display())]
+    #[error("incidents cannot be kept in {} (--incidents): {source}", dir.display())]
     Place {
         /// The directory of the incidents.
         dir: PathBuf,

@@ -4,26 +4,17 @@
 //! told otherwise, and a Unix socket is made with the mode it is to have.
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags};
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use super::unix::{self, LONGEST_NAME, SocketFile};
+use hangwatch_files::place::PlaceError;
 
 /// The longest path of a Unix socket, bytes (unix(7): 108 with the zero at its end).
 const LONGEST_PATH: usize = 107;
-/// How many connections wait to be accepted at most.
-const BACKLOG: i32 = 128;
-/// How long another watchdog that binds at the same path is waited for.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +65,14 @@ pub enum AddressError {
     /// A path the kernel has no room for.
     #[error("has a path of {0} bytes, and the kernel takes {LONGEST_PATH}: choose a shorter one")]
     PathTooLong(usize),
+    /// A name that the kernel has no room for beneath an open directory.
+    #[error(
+        "has a name of {0} bytes after its last /, and {LONGEST_NAME} are allowed: choose a shorter one"
+    )]
+    NameTooLong(usize),
+    /// A path without a name at its end.
+    #[error("ends in a directory: add the name of the socket to be made")]
+    NoName,
 }
 
 impl FromStr for Address {
@@ -103,7 +102,11 @@ fn unix_address(path: &str) -> Result<Address, AddressError> {
         0 => Err(AddressError::NoPath),
         _ if !path.starts_with('/') => Err(AddressError::RelativePath),
         length if length > LONGEST_PATH => Err(AddressError::PathTooLong(length)),
-        _ => Ok(Address::Unix(path.into())),
+        _ => match path.rsplit('/').next().unwrap_or_default() {
+            "" | "." | ".." => Err(AddressError::NoName),
+            name if name.len() > LONGEST_NAME => Err(AddressError::NameTooLong(name.len())),
+            _ => Ok(Address::Unix(path.into())),
+        },
     }
 }
 
@@ -160,6 +163,14 @@ pub enum ListenError {
         /// The lock file.
         lock: PathBuf,
     },
+    /// Somebody else could put another socket there.
+    #[error("cannot listen at {address}: {source}")]
+    Place {
+        /// The address.
+        address: Address,
+        /// Which directory or link, and why.
+        source: PlaceError,
+    },
     /// The kernel refused.
     #[error("cannot listen at {address}: {source}{}", advice(source))]
     Refused {
@@ -180,12 +191,15 @@ pub enum ListenError {
     },
 }
 
+/// What to do where the directory of a Unix socket is not there.
+pub(super) const MAKE_DIRECTORY: &str = "; make the directory first";
+
 fn advice(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::PermissionDenied => {
             "; choose a port above 1023, or a directory that you may write"
         }
-        io::ErrorKind::NotFound => "; make the directory first",
+        io::ErrorKind::NotFound => MAKE_DIRECTORY,
         io::ErrorKind::AddrNotAvailable => "; it is no address of this host",
         _ => "",
     }
@@ -219,162 +233,9 @@ pub(super) fn bind(address: &Address, group: Option<u32>) -> Result<Socket, List
             })?;
             Ok(Socket::Tcp(socket))
         }
-        Address::Unix(path) => bind_unix(address, path, group),
-    }
-}
-
-fn bind_unix(address: &Address, path: &Path, group: Option<u32>) -> Result<Socket, ListenError> {
-    let refused = |source: io::Error| ListenError::Refused { address: address.clone(), source };
-    // Between two that find the same socket abandoned, and between `bind` and `listen` of one.
-    let _lock = LockFile::take(path, address)?;
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(refused(error)),
-        Ok(there) if !there.file_type().is_socket() => {
-            return Err(ListenError::NotASocket { address: address.clone() });
-        }
-        Ok(_) => match connect(path) {
-            Err(Errno::CONNREFUSED) => fs::remove_file(path).map_err(refused)?,
-            Err(Errno::NOENT) => {}
-            // Somebody answers, or has more to do than the backlog takes.
-            Ok(()) | Err(Errno::AGAIN) => {
-                return Err(ListenError::InUse { address: address.clone() });
-            }
-            Err(errno) => return Err(refused(errno.into())),
-        },
-    }
-    bind_new_unix(path, group).map_err(|errno| refused(errno.into()))
-}
-
-/// Whether anybody listens; does not wait to be accepted.
-fn connect(path: &Path) -> Result<(), Errno> {
-    let socket = unix_socket()?;
-    rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)
-}
-
-fn unix_socket() -> Result<OwnedFd, Errno> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
-}
-
-/// The lock that a socket is bound under: a file beside it that only this user may open. (A directory
-/// may be opened, and so locked, by whoever may read it.) The file is removed again.
-struct LockFile {
-    path: PathBuf,
-    _file: fs::File,
-}
-
-impl LockFile {
-    /// Takes the lock of the socket at `path`, waiting a while for another watchdog that binds there.
-    fn take(path: &Path, address: &Address) -> Result<LockFile, ListenError> {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".lock");
-        let path = PathBuf::from(name);
-        let refused =
-            |errno: Errno| ListenError::Refused { address: address.clone(), source: errno.into() };
-        let foreign = || ListenError::ForeignLock { address: address.clone(), lock: path.clone() };
-        let from = Instant::now();
-        loop {
-            let flags = OFlags::CREATE
-                | OFlags::RDWR
-                | OFlags::NOFOLLOW
-                | OFlags::NONBLOCK
-                | OFlags::CLOEXEC;
-            let file = match rustix::fs::open(&path, flags, Mode::RUSR | Mode::WUSR) {
-                Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => return Err(foreign()),
-                Err(Errno::ACCESS | Errno::PERM) if fs::symlink_metadata(&path).is_ok() => {
-                    return Err(foreign());
-                }
-                file => fs::File::from(file.map_err(refused)?),
-            };
-            let opened = file.metadata().map_err(|error| ListenError::Refused {
-                address: address.clone(),
-                source: error,
-            })?;
-            let is_ours = opened.uid() == rustix::process::geteuid().as_raw();
-            if !opened.is_file() || !is_ours || opened.mode() & 0o077 != 0 {
-                return Err(foreign());
-            }
-            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                // Whoever had it before has removed it: a lock on a file without a name keeps nobody off.
-                Ok(()) if !is_at(&path, &opened) => {}
-                Ok(()) => return Ok(LockFile { path, _file: file }),
-                Err(Errno::WOULDBLOCK | Errno::INTR) if from.elapsed() < PATIENCE => {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                Err(Errno::WOULDBLOCK) => {
-                    return Err(ListenError::Locked { address: address.clone(), lock: path });
-                }
-                Err(errno) => return Err(refused(errno)),
-            }
-        }
-    }
-}
-
-impl Drop for LockFile {
-    fn drop(&mut self) {
-        // While it is locked: whoever waits for it sees that it has gone, and makes another.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-/// Whether the file at `path` is this one.
-fn is_at(path: &Path, file: &fs::Metadata) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|at| (at.dev(), at.ino()) == (file.dev(), file.ino()))
-}
-
-fn bind_new_unix(path: &Path, group: Option<u32>) -> Result<Socket, Errno> {
-    let socket = unix_socket()?;
-    // The file is made with the socket's own mode: at no time may others connect.
-    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
-    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
-    let file = SocketFile::new(path.to_owned());
-    if let Some(group) = group {
-        open_to_group(path, group)?;
-    }
-    rustix::net::listen(&socket, BACKLOG)?;
-    Ok(Socket::Unix(UnixListener::from(socket), file))
-}
-
-/// Lets the members of a group connect to the socket that was just made. Who may write its directory can
-/// have put another file there, or a link to one: only a socket of this user's is changed.
-fn open_to_group(path: &Path, group: u32) -> Result<(), Errno> {
-    let handle = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::open(path, handle, Mode::empty())?;
-    let found = rustix::fs::fstat(&file)?;
-    let is_socket = FileType::from_raw_mode(found.st_mode) == FileType::Socket;
-    if !is_socket || found.st_uid != rustix::process::geteuid().as_raw() {
-        return Err(Errno::NOTSOCK);
-    }
-    let group = Some(rustix::fs::Gid::from_raw(group));
-    rustix::fs::chownat(&file, "", None, group, AtFlags::EMPTY_PATH)?;
-    let opened = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
-    rustix::fs::chmod(opened, Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP)
-}
-
-/// The file of a Unix socket: removed at the end, if it is still the same.
-#[derive(Debug)]
-pub(super) struct SocketFile {
-    path: PathBuf,
-    id: Option<(u64, u64)>,
-}
-
-impl SocketFile {
-    fn new(path: PathBuf) -> SocketFile {
-        let id = SocketFile::id_of(&path);
-        SocketFile { path, id }
-    }
-
-    fn id_of(path: &Path) -> Option<(u64, u64)> {
-        fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()))
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if self.id.is_some() && self.id == SocketFile::id_of(&self.path) {
-            // What cannot be removed is taken over by the next who binds there.
-            let _ = fs::remove_file(&self.path);
+        Address::Unix(path) => {
+            let (socket, file) = unix::bind(address, path, group)?;
+            Ok(Socket::Unix(socket, file))
         }
     }
 }
@@ -382,7 +243,6 @@ impl Drop for SocketFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn addresses_are_read_as_written() {
@@ -421,103 +281,11 @@ mod tests {
         check("::1:9469x", "is no address");
         check("unix:", "no path");
         check("unix:train.sock", "begin with /");
+        check("unix:/run/", "ends in a directory");
+        check("unix:/run/..", "ends in a directory");
         check(&format!("unix:/{}", "x".repeat(107)), "108 bytes");
-        assert!(format!("unix:/{}", "x".repeat(106)).parse::<Address>().is_ok());
-    }
-
-    fn at(path: &Path) -> Address {
-        Address::Unix(path.to_owned())
-    }
-
-    #[test]
-    fn a_unix_socket_is_its_owners_alone_and_gone_at_the_end() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("s");
-        let mode = || fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777;
-        let socket = bind(&at(&path), None).unwrap();
-        assert_eq!(mode(), 0o600);
-        drop(socket);
-        assert!(!path.exists());
-        let group = rustix::process::getgid().as_raw();
-        let socket = bind(&at(&path), Some(group)).unwrap();
-        assert_eq!(mode(), 0o660);
-        // Another's by now: left alone.
-        fs::remove_file(&path).unwrap();
-        fs::write(&path, "").unwrap();
-        drop(socket);
-        assert!(path.exists());
-    }
-
-    #[test]
-    fn what_is_put_in_the_place_of_a_new_socket_keeps_its_group_and_mode() {
-        let directory = tempfile::tempdir().unwrap();
-        let (path, secret) = (directory.path().join("s"), directory.path().join("secret"));
-        fs::write(&secret, "").unwrap();
-        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
-        let group = rustix::process::getgid().as_raw();
-        for put in [std::os::unix::fs::symlink::<&Path, &Path>, fs::hard_link::<&Path, &Path>] {
-            put(&secret, &path).unwrap();
-            assert_eq!(open_to_group(&path, group), Err(Errno::NOTSOCK));
-            assert_eq!(fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600);
-            fs::remove_file(&path).unwrap();
-        }
-    }
-
-    #[test]
-    fn an_abandoned_socket_is_taken_over_and_one_in_use_is_not() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("s");
-        let Socket::Unix(listener, file) = bind(&at(&path), None).unwrap() else { panic!() };
-        let error = bind(&at(&path), None).unwrap_err();
-        assert!(matches!(error, ListenError::InUse { .. }), "{error}");
-        // As a watchdog that was killed leaves it.
-        std::mem::forget(file);
-        drop(listener);
-        assert!(path.exists());
-        drop(bind(&at(&path), None).unwrap());
-        fs::write(&path, "precious").unwrap();
-        let error = bind(&at(&path), None).unwrap_err();
-        assert!(matches!(error, ListenError::NotASocket { .. }), "{error}");
-        assert_eq!(fs::read(&path).unwrap(), b"precious");
-        let error = bind(&at(&directory.path().join("absent/s")), None).unwrap_err();
-        assert!(error.to_string().contains("make the directory first"), "{error}");
-    }
-
-    /// The fault: the directory was locked, which whoever may read it can do, too.
-    #[test]
-    fn a_lock_on_the_directory_keeps_nobody_from_listening() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("s");
-        let outsider = fs::File::open(directory.path()).unwrap();
-        rustix::fs::flock(&outsider, FlockOperation::LockExclusive).unwrap();
-        drop(bind(&at(&path), None).unwrap());
-        assert_eq!(fs::read_dir(&directory).unwrap().count(), 0, "the lock file is gone");
-    }
-
-    #[test]
-    fn a_lock_file_that_others_may_open_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let (path, lock) = (directory.path().join("s"), directory.path().join("s.lock"));
-        let refused = || bind(&at(&path), None).unwrap_err();
-        fs::write(&lock, "").unwrap();
-        fs::set_permissions(&lock, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(refused(), ListenError::ForeignLock { .. }), "{}", refused());
-        fs::remove_file(&lock).unwrap();
-        std::os::unix::fs::symlink(directory.path().join("elsewhere"), &lock).unwrap();
-        assert!(matches!(refused(), ListenError::ForeignLock { .. }), "{}", refused());
-        fs::remove_file(&lock).unwrap();
-        fs::create_dir(&lock).unwrap();
-        assert!(matches!(refused(), ListenError::ForeignLock { .. }), "{}", refused());
-        fs::remove_dir(&lock).unwrap();
-        // One that was left by a watchdog that was killed is as good as none.
-        fs::write(&lock, "").unwrap();
-        fs::set_permissions(&lock, fs::Permissions::from_mode(0o600)).unwrap();
-        drop(bind(&at(&path), None).unwrap());
-        // Locked by another watchdog of this user.
-        let held = LockFile::take(&path, &at(&path)).unwrap();
-        assert!(matches!(refused(), ListenError::Locked { .. }), "{}", refused());
-        drop(held);
-        drop(bind(&at(&path), None).unwrap());
+        check(&format!("unix:/{}", "x".repeat(81)), "name of 81 bytes");
+        assert!(format!("unix:/{}/{}", "x".repeat(25), "x".repeat(80)).parse::<Address>().is_ok());
     }
 
     #[test]

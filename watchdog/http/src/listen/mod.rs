@@ -10,7 +10,7 @@
 //! wrote down anyway: neither the workers nor the tick know of it. It stands on `hyper` and a
 //! current-thread `tokio`, which bound what a client may send and how long it may take; `http` has
 //! those bounds, `pages` says what is answered, `metrics` and `tally` what it is made of, and
-//! `address` binds the socket.
+//! `address` binds the socket, `unix` one that is a file.
 //!
 //! Bind first ([`Bound::new`]), so that an address in use is an error before anything is served; then
 //! start the server, and [`Bound::serve`] its [`Vitals`].
@@ -21,6 +21,7 @@ mod http;
 mod metrics;
 mod pages;
 mod tally;
+mod unix;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -36,9 +37,10 @@ use tokio::task::LocalSet;
 pub use self::address::{Address, AddressError, ListenError};
 pub use self::tally::Tally;
 
-use self::address::{Socket, SocketFile};
+use self::address::Socket;
 use self::http::{Door, Porter, Traffic};
 use self::pages::{Pages, Reach};
+use self::unix::SocketFile;
 use hangwatch_process::join::ends_within;
 use hangwatch_server::Vitals;
 

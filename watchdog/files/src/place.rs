@@ -1,4 +1,5 @@
-//! The directory in which incidents are kept, opened so that nobody else can change where it leads.
+//! A directory opened so that nobody else can change where its path leads: that of incidents, and that of
+//! a Unix socket.
 //!
 //! `open` walks the path from the root, one directory at a time, and holds each while it judges it. Only
 //! root and this user may own a directory or a link on the way, and nobody else may write to one, unless it
@@ -15,20 +16,20 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 
-use hangwatch_files::beneath;
+use crate::beneath;
 
 /// Symbolic links followed on the way at most, as the kernel follows.
 const LINKS: usize = 40;
 /// Components of a path at most: more are no path that the kernel would take.
 const COMPONENTS: usize = 4096;
 
-/// Why a directory is no place for incidents.
+/// Why a directory is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
     /// Another user owns a directory or link on the way.
     #[error(
         "{} belongs to uid {uid}, who could put anything in its place; chown it to the watchdog's \
-         user, or name another directory with --incidents",
+         user, or name another directory",
         path.display()
     )]
     Owner {
@@ -39,8 +40,7 @@ pub enum PlaceError {
     },
     /// Others may write to a directory on the way.
     #[error(
-        "{} may be written to by others (mode {mode:04o}); chmod go-w it, or name another directory \
-         with --incidents",
+        "{} may be written to by others (mode {mode:04o}); chmod go-w it, or name another directory",
         path.display()
     )]
     Writable {
@@ -50,7 +50,7 @@ pub enum PlaceError {
         mode: u32,
     },
     /// The kernel refuses.
-    #[error("cannot write {}: {source}", path.display())]
+    #[error("cannot open {}: {source}", path.display())]
     Failed {
         /// The directory.
         path: PathBuf,
@@ -61,18 +61,20 @@ pub enum PlaceError {
 
 /// What becomes of directories that are not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Absent {
+pub enum Absent {
     /// They are made, for this user alone.
     Make,
     /// The walk ends with the last directory that is there.
     Stop,
+    /// It is an error.
+    Refuse,
 }
 
 /// Opens the directory `dir`, having checked every directory and link on the way.
 ///
 /// # Errors
 /// [`PlaceError`].
-pub(super) fn open(dir: &Path, absent: Absent) -> Result<OwnedFd, PlaceError> {
+pub fn open(dir: &Path, absent: Absent) -> Result<OwnedFd, PlaceError> {
     Walk::new(dir)?.go(absent)
 }
 
@@ -81,7 +83,7 @@ pub(super) fn open(dir: &Path, absent: Absent) -> Result<OwnedFd, PlaceError> {
 ///
 /// # Errors
 /// [`PlaceError`], its path being the name alone.
-pub(super) fn own(
+pub fn own(
     parent: BorrowedFd<'_>,
     name: &str,
     absent: Absent,
@@ -152,7 +154,7 @@ impl Walk {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let found = match rustix::fs::openat(&self.at, name, flags, Mode::empty()) {
                 Err(Errno::NOENT) if absent == Absent::Stop => break,
-                Err(Errno::NOENT) => {
+                Err(Errno::NOENT) if absent == Absent::Make => {
                     self.make(name)?;
                     rustix::fs::openat(&self.at, name, flags, Mode::empty())
                 }
