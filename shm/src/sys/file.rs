@@ -13,6 +13,7 @@
 //! not open yet. Looking takes no lock away.
 
 mod create;
+mod made;
 mod open;
 
 use std::io;

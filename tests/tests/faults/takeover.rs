@@ -188,3 +188,56 @@ fn a_header_that_was_rewritten_is_refused_by_watchdogs_and_workers() {
     file.set_len(length).unwrap();
     assert!(stage.watchdog(&[]).end().success());
 }
+
+/// A file that is wholly allocated and a header that fits it: only its maker knows that it was smaller.
+#[test]
+fn a_segment_that_was_made_larger_is_refused_by_watchdogs_and_workers() {
+    let stage = Stage::new("larger");
+    if !keeps_attributes(&stage.path()) {
+        println!("skipped: the file system keeps no extended attributes");
+        return;
+    }
+    let good = *stage.segment.words().fixed();
+    let geometry = Geometry { lanes: good.geometry.lanes * 4, ..good.geometry };
+    let file = std::fs::OpenOptions::new().write(true).open(stage.path()).unwrap();
+    let length = geometry.check().unwrap().bytes();
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, length as u64).unwrap();
+    let words: Vec<AtomicU64> =
+        std::iter::repeat_with(AtomicU64::default).take(length / 8).collect();
+    Words::format(&words, Fixed { geometry, ..good }).unwrap();
+    for (index, word) in words[..FIXED_WORDS].iter().enumerate() {
+        let bytes = word.load(Ordering::Relaxed).to_ne_bytes();
+        file.write_all_at(&bytes, index as u64 * 8).unwrap();
+    }
+    let expected = format!("was made with {}", good.geometry.check().unwrap().bytes());
+    let (status, said) = Watchdog::start_only(stage.name(), &[], &[]).last_words();
+    assert_eq!(status.code(), Some(125), "{said}");
+    assert!(said.contains(&expected), "{said}");
+    let mut actor = Actor::start(stage.name(), &[]);
+    actor.order("attach");
+    let answer = actor.answer().expect("it is alive");
+    assert!(answer.starts_with("no ") && answer.contains(&expected), "{answer}");
+    assert!(actor.end().success());
+}
+
+fn keeps_attributes(path: &str) -> bool {
+    let mut value = [0; 8];
+    ["trusted.hangwatch.bytes", "user.hangwatch.bytes"]
+        .iter()
+        .any(|name| rustix::fs::getxattr(path, *name, &mut value).is_ok())
+}
+
+/// Whoever made it anew in its place may have kept the length that it has.
+#[test]
+fn no_watchdog_serves_a_segment_larger_than_it_would_make() {
+    let geometry = Geometry { lanes: 300, ..Geometry::default() };
+    let options = hangwatch::CreateOptions { geometry, ..Default::default() };
+    let stage = Stage::with("too-large", options);
+    for options in [&[][..], &["--standby"], &["--timers", "64"]] {
+        let (status, said) = Watchdog::start_only(stage.name(), options, &[]).last_words();
+        assert_eq!(status.code(), Some(125), "{said}");
+        assert!(said.contains("300 lanes of 64 timers, 4096 scopes"), "{said}");
+        assert!(said.contains("--lanes"), "{said}");
+    }
+    assert!(stage.watchdog(&["--lanes", "300"]).end().success());
+}

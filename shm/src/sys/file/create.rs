@@ -13,7 +13,7 @@ use super::super::host::page_size;
 use super::super::lock::LockError;
 use super::super::mapping::{MapError, Prefault};
 use super::super::name::{NameError, SEGMENT_DIR, file_name};
-use super::{MAX_SEGMENT_BYTES, SegmentFile, file_id, is_good_length, reopen_path};
+use super::{MAX_SEGMENT_BYTES, SegmentFile, file_id, is_good_length, made, reopen_path};
 
 /// Why a segment could not be made. Nothing of it is left behind.
 #[derive(Debug, thiserror::Error)]
@@ -170,6 +170,7 @@ pub fn create_in(
         other => failed("fallocate")(other),
     })?;
     let stat = rustix::fs::fstat(&fd).map_err(failed("fstat"))?;
+    made::keep(&fd, len);
     let file = SegmentFile { fd, id: file_id(&stat), len };
     let mapping = file
         .map(Prefault::OnUse)

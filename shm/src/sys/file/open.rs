@@ -10,7 +10,7 @@ use rustix::process::{getegid, geteuid, getgroups};
 
 use super::super::host::{advice, page_size};
 use super::super::name::{NameError, SEGMENT_DIR, file_name};
-use super::{FileId, MAX_SEGMENT_BYTES, SegmentFile, file_id, is_good_length, reopen_path};
+use super::{FileId, MAX_SEGMENT_BYTES, SegmentFile, file_id, is_good_length, made, reopen_path};
 
 /// Why a name's file was not opened. It was neither followed nor changed.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +88,19 @@ pub enum OpenError {
         len: u64,
         /// How many of them are there.
         allocated: u64,
+    },
+    /// It has another length than it was made with.
+    #[error(
+        "refused {path}: it has {len} bytes and was made with {made}; whoever may write it has changed it: \
+         end its users, remove it with `hangwatch rm` and make it anew"
+    )]
+    Resized {
+        /// The segment's file.
+        path: PathBuf,
+        /// The file's length in bytes.
+        len: u64,
+        /// The length it was made with.
+        made: u64,
     },
     /// Any other refusal of the kernel.
     #[error(
@@ -168,7 +181,13 @@ pub fn look_in(dir: &Path, name: &str) -> Result<Found, OpenError> {
         let Found { path, len, allocated, .. } = found;
         return Err(OpenError::Sparse { path, len, allocated });
     }
-    Ok(found)
+    match made::read(&found.handle) {
+        Ok(Some(made)) if made != found.len => {
+            Err(OpenError::Resized { path: found.path, len: found.len, made })
+        }
+        Ok(_) => Ok(found),
+        Err(errno) => Err(open_error("getxattr", found.path, errno)),
+    }
 }
 
 /// As [`look`], whatever its length: a segment that was cut short is none any more, but whoever had

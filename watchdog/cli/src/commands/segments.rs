@@ -28,6 +28,19 @@ pub(super) struct Wanted {
     pub(super) group: Option<u32>,
 }
 
+impl Wanted {
+    /// The sizes of a segment that is made.
+    fn geometry(self) -> Geometry {
+        let defaults = Geometry::default();
+        Geometry {
+            lanes: self.lanes.unwrap_or(defaults.lanes),
+            timers: self.timers.unwrap_or(defaults.timers),
+            scopes: self.scopes.unwrap_or(defaults.scopes),
+            ..defaults
+        }
+    }
+}
+
 /// Whether this process made the segment it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
@@ -45,6 +58,24 @@ struct OtherGeometry {
     what: &'static str,
     found: String,
     wanted: String,
+}
+
+/// Who may write a segment can give it any geometry: a watchdog takes over none that is larger than what
+/// it would make itself, and so spends no more memory and time on it than it was told to.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "segment {segment:?} has {found} bytes ({lanes} lanes of {timers} timers, {scopes} scopes), more than \
+     the {allowed} that these options make: if it was made with more lanes, timers or scopes, say so with \
+     --lanes, --timers and --scopes; if not, a worker has changed it: end its users and remove it \
+     (`hangwatch rm {segment}`)"
+)]
+struct TooLarge {
+    segment: String,
+    found: usize,
+    lanes: u32,
+    timers: u32,
+    scopes: u32,
+    allowed: usize,
 }
 
 /// How many names of this process's own are tried.
@@ -85,7 +116,7 @@ pub(super) fn make_or_adopt(name: &str, wanted: Wanted) -> Result<(Segment, Orig
         Ok(segment) => Ok((segment, Origin::Made)),
         Err(error) if is_taken(&error) => {
             let segment = Segment::open(name)?;
-            check_geometry(segment, wanted)?;
+            check_found(segment, wanted)?;
             Ok((segment, Origin::Found))
         }
         Err(error) => Err(error.into()),
@@ -95,7 +126,7 @@ pub(super) fn make_or_adopt(name: &str, wanted: Wanted) -> Result<(Segment, Orig
 /// Whether the segment that is there, if one is, is as wanted.
 pub(super) fn check_existing(name: &str, wanted: Wanted) -> Result<(), Failure> {
     match Segment::open(name) {
-        Ok(segment) => Ok(check_geometry(segment, wanted)?),
+        Ok(segment) => check_found(segment, wanted),
         Err(OpenError::File { source: file::OpenError::NotFound { .. }, .. }) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -107,20 +138,26 @@ fn is_taken(error: &CreateError) -> bool {
 
 fn make(name: &str, wanted: Wanted, lifetime: Lifetime) -> Result<Segment, CreateError> {
     let defaults = CreateOptions::default();
-    let geometry = Geometry {
-        lanes: wanted.lanes.unwrap_or(defaults.geometry.lanes),
-        timers: wanted.timers.unwrap_or(defaults.geometry.timers),
-        scopes: wanted.scopes.unwrap_or(defaults.geometry.scopes),
-        ..defaults.geometry
-    };
     let options = CreateOptions {
-        geometry,
+        geometry: wanted.geometry(),
         max_interval: wanted.max_interval.unwrap_or(defaults.max_interval),
         mode: if wanted.group.is_some() { 0o660 } else { defaults.mode },
         gid: wanted.group,
         lifetime,
     };
     Segment::create(name, options)
+}
+
+fn check_found(segment: Segment, wanted: Wanted) -> Result<(), Failure> {
+    check_geometry(segment, wanted)?;
+    let allowed = wanted.geometry().check()?.bytes();
+    let found = segment.words().layout().bytes();
+    if found <= allowed {
+        return Ok(());
+    }
+    let Geometry { lanes, timers, scopes, .. } = segment.geometry();
+    let segment = segment.name().to_owned();
+    Err(TooLarge { segment, found, lanes, timers, scopes, allowed }.into())
 }
 
 fn check_geometry(segment: Segment, wanted: Wanted) -> Result<(), OtherGeometry> {
