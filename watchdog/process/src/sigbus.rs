@@ -14,35 +14,38 @@ use std::sync::{Mutex, PoisonError};
 use hangwatch::Segment;
 use hangwatch::sys::host::page_size;
 
-/// Segments one process can serve, guarded, at a time; a further one is served unguarded.
-const GUARDED: usize = 64;
-
-/// The mappings guarded. A range of length 0 is free.
-static RANGES: [Range; GUARDED] = [const { Range::new() }; GUARDED];
+/// The mappings guarded: a list that only grows, since the handler walks it at any time.
+static RANGES: AtomicPtr<Range> = AtomicPtr::new(null_mut());
 /// What handled SIGBUS before, leaked once.
 static PREVIOUS: AtomicPtr<libc::sigaction> = AtomicPtr::new(null_mut());
 static INSTALL: Mutex<()> = Mutex::new(());
 
+/// A mapping; one of length 0 is free for the next guard.
 struct Range {
     start: AtomicUsize,
     len: AtomicUsize,
     hit: AtomicBool,
+    next: Option<&'static Range>,
 }
 
 impl Range {
-    const fn new() -> Range {
-        Range { start: AtomicUsize::new(0), len: AtomicUsize::new(0), hit: AtomicBool::new(false) }
-    }
-
     fn contains(&self, address: usize) -> bool {
-        // Acquire: pairs with the Release in `Guard::new`: the start belongs to the length.
+        // Acquire: pairs with the Release in `Guard::over`: the start belongs to the length.
         let len = self.len.load(Ordering::Acquire);
         len != 0 && address.wrapping_sub(self.start.load(Ordering::Relaxed)) < len
     }
 }
 
+/// All ranges, those that are free included. Called in the handler, too.
+fn ranges() -> impl Iterator<Item = &'static Range> {
+    // SAFETY: null, or a range that `Guard::over` leaked before it published it.
+    // Acquire: pairs with the Release there: the range is whole.
+    let first = unsafe { RANGES.load(Ordering::Acquire).as_ref() };
+    std::iter::successors(first, |range: &&'static Range| range.next)
+}
+
 /// Guards one segment's mapping for as long as it lives. Several may guard the same.
-pub struct Guard(Option<&'static Range>);
+pub struct Guard(&'static Range);
 
 impl Guard {
     /// Guards `segment`'s mapping.
@@ -55,27 +58,34 @@ impl Guard {
     pub fn over(addresses: std::ops::Range<usize>) -> io::Result<Guard> {
         let _install = INSTALL.lock().unwrap_or_else(PoisonError::into_inner);
         install()?;
-        let Some(range) = RANGES.iter().find(|range| range.len.load(Ordering::Acquire) == 0) else {
-            return Ok(Guard(None));
-        };
+        let free = ranges().find(|range| range.len.load(Ordering::Acquire) == 0);
+        let range = free.unwrap_or_else(|| {
+            let range: &'static Range = Box::leak(Box::new(Range {
+                start: AtomicUsize::new(0),
+                len: AtomicUsize::new(0),
+                hit: AtomicBool::new(false),
+                next: ranges().next(),
+            }));
+            // Release: pairs with the Acquire in `ranges`.
+            RANGES.store(std::ptr::from_ref(range).cast_mut(), Ordering::Release);
+            range
+        });
         range.start.store(addresses.start, Ordering::Relaxed);
         range.hit.store(false, Ordering::Relaxed);
         // Release: pairs with the Acquire in `contains`.
         range.len.store(addresses.len(), Ordering::Release);
-        Ok(Guard(Some(range)))
+        Ok(Guard(range))
     }
 
     /// Whether a page of the segment was found missing.
     pub fn was_hit(&self) -> bool {
-        self.0.is_some_and(|range| range.hit.load(Ordering::Acquire))
+        self.0.hit.load(Ordering::Acquire)
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(range) = self.0 {
-            range.len.store(0, Ordering::Release);
-        }
+        self.0.len.store(0, Ordering::Release);
     }
 }
 
@@ -115,10 +125,10 @@ extern "C" fn handle(signal: libc::c_int, info: *mut libc::siginfo_t, context: *
         None
     };
     if let Some(address) = address
-        && RANGES.iter().any(|range| range.contains(address))
+        && ranges().any(|range| range.contains(address))
         && put_page(address)
     {
-        for range in RANGES.iter().filter(|range| range.contains(address)) {
+        for range in ranges().filter(|range| range.contains(address)) {
             // Release: pairs with the Acquire in `was_hit`.
             range.hit.store(true, Ordering::Release);
         }
@@ -169,6 +179,35 @@ fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::
             let handler =
                 unsafe { std::mem::transmute::<usize, extern "C" fn(libc::c_int)>(handler) };
             handler(signal);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hangwatch::sys::mapping::{Mapping, Prefault};
+
+    use super::*;
+
+    /// The fault: there was room for 64, and the next was not guarded and nobody said so.
+    #[test]
+    fn a_hundred_segments_of_one_process_are_guarded_each() {
+        let page = page_size() as usize;
+        let guarded: Vec<(Mapping, std::fs::File, Guard)> = (0..100)
+            .map(|_| {
+                let file = tempfile::tempfile_in("/dev/shm").unwrap();
+                file.set_len(page as u64).unwrap();
+                let mapping = Mapping::new(&file, page, Prefault::OnUse).unwrap();
+                let start = mapping.words().as_ptr().addr();
+                let guard = Guard::over(start..start + page).unwrap();
+                (mapping, file, guard)
+            })
+            .collect();
+        for (mapping, file, guard) in &guarded {
+            assert!(!guard.was_hit());
+            file.set_len(0).unwrap();
+            assert_eq!(mapping.words()[0].load(Ordering::Relaxed), 0, "a page of zeros");
+            assert!(guard.was_hit());
         }
     }
 }
