@@ -9,6 +9,7 @@
 //! up where a field goes, or changes its meaning.
 
 use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use hangwatch::sys::Pid;
@@ -17,6 +18,7 @@ use hangwatch::sys::{host, process};
 use hangwatch::{LaneView, Observation, ScopeView, TimerView};
 use hangwatch_core::lane::TimerSignal;
 use hangwatch_core::time::duration_ns;
+use hangwatch_process::bounded::Bounded;
 use serde::{Deserialize, Serialize};
 
 /// The version of these types.
@@ -261,7 +263,15 @@ impl Commands {
         if self.pid_namespace != Some(lane.pid_namespace) {
             return None;
         }
-        let name = |pid| process::comm(Pid::from_raw(i32::try_from(pid).ok()?)?).ok().flatten();
-        self.known.entry(lane.pid).or_insert_with(|| name(lane.pid)).clone()
+        self.known.entry(lane.pid).or_insert_with(|| name_of(lane.pid)).clone()
     }
+}
+
+/// The name of the process that has this pid; `None` where it does not say so at once.
+pub fn name_of(pid: u32) -> Option<String> {
+    // One for all: a process that never answers is waited for once.
+    static NAMES: LazyLock<Mutex<Bounded<Pid, Option<String>>>> = LazyLock::new(Mutex::default);
+    let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    names.read(pid, move || process::comm(pid).ok().flatten()).flatten()
 }

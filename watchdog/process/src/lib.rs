@@ -11,6 +11,7 @@
 //!   [`descendants`] are those of a worker, for the watchdog.
 //! * [`running_time`] is the clock that leaves out the time in which nothing ran.
 //! * [`reading`] reads a file in another process, which a disk that does not answer may hold.
+//! * [`bounded`] waits a bounded time for what a process that hangs may never say.
 //! * [`sigbus`] keeps a segment whose file was cut short from ending this process.
 //!
 //! What it does not do: it decides nothing about deadlines, and keeps no record of what it did.
@@ -18,6 +19,7 @@
 //! Neighbours: `hangwatch` (system calls on pidfds, locks and clocks) below; the evidence, server and
 //! command line crates above.
 
+pub mod bounded;
 pub mod child;
 pub mod children;
 pub mod descendants;

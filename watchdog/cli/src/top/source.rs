@@ -3,6 +3,7 @@
 //! A segment may appear and go at any time: it is looked for anew at each look, and given up once its
 //! name is gone.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 
 use hangwatch::sys::file::OpenError as FileError;
@@ -12,6 +13,8 @@ use hangwatch::{LaneView, Nanos, Observation, Observer, OpenError, Segment};
 
 use super::model::{Choice, Detail, Place, Seen, Watchdog};
 use super::row::{Row, ns};
+use hangwatch_http::state::name_of;
+use hangwatch_process::bounded::Bounded;
 use hangwatch_process::sigbus;
 use hangwatch_text::plain_words;
 
@@ -30,6 +33,8 @@ pub(super) struct Source {
     watched: Option<Watched>,
     /// Of this process: who claims a pid of another cannot be looked up here.
     pid_namespace: u64,
+    /// Command lines lie in the memory of their processes, which may hang.
+    arguments: RefCell<Bounded<Pid, Option<Vec<String>>>>,
 }
 
 /// Whether a single segment is taken without asking.
@@ -58,7 +63,8 @@ impl Source {
     pub(super) fn new(wanted: Option<String>) -> Source {
         // Where /proc does not say, no pid is one of ours.
         let pid_namespace = host::pid_namespace().unwrap_or(0);
-        Source { wanted, ask: Ask::IfSeveral, watched: None, pid_namespace }
+        let (ask, watched, arguments) = (Ask::IfSeveral, None, RefCell::default());
+        Source { wanted, ask, watched, pid_namespace, arguments }
     }
 
     /// From now on, this segment.
@@ -102,10 +108,12 @@ impl Source {
         let observer = &self.watched.as_ref()?.observer;
         let row = rows.iter().find(|row| row.lane.lane == lane)?;
         let pid = is_here(&row.lane, self.pid_namespace).then(|| pid(&row.lane)).flatten();
-        let arguments = pid.and_then(|pid| process::cmdline(pid).ok().flatten());
+        let arguments = pid.and_then(|pid| {
+            self.arguments.borrow_mut().read(pid, move || process::cmdline(pid).ok().flatten())
+        });
         Some(Detail {
             lane,
-            arguments: plain_words(&arguments.unwrap_or_default()).into_owned(),
+            arguments: plain_words(&arguments.flatten().unwrap_or_default()).into_owned(),
             scopes: observer.lane_scopes(lane).ok()?,
             records: observer.recent_records(lane, RECORDS).ok()?,
             at_ns: hangwatch::sys::clock::monotonic_ns(),
@@ -195,8 +203,7 @@ impl Watched {
             let rate = before.as_ref().and_then(|before| rate(before, &lane, seen.at));
             let known = before.map(|before| before.command).filter(|command| command != "-");
             let command = known.unwrap_or_else(|| {
-                let pid = is_here(&lane, pid_namespace).then(|| pid(&lane)).flatten();
-                let name = pid.and_then(|pid| process::comm(pid).ok().flatten());
+                let name = is_here(&lane, pid_namespace).then(|| name_of(lane.pid)).flatten();
                 name.unwrap_or_else(|| "-".to_owned())
             });
             let now = Before {
