@@ -21,8 +21,8 @@ use super::proc_file::{self, ORDINARY_BYTES};
 
 /// How many arguments of a process are kept at most.
 pub const MOST_ARGUMENTS: usize = 1024;
-/// How much of an environment is searched at most, bytes.
-const ENVIRONMENT_BYTES: u64 = 1 << 20;
+/// How much of an environment is searched at most, bytes: more than an exec takes, which is 6 MiB.
+const ENVIRONMENT_BYTES: u64 = 8 << 20;
 /// How much of a process's list of mappings is read at most, bytes: some 300,000 mappings.
 const MAPS_BYTES: u64 = 32 << 20;
 /// How many threads are looked at for one whose memory and files can be seen.
@@ -219,25 +219,44 @@ pub fn cmdline(pid: Pid) -> io::Result<Option<Vec<String>>> {
 }
 
 /// A variable of the environment that the process was executed with; what it
-/// has changed since is not seen. `None` too if the process is gone, or the variable stands behind the
-/// first MiB, or is longer than 64 KiB.
+/// has changed since is not seen. `None` too if the process is gone, or the variable is longer than 64 KiB.
 ///
 /// # Errors
 /// Where `/proc` refuses, to all who may not trace the process.
 pub fn environment_variable(pid: Pid, name: &str) -> io::Result<Option<OsString>> {
+    let value = |one: &[u8]| {
+        one.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"=")).map(Vec::from)
+    };
+    Ok(of_environment(pid, value)?.map(OsString::from_vec))
+}
+
+/// Whether the environment that the process was executed with has this assignment, `NAME=value` of at most
+/// 64 KiB, anywhere.
+///
+/// # Errors
+/// As [`environment_variable`].
+pub fn has_in_environment(pid: Pid, assignment: &str) -> io::Result<bool> {
+    let is_it = |one: &[u8]| (one == assignment.as_bytes()).then_some(());
+    Ok(of_environment(pid, is_it)?.is_some())
+}
+
+fn of_environment<T>(pid: Pid, find: impl Fn(&[u8]) -> Option<T>) -> io::Result<Option<T>> {
     let environment = match fs::File::open(format!("/proc/{}/environ", pid.as_raw_pid())) {
         Ok(environment) => BufReader::new(environment.take(ENVIRONMENT_BYTES)),
         Err(error) if is_gone(&error) => return Ok(None),
         Err(error) => return Err(error),
     };
-    match find_variable(environment, name.as_bytes()) {
+    match find_variable(environment, find) {
         Err(error) if is_gone(&error) => Ok(None),
-        found => Ok(found?.map(OsString::from_vec)),
+        found => found,
     }
 }
 
-/// The value of a variable among those in `environment`, each of which a zero byte ends.
-fn find_variable(mut environment: impl BufRead, name: &[u8]) -> io::Result<Option<Vec<u8>>> {
+/// What is found first among the variables in `environment`, each of which a zero byte ends.
+fn find_variable<T>(
+    mut environment: impl BufRead,
+    find: impl Fn(&[u8]) -> Option<T>,
+) -> io::Result<Option<T>> {
     loop {
         let mut variable = Vec::new();
         let mut bounded = environment.by_ref().take(ORDINARY_BYTES);
@@ -249,8 +268,8 @@ fn find_variable(mut environment: impl BufRead, name: &[u8]) -> io::Result<Optio
             environment.skip_until(0)?;
             continue;
         }
-        if let Some(value) = variable.strip_prefix(name).and_then(|rest| rest.strip_prefix(b"=")) {
-            return Ok(Some(value.to_vec()));
+        if let Some(found) = find(&variable) {
+            return Ok(Some(found));
         }
     }
 }
@@ -525,7 +544,10 @@ mod tests {
         let mut environment = b"A=1\0LONG=".to_vec();
         environment.resize(environment.len() + 3 * ORDINARY_BYTES as usize, b'x');
         environment.extend(b"\0AB=2\0B=\xff\0CUT=3");
-        let find = |name: &[u8]| find_variable(&environment[..], name).unwrap();
+        let find = |name: &[u8]| {
+            let value = |one: &[u8]| one.strip_prefix(name)?.strip_prefix(b"=").map(Vec::from);
+            find_variable(&environment[..], value).unwrap()
+        };
         assert_eq!(find(b"A").as_deref(), Some(&b"1"[..]));
         assert_eq!(find(b"B").as_deref(), Some(&b"\xff"[..]));
         assert_eq!(find(b"LONG"), None, "too long to be kept");
@@ -696,5 +718,25 @@ mod tests {
         {
             assert_eq!(parse_mapped_file(bad), None);
         }
+    }
+
+    /// The fault: a program's mark behind 64 KiB of other variables was not seen.
+    #[test]
+    fn an_assignment_is_found_wherever_it_stands_in_a_large_environment() {
+        let mut command = std::process::Command::new("sleep");
+        command.arg("600").env_clear().env("ZZ", "mark");
+        for number in 0..12 {
+            command.env(format!("FILLER_{number}"), "x".repeat(100_000));
+        }
+        let mut child = command.spawn().unwrap();
+        let pid = Pid::from_child(&child);
+        let has = |assignment: &str| has_in_environment(pid, assignment).unwrap();
+        until(|| has("ZZ=mark")); // during the exec there is no environment for a moment
+        let found = (has("ZZ=mark"), has("ZZ=mar"), has("Z=mark"));
+        let value = environment_variable(pid, "ZZ").unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(found, (true, false, false));
+        assert_eq!(value, Some("mark".into()));
     }
 }

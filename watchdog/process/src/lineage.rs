@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
+use hangwatch::sys::process;
 use rustix::process::Pid;
 
 /// The kernel knows no more processes than this: a bound against a /proc that lies.
@@ -17,8 +18,6 @@ const PROCESSES_AT_MOST: usize = 4_194_304;
 const FILE_BYTES: u64 = 8 * PROCESSES_AT_MOST as u64;
 /// What most files in `/proc` fit into, bytes: more takes more reads.
 const PROC_BYTES: usize = 4 << 10;
-/// The most that is read of a process's environment, bytes; the process chooses its length.
-const ENVIRONMENT_BYTES: u64 = 64 << 10;
 
 /// What tells a process from any other that has had, or will have, the same pid, as long
 /// as pids do not come round within one clock tick (10 ms).
@@ -196,12 +195,9 @@ pub fn command_name(pid: Pid) -> Option<String> {
     Some(text.trim_end().to_owned())
 }
 
-/// Whether the process was started with this among the first [`ENVIRONMENT_BYTES`] of its environment.
+/// Whether the process was started with this in its environment, and that can be read.
 pub fn has_in_environment(pid: Pid, assignment: &str) -> bool {
-    let mut all = Vec::new();
-    let file = File::open(format!("/proc/{pid}/environ"));
-    file.and_then(|file| file.take(ENVIRONMENT_BYTES).read_to_end(&mut all)).is_ok()
-        && all.split(|&byte| byte == 0).any(|one| one == assignment.as_bytes())
+    process::has_in_environment(pid, assignment).unwrap_or(false)
 }
 
 /// A process's soft limit of bytes in POSIX message queues; `None` where there is none or it cannot be
