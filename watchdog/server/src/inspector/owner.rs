@@ -36,7 +36,14 @@ impl Inspector {
         let lane = self.segment.words().lane(index);
         let owner = lane.owner();
         let facts = Arc::new(LaneFacts::of(lane));
-        let found = self.found(index, lane, owner).unwrap_or_else(Found::Unverified);
+        // One that died or exec'd while it was looked at is looked at again: its lane comes back at once.
+        let mut found = Found::Tell(Admission::Unknown);
+        for _ in 0..TRIES {
+            found = self.found(index, lane, owner).unwrap_or_else(Found::Unverified);
+            if !matches!(found, Found::Tell(Admission::Unknown)) {
+                break;
+            }
+        }
         Finding::Owner { lane: index, owner, facts, found }
     }
 
