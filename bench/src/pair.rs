@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hangwatch::sys::clock;
 use hangwatch::{ClockKind, CreateOptions, Nanos, Scope, Segment, WorkerOptions};
-use hangwatch_core::calibration::Calibration;
+use hangwatch_core::shared::calibration::Calibration;
 
 use crate::measure::{median, ns_each};
 
@@ -84,7 +84,7 @@ impl Drop for Bench {
 }
 
 /// Publishes the counter's rate, as a watchdog does twice a second, where none is at work. Within
-/// [`STALE_NS`](hangwatch_core::calibration::STALE_NS) it must be done again: from then on a worker goes
+/// [`STALE_NS`](hangwatch_core::shared::calibration::STALE_NS) it must be done again: from then on a worker goes
 /// by the system clock.
 ///
 /// # Panics

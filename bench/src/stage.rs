@@ -12,17 +12,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hangwatch::{CreateOptions, Geometry, Segment};
-use hangwatch_core::expiry::{Admission, Expiry, Request, WorkerId};
-use hangwatch_core::lane::{Identity, LaneNames, Subject, TimerKind, TimerSignal};
-use hangwatch_core::news::{Rings, Sleep};
-use hangwatch_core::policy::Policy;
-use hangwatch_core::reap::{Event, Hands, Reaping, Sent, Verdict};
-use hangwatch_core::record::{Operation, Place};
-use hangwatch_core::ring::RingWriter;
-use hangwatch_core::scope::ScopeId;
-use hangwatch_core::segment::Counter;
-use hangwatch_core::tick::{Clock, Queue, Table, Ticked, Watchdog};
-use hangwatch_core::time::{Nanos, Units};
+use hangwatch_core::watchdog::expiry::{Admission, Expiry, Request};
+use hangwatch_core::watchdog::policy::Policy;
+use hangwatch_core::watchdog::reap::{Event, Hands, Reaping, Sent, Verdict};
+use hangwatch_core::watchdog::tick::{Clock, Queue, Table, Ticked, Watchdog};
+use hangwatch_core::watchdog::updates::{Rings, Sleep};
+use hangwatch_core::watchdog::worker::WorkerId;
+use hangwatch_core::wire::lane::{Identity, LaneNames, Subject, TimerKind, TimerSignal};
+use hangwatch_core::wire::record::{Operation, Place};
+use hangwatch_core::wire::ring::RingWriter;
+use hangwatch_core::wire::scope::ScopeId;
+use hangwatch_core::wire::segment::Counter;
+use hangwatch_core::wire::time::{Nanos, Units};
 
 /// When the stage's time begins.
 const EPOCH: Nanos = Nanos(1_000_000_000_000);

@@ -22,8 +22,8 @@ pub mod scan;
 pub mod wheel;
 pub mod work;
 
-/// The deadline of an idle timer, as in [`hangwatch_core::table::IDLE`].
-pub const IDLE: u64 = hangwatch_core::table::IDLE;
+/// The deadline of an idle timer, as in [`hangwatch_core::watchdog::table::IDLE`].
+pub const IDLE: u64 = hangwatch_core::watchdog::table::IDLE;
 
 /// Timers a lane has: `clear_block` is asked for such blocks.
 pub const TIMERS_PER_LANE: usize = 64;

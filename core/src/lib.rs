@@ -1,13 +1,11 @@
 //! What hangwatch writes into shared memory and what it concludes from it, with no operating
 //! system and no `unsafe`.
 //!
-//! The modules stand in the order of the data's way; a file may know those before it:
+//! The modules follow the data flow, and a file uses only files before it in this order:
 //!
-//! * the wire: [`signal`], [`time`], [`timer`], [`layout`], [`segment`], [`scope`], [`stats`], [`record`],
-//!   [`ring`], [`lane`], [`flight`], [`fold`]
-//! * between both sides: [`wake`], [`calibration`], [`stall`], [`allowance`]; [`advice`] from [`stats`]
-//! * the watchdog: [`tick`] (the loop and its traits), [`news`], [`table`], [`expiry`], [`policy`],
-//!   [`odd`], [`cascade`], [`reap`]
+//! * [`wire`]: what lies in shared memory
+//! * [`shared`]: protocols that a worker and the watchdog run together
+//! * [`watchdog`]: what the watchdog concludes
 //!
 //! A segment is a slice of atomic 64-bit words, `&[AtomicU64]`: whatever maps it (the crate
 //! `hangwatch`), builds it in a test or fills it at random (the fuzzer) hands over that slice, and
@@ -22,37 +20,8 @@ pub mod atomic;
 #[cfg_attr(not(feature = "crash-points"), doc(hidden))]
 pub mod crash;
 
-pub mod signal;
-pub mod time;
-pub mod timer;
+pub mod wire;
 
-pub mod layout;
-pub mod segment;
+pub mod shared;
 
-pub mod scope;
-pub mod stats;
-
-pub mod record;
-pub mod ring;
-
-pub mod lane;
-
-pub mod flight;
-pub mod fold;
-
-pub mod advice;
-pub mod allowance;
-pub mod calibration;
-pub mod stall;
-pub mod wake;
-
-pub mod table;
-
-pub mod odd;
-
-pub mod cascade;
-pub mod expiry;
-pub mod news;
-pub mod policy;
-pub mod reap;
-pub mod tick;
+pub mod watchdog;

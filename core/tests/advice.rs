@@ -1,8 +1,8 @@
 //! The advice against whatever may have been seen: it never suggests less, and never less for less.
 
-use hangwatch_core::advice::{Advice, Confidence, LEAST_NS};
-use hangwatch_core::stats::{BUCKETS, Counts, bucket};
-use hangwatch_core::time::{MAX_ALLOWANCE, duration_ns};
+use hangwatch_core::watchdog::advice::{Advice, Confidence, LEAST_NS};
+use hangwatch_core::wire::stats::{BUCKETS, Counts, bucket};
+use hangwatch_core::wire::time::{MAX_ALLOWANCE, duration_ns};
 use proptest::prelude::*;
 
 fn counts_of(durations_ns: &[u64]) -> Counts {
@@ -58,7 +58,7 @@ proptest! {
         let of = |samples| {
             let mut counts = Counts { acquired: samples, ..Counts::default() };
             counts.buckets[at] = samples;
-            counts.max_ns = hangwatch_core::stats::bucket_begins_ns(at);
+            counts.max_ns = hangwatch_core::wire::stats::bucket_begins_ns(at);
             Advice::of(&counts, 0)
         };
         let (few, many) = (of(counts[0].min(counts[1])), of(counts[0].max(counts[1])));

@@ -6,8 +6,10 @@
     reason = "times below 2^53 ns, and none below zero"
 )]
 
-use hangwatch_core::calibration::{Calibration, Reading, TOLERANCE_NS, VALID_NS, WINDOW_NS};
-use hangwatch_core::time::Nanos;
+use hangwatch_core::shared::calibration::{
+    Calibration, Reading, TOLERANCE_NS, VALID_NS, WINDOW_NS,
+};
+use hangwatch_core::wire::time::Nanos;
 use proptest::prelude::*;
 
 /// The rate of the clock at its nominal speed: 3 counts a nanosecond.

@@ -2,10 +2,10 @@
 #![cfg(loom)]
 
 use hangwatch_core::atomic::AtomicU64;
-use hangwatch_core::calibration::Calibration;
-use hangwatch_core::layout::Geometry;
-use hangwatch_core::segment::{Fixed, Segment};
-use hangwatch_core::time::Nanos;
+use hangwatch_core::shared::calibration::Calibration;
+use hangwatch_core::wire::layout::Geometry;
+use hangwatch_core::wire::segment::{Fixed, Segment};
+use hangwatch_core::wire::time::Nanos;
 use loom::sync::Arc;
 use loom::thread;
 

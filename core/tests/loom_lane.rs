@@ -3,8 +3,8 @@
 #![cfg(loom)]
 
 use hangwatch_core::atomic::AtomicU64;
-use hangwatch_core::lane::{Identity, Lane, LaneNames, LaneState, OwnerWord};
-use hangwatch_core::layout::{Geometry, Layout};
+use hangwatch_core::wire::lane::{Identity, Lane, LaneNames, LaneState, OwnerWord};
+use hangwatch_core::wire::layout::{Geometry, Layout};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;

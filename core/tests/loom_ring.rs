@@ -2,9 +2,9 @@
 #![cfg(loom)]
 
 use hangwatch_core::atomic::AtomicU64;
-use hangwatch_core::record::{Operation, Place, Record};
-use hangwatch_core::ring::{Read, RingReader, RingWriter};
-use hangwatch_core::time::Nanos;
+use hangwatch_core::wire::record::{Operation, Place, Record};
+use hangwatch_core::wire::ring::{Read, RingReader, RingWriter};
+use hangwatch_core::wire::time::Nanos;
 use loom::sync::Arc;
 use loom::thread;
 

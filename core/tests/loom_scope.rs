@@ -3,8 +3,8 @@
 #![cfg(loom)]
 
 use hangwatch_core::atomic::AtomicU64;
-use hangwatch_core::layout::SCOPE_NAME_WORDS;
-use hangwatch_core::scope::{ScopeId, ScopeNames};
+use hangwatch_core::wire::layout::SCOPE_NAME_WORDS;
+use hangwatch_core::wire::scope::{ScopeId, ScopeNames};
 use loom::sync::Arc;
 use loom::thread;
 

@@ -3,11 +3,11 @@
 #![cfg(loom)]
 
 use hangwatch_core::atomic::{AtomicU64, Ordering};
-use hangwatch_core::lane::{AllowedBy, Lane, TimerDetail, TimerKind, TimerSignal};
-use hangwatch_core::layout::{Geometry, Layout};
-use hangwatch_core::scope::ScopeId;
-use hangwatch_core::time::{Nanos, Units};
-use hangwatch_core::timer::{Released, Timer, TimerState, TimerWord};
+use hangwatch_core::wire::lane::{AllowedBy, Lane, TimerDetail, TimerKind, TimerSignal};
+use hangwatch_core::wire::layout::{Geometry, Layout};
+use hangwatch_core::wire::scope::ScopeId;
+use hangwatch_core::wire::time::{Nanos, Units};
+use hangwatch_core::wire::timer::{Released, Timer, TimerState, TimerWord};
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;

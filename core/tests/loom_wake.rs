@@ -3,11 +3,11 @@
 #![cfg(loom)]
 
 use hangwatch_core::atomic::{AtomicU32, AtomicU64, Ordering};
-use hangwatch_core::record::{Operation, Place, Record};
-use hangwatch_core::ring::{RingReader, RingWriter};
-use hangwatch_core::time::{Nanos, Units};
-use hangwatch_core::timer::Timer;
-use hangwatch_core::wake::Wake;
+use hangwatch_core::shared::wake::Wake;
+use hangwatch_core::wire::record::{Operation, Place, Record};
+use hangwatch_core::wire::ring::{RingReader, RingWriter};
+use hangwatch_core::wire::time::{Nanos, Units};
+use hangwatch_core::wire::timer::Timer;
 use loom::sync::Arc;
 use loom::thread;
 

@@ -2,7 +2,7 @@
 
 #![cfg(not(loom))]
 
-use hangwatch_core::odd::{Odd, Place, Wait, odd_one_out};
+use hangwatch_core::watchdog::culprit::{Odd, Place, Wait, odd_one_out};
 use proptest::prelude::*;
 
 const WAITS: Place = Place::Inside(Wait::Long);

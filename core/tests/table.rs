@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, ops::Range};
 
-use hangwatch_core::table::{IDLE, Minima};
+use hangwatch_core::watchdog::table::{IDLE, Minima};
 use proptest::{prelude::*, test_runner::TestCaseResult};
 
 #[derive(Clone, Debug)]

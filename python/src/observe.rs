@@ -3,9 +3,9 @@
 
 use hangwatch::sys::lock::Holder;
 use hangwatch::{ClockKind, Condemned, LaneView, Observation, ScopeView, Segment, TimerView};
-use hangwatch_core::lane::{LaneState, TimerKind, TimerSignal};
-use hangwatch_core::stats::{BUCKETS, bucket_begins_ns};
-use hangwatch_core::timer::TimerState;
+use hangwatch_core::wire::lane::{LaneState, TimerKind, TimerSignal};
+use hangwatch_core::wire::stats::{BUCKETS, bucket_begins_ns};
+use hangwatch_core::wire::timer::TimerState;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 

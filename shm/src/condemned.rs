@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use hangwatch_core::time::Nanos;
-use hangwatch_core::timer::TimerState;
+use hangwatch_core::wire::time::Nanos;
+use hangwatch_core::wire::timer::TimerState;
 
 use crate::error::OpenError;
 use crate::observe::{LaneView, TimerView};

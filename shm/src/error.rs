@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use hangwatch_core::layout::GeometryError;
-use hangwatch_core::segment::FormatError;
+use hangwatch_core::wire::layout::GeometryError;
+use hangwatch_core::wire::segment::FormatError;
 
 use crate::sys::fork::CanaryError;
 use crate::sys::host::HostError;

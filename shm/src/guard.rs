@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use hangwatch_core::record::Operation;
-use hangwatch_core::scope::ScopeId;
-use hangwatch_core::time::{Nanos, Units};
-use hangwatch_core::timer::{Refused, Released, TimerState, TimerWord};
+use hangwatch_core::wire::record::Operation;
+use hangwatch_core::wire::scope::ScopeId;
+use hangwatch_core::wire::time::{Nanos, Units};
+use hangwatch_core::wire::timer::{Refused, Released, TimerState, TimerWord};
 
 use crate::error::AcquireError;
 use crate::lane::{Armed, LaneOptions};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use hangwatch_core::timer::Released;
+use hangwatch_core::wire::timer::Released;
 
 use crate::error::AcquireError;
 use crate::guard::Guard;

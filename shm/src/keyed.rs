@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use hangwatch_core::lane::TimerKind;
-use hangwatch_core::time::Nanos;
-use hangwatch_core::timer::{Released, TimerWord};
+use hangwatch_core::wire::lane::TimerKind;
+use hangwatch_core::wire::time::Nanos;
+use hangwatch_core::wire::timer::{Released, TimerWord};
 
 use crate::error::AcquireError;
 use crate::guard::{self, Guard};

@@ -3,15 +3,15 @@
 
 use std::time::Duration;
 
-use hangwatch_core::calibration::ClockKind;
-use hangwatch_core::lane::{Lane, OwnerWord, Subject};
-use hangwatch_core::record::{Operation, Place};
-use hangwatch_core::ring::RingWriter;
-use hangwatch_core::scope::{OTHER, ScopeId, ScopeName};
-use hangwatch_core::stats::{ScopeStats, StatsWords};
-use hangwatch_core::time::{MAX_ALLOWANCE, Nanos, Units, duration_ns};
-use hangwatch_core::timer::{Released, Timer, TimerState, TimerWord};
-use hangwatch_core::wake::Wake;
+use hangwatch_core::shared::wake::Wake;
+use hangwatch_core::wire::clock::ClockKind;
+use hangwatch_core::wire::lane::{Lane, OwnerWord, Subject};
+use hangwatch_core::wire::record::{Operation, Place};
+use hangwatch_core::wire::ring::RingWriter;
+use hangwatch_core::wire::scope::{OTHER, ScopeId, ScopeName};
+use hangwatch_core::wire::stats::{ScopeStats, StatsWords};
+use hangwatch_core::wire::time::{MAX_ALLOWANCE, Nanos, Units, duration_ns};
+use hangwatch_core::wire::timer::{Released, Timer, TimerState, TimerWord};
 
 use crate::error::AcquireError;
 use crate::labels::Labels;

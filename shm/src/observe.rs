@@ -6,15 +6,15 @@
 
 use std::time::Duration;
 
-use hangwatch_core::allowance::{Clocks, Overruns};
 use hangwatch_core::atomic::{Ordering, fence};
-use hangwatch_core::calibration::ClockKind;
-use hangwatch_core::lane::{LaneState, TimerKind, TimerSignal};
-use hangwatch_core::scope::ScopeId;
-use hangwatch_core::segment::{Counter, Segment as Words};
-use hangwatch_core::stats::{Counts, ScopeStats};
-use hangwatch_core::time::Nanos;
-use hangwatch_core::timer::{TimerState, TimerWord};
+use hangwatch_core::wire::clock::ClockKind;
+use hangwatch_core::wire::lane::{LaneState, TimerKind, TimerSignal};
+use hangwatch_core::wire::scope::ScopeId;
+use hangwatch_core::wire::segment::{Counter, Segment as Words};
+use hangwatch_core::wire::stats::{Counts, ScopeStats};
+use hangwatch_core::wire::time::Nanos;
+use hangwatch_core::wire::timeout::{Clocks, Overruns};
+use hangwatch_core::wire::timer::{TimerState, TimerWord};
 
 use crate::error::OpenError;
 use crate::segment::Segment;

@@ -8,7 +8,7 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use hangwatch_core::segment::Segment as Words;
+use hangwatch_core::wire::segment::Segment as Words;
 
 use crate::error::OpenError;
 use crate::observe::{self, Observation, ScopeView};

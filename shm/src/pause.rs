@@ -12,8 +12,8 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 use std::time::Duration;
 
-use hangwatch_core::time::{Nanos, Units};
-use hangwatch_core::timer::TimerWord;
+use hangwatch_core::wire::time::{Nanos, Units};
+use hangwatch_core::wire::timer::TimerWord;
 
 use crate::error::AcquireError;
 use crate::guard::Guard;

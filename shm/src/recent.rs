@@ -1,10 +1,10 @@
 //! The flight record, with names: what anyone may read of what a thread did last.
 
-use hangwatch_core::flight;
-use hangwatch_core::record::{Operation, Record};
-use hangwatch_core::scope::ScopeId;
-use hangwatch_core::segment::Segment as Words;
-use hangwatch_core::time::Nanos;
+use hangwatch_core::shared::flight;
+use hangwatch_core::wire::record::{Operation, Record};
+use hangwatch_core::wire::scope::ScopeId;
+use hangwatch_core::wire::segment::Segment as Words;
+use hangwatch_core::wire::time::Nanos;
 
 use crate::observe::timer_scope_name;
 use crate::segment::Segment;

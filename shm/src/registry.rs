@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use hangwatch_core::segment::{DOORBELL_AT_WORD, FormatError, Segment as Words};
-use hangwatch_core::time::Nanos;
+use hangwatch_core::wire::segment::{DOORBELL_AT_WORD, FormatError, Segment as Words};
+use hangwatch_core::wire::time::Nanos;
 use rustix::process::getpid;
 
 use crate::error::OpenError;

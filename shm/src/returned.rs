@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hangwatch_core::layout::Geometry;
+use hangwatch_core::wire::layout::Geometry;
 
 /// The bits of every lane of a segment, in this process's own memory.
 pub(crate) struct Returned {

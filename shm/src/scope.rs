@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use hangwatch_core::lane::{AllowedBy, Subject, TimerKind};
-use hangwatch_core::scope::ScopeId;
-use hangwatch_core::time::Nanos;
+use hangwatch_core::wire::lane::{AllowedBy, Subject, TimerKind};
+use hangwatch_core::wire::scope::ScopeId;
+use hangwatch_core::wire::time::Nanos;
 
 use crate::error::AcquireError;
 use crate::guard::Guard;

@@ -7,9 +7,9 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use hangwatch_core::layout::{Geometry, limit};
-use hangwatch_core::segment::{DIES_WITH_MAKER, Fixed, Segment as Words};
-use hangwatch_core::time::{Nanos, duration_ns};
+use hangwatch_core::wire::layout::{Geometry, limit};
+use hangwatch_core::wire::segment::{DIES_WITH_MAKER, Fixed, Segment as Words};
+use hangwatch_core::wire::time::{Nanos, duration_ns};
 
 use crate::error::{CreateError, OpenError};
 use crate::registry::{Shared, lock, register, registry};

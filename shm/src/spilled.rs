@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use hangwatch_core::scope::{OTHER, ScopeId, ScopeName};
+use hangwatch_core::wire::scope::{OTHER, ScopeId, ScopeName};
 
 /// Names of handles that one process keeps at most, 1 MiB; those of more are lost to `(other)`.
 const HANDLES: usize = 8_192;

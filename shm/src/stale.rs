@@ -8,7 +8,7 @@
 
 use std::io;
 
-use hangwatch_core::segment::{DIES_WITH_MAKER, FIXED_WORDS, Fixed};
+use hangwatch_core::wire::segment::{DIES_WITH_MAKER, FIXED_WORDS, Fixed};
 use rustix::io::pread;
 use rustix::process::getpid;
 

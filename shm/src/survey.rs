@@ -5,10 +5,10 @@
 //! reads the one word.
 
 use hangwatch_core::atomic::Ordering;
-use hangwatch_core::lane::LaneState;
-use hangwatch_core::segment::Segment as Words;
-use hangwatch_core::time::Nanos;
-use hangwatch_core::timer::TimerState;
+use hangwatch_core::wire::lane::LaneState;
+use hangwatch_core::wire::segment::Segment as Words;
+use hangwatch_core::wire::time::Nanos;
+use hangwatch_core::wire::timer::TimerState;
 
 use crate::observe::{self, ScopeView, TimerView};
 use crate::segment::Segment;
@@ -93,7 +93,7 @@ impl Survey {
         self.lanes_quarantined += usize::from(lane.is_quarantined());
         let known = self.overdue.len();
         for timer in 0..lane.high_water() {
-            let Some(word) = lane.timer(timer).map(hangwatch_core::timer::Timer::load) else {
+            let Some(word) = lane.timer(timer).map(hangwatch_core::wire::timer::Timer::load) else {
                 break;
             };
             let state = word.state();

@@ -16,10 +16,10 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::atomic::{Ordering, compiler_fence};
 
-use hangwatch_core::lane::Subject;
-use hangwatch_core::scope::{ScopeId, ScopeName};
-use hangwatch_core::time::Nanos;
-use hangwatch_core::timer::TimerWord;
+use hangwatch_core::wire::lane::Subject;
+use hangwatch_core::wire::scope::{ScopeId, ScopeName};
+use hangwatch_core::wire::time::Nanos;
+use hangwatch_core::wire::timer::TimerWord;
 
 use crate::error::{AcquireError, AttachError};
 use crate::lane::{Armed, LaneOptions, LaneOwner};

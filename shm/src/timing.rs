@@ -1,10 +1,11 @@
 //! The worker's clock: the counter where it can be trusted, the system clock, or the coarse one.
 
-use hangwatch_core::calibration::{
-    Calibration, ClockKind, Reading, TOLERANCE_NS, VALID_NS, WINDOW_NS,
+use hangwatch_core::shared::calibration::{
+    Calibration, Reading, TOLERANCE_NS, VALID_NS, WINDOW_NS,
 };
-use hangwatch_core::segment::Segment;
-use hangwatch_core::time::{Nanos, UNIT_NS, Units};
+use hangwatch_core::wire::clock::ClockKind;
+use hangwatch_core::wire::segment::Segment;
+use hangwatch_core::wire::time::{Nanos, UNIT_NS, Units};
 
 use crate::sys::clock::{self, ClockId};
 
@@ -132,9 +133,9 @@ fn read_together() -> Option<Reading> {
 mod tests {
     use std::sync::atomic::AtomicU64;
 
-    use hangwatch_core::calibration::STALE_NS;
-    use hangwatch_core::layout::Geometry;
-    use hangwatch_core::segment::Fixed;
+    use hangwatch_core::shared::calibration::STALE_NS;
+    use hangwatch_core::wire::layout::Geometry;
+    use hangwatch_core::wire::segment::Fixed;
 
     use super::*;
 

@@ -4,10 +4,10 @@ use std::fmt;
 use std::time::Duration;
 
 use hangwatch_core::atomic::Ordering;
-use hangwatch_core::calibration::ClockKind;
-use hangwatch_core::lane::{TimerKind, TimerSignal};
-use hangwatch_core::scope::{OTHER, OTHER_NAME, ScopeId, ScopeName};
-use hangwatch_core::timer::Released;
+use hangwatch_core::wire::clock::ClockKind;
+use hangwatch_core::wire::lane::{TimerKind, TimerSignal};
+use hangwatch_core::wire::scope::{OTHER, OTHER_NAME, ScopeId, ScopeName};
+use hangwatch_core::wire::timer::Released;
 
 use crate::error::{AcquireError, AttachError};
 use crate::guard::Guard;

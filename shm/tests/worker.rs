@@ -6,8 +6,8 @@ use hangwatch::{
     AcquireError, AttachError, Condemned, CreateOptions, Geometry, Guard, Heartbeat, Nanos,
     Ptracer, Released, Scope, Segment, Worker, WorkerOptions,
 };
-use hangwatch_core::lane::{Identity, LaneNames, TimerKind};
-use hangwatch_core::timer::TimerState;
+use hangwatch_core::wire::lane::{Identity, LaneNames, TimerKind};
+use hangwatch_core::wire::timer::TimerState;
 
 const LONG: Duration = Duration::from_mins(1);
 
@@ -37,7 +37,7 @@ impl Named {
         armed
     }
 
-    fn counts(&self, scope: &str) -> hangwatch_core::stats::Counts {
+    fn counts(&self, scope: &str) -> hangwatch_core::wire::stats::Counts {
         let seen = Segment::observe(&self.0).unwrap();
         seen.scopes.into_iter().find(|view| view.name == scope).expect("it was interned").counts
     }

@@ -5,10 +5,10 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use hangwatch::sys::clock::monotonic_ns;
-use hangwatch_core::lane::{LaneState, OwnerWord};
-use hangwatch_core::record::{Operation, Place, Stamp};
-use hangwatch_core::time::{Nanos, Units};
-use hangwatch_core::timer::{TimerState, TimerWord};
+use hangwatch_core::wire::lane::{LaneState, OwnerWord};
+use hangwatch_core::wire::record::{Operation, Place, Stamp};
+use hangwatch_core::wire::time::{Nanos, Units};
+use hangwatch_core::wire::timer::{TimerState, TimerWord};
 
 use crate::Stage;
 use crate::random::Random;

@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use hangwatch::{CreateOptions, Geometry, Observation, Segment};
-use hangwatch_core::lane::LaneState;
-use hangwatch_core::segment::Counter;
-use hangwatch_core::stats::Counts;
+use hangwatch_core::wire::lane::LaneState;
+use hangwatch_core::wire::segment::Counter;
+use hangwatch_core::wire::stats::Counts;
 
 use crate::{Actor, Watchdog};
 

@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 use hangwatch::{ClockKind, Scope};
 use hangwatch_bench::pair::{Bench, pair};
 use hangwatch_bench::stage::{Stage, default_lanes};
-use hangwatch_core::calibration::VALID_NS;
+use hangwatch_core::shared::calibration::VALID_NS;
 
 /// A count may differ by this fraction from the committed one: compilers differ a little.
 const TOLERANCE: f64 = 0.05;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hangwatch::sys::clock;
 use hangwatch::{ClockKind, Scope, Segment, WorkerOptions};
-use hangwatch_core::calibration::RENEW_NS;
+use hangwatch_core::shared::calibration::RENEW_NS;
 use hangwatch_server::{Server, ServerOptions};
 
 use super::Mode;

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use hangwatch_core::table::Minima;
+use hangwatch_core::watchdog::table::Minima;
 
 use super::{DeadlineIndex, Resolution};
 

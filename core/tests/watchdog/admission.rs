@@ -1,8 +1,9 @@
-use hangwatch_core::expiry::{Admission, Request, WorkerId};
-use hangwatch_core::lane::LaneState;
-use hangwatch_core::policy::Policy;
-use hangwatch_core::segment::Counter;
-use hangwatch_core::timer::TimerState;
+use hangwatch_core::watchdog::expiry::{Admission, Request};
+use hangwatch_core::watchdog::policy::Policy;
+use hangwatch_core::watchdog::worker::WorkerId;
+use hangwatch_core::wire::lane::LaneState;
+use hangwatch_core::wire::segment::Counter;
+use hangwatch_core::wire::timer::TimerState;
 
 use crate::world::{HORIZON, SECOND, World, place, words};
 

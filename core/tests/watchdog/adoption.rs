@@ -1,10 +1,10 @@
-use hangwatch_core::lane::{LaneState, TimerSignal};
-use hangwatch_core::policy::{Policy, SIGKILL};
-use hangwatch_core::reap::Outcome;
-use hangwatch_core::segment::Counter;
-use hangwatch_core::stats::ScopeStats;
-use hangwatch_core::tick::Table;
-use hangwatch_core::timer::TimerState;
+use hangwatch_core::watchdog::policy::{Policy, SIGKILL};
+use hangwatch_core::watchdog::reap::Outcome;
+use hangwatch_core::watchdog::tick::Table;
+use hangwatch_core::wire::lane::{LaneState, TimerSignal};
+use hangwatch_core::wire::segment::Counter;
+use hangwatch_core::wire::stats::ScopeStats;
+use hangwatch_core::wire::timer::TimerState;
 
 use crate::world::{HORIZON, MS, SCOPE, SECOND, World, words};
 

@@ -1,12 +1,13 @@
-use hangwatch_core::calibration::ClockKind;
-use hangwatch_core::expiry::{Admission, WorkerId};
-use hangwatch_core::lane::{Identity, LaneNames, TimerSignal};
-use hangwatch_core::policy::{Cascade, Policy, SIGKILL};
-use hangwatch_core::reap::{Course, Hold, Outcome, Spared, Usual, Verdict};
-use hangwatch_core::scope::ScopeId;
-use hangwatch_core::segment::Counter;
-use hangwatch_core::time::Nanos;
-use hangwatch_core::timer::{Released, TimerState};
+use hangwatch_core::watchdog::expiry::Admission;
+use hangwatch_core::watchdog::policy::{Cascade, Policy, SIGKILL};
+use hangwatch_core::watchdog::reap::{Course, Hold, Outcome, Spared, Usual, Verdict};
+use hangwatch_core::watchdog::worker::WorkerId;
+use hangwatch_core::wire::clock::ClockKind;
+use hangwatch_core::wire::lane::{Identity, LaneNames, TimerSignal};
+use hangwatch_core::wire::scope::ScopeId;
+use hangwatch_core::wire::segment::Counter;
+use hangwatch_core::wire::time::Nanos;
+use hangwatch_core::wire::timer::{Released, TimerState};
 
 use crate::world::{HORIZON, MS, SECOND, Told, Worker, World, words};
 

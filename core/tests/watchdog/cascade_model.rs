@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hangwatch_core::policy::{Cascade, Policy};
-use hangwatch_core::scope::ScopeId;
-use hangwatch_core::time::Nanos;
-use hangwatch_core::timer::TimerState;
+use hangwatch_core::watchdog::policy::{Cascade, Policy};
+use hangwatch_core::wire::scope::ScopeId;
+use hangwatch_core::wire::time::Nanos;
+use hangwatch_core::wire::timer::TimerState;
 use proptest::prelude::*;
 
 use crate::world::{HORIZON, MS, Told, Worker, World, words};

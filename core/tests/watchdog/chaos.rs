@@ -4,18 +4,19 @@
 //! did not name. The targets in `fuzz/` call the same functions with bytes of libFuzzer's making.
 
 use hangwatch_core::atomic::{AtomicU64, Ordering};
-use hangwatch_core::expiry::{Admission, WorkerId};
-use hangwatch_core::lane::{LaneState, OwnerWord, TimerSignal};
-use hangwatch_core::layout::Geometry;
-use hangwatch_core::policy::{Cascade, Policy};
-use hangwatch_core::reap::{Hold, Verdict};
-use hangwatch_core::record::{Operation, Place, Stamp};
-use hangwatch_core::ring::{Read, RingReader};
-use hangwatch_core::scope::ScopeId;
-use hangwatch_core::segment::{Counter, Segment};
-use hangwatch_core::stats::ScopeStats;
-use hangwatch_core::time::{Nanos, Units};
-use hangwatch_core::timer::{TimerState, TimerWord};
+use hangwatch_core::watchdog::expiry::Admission;
+use hangwatch_core::watchdog::policy::{Cascade, Policy};
+use hangwatch_core::watchdog::reap::{Hold, Verdict};
+use hangwatch_core::watchdog::worker::WorkerId;
+use hangwatch_core::wire::lane::{LaneState, OwnerWord, TimerSignal};
+use hangwatch_core::wire::layout::Geometry;
+use hangwatch_core::wire::record::{Operation, Place, Stamp};
+use hangwatch_core::wire::ring::{Read, RingReader};
+use hangwatch_core::wire::scope::ScopeId;
+use hangwatch_core::wire::segment::{Counter, Segment};
+use hangwatch_core::wire::stats::ScopeStats;
+use hangwatch_core::wire::time::{Nanos, Units};
+use hangwatch_core::wire::timer::{TimerState, TimerWord};
 
 use crate::world::{HORIZON, MS, START, Worker, World, fixed, words};
 
@@ -107,7 +108,7 @@ pub(crate) fn layout(bytes: &[u8]) {
     let size = tame.check().expect("it is within bounds").words();
     let words: Vec<AtomicU64> = (0..size).map(|_| AtomicU64::new(0)).collect();
     let segment =
-        Segment::format(&words, hangwatch_core::segment::Fixed { geometry: tame, ..fixed() })
+        Segment::format(&words, hangwatch_core::wire::segment::Fixed { geometry: tame, ..fixed() })
             .expect("the words are as many as it asks for");
     while !bytes.0.is_empty() {
         for _ in 0..8 {
@@ -142,7 +143,7 @@ fn read_all(segment: Segment<'_>) {
         let _ = (lane.owner().state(), lane.identity(), lane.thread_name(), lane.job());
         assert!(lane.high_water() <= geometry.timers as usize);
         for timer in 0..=geometry.timers as usize {
-            let Some(word) = lane.timer(timer).map(hangwatch_core::timer::Timer::load) else {
+            let Some(word) = lane.timer(timer).map(hangwatch_core::wire::timer::Timer::load) else {
                 assert!(lane.read_detail(timer, TimerWord::FRESH).is_none());
                 continue;
             };

@@ -1,9 +1,9 @@
 use hangwatch_core::atomic::Ordering;
-use hangwatch_core::expiry::Request;
-use hangwatch_core::lane::{LaneState, OwnerWord};
-use hangwatch_core::policy::Policy;
-use hangwatch_core::record::{Operation, Place, Stamp};
-use hangwatch_core::segment::Counter;
+use hangwatch_core::watchdog::expiry::Request;
+use hangwatch_core::watchdog::policy::Policy;
+use hangwatch_core::wire::lane::{LaneState, OwnerWord};
+use hangwatch_core::wire::record::{Operation, Place, Stamp};
+use hangwatch_core::wire::segment::Counter;
 
 use crate::world::{SECOND, Worker, World, words};
 

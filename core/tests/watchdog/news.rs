@@ -1,10 +1,10 @@
 use hangwatch_core::atomic::Ordering;
-use hangwatch_core::lane::TimerSignal;
-use hangwatch_core::policy::Policy;
-use hangwatch_core::record::{Operation, Place, Stamp};
-use hangwatch_core::segment::Counter;
-use hangwatch_core::tick::Table;
-use hangwatch_core::time::Nanos;
+use hangwatch_core::watchdog::policy::Policy;
+use hangwatch_core::watchdog::tick::Table;
+use hangwatch_core::wire::lane::TimerSignal;
+use hangwatch_core::wire::record::{Operation, Place, Stamp};
+use hangwatch_core::wire::segment::Counter;
+use hangwatch_core::wire::time::Nanos;
 
 use crate::world::{HORIZON, MS, SECOND, World, words};
 

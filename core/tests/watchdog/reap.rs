@@ -1,12 +1,13 @@
 use hangwatch_core::atomic::Ordering;
-use hangwatch_core::expiry::{Request, WorkerId};
-use hangwatch_core::lane::{LaneState, NotedHold, TimerSignal};
-use hangwatch_core::policy::{Policy, SIGKILL};
-use hangwatch_core::reap::{Hold, Outcome, State, Verdict};
-use hangwatch_core::record::{Operation, Place};
-use hangwatch_core::segment::Counter;
-use hangwatch_core::time::{Nanos, Units};
-use hangwatch_core::timer::{Released, TimerState};
+use hangwatch_core::watchdog::expiry::Request;
+use hangwatch_core::watchdog::policy::{Policy, SIGKILL};
+use hangwatch_core::watchdog::reap::{Hold, Outcome, State, Verdict};
+use hangwatch_core::watchdog::worker::WorkerId;
+use hangwatch_core::wire::lane::{LaneState, NotedHold, TimerSignal};
+use hangwatch_core::wire::record::{Operation, Place};
+use hangwatch_core::wire::segment::Counter;
+use hangwatch_core::wire::time::{Nanos, Units};
+use hangwatch_core::wire::timer::{Released, TimerState};
 
 use crate::world::{HORIZON, MS, SECOND, Told, World, words};
 

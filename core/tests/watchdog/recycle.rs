@@ -1,9 +1,9 @@
-use hangwatch_core::lane::LaneState;
-use hangwatch_core::policy::Policy;
-use hangwatch_core::segment::Counter;
-use hangwatch_core::stats::{Counts, ScopeStats};
-use hangwatch_core::tick::Table;
-use hangwatch_core::time::Nanos;
+use hangwatch_core::watchdog::policy::Policy;
+use hangwatch_core::watchdog::tick::Table;
+use hangwatch_core::wire::lane::LaneState;
+use hangwatch_core::wire::segment::Counter;
+use hangwatch_core::wire::stats::{Counts, ScopeStats};
+use hangwatch_core::wire::time::Nanos;
 
 use crate::world::{SCOPE, SECOND, World, words};
 

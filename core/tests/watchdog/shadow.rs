@@ -1,8 +1,8 @@
-use hangwatch_core::allowance::Overruns;
-use hangwatch_core::expiry::Request;
-use hangwatch_core::lane::TimerSignal;
-use hangwatch_core::policy::{Policy, Shadow};
-use hangwatch_core::timer::{TimerState, TimerWord};
+use hangwatch_core::watchdog::expiry::Request;
+use hangwatch_core::watchdog::policy::{Policy, Shadow};
+use hangwatch_core::wire::lane::TimerSignal;
+use hangwatch_core::wire::timeout::Overruns;
+use hangwatch_core::wire::timer::{TimerState, TimerWord};
 
 use crate::world::{HORIZON, MS, SCOPE, SECOND, Worker, World, words};
 
@@ -44,9 +44,9 @@ fn check(world: &World<'_>, ended: u64, died: u64, latest_ns: u64) {
     );
 }
 
-fn kick(worker: &Worker<'_>, timer: u16, deadline: hangwatch_core::time::Nanos) {
+fn kick(worker: &Worker<'_>, timer: u16, deadline: hangwatch_core::wire::time::Nanos) {
     let word: TimerWord = worker.timer(timer).load();
-    let until = hangwatch_core::time::Units::at_or_after(deadline);
+    let until = hangwatch_core::wire::time::Units::at_or_after(deadline);
     worker.timer(timer).rearm(word, until).expect("it is armed");
 }
 

@@ -1,7 +1,7 @@
 use hangwatch_core::atomic::AtomicU64;
-use hangwatch_core::policy::Policy;
-use hangwatch_core::segment::Counter;
-use hangwatch_core::time::Nanos;
+use hangwatch_core::watchdog::policy::Policy;
+use hangwatch_core::wire::segment::Counter;
+use hangwatch_core::wire::time::Nanos;
 
 use crate::world::{HORIZON, MS, SECOND, World, words};
 

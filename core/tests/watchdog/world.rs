@@ -6,22 +6,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use hangwatch_core::atomic::{AtomicU64, Ordering};
-use hangwatch_core::expiry::{Admission, ExpiredTimer, Expiry, Request, WorkerId};
-use hangwatch_core::lane::{
+use hangwatch_core::watchdog::expiry::{Admission, ExpiredTimer, Expiry, Request};
+use hangwatch_core::watchdog::policy::{Policy, SIGKILL};
+use hangwatch_core::watchdog::reap::{
+    Course, Event, Evidence, Hands, Hold, Outcome, Reaping, Sent, Verdict,
+};
+use hangwatch_core::watchdog::tick::{Clock, Watchdog};
+use hangwatch_core::watchdog::updates::{Rings, Sleep};
+use hangwatch_core::watchdog::worker::WorkerId;
+use hangwatch_core::wire::lane::{
     AllowedBy, Identity, LaneNames, OwnerWord, TimerDetail, TimerKind, TimerSignal,
 };
-use hangwatch_core::layout::Geometry;
-use hangwatch_core::news::{Rings, Sleep};
-use hangwatch_core::policy::{Policy, SIGKILL};
-use hangwatch_core::reap::{Course, Event, Evidence, Hands, Hold, Outcome, Reaping, Sent, Verdict};
-use hangwatch_core::record::{Operation, Place, Record};
-use hangwatch_core::ring::RingWriter;
-use hangwatch_core::scope::ScopeId;
-use hangwatch_core::segment::{Counter, Fixed, Segment};
-use hangwatch_core::stats::ScopeStats;
-use hangwatch_core::tick::{Clock, Watchdog};
-use hangwatch_core::time::{Nanos, Units};
-use hangwatch_core::timer::{Released, Timer, TimerState, TimerWord};
+use hangwatch_core::wire::layout::Geometry;
+use hangwatch_core::wire::record::{Operation, Place, Record};
+use hangwatch_core::wire::ring::RingWriter;
+use hangwatch_core::wire::scope::ScopeId;
+use hangwatch_core::wire::segment::{Counter, Fixed, Segment};
+use hangwatch_core::wire::stats::ScopeStats;
+use hangwatch_core::wire::time::{Nanos, Units};
+use hangwatch_core::wire::timer::{Released, Timer, TimerState, TimerWord};
 
 pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const SECOND: u64 = 1_000 * MS;

@@ -1,10 +1,10 @@
 //! How a thread comes to a lane, and what becomes of it when the thread ends.
 
-use hangwatch_core::lane::{Identity, Lane, LaneNames, LaneState, OwnerWord};
-use hangwatch_core::ring::RingWriter;
-use hangwatch_core::scope::ScopeId;
-use hangwatch_core::stats::ScopeStats;
-use hangwatch_core::wake::Wake;
+use hangwatch_core::shared::wake::Wake;
+use hangwatch_core::wire::lane::{Identity, Lane, LaneNames, LaneState, OwnerWord};
+use hangwatch_core::wire::ring::RingWriter;
+use hangwatch_core::wire::scope::ScopeId;
+use hangwatch_core::wire::stats::ScopeStats;
 
 use super::{LaneOptions, LaneOwner};
 use crate::error::AttachError;
@@ -240,14 +240,14 @@ mod tests {
     /// A second copy of the library: a descriptor and a mapping of its own.
     struct Copy {
         file: &'static file::SegmentFile,
-        words: hangwatch_core::segment::Segment<'static>,
+        words: hangwatch_core::wire::segment::Segment<'static>,
     }
 
     impl Copy {
         fn open(name: &str) -> Copy {
             let file: &'static file::SegmentFile = Box::leak(Box::new(file::open(name).unwrap()));
             let words = file.map(crate::sys::mapping::Prefault::OnUse).unwrap().leak();
-            Copy { file, words: hangwatch_core::segment::Segment::open(words).unwrap() }
+            Copy { file, words: hangwatch_core::wire::segment::Segment::open(words).unwrap() }
         }
 
         /// Claims lane 0 and gives it back; whether the process had its lock meanwhile. `None` where it

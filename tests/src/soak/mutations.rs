@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use hangwatch_core::segment::Counter;
+use hangwatch_core::wire::segment::Counter;
 
 use super::{Part, Run};
 use crate::mutator::Mutator;

@@ -6,7 +6,7 @@
 use std::thread;
 
 use hangwatch::{CreateOptions, WorkerOptions};
-use hangwatch_core::segment::Counter;
+use hangwatch_core::wire::segment::Counter;
 use hangwatch_server::{Holds, Server, ServerOptions, Treatment};
 
 use super::{Part, Run};

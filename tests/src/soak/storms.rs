@@ -2,7 +2,7 @@
 //! is released; then as many again.
 
 use hangwatch_core::atomic::Ordering;
-use hangwatch_core::segment::BRAKE_RELEASE_ASKED;
+use hangwatch_core::wire::segment::BRAKE_RELEASE_ASKED;
 
 use super::{Part, Run};
 use crate::{Actor, Stage, Watchdog, until};

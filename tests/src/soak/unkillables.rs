@@ -3,7 +3,7 @@
 
 use std::os::unix::process::ExitStatusExt;
 
-use hangwatch_core::segment::Counter;
+use hangwatch_core::wire::segment::Counter;
 
 use super::{Part, Run};
 use crate::fuse::Mute;

@@ -6,9 +6,9 @@ use std::os::unix::process::ExitStatusExt;
 use std::time::Duration;
 
 use hangwatch::CreateOptions;
-use hangwatch_core::lane::OwnerWord;
-use hangwatch_core::segment::Counter;
-use hangwatch_core::stats::Counts;
+use hangwatch_core::wire::lane::OwnerWord;
+use hangwatch_core::wire::segment::Counter;
+use hangwatch_core::wire::stats::Counts;
 
 use super::{Part, Run};
 use crate::random::Random;

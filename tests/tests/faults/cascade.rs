@@ -2,7 +2,7 @@
 
 use std::os::unix::process::ExitStatusExt;
 
-use hangwatch_core::segment::Counter;
+use hangwatch_core::wire::segment::Counter;
 use hangwatch_tests::{Actor, Stage, Watchdog, until};
 use serde_json::Value;
 

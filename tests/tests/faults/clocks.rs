@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use hangwatch::CreateOptions;
 use hangwatch::sys::clock::{counter, counter_is_system_clock, monotonic_ns};
-use hangwatch_core::calibration::{Calibration, TOLERANCE_NS, VALID_NS};
-use hangwatch_core::segment::Counter;
-use hangwatch_core::time::Nanos;
+use hangwatch_core::shared::calibration::{Calibration, TOLERANCE_NS, VALID_NS};
+use hangwatch_core::wire::segment::Counter;
+use hangwatch_core::wire::time::Nanos;
 use hangwatch_tests::{Actor, Stage, is_root, program};
 
 /// To step the clock of the whole machine is not for every run of the tests.
@@ -90,7 +90,7 @@ fn a_wall_clock_that_is_stepped_by_hours_changes_no_decision() {
 
 /// The deadline that its one timer's word holds.
 fn deadline_of(stage: &Stage, actor: &Actor) -> u64 {
-    use hangwatch_core::timer::TimerWord;
+    use hangwatch_core::wire::timer::TimerWord;
     let lanes = stage.picture().lanes;
     let view = lanes.iter().find(|lane| lane.pid == actor.pid()).unwrap();
     let timer = usize::from(view.timers[0].timer);

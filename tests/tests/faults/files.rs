@@ -43,7 +43,7 @@ fn a_watchdog_whose_segment_is_cut_short_ends_with_a_clear_error() {
         let stage = Stage::new("truncated");
         let mut watchdog = stage.watchdog(&[]);
         until("it ticks", || {
-            (stage.counter(hangwatch_core::segment::Counter::Ticks) > 1).then_some(())
+            (stage.counter(hangwatch_core::wire::segment::Counter::Ticks) > 1).then_some(())
         });
         let file = std::fs::OpenOptions::new().write(true).open(stage.path()).unwrap();
         file.set_len(length).unwrap();

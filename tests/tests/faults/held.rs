@@ -4,7 +4,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
-use hangwatch_core::segment::Counter;
+use hangwatch_core::wire::segment::Counter;
 use hangwatch_tests::freezer::Freezer;
 use hangwatch_tests::mount::Mount;
 use hangwatch_tests::tracer::Tracer;

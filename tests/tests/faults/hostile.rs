@@ -9,12 +9,12 @@ use hangwatch::sys::clock::monotonic_ns;
 use hangwatch::sys::host::pid_namespace;
 use hangwatch::sys::identity::{Identity as ProcessIdentity, Process};
 use hangwatch::sys::process::start_time;
-use hangwatch_core::lane::{
+use hangwatch_core::wire::lane::{
     AllowedBy, Identity, LaneNames, LaneState, OwnerWord, TimerDetail, TimerKind, TimerSignal,
 };
-use hangwatch_core::scope::OTHER;
-use hangwatch_core::segment::Counter;
-use hangwatch_core::time::{Nanos, Units};
+use hangwatch_core::wire::scope::OTHER;
+use hangwatch_core::wire::segment::Counter;
+use hangwatch_core::wire::time::{Nanos, Units};
 use hangwatch_tests::mutator::Mutator;
 use hangwatch_tests::random::{Random, seed};
 use hangwatch_tests::soak::{self, mutations};

@@ -97,7 +97,7 @@ fn a_braked_watchdog_is_red_until_its_brake_is_released() {
     drop(workers);
     let braked = stage.segment.words().watchdog().braked();
     braked.store(
-        hangwatch_core::segment::BRAKE_RELEASE_ASKED,
+        hangwatch_core::wire::segment::BRAKE_RELEASE_ASKED,
         hangwatch_core::atomic::Ordering::Relaxed,
     );
     stage.segment.ring();

@@ -5,7 +5,7 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::Command;
 
 use hangwatch::sys::clock::monotonic_ns;
-use hangwatch_core::segment::Counter;
+use hangwatch_core::wire::segment::Counter;
 use hangwatch_tests::{Stage, Watchdog, is_root, program};
 
 /// A user that nobody else is.

@@ -4,7 +4,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
-use hangwatch_core::segment::Counter;
+use hangwatch_core::wire::segment::Counter;
 use hangwatch_tests::soak::{self, storms};
 use hangwatch_tests::{Actor, Stage, Watchdog, program, until};
 use rustix::process::Signal;

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hangwatch_core::layout::{Geometry, LAYOUT_VERSION};
-use hangwatch_core::segment::{Counter, FIXED_WORDS, Fixed, Segment as Words};
-use hangwatch_core::time::Nanos;
+use hangwatch_core::wire::layout::{Geometry, LAYOUT_VERSION};
+use hangwatch_core::wire::segment::{Counter, FIXED_WORDS, Fixed, Segment as Words};
+use hangwatch_core::wire::time::Nanos;
 use hangwatch_tests::{Actor, Stage, Watchdog, program, until};
 use rustix::process::Signal;
 

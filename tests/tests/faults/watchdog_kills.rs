@@ -2,7 +2,7 @@
 
 use std::os::unix::process::ExitStatusExt;
 
-use hangwatch_core::segment::Counter;
+use hangwatch_core::wire::segment::Counter;
 use hangwatch_tests::soak::{self, watchdog_kills};
 use hangwatch_tests::{Stage, Watchdog, until};
 

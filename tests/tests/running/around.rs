@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use hangwatch::Segment;
-use hangwatch_core::segment::Counter;
+use hangwatch_core::wire::segment::Counter;
 use hangwatch_tests::namespace::{Proc, below, refused};
 use hangwatch_tests::{Actor, Watchdog, program, until};
 use rustix::process::{Pid, Signal, kill_process_group};

@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use hangwatch::Segment;
 use hangwatch::sys::clock;
-use hangwatch_core::scope::ScopeId;
-use hangwatch_core::time::{Nanos, duration_ns};
+use hangwatch_core::wire::scope::ScopeId;
+use hangwatch_core::wire::time::{Nanos, duration_ns};
 use toml_edit::{Document, Item, TableLike};
 
 use crate::cli::config::unquoted;

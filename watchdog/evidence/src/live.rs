@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use hangwatch::{LaneView, RecordView, Segment, TimerView};
-use hangwatch_core::timer::TimerState;
+use hangwatch_core::wire::timer::TimerState;
 
 use crate::claims;
 use hangwatch_incident::schema::{Lane, Moment, Timer, Worker};

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use hangwatch::{LaneView, Nanos, Segment, TimerView};
-use hangwatch_core::stall::Stalls;
-use hangwatch_core::timer::TimerState;
+use hangwatch_core::shared::stall::Stalls;
+use hangwatch_core::wire::timer::TimerState;
 
 use crate::claims;
 use crate::redact::Redactor;

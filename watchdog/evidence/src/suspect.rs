@@ -1,13 +1,13 @@
 //! The suspect: where all workers of a job but one wait in the same scope, that one holds them up.
 //!
-//! Seen from the scope whose deadline passed first, by the rule of [`hangwatch_core::odd`]: a worker is
+//! Seen from the scope whose deadline passed first, by the rule of [`hangwatch_core::watchdog::culprit`]: a worker is
 //! inside where it has a timer of that scope open, and waits there where that is its innermost, and has
 //! been for a while. Anything else names nobody, rather than somebody wrongly.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use hangwatch_core::odd::{Odd, Place, Wait, odd_one_out};
+use hangwatch_core::watchdog::culprit::{Odd, Place, Wait, odd_one_out};
 
 use hangwatch_incident::schema::{Peer, Suspect, Timer};
 

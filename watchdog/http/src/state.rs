@@ -16,8 +16,8 @@ use hangwatch::sys::Pid;
 use hangwatch::sys::lock::Holder;
 use hangwatch::sys::{host, process};
 use hangwatch::{LaneView, Observation, ScopeView, TimerView};
-use hangwatch_core::lane::TimerSignal;
-use hangwatch_core::time::duration_ns;
+use hangwatch_core::wire::lane::TimerSignal;
+use hangwatch_core::wire::time::duration_ns;
 use hangwatch_process::bounded::Bounded;
 use serde::{Deserialize, Serialize};
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use hangwatch_core::time::Nanos;
+use hangwatch_core::wire::time::Nanos;
 
 use crate::schema::Moment;
 

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::time::SystemTime;
 
-use hangwatch_core::signal;
+use hangwatch_core::wire::signal;
 
 use crate::schema::{Ending, Incident, Moment, Suspect, Timer, Worker};
 use hangwatch_text::{brief_ns, count, plain};

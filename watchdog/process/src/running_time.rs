@@ -1,14 +1,14 @@
 //! The clock that a deadline of `exec` counts by: time in which this process ran.
 //!
 //! Time in which everything stood still (Ctrl-Z and `fg`, a frozen control group, a paused container) is
-//! credited as the server credits it (`hangwatch_core::stall`): this process sleeps for [`LONGEST_SLEEP`]
+//! credited as the server credits it (`hangwatch_core::shared::stall`): this process sleeps for [`LONGEST_SLEEP`]
 //! at most, and a sleep that ends later than it should by more than the threshold was a stall.
 
 use std::time::{Duration, Instant};
 
 use hangwatch::sys::clock;
-use hangwatch_core::stall::Stall;
-use hangwatch_core::time::{Nanos, duration_ns};
+use hangwatch_core::shared::stall::Stall;
+use hangwatch_core::wire::time::{Nanos, duration_ns};
 
 /// The longest sleep between two looks at the clock; a segment's own default.
 pub const LONGEST_SLEEP: Duration = Duration::from_millis(100);

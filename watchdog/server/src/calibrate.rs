@@ -6,9 +6,9 @@
 use std::collections::VecDeque;
 
 use hangwatch::sys::clock::{self, CounterSample};
-use hangwatch_core::calibration::{Calibration, RENEW_NS};
-use hangwatch_core::segment::Segment;
-use hangwatch_core::time::Nanos;
+use hangwatch_core::shared::calibration::{Calibration, RENEW_NS};
+use hangwatch_core::wire::segment::Segment;
+use hangwatch_core::wire::time::Nanos;
 
 /// The least time between two readings, ns: at 50 ns either way, 5 millionths of error.
 const FIRST_NS: u64 = 20_000_000;

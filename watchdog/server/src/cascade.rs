@@ -1,8 +1,8 @@
 //! What was decided about a worker with a look at the others of its job: [`Cascade`], and how it ended
 //! for a suspect: [`SuspectEnd`]. Both as facts, as one sentence, and as a line in the log.
 
-use hangwatch_core::cascade::Scene;
-use hangwatch_core::reap::{Course, Outcome, Spared, Usual};
+use hangwatch_core::watchdog::cascade::Scene;
+use hangwatch_core::watchdog::reap::{Course, Outcome, Spared, Usual};
 
 use super::events::{ExpiryOutcome, TimerFacts, WorkerFacts, hold_name};
 use super::facts::LaneFacts;
@@ -209,9 +209,9 @@ impl SuspectEnd {
 
 #[cfg(test)]
 mod tests {
-    use hangwatch_core::lane::TimerKind;
-    use hangwatch_core::scope::ScopeId;
-    use hangwatch_core::time::Nanos;
+    use hangwatch_core::wire::lane::TimerKind;
+    use hangwatch_core::wire::scope::ScopeId;
+    use hangwatch_core::wire::time::Nanos;
 
     use super::*;
 

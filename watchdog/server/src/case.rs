@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use hangwatch_core::expiry::ExpiredTimer;
-use hangwatch_core::time::Nanos;
+use hangwatch_core::watchdog::expiry::ExpiredTimer;
+use hangwatch_core::wire::time::Nanos;
 
 use super::facts::{Admitted, LaneFacts};
 use super::journal::CascadeNote;

@@ -17,9 +17,10 @@ use std::sync::{Arc, atomic::Ordering};
 use hangwatch::sys::lock::{Holder, LockError, holder};
 use hangwatch::sys::{clock, crash};
 use hangwatch::{Segment, lane_lock_byte};
-use hangwatch_core::expiry::{Admission, WorkerId};
-use hangwatch_core::lane::OwnerWord;
-use hangwatch_core::time::Nanos;
+use hangwatch_core::watchdog::expiry::Admission;
+use hangwatch_core::watchdog::worker::WorkerId;
+use hangwatch_core::wire::lane::OwnerWord;
+use hangwatch_core::wire::time::Nanos;
 use rustix::event::{Timespec, epoll};
 
 use self::inbox::Inbox;

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 
-use hangwatch_core::policy::Policy;
-use hangwatch_core::stats::{Counts, ScopeStats, StatsWords};
+use hangwatch_core::watchdog::policy::Policy;
+use hangwatch_core::wire::stats::{Counts, ScopeStats, StatsWords};
 
 use super::options::{Holds, Treatment};
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use hangwatch::sys::{clock, crash, futex};
-use hangwatch_core::news::Sleep;
-use hangwatch_core::time::Nanos;
+use hangwatch_core::watchdog::updates::Sleep;
+use hangwatch_core::wire::time::Nanos;
 
 /// How long before a deadline the tick wakes to prepare for it (see [`Doorbell::sleep`]), ns.
 pub(super) const LEAD_NS: u64 = 2_000_000;

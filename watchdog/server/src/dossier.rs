@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use hangwatch::Segment;
-use hangwatch_core::expiry::ExpiredTimer;
-use hangwatch_core::reap::Outcome;
-use hangwatch_core::signal;
-use hangwatch_core::time::Nanos;
+use hangwatch_core::watchdog::expiry::ExpiredTimer;
+use hangwatch_core::watchdog::reap::Outcome;
+use hangwatch_core::wire::signal;
+use hangwatch_core::wire::time::Nanos;
 
 use super::archive::Worth;
 use super::case::{Case, Charge, Role};

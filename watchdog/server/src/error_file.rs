@@ -208,7 +208,7 @@ fn timer_line(timer: &TimerFacts, now: Instants) -> String {
 
 #[cfg(test)]
 mod tests {
-    use hangwatch_core::lane::TimerKind;
+    use hangwatch_core::wire::lane::TimerKind;
 
     use super::super::events::WorkerFacts;
     use super::super::facts::LaneFacts;

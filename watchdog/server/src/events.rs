@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use hangwatch_core::lane::TimerKind;
-use hangwatch_core::reap::Hold;
+use hangwatch_core::watchdog::reap::Hold;
+use hangwatch_core::wire::lane::TimerKind;
 
 use super::cascade::{Cascade, SuspectEnd};
 use super::control::Ended;
@@ -264,7 +264,7 @@ pub struct Expiry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpiryOutcome {
     /// As the reap says.
-    Reap(hangwatch_core::reap::Outcome),
+    Reap(hangwatch_core::watchdog::reap::Outcome),
     /// Reported only: whose it is cannot be proved.
     Unattestable,
 }
@@ -280,7 +280,7 @@ impl ExpiryOutcome {
 
     /// Its name in the log.
     pub fn name(self) -> &'static str {
-        use hangwatch_core::reap::Outcome;
+        use hangwatch_core::watchdog::reap::Outcome;
         match self {
             ExpiryOutcome::Reap(Outcome::Reaped) => "reaped",
             ExpiryOutcome::Reap(Outcome::Exited) => "exited",

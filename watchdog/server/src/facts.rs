@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use hangwatch::sys::identity::Process;
 use hangwatch::sys::process::{Image, Memory, Privileges, Users};
-use hangwatch_core::expiry::WorkerId;
-use hangwatch_core::lane::Lane;
+use hangwatch_core::watchdog::worker::WorkerId;
+use hangwatch_core::wire::lane::Lane;
 use rustix::process::getpid;
 
 /// A process that was admitted.

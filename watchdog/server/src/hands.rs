@@ -15,11 +15,14 @@ use std::sync::Arc;
 use hangwatch::Segment;
 use hangwatch::sys::pidfd::{SignalError, Signalled};
 use hangwatch::sys::{clock, crash};
-use hangwatch_core::expiry::{ExpiredTimer, WorkerId};
-use hangwatch_core::lane::OwnerWord;
-use hangwatch_core::policy::SIGKILL;
-use hangwatch_core::reap::{Course, Event, Evidence, Hands, Hold, Outcome, Sent, Verdict};
-use hangwatch_core::time::Nanos;
+use hangwatch_core::watchdog::expiry::ExpiredTimer;
+use hangwatch_core::watchdog::policy::SIGKILL;
+use hangwatch_core::watchdog::reap::{
+    Course, Event, Evidence, Hands, Hold, Outcome, Sent, Verdict,
+};
+use hangwatch_core::watchdog::worker::WorkerId;
+use hangwatch_core::wire::lane::OwnerWord;
+use hangwatch_core::wire::time::Nanos;
 use rustix::process::Signal;
 
 use super::case::Role;

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use hangwatch::Segment;
 use hangwatch::sys::clock;
-use hangwatch_core::stats::Counts;
-use hangwatch_core::time::{Nanos, duration_ns};
+use hangwatch_core::wire::stats::Counts;
+use hangwatch_core::wire::time::{Nanos, duration_ns};
 
 use super::control::{Control, Ended, State};
 use hangwatch_process::sigbus::Guard;

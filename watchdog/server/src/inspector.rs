@@ -20,9 +20,10 @@ use hangwatch::sys::identity::{Identity, Process};
 use hangwatch::sys::lock::{Holder, holder};
 use hangwatch::sys::process::{self, Image, Memory};
 use hangwatch::{Segment, lane_lock_byte};
-use hangwatch_core::expiry::{Admission, WorkerId};
-use hangwatch_core::lane::OwnerWord;
-use hangwatch_core::time::Nanos;
+use hangwatch_core::watchdog::expiry::Admission;
+use hangwatch_core::watchdog::worker::WorkerId;
+use hangwatch_core::wire::lane::OwnerWord;
+use hangwatch_core::wire::time::Nanos;
 use rustix::process::Pid;
 
 use self::queue::{Key, Queue};

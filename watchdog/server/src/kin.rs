@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use hangwatch::sys::lock::{Holder, holder};
 use hangwatch::{Segment, lane_lock_byte};
-use hangwatch_core::lane::LaneState;
+use hangwatch_core::wire::lane::LaneState;
 use rustix::process::Pid;
 
 use super::facts::Admitted;

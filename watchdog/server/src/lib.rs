@@ -85,8 +85,8 @@ use std::time::Duration;
 use hangwatch::Segment;
 use hangwatch::sys::clock;
 use hangwatch::sys::fork::Canary;
-use hangwatch_core::policy::Policy;
-use hangwatch_core::time::Nanos;
+use hangwatch_core::watchdog::policy::Policy;
+use hangwatch_core::wire::time::Nanos;
 
 pub use self::control::{Ended, State};
 pub use self::error::ServeError;

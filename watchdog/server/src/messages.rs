@@ -7,10 +7,11 @@
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
-use hangwatch_core::expiry::{Admission, WorkerId};
-use hangwatch_core::lane::OwnerWord;
-use hangwatch_core::reap::Hold;
-use hangwatch_core::time::Nanos;
+use hangwatch_core::watchdog::expiry::Admission;
+use hangwatch_core::watchdog::reap::Hold;
+use hangwatch_core::watchdog::worker::WorkerId;
+use hangwatch_core::wire::lane::OwnerWord;
+use hangwatch_core::wire::time::Nanos;
 
 use super::doorbell::Attention;
 use super::facts::{Admitted, LaneFacts};

@@ -199,7 +199,7 @@ fn status(segment: &str, health: &Health) -> String {
 
 #[cfg(test)]
 mod tests {
-    use hangwatch_core::time::Nanos;
+    use hangwatch_core::wire::time::Nanos;
 
     use super::*;
     use crate::Ended;

@@ -1,6 +1,6 @@
 //! How a server serves.
 
-use hangwatch_core::policy::Policy;
+use hangwatch_core::watchdog::policy::Policy;
 
 use hangwatch_evidence::options::EvidenceOptions;
 use hangwatch_process::descendants::Reach;

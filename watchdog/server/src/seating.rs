@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use hangwatch_core::expiry::WorkerId;
-use hangwatch_core::lane::OwnerWord;
+use hangwatch_core::watchdog::worker::WorkerId;
+use hangwatch_core::wire::lane::OwnerWord;
 
 use super::facts::Admitted;
 

@@ -10,12 +10,12 @@ use std::time::Duration;
 use hangwatch::Segment;
 use hangwatch::sys::{clock, crash, host};
 use hangwatch_core::atomic::add_single_writer;
-use hangwatch_core::expiry::Expiry;
-use hangwatch_core::news::Rings;
-use hangwatch_core::reap::Reaping;
-use hangwatch_core::segment::Counter;
-use hangwatch_core::tick::Watchdog;
-use hangwatch_core::time::Nanos;
+use hangwatch_core::watchdog::expiry::Expiry;
+use hangwatch_core::watchdog::reap::Reaping;
+use hangwatch_core::watchdog::tick::Watchdog;
+use hangwatch_core::watchdog::updates::Rings;
+use hangwatch_core::wire::segment::Counter;
+use hangwatch_core::wire::time::Nanos;
 use rustix::process::{Resource, getrlimit};
 
 use super::calibrate::Calibrator;

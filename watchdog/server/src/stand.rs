@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use hangwatch_core::reap::Outcome;
-use hangwatch_core::time::Nanos;
+use hangwatch_core::watchdog::reap::Outcome;
+use hangwatch_core::wire::time::Nanos;
 
 use super::case::Case;
 use super::wake_up::WakeUp;

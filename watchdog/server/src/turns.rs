@@ -4,7 +4,7 @@
 //! stacks and is still looking for names makes room, when it has had its share of the time, for a case
 //! that has had no helper yet. Where nobody waits, it has all the time there is.
 
-use hangwatch_core::time::Nanos;
+use hangwatch_core::wire::time::Nanos;
 
 /// When the turn of a helper is over, which was started at `since` and has until `until` at most,
 /// while `waiting` cases wait for one of `places`.

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use hangwatch::Segment;
 use hangwatch::sys::clock;
-use hangwatch_core::reap::Outcome;
-use hangwatch_core::time::Nanos;
+use hangwatch_core::watchdog::reap::Outcome;
+use hangwatch_core::wire::time::Nanos;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::archive::{Archive, Stands};

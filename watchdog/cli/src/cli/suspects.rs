@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use clap::Args;
-use hangwatch_core::policy;
-use hangwatch_core::time::duration_ns;
+use hangwatch_core::watchdog::policy;
+use hangwatch_core::wire::time::duration_ns;
 
 use super::value;
 

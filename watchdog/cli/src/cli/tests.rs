@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::CommandFactory;
 use clap::error::ErrorKind;
-use hangwatch_core::policy::Cascade;
+use hangwatch_core::watchdog::policy::Cascade;
 use rustix::process::Signal;
 
 use super::config::Variables;

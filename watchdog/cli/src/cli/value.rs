@@ -10,8 +10,8 @@ use std::time::Duration;
 use hangwatch::sys::pidfd::signal_of;
 use rustix::process::Signal;
 
-use hangwatch_core::signal;
-use hangwatch_core::time::MAX_ALLOWANCE;
+use hangwatch_core::wire::signal;
+use hangwatch_core::wire::time::MAX_ALLOWANCE;
 
 const UNITS: &str = "write a number with a unit, such as 100ms, 5s, 1m30s or 2h; \
                      a bare number counts seconds";

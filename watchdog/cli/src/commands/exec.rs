@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use hangwatch::sys::clock;
 use hangwatch::{SEGMENT_VARIABLE, Segment, Signal as TimerSignal, WorkerOptions};
-use hangwatch_core::time::{Nanos, duration_ns};
+use hangwatch_core::wire::time::{Nanos, duration_ns};
 use rustix::process::Signal;
 
 use super::run::Removed;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hangwatch::{Observation, ScopeView, Segment};
-use hangwatch_core::scope::OTHER_NAME;
+use hangwatch_core::wire::scope::OTHER_NAME;
 
 use super::scopes::{advice, remarks};
 use super::status::{brief, observed};

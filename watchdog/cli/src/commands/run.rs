@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use hangwatch::Segment;
 use hangwatch::sys::host;
-use hangwatch_core::lane::TimerSignal;
-use hangwatch_core::policy::{Policy, Shadow};
-use hangwatch_core::time::duration_ns;
+use hangwatch_core::watchdog::policy::{Policy, Shadow};
+use hangwatch_core::wire::lane::TimerSignal;
+use hangwatch_core::wire::time::duration_ns;
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
 

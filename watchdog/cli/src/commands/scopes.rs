@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hangwatch::sys::clock::coarse_resolution_ns;
 use hangwatch::{ClockKind, Observation, ScopeView};
-use hangwatch_core::advice::{Advice, LEAST_NS, is_sound};
+use hangwatch_core::watchdog::advice::{Advice, LEAST_NS, is_sound};
 use serde::Serialize;
 
 use super::Failure;
@@ -200,7 +200,7 @@ impl ScopeJson<'_> {
             suggested_deadline_ns: advice.deadline_ns,
             confidence: advice.confidence.name(),
             factor: advice.confidence.factor(),
-            deadline_ns: scope.allowance.map(hangwatch_core::time::duration_ns),
+            deadline_ns: scope.allowance.map(hangwatch_core::wire::time::duration_ns),
             remarks: remarks(scope),
         }
     }

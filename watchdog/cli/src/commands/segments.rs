@@ -11,8 +11,8 @@ use hangwatch::{
     Segment, lane_lock_byte,
 };
 use hangwatch_core::atomic::Ordering;
-use hangwatch_core::lane::LaneState;
-use hangwatch_core::segment::{BRAKE_RELEASE_ASKED, BRAKED};
+use hangwatch_core::wire::lane::LaneState;
+use hangwatch_core::wire::segment::{BRAKE_RELEASE_ASKED, BRAKED};
 
 use super::{Failure, print};
 use crate::cli::ReleaseBrake;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use hangwatch::{Observation, ScopeView};
-use hangwatch_core::timer::TimerState;
+use hangwatch_core::wire::timer::TimerState;
 use serde::Serialize;
 
 use super::Failure;
@@ -55,7 +55,7 @@ impl<'s> ScopeJson<'s> {
         let overruns = &scope.overruns;
         ScopeJson {
             scope: &scope.name,
-            deadline_ns: scope.allowance.map(hangwatch_core::time::duration_ns),
+            deadline_ns: scope.allowance.map(hangwatch_core::wire::time::duration_ns),
             for_ns: (overruns.since.0 > 0).then(|| seen.at.since(overruns.since)),
             ended_late: overruns.ended,
             died_late: overruns.died,

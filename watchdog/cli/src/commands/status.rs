@@ -6,7 +6,7 @@ use std::time::Duration;
 use hangwatch::sys::lock::Holder;
 use hangwatch::sys::name::SEGMENT_DIR;
 use hangwatch::{Observation, OpenError, Segment, TimerView};
-use hangwatch_core::timer::TimerState;
+use hangwatch_core::wire::timer::TimerState;
 use serde::Serialize;
 
 use super::{Failure, complain, print, segments};

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use hangwatch::{Operation, RecordView, ScopeView, TimerView};
-use hangwatch_core::lane::{TimerKind, TimerSignal};
-use hangwatch_core::timer::TimerState;
+use hangwatch_core::wire::lane::{TimerKind, TimerSignal};
+use hangwatch_core::wire::timer::TimerState;
 use ratatui::text::{Line, Span};
 
 use super::model::{Detail, Model};

@@ -3,7 +3,7 @@
 use std::cmp::{Ordering, Reverse};
 
 use hangwatch::{LaneView, TimerView};
-use hangwatch_core::timer::TimerState;
+use hangwatch_core::wire::timer::TimerState;
 
 /// One lane. Its texts are as the worker gave them; [`super::text`] makes them harmless.
 #[derive(Clone, Debug)]

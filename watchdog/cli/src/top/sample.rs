@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use hangwatch::{ClockKind, LaneView, Nanos, TimerView};
-use hangwatch_core::lane::{LaneState, TimerKind, TimerSignal};
-use hangwatch_core::timer::TimerState;
+use hangwatch_core::wire::lane::{LaneState, TimerKind, TimerSignal};
+use hangwatch_core::wire::timer::TimerState;
 
 use super::model::{Model, Place, Seen, Watchdog};
 use super::row::Row;

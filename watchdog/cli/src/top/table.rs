@@ -7,7 +7,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Cell, Paragraph, Row as TableRow, Table, TableState};
 
 use hangwatch::TimerView;
-use hangwatch_core::timer::TimerState;
+use hangwatch_core::wire::timer::TimerState;
 
 use super::model::{Choice, Model};
 use super::row::{Row, Urgency, ns, used};

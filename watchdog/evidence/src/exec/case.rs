@@ -13,9 +13,9 @@ use std::sync::Arc;
 use hangwatch::sys::clock;
 use hangwatch::sys::lock::{Holder, holder};
 use hangwatch::{Segment, lane_lock_byte};
-use hangwatch_core::policy::SIGKILL;
-use hangwatch_core::signal;
-use hangwatch_core::time::Nanos;
+use hangwatch_core::watchdog::policy::SIGKILL;
+use hangwatch_core::wire::signal;
+use hangwatch_core::wire::time::Nanos;
 use rustix::process::Pid;
 
 use super::keeper::Keeper;

@@ -1,6 +1,6 @@
 //! What `/proc` says about the process.
 
-use hangwatch_core::signal;
+use hangwatch_core::wire::signal;
 use procfs::process::Status;
 
 use super::files;

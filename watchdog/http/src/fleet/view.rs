@@ -1,13 +1,13 @@
 //! The view over a fleet: who waits where, the oldest first, and who is the odd one out.
 //!
-//! The odd one out of a job, by the rule of [`hangwatch_core::odd`]: all its other ranks wait in one
+//! The odd one out of a job, by the rule of [`hangwatch_core::watchdog::culprit`]: all its other ranks wait in one
 //! scope, which is the innermost of a lane of theirs and has been for a while, and it is not in it. A
 //! rank that is on no host that answered is in no scope.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use hangwatch_core::odd::{self, Wait, odd_one_out};
+use hangwatch_core::watchdog::culprit::{self, Wait, odd_one_out};
 use serde::Serialize;
 
 use super::answer::{Answer, Lane, Segment, State, Trouble};
@@ -245,11 +245,11 @@ struct Rank {
 }
 
 impl Rank {
-    fn place(&self, scope: &str) -> odd::Place {
+    fn place(&self, scope: &str) -> culprit::Place {
         match (self.scopes.contains_key(scope), self.waits_in.contains(scope)) {
-            (false, _) => odd::Place::Outside,
-            (true, true) => odd::Place::Inside(Wait::Long),
-            (true, false) => odd::Place::Inside(Wait::Short),
+            (false, _) => culprit::Place::Outside,
+            (true, true) => culprit::Place::Inside(Wait::Long),
+            (true, false) => culprit::Place::Inside(Wait::Short),
         }
     }
 }
@@ -293,8 +293,8 @@ impl Job {
             self.ranks.values().flat_map(|rank| rank.scopes.keys()).collect();
         let candidates = scopes.into_iter().filter_map(|scope| {
             let known = self.ranks.iter().map(|(rank, of)| (*rank, of.place(scope)));
-            let all = known.chain(absent.iter().map(|rank| (*rank, odd::Place::Outside)));
-            let odd::Odd::One(rank) = odd_one_out(all) else { return None };
+            let all = known.chain(absent.iter().map(|rank| (*rank, culprit::Place::Outside)));
+            let culprit::Odd::One(rank) = odd_one_out(all) else { return None };
             let waited = self.ranks.values().filter_map(|rank| rank.scopes.get(scope));
             Some((*waited.min()?, scope, rank))
         });

@@ -14,8 +14,8 @@ use std::fmt;
 use std::time::Duration;
 
 use hangwatch::{OverdueView, ScopeView, Survey};
-use hangwatch_core::allowance::Overruns;
-use hangwatch_core::stats::Counts;
+use hangwatch_core::wire::stats::Counts;
+use hangwatch_core::wire::timeout::Overruns;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::text::encode;

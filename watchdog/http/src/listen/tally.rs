@@ -124,8 +124,8 @@ fn seconds_since_the_epoch() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hangwatch_core::lane::TimerKind;
-    use hangwatch_core::reap::Hold;
+    use hangwatch_core::watchdog::reap::Hold;
+    use hangwatch_core::wire::lane::TimerKind;
     use hangwatch_server::LaneFacts;
 
     fn held(rank: u64, scope: &str) -> ServerEvent {

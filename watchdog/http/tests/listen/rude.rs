@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hangwatch::CreateOptions;
 use hangwatch_core::atomic::Ordering;
-use hangwatch_core::segment::Counter;
+use hangwatch_core::wire::segment::Counter;
 
 use crate::client::{Stream, connect, get, sample, say, try_get};
 use crate::stage::{Stage, small, until};

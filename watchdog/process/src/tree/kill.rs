@@ -6,7 +6,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use hangwatch::sys::clock;
-use hangwatch_core::time::{Nanos, duration_ns};
+use hangwatch_core::wire::time::{Nanos, duration_ns};
 use rustix::io::Errno;
 use rustix::process::Signal;
 

@@ -7,7 +7,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::process::PidfdFlags;
 
-use hangwatch_core::time::{Nanos, duration_ns};
+use hangwatch_core::wire::time::{Nanos, duration_ns};
 
 use crate::lineage::Stat;
 use crate::relay::Relay;

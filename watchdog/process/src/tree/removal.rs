@@ -3,7 +3,7 @@
 use std::fmt;
 use std::process::ExitStatus;
 
-use hangwatch_core::time::Nanos;
+use hangwatch_core::wire::time::Nanos;
 use rustix::process::Pid;
 
 use hangwatch_text::plain;

@@ -55,7 +55,7 @@ impl Inbox {
 mod tests {
     use std::sync::mpsc::sync_channel;
 
-    use hangwatch_core::expiry::WorkerId;
+    use hangwatch_core::watchdog::worker::WorkerId;
 
     use super::*;
 

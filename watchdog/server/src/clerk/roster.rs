@@ -9,8 +9,8 @@ use std::sync::{Arc, OnceLock};
 use hangwatch::sys::identity::Identity;
 use hangwatch::sys::pidfd::Pidfd;
 use hangwatch::sys::process::start_time;
-use hangwatch_core::expiry::WorkerId;
-use hangwatch_core::lane::OwnerWord;
+use hangwatch_core::watchdog::worker::WorkerId;
+use hangwatch_core::wire::lane::OwnerWord;
 use rustix::process::Pid;
 
 use super::super::facts::{Admitted, Origin};

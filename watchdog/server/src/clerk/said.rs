@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use hangwatch_core::time::Nanos;
+use hangwatch_core::wire::time::Nanos;
 
 /// How long the same thing is not said again, and how long things are counted together, ns.
 const WINDOW_NS: u64 = 60_000_000_000;

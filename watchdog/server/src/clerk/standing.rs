@@ -10,9 +10,9 @@ use std::sync::Arc;
 use hangwatch::sys::Pid;
 use hangwatch::sys::freezer::{Freezers, Frozen};
 use hangwatch::sys::process::{self, Standing, State, image};
-use hangwatch_core::expiry::WorkerId;
-use hangwatch_core::reap::Hold;
-use hangwatch_core::time::Nanos;
+use hangwatch_core::watchdog::reap::Hold;
+use hangwatch_core::watchdog::worker::WorkerId;
+use hangwatch_core::wire::time::Nanos;
 
 use super::super::control::Control;
 use super::super::facts::Admitted;

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use hangwatch::sys::clock;
-use hangwatch_core::expiry::{ExpiredTimer, WorkerId};
-use hangwatch_core::reap::{Course, Hands, Outcome, Usual};
-use hangwatch_core::time::Nanos;
+use hangwatch_core::watchdog::expiry::ExpiredTimer;
+use hangwatch_core::watchdog::reap::{Course, Hands, Outcome, Usual};
+use hangwatch_core::watchdog::worker::WorkerId;
+use hangwatch_core::wire::time::Nanos;
 
 use super::super::case::{Case, Charge, Role, Weighed, evidence_ends};
 use super::super::journal::{CascadeNote, Note};

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use hangwatch_core::lane::OwnerWord;
-use hangwatch_core::reap::Hold;
-use hangwatch_core::time::Nanos;
+use hangwatch_core::watchdog::reap::Hold;
+use hangwatch_core::wire::lane::OwnerWord;
+use hangwatch_core::wire::time::Nanos;
 
 use super::super::case::{Case, Weighed};
 use super::super::error_file::Ordered;

@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering;
 
 use hangwatch::lane_lock_byte;
 use hangwatch::sys::lock::{Holder, holder};
-use hangwatch_core::expiry::WorkerId;
-use hangwatch_core::reap::Verdict;
-use hangwatch_core::time::Nanos;
+use hangwatch_core::watchdog::reap::Verdict;
+use hangwatch_core::watchdog::worker::WorkerId;
+use hangwatch_core::wire::time::Nanos;
 
 use super::super::journal::Note;
 use super::super::messages::Question;

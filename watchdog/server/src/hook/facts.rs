@@ -1,7 +1,7 @@
 //! What events say, in the words of an incident.
 
 use hangwatch::sys::clock;
-use hangwatch_core::time::Nanos;
+use hangwatch_core::wire::time::Nanos;
 
 use crate::events::{ExpiryOutcome, TimerFacts, WorkerFacts};
 use crate::{Command, LaneFacts};

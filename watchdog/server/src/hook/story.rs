@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use hangwatch_core::reap::Outcome;
+use hangwatch_core::watchdog::reap::Outcome;
 
 use super::facts::{now, worker_of};
 use crate::LaneFacts;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use hangwatch::lane_lock_byte;
 use hangwatch::sys::identity::{Attestation, Claim, Claimed, Process, attest, claimed_process};
 use hangwatch::sys::process::{Memory, image, standing};
-use hangwatch_core::expiry::Admission;
-use hangwatch_core::lane::{Lane, LaneState, OwnerWord};
+use hangwatch_core::watchdog::expiry::Admission;
+use hangwatch_core::wire::lane::{Lane, LaneState, OwnerWord};
 use rustix::process::Pid;
 
 use super::super::facts::{LaneFacts, Origin};

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use hangwatch_core::time::Nanos;
+use hangwatch_core::wire::time::Nanos;
 
 use super::Inspection;
 

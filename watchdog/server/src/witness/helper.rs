@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use hangwatch_core::time::Nanos;
+use hangwatch_core::wire::time::Nanos;
 
 use super::now;
 use crate::case::Case;

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use hangwatch::Segment;
-use hangwatch_core::time::Nanos;
+use hangwatch_core::wire::time::Nanos;
 
 use super::{now, seated};
 use crate::case::Case;

@@ -8,10 +8,10 @@ mod stage;
 use std::time::Duration;
 
 use hangwatch::{Released, Segment};
-use hangwatch_core::lane::TimerSignal;
-use hangwatch_core::policy::Policy;
-use hangwatch_core::reap::Hold;
-use hangwatch_core::segment::Counter;
+use hangwatch_core::watchdog::policy::Policy;
+use hangwatch_core::watchdog::reap::Hold;
+use hangwatch_core::wire::lane::TimerSignal;
+use hangwatch_core::wire::segment::Counter;
 use hangwatch_server::events::{Leaving, What};
 use hangwatch_server::{
     Ended, Finding, Holds, OwnProcess, ServeError, Server, ServerOptions, Standby, State, Treatment,

@@ -11,8 +11,8 @@ use std::sync::{Mutex, atomic::Ordering};
 use std::time::{Duration, Instant};
 
 use hangwatch::{CreateOptions, Geometry, Segment, Worker};
-use hangwatch_core::lane::LaneState;
-use hangwatch_core::segment::Counter;
+use hangwatch_core::wire::lane::LaneState;
+use hangwatch_core::wire::segment::Counter;
 use hangwatch_server::events::{Expiry, What};
 use hangwatch_server::{Server, ServerEvent, ServerOptions};
 use rustix::process::{Pid, Signal, kill_process};

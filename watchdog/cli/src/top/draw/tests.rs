@@ -1,7 +1,7 @@
 use hangwatch::{Nanos, Operation, RecordView, ScopeView, TimerView};
-use hangwatch_core::lane::{TimerKind, TimerSignal};
-use hangwatch_core::stats::Counts;
-use hangwatch_core::timer::TimerState;
+use hangwatch_core::wire::lane::{TimerKind, TimerSignal};
+use hangwatch_core::wire::stats::Counts;
+use hangwatch_core::wire::timer::TimerState;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 

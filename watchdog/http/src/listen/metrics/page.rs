@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use hangwatch_core::stats::{Counts, bucket};
+use hangwatch_core::wire::stats::{Counts, bucket};
 use prometheus_client::encoding::{
     DescriptorEncoder, EncodeLabelSet, EncodeMetric, MetricEncoder, NoLabelSet,
 };

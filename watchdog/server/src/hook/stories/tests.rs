@@ -1,5 +1,5 @@
-use hangwatch_core::lane::TimerKind;
-use hangwatch_core::reap::Outcome;
+use hangwatch_core::watchdog::reap::Outcome;
+use hangwatch_core::wire::lane::TimerKind;
 
 use super::super::story::TIMERS_AT_MOST;
 use super::*;
