@@ -199,8 +199,10 @@ mod tests {
             println!("skipped: the kernel does not keep time by the counter here");
             return;
         }
+        // A calibration that cannot be checked closely enough, since this thread was interrupted each time,
+        // is not used: so it is with one of a few.
+        assert!((0..100).any(|_| uses(Some(true_calibration(0)))));
         let good = true_calibration(0);
-        assert!(uses(Some(good)));
         assert!(!uses(None), "absent");
         assert!(!uses(Some(Calibration::default())), "withdrawn");
         assert!(!uses(Some(true_calibration(STALE_NS + 1_000_000_000))), "stale");

@@ -129,6 +129,9 @@ impl Child {
     }
 
     /// As [`Child::start`], on these terms.
+    ///
+    /// # Errors
+    /// As [`Child::start`].
     pub fn start_on(command: &mut Command, terms: &Terms) -> Result<Self, StartError> {
         let program = command.get_program().to_owned();
         match start::start(command, terms) {
@@ -194,6 +197,9 @@ impl Child {
     }
 
     /// As `wait`, but returns also when a signal arrived, which is the caller's to pass on.
+    ///
+    /// # Errors
+    /// As [`Child::wait`].
     pub fn step(&mut self, relay: &Relay, until: Until<'_>) -> io::Result<Step> {
         loop {
             // Asked in this order, so that a command which ended in time has ended,

@@ -88,6 +88,9 @@ pub fn kind_of(child: Identity) -> Kind {
 /// else to wait for it. How many there were.
 ///
 /// A helper's status is left to whoever started it: no helper is started while this looks.
+///
+/// # Errors
+/// `waitid(2)` fails other than for want of a child.
 pub fn reap_orphans(spare: Option<Pid>) -> io::Result<usize> {
     // Asked first, one call: mostly there is none.
     let any = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;

@@ -40,6 +40,9 @@ pub fn fork() -> io::Result<Forked> {
 /// output, and every other descriptor but standard error and those in `kept`.
 ///
 /// Only right where nothing in this process owns a descriptor but those in `kept`.
+///
+/// # Errors
+/// No session can be begun, or `/dev/null` cannot be opened.
 pub fn detach(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
     rustix::process::setsid()?;
     let mut kept: Vec<u32> = kept.iter().map(|fd| fd.as_raw_fd().unsigned_abs()).collect();

@@ -62,6 +62,9 @@ impl Inheritance {
 
     /// Gives the calling process these limits. For a child between fork and exec: it makes system calls
     /// only.
+    ///
+    /// # Errors
+    /// The limit on open files is refused.
     pub fn take(&self) -> Result<(), Errno> {
         setrlimit(Resource::Nofile, self.open_files)?;
         if let Some(score) = &self.oom_score {

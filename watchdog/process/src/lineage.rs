@@ -1,7 +1,7 @@
 //! Who descends from this process, read from `/proc`.
 //!
 //! `/proc` is no snapshot: processes end, are reaped and change parents while it is read.
-//! So [`living_descendants`] only proposes, and [`line_of`] proves, for one process
+//! So `living_descendants` only proposes, and `line_of` proves, for one process
 //! that is held through a pidfd.
 
 use std::collections::{HashMap, HashSet};
@@ -46,6 +46,9 @@ pub struct Stat {
 
 impl Stat {
     /// Reads it; `None` if there is no such process.
+    ///
+    /// # Errors
+    /// `/proc/PID/stat` cannot be read though the process is there, or is not understood.
     pub fn read(pid: Pid) -> io::Result<Option<Self>> {
         let Some(text) = read_proc(&format!("/proc/{pid}/stat"))? else { return Ok(None) };
         Self::parse(pid, &text).map(Some).ok_or_else(|| {
@@ -77,6 +80,9 @@ impl Stat {
 /// The children of this process, living or not, and those adopted by it. Never misses one
 /// while nobody but the caller reaps: the kernel hands orphans over before their parent
 /// can be reaped.
+///
+/// # Errors
+/// `/proc` cannot be read.
 pub fn own_children() -> io::Result<Vec<Pid>> {
     Children::new()?.of(rustix::process::getpid())
 }
@@ -90,6 +96,9 @@ pub(super) fn living_descendants(roots: &[Pid]) -> io::Result<Vec<Stat>> {
 }
 
 /// Every living process of a process group.
+///
+/// # Errors
+/// `/proc` cannot be read.
 pub fn members_of_group(group: Pid) -> io::Result<Vec<Stat>> {
     let mut members = Vec::new();
     for pid in numbers_in("/proc")? {
@@ -174,6 +183,9 @@ pub(super) fn line_of(pid: Pid, is_known: impl Fn(Identity) -> bool) -> io::Resu
 }
 
 /// This process and those above it.
+///
+/// # Errors
+/// `/proc` cannot be read.
 pub fn own_line() -> io::Result<Vec<Pid>> {
     let mut line = vec![rustix::process::getpid()];
     while let Some(above) = parent(line[line.len() - 1])?.filter(|above| !line.contains(above)) {

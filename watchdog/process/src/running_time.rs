@@ -22,6 +22,12 @@ pub struct RunningTime {
     wakes_at: Nanos,
 }
 
+impl Default for RunningTime {
+    fn default() -> RunningTime {
+        RunningTime::new()
+    }
+}
+
 impl RunningTime {
     /// From now on.
     pub fn new() -> RunningTime {

@@ -49,12 +49,18 @@ pub struct Guard(&'static Range);
 
 impl Guard {
     /// Guards `segment`'s mapping.
+    ///
+    /// # Errors
+    /// As [`Guard::over`].
     pub fn new(segment: Segment) -> io::Result<Guard> {
         let (start, bytes) = (segment.words().address(), segment.words().layout().bytes());
         Guard::over(start..start + bytes)
     }
 
     /// Guards the mapping at these addresses, which outlives the guard.
+    ///
+    /// # Errors
+    /// The handler of SIGBUS cannot be installed.
     pub fn over(addresses: std::ops::Range<usize>) -> io::Result<Guard> {
         let _install = INSTALL.lock().unwrap_or_else(PoisonError::into_inner);
         install()?;

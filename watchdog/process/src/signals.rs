@@ -103,6 +103,12 @@ pub fn unblock(number: i32) {
 /// Blocks every signal for the calling thread, until it is dropped.
 pub struct AllBlocked(u64);
 
+impl Default for AllBlocked {
+    fn default() -> AllBlocked {
+        AllBlocked::new()
+    }
+}
+
 impl AllBlocked {
     /// From now on.
     pub fn new() -> AllBlocked {

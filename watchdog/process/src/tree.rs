@@ -115,6 +115,9 @@ impl Tree {
     }
 
     /// As [`Tree::spawn`], on these terms.
+    ///
+    /// # Errors
+    /// As [`Tree::spawn`].
     pub fn spawn_on(command: &mut Command, terms: &Terms) -> Result<Self, SpawnError> {
         let proc = |source| SpawnError::Unable { what: "reading /proc (is it mounted?)", source };
         let me = rustix::process::getpid();

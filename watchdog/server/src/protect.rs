@@ -57,6 +57,9 @@ thread_local! {
 }
 
 /// Runs a thread of the watchdog; where it panics, gives what it said and where.
+///
+/// # Errors
+/// What the panic said, and where.
 pub fn caught<T>(name: &str, body: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

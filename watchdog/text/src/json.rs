@@ -12,11 +12,17 @@ use serde_json::ser::{CharEscape, CompactFormatter, Formatter, PrettyFormatter};
 use super::{is_harmful, spelt};
 
 /// A value as JSON on one line.
+///
+/// # Errors
+/// `value` cannot be written as JSON: a map with keys that are no strings.
 pub fn to_json<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<String> {
     written(value, CompactFormatter)
 }
 
 /// A value as JSON for people.
+///
+/// # Errors
+/// As [`to_json`].
 pub fn to_json_pretty<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<String> {
     written(value, PrettyFormatter::new())
 }

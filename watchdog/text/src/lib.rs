@@ -229,6 +229,9 @@ impl<'w, W: fmt::Write> Cleaner<'w, W> {
     }
 
     /// Writes a value as far as there is room, and a mark where it was cut. How much room is left.
+    ///
+    /// # Errors
+    /// What `into` refuses.
     pub fn put(mut self, value: fmt::Arguments<'_>) -> Result<usize, fmt::Error> {
         if fmt::Write::write_fmt(&mut self, value).is_err() {
             self.into.write_char('\u{2026}')?;

@@ -1,7 +1,7 @@
 //! The case of a command whose deadline passed: an incident, as the watchdog makes of a worker's expiry.
 //!
 //! [`Case::open`] takes it down before anybody is signalled: what the segment says, and what helpers
-//! find out ([`witness`](super::witness)) about the command and those that descend from it, within the
+//! find out (`witness`) about the command and those that descend from it, within the
 //! evidence's budget. [`Case::close`] adds how it ended and sees that it is kept. Neither waits for a
 //! process or a disk that hangs beyond a limit of its own.
 
