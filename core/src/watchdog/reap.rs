@@ -23,21 +23,24 @@ mod suspects;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use crate::atomic::{Ordering, add_single_writer};
+use crate::atomic::{AtomicU64, Ordering, add_single_writer};
 use crate::crash;
 use crate::watchdog::expiry::{ExpiredTimer, Expiry};
 use crate::watchdog::policy::{Brake, Policy, SIGKILL};
 use crate::watchdog::tick::{Ended, Expired, Reap, Reaper};
 use crate::watchdog::worker::WorkerId;
+use crate::wire::lane::TimerSignal;
+use crate::wire::scope::OTHER;
 use crate::wire::segment::{BRAKE_RELEASE_ASKED, BRAKED, Counter, Segment};
 use crate::wire::time::Nanos;
 use crate::wire::timer::TimerState;
+use crate::wire::timer::TimerWord;
 
 pub use hands::{Course, Event, Evidence, Hands, Hold, Outcome, Sent, Spared, Usual, Verdict};
 use leave::Held;
 use machine::Machine;
 pub use machine::State;
-use suspects::Suspects;
+use suspects::{Suspects, Suspicion};
 
 /// The reaper over a real segment.
 pub struct Reaping<'a, H> {
@@ -75,6 +78,28 @@ impl<'a, H: Hands> Reaping<'a, H> {
         {
             machine.again_at = Nanos(0);
         }
+    }
+
+    /// Goes on with the reap of a worker that a watchdog before this one has stopped, to kill it with its
+    /// descendants. False where this watchdog signals nobody: then it is to run again.
+    pub fn take_over_stopped(&mut self, now: Nanos, worker: WorkerId, lane: u32) -> bool {
+        if self.policy.signal == TimerSignal::NotifyOnly {
+            return false;
+        }
+        let words = self.segment.lane(lane);
+        let is_condemned = |word: &AtomicU64| {
+            let word = TimerWord::from_bits(word.load(Ordering::Acquire));
+            word.state() == Some(TimerState::Condemned)
+        };
+        // A condemned timer brings it back by itself; a suspect may have none.
+        if !self.machines.contains_key(&worker) && !words.timers().iter().any(is_condemned) {
+            let scope = self.segment.suspects(now).scope_of(lane, words.owner()).unwrap_or(OTHER);
+            let suspicion = Suspicion { lane, scope, timer: None };
+            let mut machine = Machine::new(now, SIGKILL, Vec::new(), Some(suspicion));
+            machine.is_resumed = true;
+            self.machines.insert(worker, machine);
+        }
+        true
     }
 
     /// Where the reap of `worker` stands.

@@ -33,7 +33,8 @@ const HEAD: usize = 1;
 const HIGH_WATER: usize = 2;
 const QUARANTINED: usize = 3;
 const HELD: usize = 4;
-const _: () = assert!(HELD < FRONT_WORDS);
+const STOPPED: usize = 5;
+const _: () = assert!(STOPPED < FRONT_WORDS);
 /// The owner is held; with it unset, the word says when it was let go, in units of 2 ns.
 const IS_HELD: u64 = 1 << 63;
 
@@ -172,6 +173,7 @@ impl<'a> Lane<'a> {
         self.write_labels(identity, names);
         self.header[HIGH_WATER].store(0, Ordering::Relaxed);
         self.header[HELD].store(0, Ordering::Relaxed);
+        self.header[STOPPED].store(0, Ordering::Relaxed);
         // A detached lane may be one that the watchdog had quarantined: that was another owner.
         self.header[QUARANTINED].store(0, Ordering::Relaxed);
         let attached = claimed.with_state(LaneState::Attached);
@@ -234,6 +236,7 @@ impl<'a> Lane<'a> {
     pub fn end_recycling(self, recycling: OwnerWord) {
         self.header[QUARANTINED].store(0, Ordering::Relaxed);
         self.header[HELD].store(0, Ordering::Relaxed);
+        self.header[STOPPED].store(0, Ordering::Relaxed);
         self.move_owner(recycling, OwnerWord::new(LaneState::Free, recycling.epoch(), 0));
     }
 
@@ -312,6 +315,17 @@ impl<'a> Lane<'a> {
             NotedHold::LetGo(at) => (at.0 >> 1).max(1),
         };
         self.header[HELD].store(bits, Ordering::Relaxed);
+    }
+
+    /// What a watchdog has noted before it stopped the owner to kill it with its descendants: a number of its
+    /// own choice, 0 for nothing.
+    pub fn noted_stop(self) -> u64 {
+        self.header[STOPPED].load(Ordering::Relaxed)
+    }
+
+    /// Notes it, for a successor; 0 once nothing is stopped any more. The watchdog's alone.
+    pub fn note_stop(self, bits: u64) {
+        self.header[STOPPED].store(bits, Ordering::Relaxed);
     }
 
     /// The timer words.

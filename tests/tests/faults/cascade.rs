@@ -64,6 +64,36 @@ fn the_one_that_three_wait_for_is_reaped_first_and_they_go_on() {
     check_suspect_first(&["expires load 3600000"], "\"load\" was condemned");
 }
 
+/// Nothing but a note in its lane tells of a suspect that has no timer.
+#[test]
+fn a_suspect_that_a_dead_watchdog_has_stopped_is_reaped_or_runs_again() {
+    for (options, is_reaped) in
+        [(&["--reap", "tree"][..], true), (&["--reap", "tree", "--notify-only"][..], false)]
+    {
+        let stage = Stage::new("stopped-suspect");
+        let crash = [("HANGWATCH_CRASH_AT", "descendants-stopped")];
+        let first = [LONG, &["--reap", "tree"]].concat();
+        let mut first = Watchdog::start(stage.name(), &first, &crash);
+        let mut actors = ranks(&stage, &mut first, 4);
+        let mut suspect = actors.pop().unwrap();
+        for actor in &mut actors {
+            actor.tell("expires barrier 300");
+        }
+        assert_eq!(first.wait().signal(), Some(SIGKILL));
+        assert!(suspect.is_alive());
+        let mut second = stage.watchdog(&[LONG, options].concat());
+        if is_reaped {
+            let end = second.event(|event| event["event"] == "suspect");
+            assert_eq!((&end["pid"], &end["scope"]), (&suspect.pid().into(), &"barrier".into()));
+            assert_eq!(suspect.wait().signal(), Some(SIGKILL));
+        } else {
+            second.event(|event| event["event"] == "resumed" && event["pid"] == suspect.pid());
+            suspect.tell("expires its 3600000");
+            assert_eq!(suspect.tell("release its"), "InTime");
+        }
+    }
+}
+
 #[test]
 fn those_who_do_not_go_on_are_reaped_when_the_cascade_is_over() {
     let stage = Stage::new("over");

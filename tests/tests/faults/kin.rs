@@ -316,6 +316,58 @@ fn a_successor_kills_what_a_dead_watchdog_has_stopped() {
     }
 }
 
+/// The first letter of a process's state; `None` once it is gone.
+fn state_of(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+/// A worker that a watchdog has stopped with its descendants before it died: the worker, and all of them.
+fn stopped_half_way(stage: &Stage) -> (Actor, Vec<u32>) {
+    let crash = [("HANGWATCH_CRASH_AT", "descendants-stopped")];
+    let mut first = Watchdog::start(stage.name(), &["--reap", "tree"], &crash);
+    let mut actor = stage.actor();
+    actor.tell("children 5 idle");
+    actor.tell("expires step 50");
+    assert_eq!(first.wait().signal(), Some(SIGKILL));
+    let all = living_of(stage.name());
+    assert!(all.len() == 6 && all.iter().all(|pid| state_of(*pid) == Some('T')), "{all:?}");
+    (actor, all)
+}
+
+#[test]
+fn a_successor_that_signals_nobody_has_the_stopped_run_again() {
+    let stage = Stage::new("resumed");
+    let (mut actor, all) = stopped_half_way(&stage);
+    let mut second = stage.watchdog(&["--reap", "tree", "--notify-only"]);
+    let resumed = second.event(|event| event["event"] == "resumed");
+    assert_eq!((&resumed["pid"], &resumed["processes"]), (&actor.pid().into(), &6.into()));
+    until("all run again", || all.iter().all(|pid| state_of(*pid) == Some('S')).then_some(()));
+    assert_eq!(actor.tell("release step"), "TooLate");
+    assert!(second.end().success());
+    // There is nothing left to be resumed.
+    let mut third = stage.watchdog(&["--notify-only"]);
+    third.event(|event| event["event"] == "admitted");
+    assert!(third.end().success());
+    assert!(third.events().iter().all(|event| event["event"] != "resumed"));
+    assert!(actor.is_alive());
+    // Its handles kill them; the worker is waited for by its actor.
+    drop(all.into_iter().map(|pid| handles(&pid.to_string())).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_successor_that_kills_no_descendants_has_them_run_again() {
+    let stage = Stage::new("resumed-below");
+    let (mut actor, all) = stopped_half_way(&stage);
+    let mut second = stage.watchdog(&["--signal", "TERM", "--grace", "10s"]);
+    second.event(|event| event["event"] == "resumed");
+    assert_eq!(second.expiry_of(actor.pid())["outcome"], "reaped");
+    assert_eq!(actor.wait().signal(), Some(SIGTERM));
+    let below: Vec<u32> = all.into_iter().filter(|pid| *pid != actor.pid()).collect();
+    assert!(below.iter().all(|pid| state_of(*pid) == Some('S')), "{below:?}");
+    drop(below.into_iter().map(|pid| handles(&pid.to_string())).collect::<Vec<_>>());
+}
+
 #[test]
 fn a_watchdog_that_is_told_to_end_finishes_what_it_has_begun() {
     let stage = Stage::new("told-to-end");

@@ -18,6 +18,7 @@
 mod cgroup;
 mod member;
 mod removal;
+mod resume;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -47,6 +48,17 @@ pub enum Reach {
 }
 
 impl Reach {
+    /// A number for a note that a later process reads; 0 for [`Reach::Process`].
+    pub fn code(self) -> u64 {
+        self as u64
+    }
+
+    /// What a number stands for; [`Reach::Tree`] where it is none of these.
+    pub fn of_code(code: u64) -> Reach {
+        let all = [Reach::Process, Reach::Tree, Reach::Group, Reach::Cgroup];
+        all.into_iter().find(|reach| reach.code() == code).unwrap_or(Reach::Tree)
+    }
+
     /// Its name on the command line and in the log.
     pub fn name(self) -> &'static str {
         match self {

@@ -124,6 +124,14 @@ pub enum What {
         /// Why not.
         error: String,
     },
+    /// A worker and its descendants, which the watchdog before this one had stopped to kill them, run again:
+    /// this one does not kill them.
+    Resumed {
+        /// The worker.
+        worker: WorkerFacts,
+        /// How many processes were stopped.
+        processes: usize,
+    },
     /// A reap failed in a way it should not; the worker counts as reaped.
     ReapFailed {
         /// Whose.

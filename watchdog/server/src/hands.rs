@@ -23,6 +23,7 @@ use hangwatch_core::watchdog::reap::{
 use hangwatch_core::watchdog::worker::WorkerId;
 use hangwatch_core::wire::lane::OwnerWord;
 use hangwatch_core::wire::time::Nanos;
+use hangwatch_process::descendants::Reach;
 use rustix::process::Signal;
 
 use super::case::Role;
@@ -58,6 +59,7 @@ pub(super) struct ProcessHands {
     desk: Desk,
     error_files: Option<error_file::ErrorFiles>,
     kin: Option<KinDesk>,
+    reach: Reach,
     journal: Journal,
     own_process: OwnProcess,
     /// Whether anything is to be asked about what holds a worker up.
@@ -77,6 +79,8 @@ pub(super) struct ProcessHands {
 pub(super) struct HandsParts {
     /// Who writes error files, and who removes a worker's kin.
     pub(super) helpers: (Option<error_file::ErrorFiles>, Option<KinDesk>),
+    /// Which processes are killed with a worker.
+    pub(super) reach: Reach,
     /// Who takes evidence, where any is to be taken.
     pub(super) witness: Option<Stand>,
     pub(super) own_process: OwnProcess,
@@ -92,7 +96,7 @@ impl ProcessHands {
         parts: HandsParts,
         journal: Journal,
     ) -> ProcessHands {
-        let HandsParts { helpers, witness, own_process, holds_matter, control } = parts;
+        let HandsParts { helpers, reach, witness, own_process, holds_matter, control } = parts;
         let (error_files, kin) = helpers;
         ProcessHands {
             lanes: vec![None; segment.geometry().lanes as usize],
@@ -100,6 +104,7 @@ impl ProcessHands {
             desk,
             error_files,
             kin,
+            reach,
             journal,
             own_process,
             holds_matter,
@@ -142,6 +147,7 @@ impl ProcessHands {
                 is_signalled: false,
                 error_file: None,
                 kin: None,
+                lane,
             };
             self.known.insert(known.worker.id, known);
         }
@@ -177,6 +183,16 @@ impl ProcessHands {
             unlocked.answers += 1;
             unlocked.asked = Asked::default();
         }
+    }
+
+    /// Whether the descendants of workers are killed with them.
+    pub(super) fn removes_descendants(&self) -> bool {
+        self.kin.is_some()
+    }
+
+    /// A worker that is known.
+    pub(super) fn admitted(&self, worker: WorkerId) -> Option<Arc<Admitted>> {
+        self.known.get(&worker).map(|known| Arc::clone(&known.worker))
     }
 
     /// Changes what holds a worker up.
@@ -292,6 +308,9 @@ impl Hands for ProcessHands {
             other => other,
         };
         self.note_verdict(now, worker, verdict);
+        if let Some(known) = self.known.get_mut(&worker) {
+            known.lane = lane;
+        }
         verdict
     }
 
@@ -331,6 +350,8 @@ impl Hands for ProcessHands {
         let sent = match kin {
             // Stopped, it stays what it is, and forks no more, until its descendants have been killed.
             Some((desk, case)) if signal == SIGKILL && !case.is_being_removed() => {
+                // Before it: should this watchdog die now, its successor finds what is stopped.
+                self.segment.words().lane(known.lane).note_stop(self.reach.code());
                 let sent = pidfd.signal(Signal::STOP)?;
                 desk.kill(case);
                 sent

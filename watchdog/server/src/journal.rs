@@ -87,6 +87,7 @@ pub(super) enum Note {
     Signalled { worker: Arc<Admitted>, signal: u8 },
     Kin { worker: Arc<Admitted>, removed: Removed },
     KinUnlisted { pid: u32, error: String },
+    Resumed { worker: Arc<Admitted>, processes: usize },
     ReapFailed { worker: Arc<Admitted>, error: String },
     ErrorFile { worker: Arc<Admitted>, path: PathBuf, error: Option<String> },
     Braked { max_reaps: u32 },
@@ -379,6 +380,7 @@ fn what(segment: Segment, redactor: &Redactor, note: Note) -> What {
         Note::Signalled { worker, signal } => What::Signalled { worker: facts(&worker), signal },
         Note::Kin { worker, removed } => What::Kin { worker: facts(&worker), removed },
         Note::KinUnlisted { pid, error } => What::DescendantsUnlisted { pid, error },
+        Note::Resumed { worker, processes } => What::Resumed { worker: facts(&worker), processes },
         Note::ReapFailed { worker, error } => What::ReapFailed { worker: facts(&worker), error },
         Note::ErrorFile { worker, path, error } => {
             What::ErrorFile { worker: facts(&worker), path, error }

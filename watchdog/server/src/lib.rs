@@ -64,6 +64,7 @@ mod messages;
 pub mod notify;
 mod options;
 mod protect;
+mod resume;
 mod seating;
 mod serve;
 mod staff;

@@ -28,7 +28,8 @@ use super::lock::WatchLock;
 use super::messages::Answers;
 use super::options::ServerOptions;
 use super::protect;
-use super::staff::{Hired, Staff};
+use super::resume::Resumer;
+use super::staff::{Hired, Spawner, Staff};
 use super::tick::{SystemClock, Tick};
 use super::witness::LAST_WRITES;
 use crate::options::CONNECTIONS;
@@ -81,6 +82,7 @@ pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
     let answerer = Answers { sender, attention: attention.clone() };
     let policy = options.policy;
     let (own_process, holds_matter) = (options.own_process, options.holds.matter());
+    let reach = options.reach;
     let staff = Staff { segment, options, control: &control, journal: &journal, answers: answerer };
     let Hired { desk, helpers, clerk, kin, stand, witness, archive } = match staff.hire() {
         Ok(hired) => hired,
@@ -108,6 +110,7 @@ pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
         desk,
         HandsParts {
             helpers,
+            reach,
             witness: stand,
             own_process,
             holds_matter,
@@ -128,6 +131,8 @@ pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
     }
     let (calibrator, parted) = (Calibrator::default(), Vec::new());
     let signed_at = now;
+    let spawner = Spawner::new(&control, &journal, &attention);
+    let resumer = Resumer { segment, journal: journal.clone(), spawner, waiting: Vec::new() };
     let tick = Tick {
         segment,
         control: Arc::clone(&control),
@@ -137,6 +142,7 @@ pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
         dog,
         calibrator,
         guard,
+        resumer,
         parted,
         signed_at,
         said_scopes_full: false,

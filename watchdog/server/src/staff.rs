@@ -77,11 +77,7 @@ impl Staff<'_> {
             control: Arc::clone(control),
             journal: journal.clone(),
             answers: answers.clone(),
-            spawner: Spawner {
-                control: Arc::clone(control),
-                journal: journal.clone(),
-                attention: attention.clone(),
-            },
+            spawner: Spawner::new(control, journal, &attention),
             error_files: error_files.clone(),
             seating: seating.clone(),
             tracers: tracers.clone(),
@@ -146,6 +142,11 @@ pub(super) struct Spawner {
 }
 
 impl Spawner {
+    pub(super) fn new(control: &Arc<Control>, journal: &Journal, attention: &Attention) -> Spawner {
+        let (control, journal) = (Arc::clone(control), journal.clone());
+        Spawner { control, journal, attention: attention.clone() }
+    }
+
     /// Starts a thread whose panic ends the server.
     pub(super) fn spawn(
         &self,

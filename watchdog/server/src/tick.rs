@@ -28,6 +28,7 @@ use super::hands::ProcessHands;
 use super::journal::{Journal, Note};
 use super::kin::Watched;
 use super::messages::{Answer, Question};
+use super::resume::Resumer;
 use hangwatch_process::sigbus;
 
 /// How long a server that is told to stop waits for workers it has just killed, ns.
@@ -62,6 +63,7 @@ pub(super) struct Tick {
     pub(super) dog: Dog,
     pub(super) calibrator: Calibrator,
     pub(super) guard: Option<sigbus::Guard>,
+    pub(super) resumer: Resumer,
     /// Dead workers whose lanes the witness has not looked at yet, and since when.
     pub(super) parted: Vec<(WorkerId, Nanos)>,
     /// When the last tick ended.
@@ -87,6 +89,7 @@ impl Tick {
                 self.take_wishes();
             }
             self.let_go_of_parted();
+            self.resumer.try_again();
             if self.dog.reaper.is_release_asked() {
                 self.release_brake();
             }
@@ -182,6 +185,9 @@ impl Tick {
                 Answer::Admission { lane, owner, admission, worker, facts } => {
                     reaper.hands_mut().learn(lane, facts, worker);
                     table.admit(lane, owner, admission);
+                    if let Admission::Worker(worker) = admission {
+                        self.take_over_stopped(Nanos(clock::monotonic_ns()), lane, worker);
+                    }
                 }
                 Answer::Standing { worker, at, hold } => reaper.hands_mut().stood(worker, at, hold),
                 Answer::Unverified { worker, why } => reaper.hands_mut().unverified(worker, why),

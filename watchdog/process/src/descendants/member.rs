@@ -87,7 +87,7 @@ impl Member {
     }
 
     /// Whether it may be signalled, as the user it is now.
-    fn may_be_signalled(&self, rights: Rights) -> io::Result<bool> {
+    pub(super) fn may_be_signalled(&self, rights: Rights) -> io::Result<bool> {
         Ok(match rights {
             Rights::Own => true,
             Rights::Of(None) => false,

@@ -92,6 +92,7 @@ fn limited(what: &What) -> Option<(&'static str, About, Rates)> {
         What::ErrorFile { worker, .. } => of_worker("error_file", worker),
         What::Kin { worker, .. } => of_worker("kin", worker),
         What::ReapFailed { worker, .. } => of_worker("reap_failed", worker),
+        What::Resumed { worker, .. } => of_worker("resumed", worker),
         // What is not logged is not left out either.
         What::Admitted(worker) if is_verbose() => of_worker("admitted", worker),
         What::Left { worker, .. } if is_verbose() => of_worker("left", worker),
@@ -158,6 +159,17 @@ fn emit_line(event: &ServerEvent) {
             }
         }
         What::Kin { worker, removed } => emit_kin(segment, worker, removed),
+        What::Resumed { worker, processes } => {
+            let (pid, command) = told(worker);
+            tracing::warn!(
+                segment,
+                event = "resumed",
+                pid,
+                command,
+                processes,
+                "stopped by a watchdog that died before it killed them; they run again"
+            );
+        }
         What::ReapFailed { worker, error } => {
             let (pid, command) = told(worker);
             tracing::error!(segment, event = "reap_failed", pid, command, error, "a reap failed");

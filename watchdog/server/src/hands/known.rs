@@ -38,6 +38,8 @@ pub(super) struct Known {
     pub(super) error_file: Option<(Option<Ordered>, Nanos)>,
     /// Its descendants, which are killed with it, since it is condemned.
     pub(super) kin: Option<Arc<KinCase>>,
+    /// The lane that it was last judged for.
+    pub(super) lane: u32,
 }
 
 /// A verdict that cannot be given yet.
