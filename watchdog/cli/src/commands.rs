@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::cli::Command;
 use crate::exit::Exit;
-use crate::outlet;
+use hangwatch_log::outlet;
 use hangwatch_process::signals;
 use hangwatch_text::plain;
 

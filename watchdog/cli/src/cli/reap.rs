@@ -6,7 +6,7 @@ use clap::Args;
 use rustix::process::Signal;
 
 use super::value::{self, ReapSignal};
-use crate::logging::Format;
+use hangwatch_log::Format;
 
 /// How a reap is done.
 #[derive(Debug, Clone, Copy, Args)]

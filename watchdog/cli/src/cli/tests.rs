@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use super::config::Variables;
 use super::value::ReapSignal;
 use super::{Cli, Command, Exec, Run, SEGMENT_VARIABLE};
-use crate::logging::Format;
+use hangwatch_log::Format;
 
 fn read(line: &str) -> Result<Command, clap::Error> {
     let words = std::iter::once("hangwatch").chain(line.split_ascii_whitespace());

@@ -19,10 +19,9 @@ use super::{Failure, OneLine, complain};
 use crate::cli::Exec;
 use crate::cli::value::ReapSignal;
 use crate::exit::Exit;
-use crate::logging;
-use crate::outlet;
 use hangwatch_evidence::capture::MayStop;
 use hangwatch_evidence::exec::case::{Case, End, NotKept, Passed};
+use hangwatch_log::outlet;
 use hangwatch_process::child::{Event, Until};
 use hangwatch_process::inherit::Inheritance;
 use hangwatch_process::relay::{PASSED_ON, Relay};
@@ -50,7 +49,7 @@ pub(super) fn perform(options: &Exec) -> Result<Exit, Failure> {
     // A full standard error must not hold up the deadline, nor the end.
     outlet::open()?;
     panic::set_hook(Box::new(|panic| complain(&format_args!("a bug in hangwatch: {panic}"))));
-    logging::init(options.log.format, tracing::Level::WARN)?;
+    hangwatch_log::init(options.log.format, tracing::Level::WARN)?;
     let relay = Relay::install(&PASSED_ON)?;
     // Before a watchdog of its own raises any limit.
     let inheritance = Inheritance::of_this_process();

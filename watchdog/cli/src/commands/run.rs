@@ -23,7 +23,6 @@ use super::{Failure, complain};
 use crate::cli::value::ReapSignal;
 use crate::cli::{Listen, Reap, Run};
 use crate::exit::Exit;
-use crate::logging;
 use hangwatch_http::listen::{Bound, ListenError, Listening, Subject, Tally};
 use hangwatch_process::children;
 use hangwatch_process::inherit::Inheritance;
@@ -42,7 +41,7 @@ pub(super) fn perform(options: Run) -> Result<Exit, Failure> {
     if options.settings.check {
         return check::perform(&options);
     }
-    logging::init(options.log.format, tracing::Level::INFO)?;
+    hangwatch_log::init(options.log.format, tracing::Level::INFO)?;
     // A limit that is not in force because of a slip of the pen must not go unseen.
     options.origins.misspelt().for_each(|text| tracing::warn!("{text}"));
     if options.reap.grace_is_in_vain() {

@@ -8,10 +8,9 @@ use crate::cli::Run;
 use crate::cli::config::page;
 use crate::deadlines::Deadlines;
 use crate::exit::Exit;
-use crate::logging;
 
 pub(super) fn perform(options: &Run) -> Result<Exit, Failure> {
-    logging::check()?;
+    hangwatch_log::check()?;
     if let Some(name) = &options.segment {
         segments::check_existing(name, wanted(options))?;
     }

@@ -33,7 +33,7 @@ struct Outlet {
 ///
 /// # Errors
 /// No thread can be had: lines are written by those who send them, as before.
-pub(crate) fn open() -> io::Result<()> {
+pub fn open() -> io::Result<()> {
     let (lines, to_write) = sync_channel(WAITING);
     let (lost, unwritten) = (AtomicU64::new(0), Mutex::new(0));
     let named = thread::Builder::new().name("hangwatch-stderr".to_owned());
@@ -44,7 +44,7 @@ pub(crate) fn open() -> io::Result<()> {
 }
 
 /// Writes to standard error, or has it written where the outlet is open.
-pub(crate) struct Stderr;
+pub struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -63,7 +63,7 @@ impl Write for Stderr {
 }
 
 /// Waits until all lines are written, for so long at most.
-pub(crate) fn finish(limit: Duration) {
+pub fn finish(limit: Duration) {
     let Some(outlet) = OUTLET.get() else { return };
     let end = Instant::now() + limit;
     let mut unwritten = outlet.unwritten();

@@ -1,4 +1,4 @@
-#[path = "../../../tests/tmux/mod.rs"]
+#[path = "../../../cli/tests/tmux/mod.rs"]
 mod tmux;
 
 use super::*;

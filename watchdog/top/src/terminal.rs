@@ -27,7 +27,7 @@ static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// Why there is no live view here.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TerminalError {
+pub enum TerminalError {
     /// Output or input is something else.
     #[error(
         "top needs a terminal for its input and output, and {what} is none; use `hangwatch status` \

@@ -18,13 +18,12 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::outlet;
-
 use fields::{Fields, JsonLines};
 use meter::{Meter, Verdict};
 
 mod fields;
 mod meter;
+pub mod outlet;
 
 /// The environment variable that says what is logged; `RUST_LOG` stands in for it.
 pub const FILTER_VARIABLE: &str = "HANGWATCH_LOG";

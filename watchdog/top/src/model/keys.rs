@@ -10,7 +10,7 @@ const PAGE: isize = 10;
 
 impl Model {
     /// Does what a key means here.
-    pub(in crate::top) fn press(&mut self, key: KeyEvent) -> Asked {
+    pub(crate) fn press(&mut self, key: KeyEvent) -> Asked {
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {
             KeyCode::Char('c') if control => return Asked::Quit,

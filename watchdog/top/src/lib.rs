@@ -39,9 +39,10 @@ use self::draw::Memory;
 use self::incidents::Incidents;
 use self::model::{Asked, Model, Motion, Place};
 use self::source::Source;
-use self::terminal::{Screen, TerminalError};
+pub use self::terminal::TerminalError;
+
+use self::terminal::Screen;
 use self::theme::Theme;
-use crate::exit::Exit;
 use hangwatch_process::relay::Relay;
 
 /// What ends the view, stops it, or changes the terminal under it.
@@ -55,9 +56,18 @@ const SIGNALS: [Signal; 7] = [
     Signal::WINCH,
 ];
 
+/// How the view ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The user quit.
+    Quit,
+    /// This signal arrived.
+    Signal(u8),
+}
+
 /// Why the view cannot go on.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TopError {
+pub enum TopError {
     /// There is no terminal for it.
     #[error(transparent)]
     Terminal(#[from] TerminalError),
@@ -69,11 +79,11 @@ pub(crate) enum TopError {
 /// Shows the segment, or whichever there are, until told to end.
 ///
 /// `incidents` is the directory of those there were, where there is one.
-pub(crate) fn run(
+pub fn run(
     segment: Option<String>,
     interval: Duration,
     incidents: Option<PathBuf>,
-) -> Result<Exit, TopError> {
+) -> Result<End, TopError> {
     let theme = Theme::of_environment(|name| std::env::var(name).ok());
     let screen = Screen::take()?;
     let relay = Relay::install_only(&SIGNALS)?;
@@ -94,7 +104,7 @@ struct View {
 }
 
 impl View {
-    fn run(mut self) -> Result<Exit, TopError> {
+    fn run(mut self) -> Result<End, TopError> {
         let mut look_at = Instant::now();
         loop {
             let now = Instant::now();
@@ -153,19 +163,19 @@ impl View {
         Ok(())
     }
 
-    fn take_signals(&mut self) -> Result<Option<Exit>, TopError> {
+    fn take_signals(&mut self) -> Result<Option<End>, TopError> {
         while let Some(caught) = self.relay.next()? {
             match caught.signal {
                 Signal::WINCH => {} // the next frame is of the new size
                 Signal::TSTP => self.screen.suspend()?,
                 Signal::CONT => self.screen.resume()?,
-                other => return Ok(Some(Exit::Signal(other.as_raw().unsigned_abs() as u8))),
+                other => return Ok(Some(End::Signal(other.as_raw().unsigned_abs() as u8))),
             }
         }
         Ok(None)
     }
 
-    fn take_keys(&mut self) -> Result<Option<Exit>, TopError> {
+    fn take_keys(&mut self) -> Result<Option<End>, TopError> {
         while event::poll(Duration::ZERO)? {
             let Event::Key(key) = event::read()? else { continue };
             if key.kind == KeyEventKind::Release {
@@ -173,7 +183,7 @@ impl View {
             }
             match self.model.press(key) {
                 Asked::Nothing => {}
-                Asked::Quit => return Ok(Some(Exit::Ok)),
+                Asked::Quit => return Ok(Some(End::Quit)),
                 Asked::Suspend => self.screen.suspend()?,
                 Asked::Redraw => self.screen.clear()?,
                 Asked::Look => self.look(),
