@@ -79,6 +79,9 @@ pub enum TopError {
 /// Shows the segment, or whichever there are, until told to end.
 ///
 /// `incidents` is the directory of those there were, where there is one.
+///
+/// # Errors
+/// [`TopError`].
 pub fn run(
     segment: Option<String>,
     interval: Duration,
