@@ -16,10 +16,11 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use hangwatch::sys::pidfd::Pidfd;
-use hangwatch::sys::{clock, host};
+use hangwatch::sys::clock;
 use hangwatch::{CreateOptions, Geometry, Segment};
 use hangwatch_evidence::options::{EvidenceOptions, Level};
+use hangwatch_process::limits;
+use hangwatch_process::pidfd::Pidfd;
 use hangwatch_server::events::{Expiry, What};
 use hangwatch_server::{Protection, Server, ServerOptions};
 use rustix::event::{PollFd, PollFlags};
@@ -204,8 +205,8 @@ fn limit(conditions: Conditions, name: &str, late: &mut Late) -> Result<(), Fail
     victims.iter_mut().for_each(Player::go);
     let sleeper = move || -> Result<Vec<(u64, u64)>, String> {
         let text = |error: std::io::Error| error.to_string();
-        host::set_timer_slack(NonZeroU64::MIN).map_err(text)?;
-        conditions.priority.map_or(Ok(()), host::run_realtime).map_err(text)?;
+        limits::set_timer_slack(NonZeroU64::MIN).map_err(text)?;
+        conditions.priority.map_or(Ok(()), limits::run_realtime).map_err(text)?;
         let begun = clock::monotonic_ns();
         let mut signalled = Vec::new();
         for (index, pidfd) in (0..).zip(&pidfds) {
@@ -233,8 +234,8 @@ impl Deaths {
         let alive: Vec<(Pid, Pidfd)> = players.iter().map(open).collect::<Result<_, _>>()?;
         let body = move || {
             let text = |error: std::io::Error| error.to_string();
-            host::set_timer_slack(NonZeroU64::MIN).map_err(text)?;
-            priority.map_or(Ok(()), host::run_realtime).map_err(text)?;
+            limits::set_timer_slack(NonZeroU64::MIN).map_err(text)?;
+            priority.map_or(Ok(()), limits::run_realtime).map_err(text)?;
             see_all_die(alive)
         };
         Ok(Deaths(thread::spawn(body)))

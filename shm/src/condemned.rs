@@ -8,7 +8,7 @@ use hangwatch_core::wire::timer::TimerState;
 use crate::error::OpenError;
 use crate::observe::{LaneView, TimerView};
 use crate::segment::Segment;
-use crate::sys::identity::Claim;
+use crate::sys::claim::Claim;
 
 /// A timer of this process whose deadline has passed, and for which the watchdog is about to signal
 /// it, or has.

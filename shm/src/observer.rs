@@ -188,9 +188,9 @@ impl Drop for Observer {
 mod tests {
     use super::*;
     use crate::segment::CreateOptions;
-    use crate::sys::testing::fork;
     use crate::worker::Worker;
     use crate::{Geometry, lane_lock_byte};
+    use hangwatch_test_children::fork;
 
     struct Named(String);
 

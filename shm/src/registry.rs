@@ -23,7 +23,7 @@ use crate::spilled::Spilled;
 use crate::sys::file::{self, FileId, SegmentFile};
 use crate::sys::fork::Canary;
 use crate::sys::mapping::{Prefault, doorbell, unmap};
-use crate::sys::process::writes_segment;
+use crate::sys::maps::writes_segment;
 use crate::sys::{clock, futex, host};
 
 /// What this process knows about one segment.

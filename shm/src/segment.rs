@@ -314,7 +314,7 @@ fn incarnation() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::testing::fork;
+    use hangwatch_test_children::fork;
 
     #[test]
     fn a_forked_child_uses_its_parents_handle() {

@@ -15,7 +15,7 @@ use rustix::process::getpid;
 use crate::segment::MAKER_LOCK_BYTE;
 use crate::sys::file::{self, FileId, SegmentFile};
 use crate::sys::lock::{self, LockError};
-use crate::sys::process::maps_segment;
+use crate::sys::maps::maps_segment;
 
 /// Why it could not be found out whether a segment died with its maker, or it could not be removed.
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ use crate::error::AttachError;
 use crate::labels::Labels;
 use crate::registry::{Shared, lock};
 use crate::segment::lane_lock_byte;
-use crate::sys::identity::Claim;
+use crate::sys::claim::Claim;
 use crate::sys::{clock, crash, host, lock as locks};
 use crate::timing::Timing;
 
@@ -234,8 +234,8 @@ mod tests {
 
     use super::*;
     use crate::sys::file;
-    use crate::sys::testing::is_locked;
     use crate::{CreateOptions, Geometry, Segment, Worker};
+    use hangwatch_test_children::is_locked;
 
     /// A second copy of the library: a descriptor and a mapping of its own.
     struct Copy {
@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn an_open_that_fails_takes_no_lock_from_a_second_copy() {
         let name = format!("test-failed-open-{}", std::process::id());
-        crate::sys::testing::fork({
+        hangwatch_test_children::fork({
             let name = name.clone();
             move || i32::from(Segment::create(&name, CreateOptions::default()).is_err())
         })

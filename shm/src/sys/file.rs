@@ -43,6 +43,16 @@ pub struct FileId {
     pub ino: u64,
 }
 
+impl FileId {
+    /// Of an open file.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn of(file: impl AsFd) -> io::Result<FileId> {
+        Ok(file_id(&rustix::fs::fstat(file)?))
+    }
+}
+
 /// An open segment file. See the module's warning about closing it.
 #[derive(Debug)]
 pub struct SegmentFile {

@@ -138,8 +138,8 @@ fn map_page() -> Result<NonNull<AtomicU32>, CanaryError> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::fork;
     use super::*;
+    use hangwatch_test_children::fork;
 
     #[test]
     fn a_process_keeps_its_canary() {

@@ -80,8 +80,8 @@ mod tests {
 
     use super::super::clock::monotonic_ns;
     use super::super::mapping::{Mapping, Prefault};
-    use super::super::testing::{fork, shm_file};
     use super::*;
+    use hangwatch_test_children::{fork, shm_file};
 
     #[test]
     fn a_changed_word_is_not_waited_for() {

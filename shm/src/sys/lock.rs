@@ -4,8 +4,7 @@
 //! A lock belongs to a process, not to a descriptor: it falls when the process
 //! ends, execs, or closes *any* descriptor of that file. One byte beyond the
 //! file's end can be locked like any other. Who holds a byte is told with a pid
-//! that the kernel supplies; [`identity`](super::identity) turns that into
-//! proof.
+//! that the kernel supplies; `hangwatch-process` turns that into proof.
 #![expect(unsafe_code, reason = "fcntl on byte ranges, which no safe crate in use offers")]
 
 use std::io;
@@ -185,8 +184,8 @@ fn fcntl(fd: impl AsFd, command: libc::c_int, lock: &mut libc::flock) -> io::Res
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Mark, fork, fork_holding, ofd_lock, shm_file};
     use super::*;
+    use hangwatch_test_children::{Mark, fork, fork_holding, ofd_lock, shm_file};
 
     #[test]
     fn a_held_byte_is_refused_and_its_holder_named_until_it_dies() {

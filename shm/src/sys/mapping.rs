@@ -203,8 +203,8 @@ pub fn doorbell(words: &[AtomicU64], byte_offset: usize) -> &AtomicU32 {
 mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
-    use super::super::testing::{fork, shm_file};
     use super::*;
+    use hangwatch_test_children::{fork, shm_file};
 
     const LEN: usize = 8192;
 

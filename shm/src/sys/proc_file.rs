@@ -7,6 +7,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
+use rustix::io::Errno;
+
 /// The most bytes that are read of an ordinary file, where nobody asks for more.
 pub const ORDINARY_BYTES: u64 = 64 << 10;
 
@@ -64,6 +66,11 @@ pub fn has_line(
             _ => {}
         }
     }
+}
+
+/// Whether this is how `/proc` says that a process, or a thing of it, is gone.
+pub fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || Errno::from_io_error(error) == Some(Errno::SRCH)
 }
 
 /// The error for a file that is longer than it may be.

@@ -54,8 +54,8 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use hangwatch::sys::process::{State, state};
 use hangwatch::{Guard, Heartbeat, Signal, Worker};
+use hangwatch_process::proc::{State, state};
 use hangwatch_tests::hang::hang;
 use hangwatch_tests::load::Load;
 use hangwatch_tests::namespace::{Proc, run_below};

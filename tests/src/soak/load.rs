@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use hangwatch::CreateOptions;
-use hangwatch::sys::host::raise_descriptor_limit;
+use hangwatch_process::limits::raise_descriptor_limit;
 
 use super::{Part, Run};
 use crate::load::Sum;

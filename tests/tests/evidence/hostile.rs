@@ -6,8 +6,8 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, Stdio};
 
-use hangwatch::sys::process::{State, standing};
 use hangwatch_evidence::piece::Gathered;
+use hangwatch_process::proc::{State, standing};
 use hangwatch_tests::incidents::Incidents;
 use hangwatch_tests::{Stage, is_root, program, until};
 use rustix::process::{Pid, PidfdFlags};

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Output, Stdio};
 
-use hangwatch::sys::process::{State, standing};
+use hangwatch_process::proc::{State, standing};
 use hangwatch_tests::tracer::Tracer;
 use hangwatch_tests::{Stage, Watchdog, program, until};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process};

@@ -4,9 +4,9 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
-use hangwatch::sys::process::{State, standing};
 use hangwatch_core::wire::segment::Counter;
 use hangwatch_incident::schema::Incident;
+use hangwatch_process::proc::{State, standing};
 use hangwatch_tests::fuse::Mute;
 use hangwatch_tests::incidents::{Incidents, Script, missing};
 use hangwatch_tests::{Stage, Watchdog, is_root, program, until};

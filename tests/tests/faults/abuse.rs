@@ -6,13 +6,13 @@ use std::os::unix::process::ExitStatusExt;
 use hangwatch::lane_lock_byte;
 use hangwatch::sys::clock::monotonic_ns;
 use hangwatch::sys::lock::{Holder, holder};
-use hangwatch::sys::process::comm;
 use hangwatch_core::wire::lane::{
     AllowedBy, LaneNames, LaneState, OwnerWord, TimerDetail, TimerKind, TimerSignal,
 };
 use hangwatch_core::wire::scope::OTHER;
 use hangwatch_core::wire::segment::Counter;
 use hangwatch_core::wire::time::{Nanos, Units};
+use hangwatch_process::proc::comm;
 use hangwatch_tests::{Actor, Stage, Watchdog, until};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 

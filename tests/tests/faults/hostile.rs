@@ -7,14 +7,14 @@ use std::process::{Child, Command};
 
 use hangwatch::sys::clock::monotonic_ns;
 use hangwatch::sys::host::pid_namespace;
-use hangwatch::sys::identity::{Identity as ProcessIdentity, Process};
-use hangwatch::sys::process::start_time;
 use hangwatch_core::wire::lane::{
     AllowedBy, Identity, LaneNames, LaneState, OwnerWord, TimerDetail, TimerKind, TimerSignal,
 };
 use hangwatch_core::wire::scope::OTHER;
 use hangwatch_core::wire::segment::Counter;
 use hangwatch_core::wire::time::{Nanos, Units};
+use hangwatch_process::attest::{Identity as ProcessIdentity, Process};
+use hangwatch_process::proc::start_time;
 use hangwatch_tests::mutator::Mutator;
 use hangwatch_tests::random::{Random, seed};
 use hangwatch_tests::soak::{self, mutations};

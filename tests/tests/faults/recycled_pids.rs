@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use hangwatch::lane_lock_byte;
 use hangwatch::sys::lock::{Holder, holder};
-use hangwatch::sys::process::{State, state};
+use hangwatch_process::proc::{State, state};
 use hangwatch_tests::newcomer::Newcomer;
 use hangwatch_tests::{Actor, Stage, Watchdog, until};
 use rustix::process::Signal;

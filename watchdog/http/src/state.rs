@@ -13,12 +13,13 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use hangwatch::sys::Pid;
+use hangwatch::sys::host;
 use hangwatch::sys::lock::Holder;
-use hangwatch::sys::{host, process};
 use hangwatch::{LaneView, Observation, ScopeView, TimerView};
 use hangwatch_core::wire::lane::TimerSignal;
 use hangwatch_core::wire::time::duration_ns;
 use hangwatch_process::bounded::Bounded;
+use hangwatch_process::proc;
 use serde::{Deserialize, Serialize};
 
 /// The version of these types.
@@ -273,5 +274,5 @@ pub fn name_of(pid: u32) -> Option<String> {
     static NAMES: LazyLock<Mutex<Bounded<Pid, Option<String>>>> = LazyLock::new(Mutex::default);
     let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
     let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
-    names.read(pid, move || process::comm(pid).ok().flatten()).flatten()
+    names.read(pid, move || proc::comm(pid).ok().flatten()).flatten()
 }

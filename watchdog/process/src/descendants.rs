@@ -23,8 +23,8 @@ mod resume;
 use std::collections::{HashMap, HashSet};
 use std::io;
 
-use hangwatch::sys::pidfd::Pidfd;
-use hangwatch::sys::process::Users;
+use crate::pidfd::Pidfd;
+use crate::proc::Users;
 use rustix::process::Pid;
 
 use self::member::{Fate, Member, Opened};
@@ -341,6 +341,7 @@ mod tests {
     use rustix::process::Signal;
 
     use super::*;
+    use crate::proc::State;
 
     /// A shell with a child, which has a child: their pids, the shell's first.
     struct Family(Child, Vec<Pid>);
@@ -404,10 +405,10 @@ mod tests {
         }
         let excluded = Excluded { workers: [family.1[1]].into(), ..Excluded::default() };
         remove(&mut descendants, &worker, &excluded);
-        let states: Vec<char> =
+        let states: Vec<State> =
             family.1[1..].iter().map(|pid| Stat::read(*pid).unwrap().unwrap().state).collect();
         assert_eq!(family.end(), [true, true]);
-        assert!(!states.contains(&'T'), "{states:?}");
+        assert!(!states.contains(&State::Stopped), "{states:?}");
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Linux processes: how they are started, identified, signalled and removed with their descendants.
 //!
-//! A process is a [`Pidfd`](hangwatch::sys::pidfd::Pidfd) or a pid with its start time
+//! A process is a [`Pidfd`](pidfd::Pidfd) or a pid with its start time
 //! ([`lineage::Identity`]), never a bare pid: pids are reused.
 //!
+//! * [`proc`] reads what `/proc` says of a process; [`pidfd`] is a handle on one; [`attest`] proves which
+//!   process owns a lane, with [`fdinfo`]; [`freezer`] tells whether one is frozen; [`limits`] are those of
+//!   this process.
 //! * [`start`] forks and executes a command without waiting for the disk; [`child`] is such a command, with
 //!   the signals that [`relay`] catches; [`inherit`] and [`signals`] give it the limits, descriptors and
 //!   signal dispositions that hangwatch itself was started with; [`fork`] is for a second process of our own.
@@ -16,17 +19,23 @@
 //!
 //! What it does not do: it decides nothing about deadlines, and keeps no record of what it did.
 //!
-//! Neighbours: `hangwatch` (system calls on pidfds, locks and clocks) below; the evidence, server and
+//! Neighbours: `hangwatch` (the segment, locks and clocks) below; the evidence, server and
 //! command line crates above.
 
+pub mod attest;
 pub mod bounded;
 pub mod child;
 pub mod children;
 pub mod descendants;
+pub mod fdinfo;
 pub mod fork;
+pub mod freezer;
 pub mod inherit;
 pub mod join;
+pub mod limits;
 pub mod lineage;
+pub mod pidfd;
+pub mod proc;
 pub mod reading;
 pub mod relay;
 pub mod running_time;

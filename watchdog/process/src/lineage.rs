@@ -9,8 +9,10 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
-use hangwatch::sys::process;
+use hangwatch::sys::proc_file::is_gone;
 use rustix::process::Pid;
+
+use crate::proc::{self, State};
 
 /// The kernel knows no more processes than this: a bound against a /proc that lies.
 const PROCESSES_AT_MOST: usize = 4_194_304;
@@ -29,19 +31,13 @@ pub struct Identity {
     pub start: u64,
 }
 
-/// What `/proc/PID/stat` says of a process.
+/// A process as `/proc/PID/stat` describes it at one moment.
 #[derive(Debug, Clone, Copy)]
 pub struct Stat {
     /// The process.
     pub identity: Identity,
-    /// `None` if the parent lies outside our PID namespace, or is the kernel.
-    pub parent: Option<Pid>,
-    /// The process group; `None` if its leader lies outside our PID namespace.
-    pub group: Option<Pid>,
-    /// The state's letter, as in proc(5).
-    pub state: char,
-    /// Threads, counting a first thread that has ended before the others.
-    threads: u32,
+    /// What is said of it.
+    pub stat: proc::Stat,
 }
 
 impl Stat {
@@ -50,30 +46,17 @@ impl Stat {
     /// # Errors
     /// `/proc/PID/stat` cannot be read though the process is there, or is not understood.
     pub fn read(pid: Pid) -> io::Result<Option<Self>> {
-        let Some(text) = read_proc(&format!("/proc/{pid}/stat"))? else { return Ok(None) };
-        Self::parse(pid, &text).map(Some).ok_or_else(|| {
-            io::Error::other(format!("/proc/{pid}/stat is not as proc(5) describes it"))
-        })
+        let of =
+            |stat: proc::Stat| Self { identity: Identity { pid, start: stat.start_ticks }, stat };
+        Ok(proc::Stat::of(pid)?.map(of))
     }
+}
 
-    fn parse(pid: Pid, text: &str) -> Option<Self> {
-        // The command's name may hold anything, also spaces and parentheses.
-        let (_, fields) = text.rsplit_once(") ")?;
-        let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
-        Some(Self {
-            state: fields.first()?.chars().next()?,
-            parent: to_pid(fields.get(1)?),
-            // -1 of one that has just ended.
-            group: to_pid(fields.get(2)?),
-            threads: fields.get(17)?.parse().ok()?,
-            identity: Identity { pid, start: fields.get(19)?.parse().ok()? },
-        })
-    }
+impl std::ops::Deref for Stat {
+    type Target = proc::Stat;
 
-    /// Only its exit status is left. (A process whose first thread has ended looks like a
-    /// zombie as well, but lives.)
-    pub fn is_dead(&self) -> bool {
-        matches!(self.state, 'Z' | 'X') && self.threads <= 1
+    fn deref(&self) -> &proc::Stat {
+        &self.stat
     }
 }
 
@@ -196,20 +179,17 @@ pub fn own_line() -> io::Result<Vec<Pid>> {
 
 /// The function in the kernel that a process waits in, as far as it may be read.
 pub(super) fn wait_channel(pid: Pid) -> Option<String> {
-    let text = read_proc(&format!("/proc/{pid}/wchan")).ok()??;
-    let name = text.trim();
-    (!name.is_empty() && name != "0").then(|| name.to_owned())
+    proc::wchan(pid).ok().flatten()
 }
 
 /// The command's name, at most 15 bytes of it.
 pub fn command_name(pid: Pid) -> Option<String> {
-    let text = read_proc(&format!("/proc/{pid}/comm")).ok()??;
-    Some(text.trim_end().to_owned())
+    proc::comm(pid).ok().flatten()
 }
 
 /// Whether the process was started with this in its environment, and that can be read.
 pub fn has_in_environment(pid: Pid, assignment: &str) -> bool {
-    process::has_in_environment(pid, assignment).unwrap_or(false)
+    proc::has_in_environment(pid, assignment).unwrap_or(false)
 }
 
 /// A process's soft limit of bytes in POSIX message queues; `None` where there is none or it cannot be
@@ -242,14 +222,13 @@ impl Threads {
         let count = threads.len();
         let (mut is_any_running, mut is_any_asleep, mut is_any_stuck) = (false, false, false);
         for thread in threads {
-            let Some(stat) = read_proc(&format!("/proc/{pid}/task/{thread}/stat"))? else {
-                continue;
-            };
-            match Stat::parse(thread, &stat).map(|stat| stat.state) {
-                Some('T' | 't' | 'Z' | 'X') => {}
-                Some('D') => is_any_stuck = true,
-                Some('R') | None => is_any_running = true,
-                Some(_) => is_any_asleep = true,
+            let dir = format!("/proc/{pid}/task/{thread}");
+            let Some(stat) = proc::Stat::in_dir(Path::new(&dir))? else { continue };
+            match stat.state {
+                State::Stopped | State::Traced | State::Zombie => {}
+                State::Uninterruptible => is_any_stuck = true,
+                State::Running => is_any_running = true,
+                State::Sleeping | State::Other(_) => is_any_asleep = true,
             }
         }
         let all = match (is_any_running, is_any_asleep) {
@@ -350,44 +329,11 @@ fn read_proc(path: &str) -> io::Result<Option<String>> {
     }
 }
 
-fn is_gone(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
-}
-
 #[cfg(test)]
 mod tests {
     use rustix::process::{Pid, getpid, getppid};
 
-    use super::{Line, Stat, line_of, listed, message_queue_limit, scan};
-
-    #[test]
-    fn a_name_with_parentheses_does_not_shift_the_fields() {
-        let rest = "S 41 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 3 0 777 0";
-        let pid = Pid::from_raw(42).unwrap();
-        let stat = Stat::parse(pid, &format!("42 (a) R 1 (b) {rest}")).unwrap();
-        assert_eq!(stat.state, 'S');
-        assert_eq!(stat.parent, Pid::from_raw(41));
-        assert_eq!(stat.threads, 3);
-        assert_eq!(stat.identity.start, 777);
-        assert!(Stat::parse(pid, "42 (a) S 41").is_none());
-    }
-
-    #[test]
-    fn one_that_has_just_ended_has_no_group() {
-        let rest = "X 0 -1 -1 0 -1 0 0 0 0 0 0 0 0 0 20 0 0 0 777 0";
-        let stat = Stat::parse(Pid::INIT, &format!("1 (a) {rest}")).unwrap();
-        assert_eq!((stat.parent, stat.group), (None, None));
-    }
-
-    #[test]
-    fn a_process_whose_first_thread_has_ended_is_not_dead() {
-        let dead = |threads: u32| {
-            let rest = format!("Z 41 1 1 0 -1 0 0 0 0 0 0 0 0 0 20 0 {threads} 0 777 0");
-            Stat::parse(Pid::INIT, &format!("1 (a) {rest}")).unwrap().is_dead()
-        };
-        assert!(dead(1));
-        assert!(!dead(2));
-    }
+    use super::{Line, line_of, listed, message_queue_limit, scan};
 
     #[test]
     fn a_soft_limit_is_read() {

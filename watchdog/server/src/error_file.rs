@@ -51,7 +51,7 @@ pub fn serve_orders(
 ///
 /// May wait for a lock that a hung process holds over its memory.
 pub(super) fn named_by(pid: Pid) -> Option<PathBuf> {
-    let path = hangwatch::sys::process::environment_variable(pid, VARIABLE).ok().flatten()?;
+    let path = hangwatch_process::proc::environment_variable(pid, VARIABLE).ok().flatten()?;
     Some(PathBuf::from(path)).filter(|path| !path.as_os_str().is_empty())
 }
 

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use hangwatch::sys::identity::Process;
-use hangwatch::sys::process::{Image, Memory, Privileges, Users};
 use hangwatch_core::watchdog::worker::WorkerId;
 use hangwatch_core::wire::lane::Lane;
+use hangwatch_process::attest::Process;
+use hangwatch_process::proc::{Image, Memory, Privileges, Users};
 use rustix::process::getpid;
 
 /// A process that was admitted.

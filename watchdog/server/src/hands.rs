@@ -13,7 +13,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use hangwatch::Segment;
-use hangwatch::sys::pidfd::{SignalError, Signalled};
 use hangwatch::sys::{clock, crash};
 use hangwatch_core::watchdog::expiry::ExpiredTimer;
 use hangwatch_core::watchdog::policy::SIGKILL;
@@ -24,6 +23,7 @@ use hangwatch_core::watchdog::worker::WorkerId;
 use hangwatch_core::wire::lane::OwnerWord;
 use hangwatch_core::wire::time::Nanos;
 use hangwatch_process::descendants::Reach;
+use hangwatch_process::pidfd::{SignalError, Signalled};
 use rustix::process::Signal;
 
 use super::case::Role;

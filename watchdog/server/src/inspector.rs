@@ -16,14 +16,15 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use hangwatch::sys::clock;
-use hangwatch::sys::identity::{Identity, Process};
 use hangwatch::sys::lock::{Holder, holder};
-use hangwatch::sys::process::{self, Image, Memory};
+use hangwatch::sys::maps;
 use hangwatch::{Segment, lane_lock_byte};
 use hangwatch_core::watchdog::expiry::Admission;
 use hangwatch_core::watchdog::worker::WorkerId;
 use hangwatch_core::wire::lane::OwnerWord;
 use hangwatch_core::wire::time::Nanos;
+use hangwatch_process::attest::{Identity, Process};
+use hangwatch_process::proc::{self, Image, Memory};
 use rustix::process::Pid;
 
 use self::queue::{Key, Queue};
@@ -263,7 +264,7 @@ impl Inspector {
     }
 
     fn maps(&self, pid: Pid) -> io::Result<bool> {
-        process::maps_segment(pid, self.segment.file().id())
+        maps::maps_segment(pid, self.segment.file().id())
     }
 }
 
@@ -279,7 +280,7 @@ fn runs_same_program(
     let at = Nanos(clock::monotonic_ns());
     let has_its_memory = worker.has_its_memory();
     // Asked after it: one about to die gives up its memory first, and maps nothing any more.
-    let image = process::image(pid).ok()??;
+    let image = proc::image(pid).ok()??;
     // Asked last: what was read before was read of it.
     if worker.process.pidfd.is_dead() {
         return None;
@@ -290,8 +291,8 @@ fn runs_same_program(
 
 fn describe(worker: &Admitted) {
     let pid = worker.process.pid;
-    let name = process::comm(pid).ok().flatten().unwrap_or_default();
-    let arguments = process::cmdline(pid).ok().flatten().unwrap_or_default();
+    let name = proc::comm(pid).ok().flatten().unwrap_or_default();
+    let arguments = proc::cmdline(pid).ok().flatten().unwrap_or_default();
     let error_file = error_file::named_by(pid);
     // Dead by now, what was read may be of another process.
     if !worker.process.pidfd.is_dead() {

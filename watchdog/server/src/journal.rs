@@ -10,11 +10,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use hangwatch::Segment;
-use hangwatch::sys::process::wchan;
 use hangwatch_core::watchdog::cascade::Scene;
 use hangwatch_core::watchdog::expiry::ExpiredTimer;
 use hangwatch_core::watchdog::reap::{Course, Hold, Outcome};
 use hangwatch_core::wire::scope::ScopeId;
+use hangwatch_process::proc::wchan;
 
 use super::cascade::{Cascade, Suspect, SuspectEnd};
 use super::case::Case;

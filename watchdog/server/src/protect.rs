@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 use std::{fs, io};
 
-use hangwatch::sys::host;
+use hangwatch_process::limits;
 
 use super::journal::{Journal, Note};
 use super::options::{Ask, Protection};
@@ -24,11 +24,11 @@ pub(super) fn protect(protection: Protection, journal: &Journal) {
     let refused = |what: &str, error: io::Error| {
         journal.note(Note::Unprotected(format!("{what}: {error}")));
     };
-    if let Err(error) = host::set_timer_slack(NonZeroU64::MIN) {
+    if let Err(error) = limits::set_timer_slack(NonZeroU64::MIN) {
         refused("no timer slack of 1 ns", error);
     }
     if protection.lock_memory == Ask::Yes
-        && let Err(error) = host::lock_all_memory()
+        && let Err(error) = limits::lock_all_memory()
     {
         refused("memory is not locked; raise RLIMIT_MEMLOCK (ulimit -l)", error);
     }
@@ -38,7 +38,7 @@ pub(super) fn protect(protection: Protection, journal: &Journal) {
         refused("the OOM score is not lowered; it takes CAP_SYS_RESOURCE", error);
     }
     if let Some(priority) = protection.realtime_priority
-        && let Err(error) = host::run_realtime(priority)
+        && let Err(error) = limits::run_realtime(priority)
     {
         refused("no real-time priority; raise RLIMIT_RTPRIO or grant CAP_SYS_NICE", error);
     }

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hangwatch::Segment;
-use hangwatch::sys::{clock, crash, host};
+use hangwatch::sys::{clock, crash};
 use hangwatch_core::atomic::add_single_writer;
 use hangwatch_core::watchdog::expiry::Expiry;
 use hangwatch_core::watchdog::reap::Reaping;
@@ -16,6 +16,7 @@ use hangwatch_core::watchdog::tick::Watchdog;
 use hangwatch_core::watchdog::updates::Rings;
 use hangwatch_core::wire::segment::Counter;
 use hangwatch_core::wire::time::Nanos;
+use hangwatch_process::limits;
 use rustix::process::{Resource, getrlimit};
 
 use super::calibrate::Calibrator;
@@ -68,7 +69,7 @@ pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
     let wanted = 2 * u64::from(segment.geometry().lanes) + SPARE_DESCRIPTORS;
     // All that is allowed: what is opened in passing, for a worker's descendants, finds room beside those.
     let allowed = getrlimit(Resource::Nofile).maximum.unwrap_or(wanted);
-    if let Err(error) = host::raise_descriptor_limit(wanted.max(allowed)) {
+    if let Err(error) = limits::raise_descriptor_limit(wanted.max(allowed)) {
         journal.note(Note::Admission(error.to_string()));
     }
     let guard = match sigbus::Guard::new(segment) {

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 
 use hangwatch::Segment;
-use hangwatch::sys::host;
+use hangwatch_process::limits;
 
 use super::archive::Archive;
 use super::clerk::{Clerk, ClerkParts, Desk};
@@ -86,7 +86,7 @@ impl Staff<'_> {
         // kernel refuses it refused the tick too, which has noted it.
         let priority = options.protection.realtime_priority;
         let clerk = spawn("hangwatch-clerk", control, journal, &attention, move || {
-            let _ = priority.map(host::run_realtime);
+            let _ = priority.map(limits::run_realtime);
             clerk.run();
         })?;
         let kin = match options.reach {

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hangwatch::sys::Pid;
-use hangwatch::sys::process::{comm, process_of};
+use hangwatch_process::proc::{comm, process_of};
 
 use hangwatch_evidence::helper::THREAD_NAME;
 

@@ -315,7 +315,7 @@ impl Witness {
 /// How a case's expiry ended.
 fn ending(case: &Case, at: Nanos, signal: u8, late_ns: u64, outcome: Outcome) -> Ending {
     let wait_channel = (outcome == Outcome::Unkillable)
-        .then(|| hangwatch::sys::process::wchan(case.worker.process.pid).ok().flatten())
+        .then(|| hangwatch_process::proc::wchan(case.worker.process.pid).ok().flatten())
         .flatten();
     Ending {
         at: case.clocks().moment(at),

@@ -8,8 +8,9 @@ use std::collections::HashMap;
 
 use hangwatch::sys::file::OpenError as FileError;
 use hangwatch::sys::lock::Holder;
-use hangwatch::sys::{Pid, host, process};
+use hangwatch::sys::{Pid, host};
 use hangwatch::{LaneView, Nanos, Observation, Observer, OpenError, Segment};
+use hangwatch_process::proc;
 
 use super::model::{Choice, Detail, Place, Seen, Watchdog};
 use super::row::{Row, ns};
@@ -109,7 +110,7 @@ impl Source {
         let row = rows.iter().find(|row| row.lane.lane == lane)?;
         let pid = is_here(&row.lane, self.pid_namespace).then(|| pid(&row.lane)).flatten();
         let arguments = pid.and_then(|pid| {
-            self.arguments.borrow_mut().read(pid, move || process::cmdline(pid).ok().flatten())
+            self.arguments.borrow_mut().read(pid, move || proc::cmdline(pid).ok().flatten())
         });
         Some(Detail {
             lane,

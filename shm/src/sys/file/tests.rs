@@ -5,8 +5,8 @@ use rustix::fs::{CWD, FileType, Mode};
 use rustix::process::{Resource, Rlimit, geteuid};
 
 use super::super::lock::{Holder, holder, try_lock};
-use super::super::testing::{fork, mount_small_tmpfs};
 use super::*;
+use hangwatch_test_children::{fork, mount_small_tmpfs};
 
 fn tmpfs() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("hangwatch-test-").tempdir_in(SEGMENT_DIR).unwrap()
@@ -217,7 +217,7 @@ fn as_user(dir: &Path, check: impl FnOnce() -> bool) -> bool {
     }
     std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o777)).unwrap();
     let child = fork(|| {
-        super::super::testing::become_user(OTHER_ID);
+        hangwatch_test_children::become_user(OTHER_ID);
         i32::from(!check())
     });
     child.exit_status() == 0

@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs;
 use std::time::Duration;
 
-use hangwatch::sys::pidfd::signal_of;
+use hangwatch_process::pidfd::signal_of;
 use rustix::process::Signal;
 
 use hangwatch_core::wire::signal;

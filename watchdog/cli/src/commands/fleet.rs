@@ -2,7 +2,7 @@
 
 mod page;
 
-use hangwatch::sys::host::raise_descriptor_limit;
+use hangwatch_process::limits::raise_descriptor_limit;
 use rustix::stdio::stdout;
 use rustix::termios::isatty;
 

@@ -224,7 +224,7 @@ impl Voice {
             hooks.iter().for_each(|hooks| hooks.hear(&event));
             emit(&event);
         })?;
-        let host = options.listen.host.clone().unwrap_or_else(host::name);
+        let host = options.listen.host.clone().unwrap_or_else(host::host_name);
         let listening = bound.serve(Subject { vitals: server.vitals(), tally, host })?;
         let (segment, address) = (segment.name(), listening.address());
         tracing::info!(segment, event = "listening", %address, "listening");

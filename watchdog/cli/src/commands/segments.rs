@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use hangwatch::sys::file;
-use hangwatch::sys::identity::{Claim, Claimed, claimed_process};
 use hangwatch::sys::lock::{self, Holder};
 use hangwatch::{
     CreateError, CreateOptions, Geometry, HEIR_LOCK_BYTE, Lifetime, MAKER_LOCK_BYTE, OpenError,
@@ -13,6 +12,7 @@ use hangwatch::{
 use hangwatch_core::atomic::Ordering;
 use hangwatch_core::wire::lane::LaneState;
 use hangwatch_core::wire::segment::{BRAKE_RELEASE_ASKED, BRAKED};
+use hangwatch_process::attest::{Claim, Claimed, claimed_process};
 
 use super::{Failure, print};
 use crate::cli::ReleaseBrake;

@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicU32;
 use hangwatch::sys::fork::Canary;
 use hangwatch::sys::name::SEGMENT_DIR;
 use hangwatch::sys::{clock, host, proc_file};
+use hangwatch_process::limits;
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::process::{PidfdFlags, Resource, getpid};
 use rustix::thread::{CapabilitySet, futex};
@@ -138,7 +139,7 @@ impl Facts {
             may_kill: may(CapabilitySet::KILL),
             may_be_nice: may(CapabilitySet::SYS_NICE),
             ptrace_scope: number("/proc/sys/kernel/yama/ptrace_scope"),
-            lock_memory: host::lock_all_memory().map_err(|error| error.to_string()),
+            lock_memory: limits::lock_all_memory().map_err(|error| error.to_string()),
             lower_oom_score: fs::write("/proc/self/oom_score_adj", "-900")
                 .map_err(|error| error.to_string()),
             keep_incidents: keep_incidents(),

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use hangwatch::sys::freezer::unified_directory;
+use crate::freezer::unified_directory;
 use rustix::process::Pid;
 
 use super::Excluded;

@@ -2,8 +2,9 @@
 
 use std::io;
 
-use hangwatch::sys::pidfd::{OpenPidfdError, Pidfd, SignalError, Signalled};
-use hangwatch::sys::process::standing;
+use crate::pidfd::{OpenPidfdError, Pidfd, SignalError, Signalled};
+use crate::proc::State;
+use crate::proc::standing;
 use rustix::process::Signal;
 
 use super::Rights;
@@ -105,8 +106,8 @@ impl Member {
         if self.fate != Fate::Found {
             return Ok(false);
         }
-        let was_stopped =
-            Stat::read(self.identity.pid)?.is_some_and(|stat| matches!(stat.state, 'T' | 't'));
+        let was_stopped = Stat::read(self.identity.pid)?
+            .is_some_and(|stat| matches!(stat.state, State::Stopped | State::Traced));
         if !self.may_be_signalled(rights)? {
             self.fate = Fate::Refused;
             return Ok(false);

@@ -12,8 +12,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
+use crate::pidfd::Pidfd;
 use hangwatch::sys::crash;
-use hangwatch::sys::pidfd::Pidfd;
 use rustix::process::Signal;
 
 use super::member::{Fate, Member, Opened};

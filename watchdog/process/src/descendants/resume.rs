@@ -2,12 +2,13 @@
 
 use std::io;
 
-use hangwatch::sys::pidfd::Pidfd;
+use crate::pidfd::Pidfd;
 use rustix::process::Signal;
 
 use super::member::Opened;
 use super::{Descendants, Excluded, Step};
 use crate::lineage::Stat;
+use crate::proc::State;
 
 impl Descendants {
     /// Sends SIGCONT to the worker and to all that belong to it and are stopped: a watchdog that died had
@@ -24,7 +25,7 @@ impl Descendants {
             let member = &self.members[place];
             // Of a process whose first thread has ended, the state says nothing of the others.
             let may_be_stopped = Stat::read(member.identity.pid)?
-                .is_some_and(|stat| matches!(stat.state, 'T' | 'Z'));
+                .is_some_and(|stat| matches!(stat.state, State::Stopped | State::Zombie));
             if may_be_stopped && member.may_be_signalled(self.rights)? {
                 // Refused, it was not stopped by a watchdog either.
                 resumed += usize::from(pidfd.signal(Signal::CONT).is_ok());

@@ -13,6 +13,7 @@ use rustix::process::Signal;
 use super::{ENDS, Tree};
 use crate::children::{self, Kind};
 use crate::lineage::{self, Identity, Stat};
+use crate::proc::State;
 use crate::relay::Relay;
 use crate::running_time::RunningTime;
 use crate::tree::pause::Pause;
@@ -216,12 +217,15 @@ impl Tree {
             }
             if !found_new {
                 let mut awaited = members.iter().filter(|member| {
-                    !matches!(member.state, 'T' | 't')
+                    !matches!(member.state, State::Stopped | State::Traced)
                         && sent.get(&member.identity) == Some(&Sent::Yes)
                 });
                 match awaited.next() {
                     None => return Ok(members),
-                    Some(first) if first.state == 'D' && awaited.all(|it| it.state == 'D') => {
+                    Some(first)
+                        if first.state == State::Uninterruptible
+                            && awaited.all(|it| it.state == State::Uninterruptible) =>
+                    {
                         patience -= 1;
                     }
                     Some(_) => {}
@@ -248,7 +252,7 @@ impl Tree {
         let survivor = |stat: Stat| Survivor {
             pid: stat.identity.pid,
             command: lineage::command_name(stat.identity.pid).unwrap_or_default(),
-            state: stat.state,
+            state: stat.state.letter(),
             why: if refused.contains(&stat.identity) {
                 Survival::NotPermitted
             } else {

@@ -6,11 +6,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 
-use hangwatch::sys::identity::Identity;
-use hangwatch::sys::pidfd::Pidfd;
-use hangwatch::sys::process::start_time;
 use hangwatch_core::watchdog::worker::WorkerId;
 use hangwatch_core::wire::lane::OwnerWord;
+use hangwatch_process::attest::Identity;
+use hangwatch_process::pidfd::Pidfd;
+use hangwatch_process::proc::start_time;
 use rustix::process::Pid;
 
 use super::super::facts::{Admitted, Origin};
@@ -119,7 +119,7 @@ impl Roster {
 /// Whether the process of this identity is known to be dead. What cannot be asked is not known.
 fn is_dead(pid: Pid, identity: Identity) -> bool {
     match (identity, Pidfd::open(pid)) {
-        (_, Err(hangwatch::sys::pidfd::OpenPidfdError::Gone { .. })) => true,
+        (_, Err(hangwatch_process::pidfd::OpenPidfdError::Gone { .. })) => true,
         (Identity::PidfdInode(inode), Ok(pidfd)) => pidfd.inode().is_some_and(|now| now != inode),
         (Identity::StartTime { ticks, .. }, Ok(_)) => {
             start_time(pid).is_ok_and(|now| now != Some(ticks))

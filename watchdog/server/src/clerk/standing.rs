@@ -8,11 +8,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use hangwatch::sys::Pid;
-use hangwatch::sys::freezer::{Freezers, Frozen};
-use hangwatch::sys::process::{self, Standing, State, image};
 use hangwatch_core::watchdog::reap::Hold;
 use hangwatch_core::watchdog::worker::WorkerId;
 use hangwatch_core::wire::time::Nanos;
+use hangwatch_process::freezer::{Freezers, Frozen};
+use hangwatch_process::proc::{self, Standing, State, image};
 
 use super::super::control::Control;
 use super::super::facts::Admitted;
@@ -80,7 +80,7 @@ impl Standings {
         if image.is_some_and(|image| image != worker.image || !has_its_memory) {
             return Ok(Seen::Execd);
         }
-        let standing = process::standing(pid)
+        let standing = proc::standing(pid)
             .map_err(|error| format!("its status cannot be read: {error}"))?
             .ok_or("its status cannot be read")?;
         if !may_be_signalled(worker, image.is_some(), &standing) {

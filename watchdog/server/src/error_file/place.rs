@@ -12,8 +12,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::{fs, io};
 
-use hangwatch::sys::identity::Process;
-use hangwatch::sys::process::{self, Users};
+use hangwatch_process::attest::Process;
+use hangwatch_process::proc::{self, Users};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -50,7 +50,7 @@ pub(super) fn write(worker: &Process, path: &Path, text: &str) -> Result<(), Pla
         return Err(PlaceError::NotAFile);
     }
     let user = geteuid().as_raw();
-    let seen = process::standing(worker.pid).map_err(PlaceError::Worker)?;
+    let seen = proc::standing(worker.pid).map_err(PlaceError::Worker)?;
     let Users { real, effective, saved } = seen.ok_or(PlaceError::Gone)?.users;
     if let Some(uid) = [real, effective, saved].into_iter().find(|uid| *uid != user) {
         return Err(PlaceError::OtherUser { uid });

@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use hangwatch::sys::identity::{Identity, Process};
+use hangwatch_process::attest::{Identity, Process};
 use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
@@ -143,7 +143,7 @@ mod tests {
         let path = |name: &str| dir.path().join(name);
         let other = Process {
             pid: own.pid,
-            pidfd: hangwatch::sys::pidfd::Pidfd::open(own.pid).unwrap(),
+            pidfd: hangwatch_process::pidfd::Pidfd::open(own.pid).unwrap(),
             identity: match own.identity {
                 Identity::PidfdInode(inode) => Identity::PidfdInode(inode + 1),
                 Identity::StartTime { pid, ticks } => Identity::StartTime { pid, ticks: ticks + 1 },

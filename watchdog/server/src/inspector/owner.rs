@@ -4,10 +4,10 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use hangwatch::lane_lock_byte;
-use hangwatch::sys::identity::{Attestation, Claim, Claimed, Process, attest, claimed_process};
-use hangwatch::sys::process::{Memory, image, standing};
 use hangwatch_core::watchdog::expiry::Admission;
 use hangwatch_core::wire::lane::{Lane, LaneState, OwnerWord};
+use hangwatch_process::attest::{Attestation, Claim, Claimed, Process, attest, claimed_process};
+use hangwatch_process::proc::{Memory, image, standing};
 use rustix::process::Pid;
 
 use super::super::facts::{LaneFacts, Origin};

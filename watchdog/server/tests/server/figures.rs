@@ -3,7 +3,8 @@
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use hangwatch::sys::{clock, host};
+use hangwatch::sys::clock;
+use hangwatch_process::limits;
 use hangwatch_server::{Holds, ServerOptions, Treatment};
 
 use super::stage::Stage;
@@ -17,11 +18,11 @@ fn median(figures: &mut [u64]) -> (u64, u64, u64) {
 /// The machine's own limit: an absolute sleep, then a signal through a pidfd.
 fn limit(rounds: usize, ms: u64) -> (u64, u64, u64) {
     let mut late = Vec::new();
-    host::set_timer_slack(NonZeroU64::MIN).unwrap();
+    limits::set_timer_slack(NonZeroU64::MIN).unwrap();
     for _ in 0..rounds {
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let pid = rustix::process::Pid::from_child(&child);
-        let pidfd = hangwatch::sys::pidfd::Pidfd::open(pid).unwrap();
+        let pidfd = hangwatch_process::pidfd::Pidfd::open(pid).unwrap();
         std::thread::sleep(Duration::from_millis(10));
         let until = clock::monotonic_ns() + ms * 1_000_000;
         let at = rustix::time::Timespec {

@@ -1,5 +1,7 @@
-//! What the tests of this layer share: real children that are always reaped,
-//! and files on tmpfs that leave no name behind.
+//! What the tests of several crates share: real children that are always reaped, and files on tmpfs
+//! that leave no name behind.
+//!
+//! It knows none of the crates it serves, so that their unit tests can use it.
 #![expect(unsafe_code, reason = "fork and raw clone, for tests against the real kernel")]
 
 use std::ffi::CString;
@@ -7,7 +9,6 @@ use std::fs::File;
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -18,35 +19,31 @@ use rustix::process::{
     waitpid,
 };
 
-use super::file::FileId;
-use super::lock::try_lock;
-use super::pidfd::Pidfd;
-use super::process::{State, state};
-
 /// A child process, killed and reaped when dropped.
-pub(crate) struct Child {
+pub struct Child {
     pid: Pid,
     reaped: bool,
 }
 
 impl Child {
     /// The child of this pid, taken into care.
-    pub(super) fn adopt(pid: Pid) -> Self {
+    pub fn adopt(pid: Pid) -> Self {
         Self { pid, reaped: false }
     }
 
-    pub(super) fn pid(&self) -> Pid {
+    /// Its pid, which is its own until it is reaped.
+    pub fn pid(&self) -> Pid {
         self.pid
     }
 
     /// Waits for the child to exit of itself.
-    pub(crate) fn exit_status(mut self) -> i32 {
+    pub fn exit_status(mut self) -> i32 {
         let status = self.wait();
         status.exit_status().unwrap_or_else(|| panic!("child ended by {status:?}"))
     }
 
     /// Kills and reaps; the pid is free afterwards.
-    pub(super) fn kill(mut self) {
+    pub fn kill(mut self) {
         self.end();
     }
 
@@ -77,7 +74,7 @@ impl Drop for Child {
 
 /// Forks; the child runs `body` and exits with what it returns (101 after a
 /// panic). It runs with one thread: it must not wait for any other.
-pub(crate) fn fork(body: impl FnOnce() -> i32) -> Child {
+pub fn fork(body: impl FnOnce() -> i32) -> Child {
     // SAFETY: the child runs on a copy of this thread alone; glibc leaves its
     // allocator usable in it, and it leaves by _exit.
     let pid = unsafe { libc::fork() };
@@ -93,22 +90,25 @@ pub(crate) fn fork(body: impl FnOnce() -> i32) -> Child {
 }
 
 /// A channel on which a child reports that it has come so far.
-pub(super) struct Mark {
+pub struct Mark {
     reader: PipeReader,
     writer: PipeWriter,
 }
 
 impl Mark {
-    pub(super) fn new() -> Self {
+    /// A new one.
+    pub fn new() -> Self {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         Self { reader, writer }
     }
 
-    pub(super) fn send(&self, value: i32) {
+    /// Reports a value.
+    pub fn send(&self, value: i32) {
         (&self.writer).write_all(&value.to_ne_bytes()).expect("mark sent");
     }
 
-    pub(super) fn wait(&self) -> i32 {
+    /// Waits for the next value.
+    pub fn wait(&self) -> i32 {
         let mut bytes = [0; 4];
         (&self.reader).read_exact(&mut bytes).expect("mark received");
         i32::from_ne_bytes(bytes)
@@ -116,7 +116,7 @@ impl Mark {
 }
 
 /// Sleeps until killed.
-pub(super) fn pause_for_ever() -> ! {
+pub fn pause_for_ever() -> ! {
     loop {
         // SAFETY: waits for a signal, touches nothing.
         unsafe { libc::pause() };
@@ -124,7 +124,7 @@ pub(super) fn pause_for_ever() -> ! {
 }
 
 /// A preallocated file on /dev/shm that has no name.
-pub(super) fn shm_file(len: u64) -> File {
+pub fn shm_file(len: u64) -> File {
     // SAFETY: the path is a C string, the call has no other duties.
     let fd = unsafe {
         libc::open(c"/dev/shm".as_ptr(), libc::O_TMPFILE | libc::O_RDWR | libc::O_CLOEXEC, 0o600)
@@ -137,7 +137,7 @@ pub(super) fn shm_file(len: u64) -> File {
 }
 
 /// Gives up root for good, in a child: user and group `id`, no other groups.
-pub(super) fn become_user(id: u32) {
+pub fn become_user(id: u32) {
     // SAFETY: no groups are read; the pointer may be null for a count of 0.
     let rc = unsafe { libc::setgroups(0, std::ptr::null()) };
     assert_eq!(rc, 0, "setgroups");
@@ -155,7 +155,7 @@ pub(super) fn become_user(id: u32) {
 
 /// Mounts a tmpfs of `len` bytes at `path`, in a mount namespace of this
 /// process's own. For children only; it is gone when they are.
-pub(super) fn mount_small_tmpfs(path: &Path, len: u64) -> std::io::Result<()> {
+pub fn mount_small_tmpfs(path: &Path, len: u64) -> std::io::Result<()> {
     let checked = |rc: i32| if rc == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) };
     let path = CString::new(path.as_os_str().as_bytes())?;
     let options = CString::new(format!("size={len}"))?;
@@ -170,7 +170,7 @@ pub(super) fn mount_small_tmpfs(path: &Path, len: u64) -> std::io::Result<()> {
 }
 
 /// Locks a byte for the open file description rather than for the process.
-pub(super) fn ofd_lock(file: &File, byte: i64) {
+pub fn ofd_lock(file: &File, byte: i64) {
     let lock = libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
@@ -184,7 +184,7 @@ pub(super) fn ofd_lock(file: &File, byte: i64) {
 }
 
 /// Whether a process, also this one, has a byte locked: as the open file description sees it.
-pub(crate) fn is_locked(file: impl AsFd, byte: u64) -> bool {
+pub fn is_locked(file: impl AsFd, byte: u64) -> bool {
     let mut lock = libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
@@ -200,20 +200,20 @@ pub(crate) fn is_locked(file: impl AsFd, byte: u64) -> bool {
 }
 
 /// Waits until the process behind the handle is dead.
-pub(super) fn wait_until_dead(pidfd: &Pidfd) {
-    let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+pub fn wait_until_dead(pidfd: impl AsFd) {
+    let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
     while poll(&mut fds, None).is_err() {}
 }
 
 /// A child that runs `body`, whose first thread has then ended while another
 /// lives on.
-pub(super) fn fork_headless(body: impl FnOnce()) -> Child {
+pub fn fork_headless(body: impl FnOnce()) -> Child {
     let ready = Arc::new(Mark::new());
     let child = fork(|| {
         body();
         let ready = Arc::clone(&ready);
         std::thread::spawn(move || {
-            while state(getpid()).expect("own state") != Some(State::Zombie) {
+            while !has_first_thread_ended() {
                 std::thread::yield_now();
             }
             ready.send(0);
@@ -229,23 +229,23 @@ pub(super) fn fork_headless(body: impl FnOnce()) -> Child {
     child
 }
 
+/// Whether the first thread of this process has ended: the letter after its name in `stat`.
+fn has_first_thread_ended() -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", getpid())).expect("own stat");
+    stat.rsplit_once(") ").expect("a name in parentheses").1.starts_with('Z')
+}
+
 /// Traces a process, which goes on running.
-pub(super) fn trace(pid: Pid) -> std::io::Result<()> {
+pub fn trace(pid: Pid) -> std::io::Result<()> {
     let null = std::ptr::null_mut::<libc::c_void>();
     // SAFETY: PTRACE_SEIZE takes no addresses.
     let rc = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid.as_raw_pid(), null, null) };
     if rc == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
-/// Which file this is.
-pub(super) fn id_of(file: &File) -> FileId {
-    let metadata = file.metadata().expect("metadata");
-    FileId { dev: metadata.dev(), ino: metadata.ino() }
-}
-
 /// A process that shares this one's file table and has the same parent; it
 /// does nothing until it is killed. For children: their parent must reap it.
-pub(super) fn clone_sharing_files() -> Pid {
+pub fn clone_sharing_files() -> Pid {
     let flags = libc::CLONE_FILES | libc::CLONE_PARENT | libc::SIGCHLD;
     // SAFETY: as fork, with a copy of the memory and no new stack; the child
     // only waits for signals.
@@ -258,7 +258,7 @@ pub(super) fn clone_sharing_files() -> Pid {
 
 /// A child that has just this pid, which must be free; it does nothing until it
 /// is killed. Needs `CAP_SYS_ADMIN` or `CAP_CHECKPOINT_RESTORE`.
-pub(super) fn clone_with_pid(pid: Pid) -> std::io::Result<Child> {
+pub fn clone_with_pid(pid: Pid) -> std::io::Result<Child> {
     let set_tid = [pid.as_raw_pid()];
     // SAFETY: all zeros is a valid clone_args.
     let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
@@ -277,22 +277,35 @@ pub(super) fn clone_with_pid(pid: Pid) -> std::io::Result<Child> {
 
 /// Puts the children that this process forks from now on into a PID namespace
 /// of their own.
-pub(super) fn unshare_pids() -> std::io::Result<()> {
+pub fn unshare_pids() -> std::io::Result<()> {
     // SAFETY: changes where later children go, touches no memory.
     let rc = unsafe { libc::unshare(libc::CLONE_NEWPID) };
     if rc == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
 /// A child that holds the locks on `bytes` of `file` until it is killed.
-pub(super) fn fork_holding(file: &File, bytes: &[u64]) -> Child {
+pub fn fork_holding(file: &File, bytes: &[u64]) -> Child {
     let ready = Mark::new();
     let child = fork(|| {
         for &byte in bytes {
-            assert!(try_lock(file, byte).expect("lock asked for"), "byte {byte} is taken");
+            assert!(lock(file, byte), "byte {byte} is taken");
         }
         ready.send(0);
         pause_for_ever()
     });
     ready.wait();
     child
+}
+
+/// Takes the POSIX write lock on a byte for this process, if it is free.
+fn lock(file: &File, byte: u64) -> bool {
+    let lock = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: i64::try_from(byte).expect("a byte that can be locked"),
+        l_len: 1,
+        l_pid: 0,
+    };
+    // SAFETY: the descriptor is open and the kernel only reads `lock`.
+    unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const lock) == 0 }
 }

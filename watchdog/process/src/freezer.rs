@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::Pid;
 
-use super::proc_file::{self, ORDINARY_BYTES};
-use super::process::{is_gone, read_bytes};
+use crate::proc::read_bytes;
+use hangwatch::sys::proc_file::{self, ORDINARY_BYTES, is_gone};
 
 /// Where the mounts of this process are told.
 const MOUNTS: &str = "/proc/thread-self/mountinfo";
@@ -232,8 +232,8 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::testing::{Child, fork, mount_small_tmpfs, pause_for_ever};
     use super::*;
+    use hangwatch_test_children::{Child, fork, mount_small_tmpfs, pause_for_ever};
 
     const MIXED: &[u8] = b"\
 24 1 0:40 / /home/\xff\xfe/mnt rw - fuse.x\xff x\xff rw

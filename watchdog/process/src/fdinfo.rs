@@ -20,9 +20,9 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 use rustix::process::Pid;
 
-use super::file::FileId;
-use super::proc_file;
-use super::process::{is_gone, parse_device, task_dirs};
+use hangwatch::sys::file::FileId;
+use hangwatch::sys::maps::{parse_device, task_dirs};
+use hangwatch::sys::proc_file::{self, is_gone};
 
 /// How many descriptors of a process are looked at, where the first guess is wrong.
 const MOST_DESCRIPTORS: usize = 4096;
@@ -113,7 +113,7 @@ fn refers_to(link: &Path, file: FileId) -> io::Result<bool> {
 ///
 /// # Errors
 /// Where `/proc` refuses.
-pub(super) fn own_lists_lock(fd: impl AsFd, file: FileId, byte: u64) -> io::Result<bool> {
+pub(crate) fn own_lists_lock(fd: impl AsFd, file: FileId, byte: u64) -> io::Result<bool> {
     // Not `/proc/self`, which is empty once the first thread has ended.
     let fdinfo = format!("/proc/thread-self/fdinfo/{}", fd.as_fd().as_raw_fd());
     descriptor_lists(Path::new(&fdinfo), &mut { FDINFO_BYTES }, file, byte)
@@ -170,12 +170,11 @@ mod tests {
 
     use rustix::process::{geteuid, getpid};
 
-    use super::super::lock::try_lock;
-    use super::super::testing::{
-        Mark, become_user, fork, fork_headless, fork_holding, id_of, ofd_lock, pause_for_ever,
-        shm_file,
-    };
     use super::*;
+    use hangwatch::sys::lock::try_lock;
+    use hangwatch_test_children::{
+        Mark, become_user, fork, fork_headless, fork_holding, ofd_lock, pause_for_ever, shm_file,
+    };
 
     const FILE: FileId = FileId { dev: 0x1a, ino: 5678 };
 
@@ -215,7 +214,7 @@ mod tests {
     #[test]
     fn a_child_lists_its_own_locks_with_and_without_a_hint() {
         let file = shm_file(4096);
-        let id = id_of(&file);
+        let id = FileId::of(&file).unwrap();
         // Neighbours join into one range; byte 9 stands alone.
         let child = fork_holding(&file, &[4, 5, 6, 9]);
         for hint in [None, Some(file.as_raw_fd()), Some(0), Some(-1), Some(i32::MAX)] {
@@ -234,10 +233,10 @@ mod tests {
         let file = shm_file(4096);
         assert!(try_lock(&file, 1).unwrap());
         ofd_lock(&file, 3);
-        assert!(lists_lock(getpid(), None, id_of(&file), 1).unwrap());
-        assert!(own_lists_lock(&file, id_of(&file), 1).unwrap());
-        assert!(!own_lists_lock(&file, id_of(&file), 2).unwrap());
-        assert!(!lists_lock(getpid(), None, id_of(&file), 3).unwrap());
+        assert!(lists_lock(getpid(), None, FileId::of(&file).unwrap(), 1).unwrap());
+        assert!(own_lists_lock(&file, FileId::of(&file).unwrap(), 1).unwrap());
+        assert!(!own_lists_lock(&file, FileId::of(&file).unwrap(), 2).unwrap());
+        assert!(!lists_lock(getpid(), None, FileId::of(&file).unwrap(), 3).unwrap());
     }
 
     #[test]
@@ -247,8 +246,8 @@ mod tests {
             assert!(try_lock(&file, 2).unwrap());
         });
         let hint = Some(file.as_raw_fd());
-        assert!(lists_lock(child.pid(), hint, id_of(&file), 2).unwrap());
-        assert!(lists_lock(child.pid(), None, id_of(&file), 2).unwrap());
+        assert!(lists_lock(child.pid(), hint, FileId::of(&file).unwrap(), 2).unwrap());
+        assert!(lists_lock(child.pid(), None, FileId::of(&file).unwrap(), 2).unwrap());
     }
 
     /// The reads of a process are counted by its own /proc/thread-self/io: another one's cannot be.
@@ -261,7 +260,7 @@ mod tests {
     #[test]
     fn many_descriptors_of_the_file_are_read_within_bounds() {
         let file = shm_file(4096);
-        let id = id_of(&file);
+        let id = FileId::of(&file).unwrap();
         let ready = Mark::new();
         let child = fork(|| {
             for byte in 0..400 {
@@ -286,7 +285,7 @@ mod tests {
     #[test]
     fn a_lock_is_found_that_another_description_of_the_file_lists() {
         let file = shm_file(4096);
-        let id = id_of(&file);
+        let id = FileId::of(&file).unwrap();
         let other = std::fs::File::options()
             .read(true)
             .write(true)
@@ -308,7 +307,7 @@ mod tests {
     #[test]
     fn more_descriptors_than_are_looked_at_are_an_error_and_no_answer() {
         let file = shm_file(4096);
-        let id = id_of(&file);
+        let id = FileId::of(&file).unwrap();
         let ready = Mark::new();
         let child = fork(|| {
             let limit = Some(MOST_DESCRIPTORS as u64 + 100);

@@ -2,17 +2,17 @@ use std::fs::File;
 
 use rustix::process::{Signal, geteuid};
 
-use super::super::lock::try_lock;
-use super::super::testing::{
-    Child, Mark, become_user, clone_sharing_files, clone_with_pid, fork, fork_headless,
-    fork_holding, id_of, ofd_lock, pause_for_ever, shm_file, unshare_pids, wait_until_dead,
-};
 use super::*;
+use hangwatch::sys::lock::try_lock;
+use hangwatch_test_children::{
+    Child, Mark, become_user, clone_sharing_files, clone_with_pid, fork, fork_headless,
+    fork_holding, ofd_lock, pause_for_ever, shm_file, unshare_pids, wait_until_dead,
+};
 
 const BYTE: u64 = 7;
 
 fn ask(file: &File) -> Attestation {
-    attest(file, id_of(file), BYTE, None).unwrap()
+    attest(file, FileId::of(&file).unwrap(), BYTE, None).unwrap()
 }
 
 #[track_caller]
@@ -139,7 +139,7 @@ fn a_holder_in_a_pid_namespace_below_is_attested_and_one_above_is_unseen() {
         }
         let below = fork(|| {
             assert!(try_lock(&file, BYTE).unwrap());
-            let outer = attest(&file, id_of(&file), other_byte, None).unwrap();
+            let outer = attest(&file, FileId::of(&file).unwrap(), other_byte, None).unwrap();
             above.send(i32::from(matches!(outer, Attestation::Unseen)));
             pause_for_ever()
         });

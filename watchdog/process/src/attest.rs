@@ -20,12 +20,14 @@ use std::os::fd::{AsFd, RawFd};
 
 use rustix::process::{Pid, getpid};
 
-use super::fdinfo::{lists_lock, own_lists_lock};
-use super::file::FileId;
-use super::host::pid_namespace;
-use super::lock::{Holder, LockError, holder};
-use super::pidfd::{OpenPidfdError, Pidfd};
-use super::process::start_time;
+pub use hangwatch::sys::claim::Claim;
+use hangwatch::sys::file::FileId;
+use hangwatch::sys::host::pid_namespace;
+use hangwatch::sys::lock::{Holder, LockError, holder};
+
+use crate::fdinfo::{lists_lock, own_lists_lock};
+use crate::pidfd::{OpenPidfdError, Pidfd};
+use crate::proc::start_time;
 
 /// What tells a process from every other of this boot, also to a watchdog that
 /// comes later.
@@ -172,34 +174,6 @@ fn attest_self(fd: impl AsFd, file: FileId, byte: u64) -> Result<Attestation, At
         Ok(true) => Ok(Process::open(own)?.map_or(Attestation::Gone, Attestation::Attested)),
         Ok(false) => Ok(Attestation::Unlocked),
         Err(source) => Err(AttestError::Proc { pid: own.as_raw_pid(), source }),
-    }
-}
-
-/// What the owner word of a lane says about its process. A claim of anyone who
-/// can write to the segment; 0 is *not said*.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Claim {
-    /// The pid, in the PID namespace named below.
-    pub pid: u32,
-    /// When it started: field 22 of `/proc/PID/stat`.
-    pub start_ticks: u64,
-    /// Its inode on pidfs.
-    pub pidfd_inode: u64,
-    /// The inode of its PID namespace.
-    pub pid_namespace: u64,
-}
-
-impl Claim {
-    /// What this process has to say of itself. What the kernel does not tell
-    /// is not said.
-    pub fn own() -> Self {
-        let pid = getpid();
-        Self {
-            pid: pid.as_raw_pid().unsigned_abs(),
-            start_ticks: start_time(pid).ok().flatten().unwrap_or(0),
-            pidfd_inode: Pidfd::open(pid).ok().and_then(|pidfd| pidfd.inode()).unwrap_or(0),
-            pid_namespace: pid_namespace().unwrap_or(0),
-        }
     }
 }
 

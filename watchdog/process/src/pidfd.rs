@@ -8,12 +8,10 @@ use std::io;
 use std::num::NonZeroI32;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use hangwatch::sys::claim::pidfd_inode;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-
-/// `PID_FS_MAGIC`: the file system of pidfds since Linux 6.9.
-const PIDFS: u64 = 0x5049_4446;
 
 /// Why no handle was had.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +90,7 @@ pub struct Pidfd {
 
 impl Pidfd {
     /// Opens a handle on the process that has this pid now. Whether it is the
-    /// one that was meant is for [`identity`](super::identity) to prove.
+    /// one that was meant is for [`attest`](crate::attest) to prove.
     ///
     /// # Errors
     /// [`OpenPidfdError`]. The id of a thread that leads no process is none.
@@ -148,11 +146,7 @@ impl Pidfd {
     /// The process's inode on pidfs, unique for the whole boot; `None` before
     /// Linux 6.9, where all pidfds share one inode.
     pub fn inode(&self) -> Option<u64> {
-        let fs = rustix::fs::fstatfs(&self.fd).ok()?;
-        if u64::try_from(fs.f_type) != Ok(PIDFS) {
-            return None;
-        }
-        rustix::fs::fstat(&self.fd).ok().map(|stat| stat.st_ino)
+        pidfd_inode(&self.fd)
     }
 }
 
@@ -175,11 +169,11 @@ fn open_error(pid: i32, errno: Errno) -> OpenPidfdError {
 mod tests {
     use rustix::process::{Resource, Rlimit, geteuid, getpid, getppid, setrlimit};
 
-    use super::super::host::gettid;
-    use super::super::testing::{
+    use super::*;
+    use hangwatch::sys::host::gettid;
+    use hangwatch_test_children::{
         become_user, fork, fork_headless, pause_for_ever, wait_until_dead,
     };
-    use super::*;
 
     #[test]
     fn a_process_is_alive_then_dead_then_gone_and_stays_so() {

@@ -1,59 +1,33 @@
 //! What `/proc` tells about a process: evidence and cross-checks, no proof.
 //!
 //! A pid is only a number here. Whoever must know that the answers are about
-//! one certain process holds its [`Pidfd`](super::pidfd::Pidfd) and asks, after
+//! one certain process holds its [`Pidfd`](crate::pidfd::Pidfd) and asks, after
 //! reading, whether it is still alive. That a process is gone is a value
 //! (`None`), never an error; an error is a refusal, most often `EACCES`.
 
-use std::cell::Cell;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
 
-use rustix::io::Errno;
 use rustix::process::Pid;
 
-use super::file::FileId;
-use super::proc_file::{self, ORDINARY_BYTES};
+use hangwatch::sys::maps::{task_dirs, thread_dirs};
+use hangwatch::sys::proc_file::{self, ORDINARY_BYTES, is_gone};
+pub use hangwatch::sys::stat::{Stat, State};
 
 /// How many arguments of a process are kept at most.
 pub const MOST_ARGUMENTS: usize = 1024;
 /// How much of an environment is searched at most, bytes: more than an exec takes, which is 6 MiB.
 const ENVIRONMENT_BYTES: u64 = 8 << 20;
-/// How much of a process's list of mappings is read at most, bytes: some 300,000 mappings.
-const MAPS_BYTES: u64 = 32 << 20;
-/// How many threads are looked at for one whose memory and files can be seen.
-const MOST_THREADS: usize = 4096;
-
-/// What the process's first thread is about, by the letter in `/proc/PID/stat`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// `R`: on a processor, or waiting for one.
-    Running,
-    /// `S`, `I`: asleep, to be woken by a signal.
-    Sleeping,
-    /// `D`: asleep, not to be woken by a signal.
-    Uninterruptible,
-    /// `T`: stopped by a signal.
-    Stopped,
-    /// `t`: stopped by its tracer.
-    Traced,
-    /// `Z`, `X`: ended. Other threads of the process may live on.
-    Zombie,
-    /// A letter of another kernel.
-    Other(char),
-}
-
 /// When the process started, in clock ticks after boot (field 22 of
 /// `/proc/PID/stat`). Not unique: two processes may start in one tick.
 ///
 /// # Errors
 /// Where `/proc` refuses.
 pub fn start_time(pid: Pid) -> io::Result<Option<u64>> {
-    Ok(read(pid, "stat")?.as_deref().and_then(parse_start_time))
+    Ok(Stat::of(pid)?.map(|stat| stat.start_ticks))
 }
 
 /// The process's state, that of its first thread.
@@ -61,7 +35,7 @@ pub fn start_time(pid: Pid) -> io::Result<Option<u64>> {
 /// # Errors
 /// Where `/proc` refuses.
 pub fn state(pid: Pid) -> io::Result<Option<State>> {
-    Ok(read(pid, "stat")?.as_deref().and_then(parse_state))
+    Ok(Stat::of(pid)?.map(|stat| stat.state))
 }
 
 /// Whether something holds a process up that is not its own doing.
@@ -121,7 +95,7 @@ impl Users {
 pub fn standing(pid: Pid) -> io::Result<Option<Standing>> {
     Ok(read(pid, "status")?.as_deref().and_then(|status| {
         let letter = status.lines().find_map(|line| line.strip_prefix("State:"))?;
-        let state = parse_letter(letter.trim_start().chars().next()?);
+        let state = State::of_letter(letter.trim_start().chars().next()?);
         let (users, privileges) = (parse_users(status)?, parse_privileges(status)?);
         Some(Standing { state, tracer: parse_tracer(status), users, privileges })
     }))
@@ -137,6 +111,13 @@ pub struct Image {
     stack: u64,
 }
 
+impl Image {
+    /// `None` where there is no memory to hold a program, or it may not be seen.
+    fn of(stat: Stat) -> Option<Image> {
+        (stat.code > 1).then_some(Image { code: stat.code, stack: stat.stack })
+    }
+}
+
 /// The program that the process runs now. `None` if it is gone, or has given up
 /// its memory already and is about to be.
 ///
@@ -146,19 +127,13 @@ pub struct Image {
 /// `None` also where it may not be seen: of a process that is not dumpable, or has given up its user,
 /// by one that may not trace it.
 pub fn image(pid: Pid) -> io::Result<Option<Image>> {
-    if let image @ Some(_) = read(pid, "stat")?.as_deref().and_then(parse_image) {
+    if let image @ Some(_) = Stat::of(pid)?.and_then(Image::of) {
         return Ok(image);
     }
     // A first thread that has ended has no memory; the others have.
     for task in task_dirs(pid)? {
-        match proc_file::bytes(task.join("stat"), ORDINARY_BYTES) {
-            Ok(stat) => {
-                if let image @ Some(_) = parse_image(&String::from_utf8_lossy(&stat)) {
-                    return Ok(image);
-                }
-            }
-            Err(error) if is_gone(&error) => {}
-            Err(error) => return Err(error),
+        if let image @ Some(_) = Stat::in_dir(&task)?.and_then(Image::of) {
+            return Ok(image);
         }
     }
     Ok(None)
@@ -283,15 +258,6 @@ pub fn process_of(tid: Pid) -> io::Result<Option<Pid>> {
     Ok(read(tid, "status")?.as_deref().and_then(|status| parse_pid(status, "Tgid:")))
 }
 
-/// The thread that traces this process (a debugger's), if any does. `None` too if
-/// the process is gone.
-///
-/// # Errors
-/// Where `/proc` refuses.
-pub fn tracer_pid(pid: Pid) -> io::Result<Option<Pid>> {
-    Ok(read(pid, "status")?.as_deref().and_then(parse_tracer))
-}
-
 /// The kernel function that the process's first thread sleeps in, if it sleeps
 /// and the kernel tells.
 ///
@@ -301,127 +267,17 @@ pub fn wchan(pid: Pid) -> io::Result<Option<String>> {
     Ok(read(pid, "wchan")?.filter(|name| !name.is_empty() && name != "0"))
 }
 
-/// Whether the process has this file mapped. False if it is gone.
-///
-/// # Errors
-/// Where `/proc` refuses, to all who may not trace the process; where it has more mappings than are
-/// read, and the file is not among the first of them.
-pub fn maps_segment(pid: Pid, file: FileId) -> io::Result<bool> {
-    any_mapping(pid, |line| parse_mapped_file(line) == Some(file))
-}
-
-/// Whether the process has this file mapped for writing, as who attaches to a segment has. False if it is
-/// gone.
-///
-/// # Errors
-/// As [`maps_segment`].
-pub fn writes_segment(pid: Pid, file: FileId) -> io::Result<bool> {
-    let is_writable = |line: &[u8]| {
-        let permissions = line.split(|byte| *byte == b' ').nth(1);
-        permissions.is_some_and(|permissions| permissions.get(1) == Some(&b'w'))
-    };
-    any_mapping(pid, |line| parse_mapped_file(line) == Some(file) && is_writable(line))
-}
-
-fn any_mapping(pid: Pid, is_wanted: impl Fn(&[u8]) -> bool) -> io::Result<bool> {
-    let mut left = MAPS_BYTES;
-    let has_memory = Cell::new(false);
-    let is_wanted = |line: &[u8]| {
-        has_memory.set(true);
-        is_wanted(line)
-    };
-    // A first thread that is ending has given up its memory before it counts as ended; the others have it.
-    for dirs in [task_dirs, thread_dirs] {
-        for dir in dirs(pid)? {
-            match proc_file::has_line(dir.join("maps"), &mut left, &is_wanted) {
-                Ok(true) => return Ok(true),
-                Ok(false) => {}
-                Err(error) if is_gone(&error) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if has_memory.get() {
-            break;
-        }
-    }
-    Ok(false)
-}
-
-/// The directories in `/proc` that stand for the process's memory and open
-/// files: its own; if its first thread has ended, those of the others, since
-/// its own then shows nothing.
-pub(super) fn task_dirs(pid: Pid) -> io::Result<Vec<PathBuf>> {
-    let own = PathBuf::from(format!("/proc/{}", pid.as_raw_pid()));
-    if state(pid)? != Some(State::Zombie) {
-        return Ok(vec![own]);
-    }
-    thread_dirs(pid)
-}
-
-/// The directories in `/proc` of the process's threads.
-fn thread_dirs(pid: Pid) -> io::Result<Vec<PathBuf>> {
-    match fs::read_dir(format!("/proc/{}/task", pid.as_raw_pid())) {
-        Ok(tasks) => {
-            let tasks = tasks.filter_map(|task| Some(task.ok()?.path()));
-            Ok(tasks.take(MOST_THREADS).collect())
-        }
-        Err(error) if is_gone(&error) => Ok(Vec::new()),
-        Err(error) => Err(error),
-    }
-}
-
-/// Whether this is how `/proc` says that a process, or a thing of it, is gone.
-pub(super) fn is_gone(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound || Errno::from_io_error(error) == Some(Errno::SRCH)
-}
-
 /// The first 64 KiB of a file of `/proc/PID`; what is not UTF-8 is replaced.
 fn read(pid: Pid, file: impl Display) -> io::Result<Option<String>> {
     Ok(read_bytes(pid, file)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 /// The first 64 KiB of a file of `/proc/PID`.
-pub(super) fn read_bytes(pid: Pid, file: impl Display) -> io::Result<Option<Vec<u8>>> {
+pub(crate) fn read_bytes(pid: Pid, file: impl Display) -> io::Result<Option<Vec<u8>>> {
     match proc_file::bytes(format!("/proc/{}/{file}", pid.as_raw_pid()), ORDINARY_BYTES) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if is_gone(&error) => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-/// The fields of `stat` from the third on. The second, in parentheses, is the
-/// process's own choice and may hold spaces and parentheses: the last one ends
-/// it.
-fn stat_fields(stat: &str) -> Option<std::str::SplitAsciiWhitespace<'_>> {
-    Some(stat.rsplit_once(')')?.1.split_ascii_whitespace())
-}
-
-fn parse_start_time(stat: &str) -> Option<u64> {
-    stat_fields(stat)?.nth(22 - 3)?.parse().ok()
-}
-
-fn parse_state(stat: &str) -> Option<State> {
-    Some(parse_letter(stat_fields(stat)?.next()?.chars().next()?))
-}
-
-/// What `stat` says of a program; `None` where there is no memory to hold one:
-/// its code then begins at 0; or where it may not be seen: at 1.
-fn parse_image(stat: &str) -> Option<Image> {
-    let mut fields = stat_fields(stat)?;
-    let code = fields.nth(26 - 3)?.parse().ok().filter(|&code| code > 1)?;
-    let stack = fields.nth(28 - 27)?.parse().ok()?;
-    Some(Image { code, stack })
-}
-
-fn parse_letter(letter: char) -> State {
-    match letter {
-        'R' => State::Running,
-        'S' | 'I' => State::Sleeping,
-        'D' => State::Uninterruptible,
-        'T' => State::Stopped,
-        't' => State::Traced,
-        'Z' | 'X' | 'x' => State::Zombie,
-        other => State::Other(other),
     }
 }
 
@@ -452,30 +308,12 @@ fn parse_privileges(status: &str) -> Option<Privileges> {
     Some(Privileges { groups, capabilities })
 }
 
-/// The file of a line of `maps`: `start-end perms offset major:minor inode ...`.
-fn parse_mapped_file(line: &[u8]) -> Option<FileId> {
-    let mut fields = line.split(|&byte| byte == b' ');
-    let device = std::str::from_utf8(fields.nth(3)?).ok()?;
-    let inode = std::str::from_utf8(fields.next()?).ok()?;
-    let ino = inode.parse().ok()?;
-    Some(FileId { dev: parse_device(device)?, ino })
-}
-
-/// A device as `/proc` writes it, `major:minor` in hexadecimal.
-pub(super) fn parse_device(text: &str) -> Option<u64> {
-    let (major, minor) = text.split_once(':')?;
-    let number = |text| u32::from_str_radix(text, 16).ok();
-    Some(rustix::fs::makedev(number(major)?, number(minor)?))
-}
-
 #[cfg(test)]
 mod tests {
     use rustix::process::{Signal, getpid, kill_process};
 
-    use super::super::mapping::{Mapping, Prefault};
-    use super::super::testing::{
-        Mark, fork, fork_headless, id_of, pause_for_ever, shm_file, trace,
-    };
+    use hangwatch_test_children::{Mark, fork, fork_headless, pause_for_ever, trace};
+
     use super::*;
 
     /// Asks until the answer is as hoped: the kernel takes its time.
@@ -593,9 +431,7 @@ mod tests {
         assert_eq!(comm(pid).unwrap(), None);
         assert_eq!(cmdline(pid).unwrap(), None);
         assert_eq!(environment_variable(pid, "PATH").unwrap(), None);
-        assert_eq!(tracer_pid(pid).unwrap(), None);
         assert_eq!(wchan(pid).unwrap(), None);
-        assert!(!maps_segment(pid, FileId { dev: 1, ino: 1 }).unwrap());
     }
 
     #[test]
@@ -624,7 +460,8 @@ mod tests {
         assert_eq!(image(pid).unwrap(), Some(first));
         let stat = |code, stack| {
             let fields: Vec<String> = (4..=25).map(|n| n.to_string()).collect();
-            parse_image(&format!("7 (x y) S {} {code} 27 {stack} 29", fields.join(" ")))
+            let text = format!("7 (x y) S {} {code} 27 {stack} 29", fields.join(" "));
+            Stat::parse(&text).and_then(Image::of)
         };
         assert_eq!(stat(111, 222), Some(Image { code: 111, stack: 222 }));
         assert_ne!(stat(111, 222), stat(111, 223));
@@ -642,7 +479,8 @@ mod tests {
     #[test]
     fn a_tracer_is_named() {
         let child = fork(|| pause_for_ever());
-        assert_eq!(tracer_pid(child.pid()).unwrap(), None);
+        let tracer_of = |pid| standing(pid).unwrap().and_then(|seen| seen.tracer);
+        assert_eq!(tracer_of(child.pid()), None);
         // Tracing is by thread, and the tracer is told by its process or
         // thread: a child of one thread leaves no doubt.
         let ready = Mark::new();
@@ -656,68 +494,13 @@ mod tests {
             println!("skipped: may not trace here");
             return;
         }
-        assert_eq!(tracer_pid(child.pid()).unwrap(), Some(tracer.pid()));
+        assert_eq!(tracer_of(child.pid()), Some(tracer.pid()));
     }
 
     #[test]
     fn a_thread_is_found_to_be_of_its_process() {
         let own = std::thread::spawn(|| process_of(rustix::thread::gettid())).join().unwrap();
         assert_eq!(own.unwrap(), Some(getpid()));
-    }
-
-    #[test]
-    fn a_mapping_is_seen_while_it_is_there() {
-        let file = shm_file(4096);
-        let id = id_of(&file);
-        let (mapped, unmap, unmapped) = (Mark::new(), Mark::new(), Mark::new());
-        let child = fork(|| {
-            let mapping = Mapping::new(&file, 4096, Prefault::OnUse).unwrap();
-            mapped.send(0);
-            unmap.wait();
-            drop(mapping);
-            unmapped.send(0);
-            pause_for_ever()
-        });
-        mapped.wait();
-        assert!(maps_segment(child.pid(), id).unwrap());
-        let other = FileId { ino: id.ino + 1, ..id };
-        assert!(!maps_segment(child.pid(), other).unwrap());
-        unmap.send(0);
-        unmapped.wait();
-        assert!(!maps_segment(child.pid(), id).unwrap());
-    }
-
-    #[test]
-    fn a_mapping_is_seen_after_the_first_thread_has_ended() {
-        let file = shm_file(4096);
-        let child = fork_headless(|| {
-            Mapping::new(&file, 4096, Prefault::OnUse).unwrap().leak();
-        });
-        assert!(maps_segment(child.pid(), id_of(&file)).unwrap());
-    }
-
-    #[test]
-    fn stat_is_read_behind_whatever_name_the_process_chose() {
-        let tail = (4..=21).map(|n| n.to_string()).collect::<Vec<_>>().join(" ");
-        for name in ["(a)", "(a b)", "() R 1 (x) S 2)", "(Z)"] {
-            let stat = format!("77 {name} D {tail} 987654 23 24\n");
-            assert_eq!(parse_start_time(&stat), Some(987_654), "{stat}");
-            assert_eq!(parse_state(&stat), Some(State::Uninterruptible), "{stat}");
-        }
-        for bad in ["", "77", "77 (a)", "77 (a) R 4 5"] {
-            assert_eq!(parse_start_time(bad), None, "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_line_of_maps_gives_its_file() {
-        let line = b"7f00-7f01 rw-s 00000000 00:1a 5678          /dev/shm/a b (deleted)";
-        let dev = rustix::fs::makedev(0, 0x1a);
-        assert_eq!(parse_mapped_file(line), Some(FileId { dev, ino: 5678 }));
-        for bad in [&b""[..], b"7f00-7f01 rw-s 0", b"7f00-7f01 rw-s 0 xx 1", b"\xff \xff \xff \xff"]
-        {
-            assert_eq!(parse_mapped_file(bad), None);
-        }
     }
 
     /// The fault: a program's mark behind 64 KiB of other variables was not seen.
