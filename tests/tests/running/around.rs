@@ -298,3 +298,36 @@ fn run_as_pid_1_leaves_no_orphan_a_zombie() {
     let output = command.output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "0", "{output:?}");
 }
+
+#[test]
+fn a_command_without_workers_is_told_that_nothing_was_watched() {
+    let told = |options: &[&str]| {
+        let mut command = Command::new(program("stage-watchdog"));
+        command.args(["run", "--unprotected", "--evidence", "off"]).args(options);
+        let done = command.args(["--", "true"]).env_remove("HANGWATCH_SEGMENT").output().unwrap();
+        assert!(done.status.success());
+        String::from_utf8_lossy(&done.stderr).into_owned()
+    };
+    let plain = told(&[]);
+    assert!(plain.contains("nothing was watched") && plain.contains("--auto"), "{plain}");
+    let auto = told(&["--auto", "--auto-alone", "90s"]);
+    assert!(auto.contains("1m 30s for the stretches between"), "{auto}");
+    assert!(auto.contains("init_process_group"), "{auto}");
+}
+
+#[test]
+fn the_python_package_is_told_what_to_guard() {
+    let told = |options: &[&str], environment: &[(&str, &str)]| {
+        let mut command = Command::new(program("stage-watchdog"));
+        command.args(["run", "--unprotected", "--evidence", "off"]).args(options);
+        command.args(["--", "sh", "-c", "env | grep ^HANGWATCH_AUTO | sort"]);
+        command.env_remove("HANGWATCH_SEGMENT").envs(environment.iter().copied());
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    let torch = "HANGWATCH_AUTO=torch\nHANGWATCH_AUTO_ALONE=90s\nHANGWATCH_AUTO_SAID=1\n\
+                 HANGWATCH_AUTO_TOGETHER=600s\n";
+    assert_eq!(told(&["--auto", "--auto-alone", "90s"], &[]), torch);
+    assert_eq!(told(&[], &[("HANGWATCH_AUTO", "1"), ("HANGWATCH_AUTO_ALONE", "1m30s")]), torch);
+    assert_eq!(told(&["--auto=off"], &[("HANGWATCH_AUTO", "1")]), "");
+    assert_eq!(told(&[], &[]), "");
+}

@@ -19,6 +19,7 @@ use incidents::{Incidents, Report, Show, Trace};
 use learning::{Learn, Scopes, Shadow};
 
 pub mod analyze;
+pub mod auto;
 pub mod config;
 pub mod demo;
 pub mod evidence;
@@ -37,6 +38,7 @@ pub mod suspects;
 pub mod value;
 
 pub use analyze::Analyze;
+pub use auto::Automatic;
 pub use demo::{Demo, DemoWorker, Fate};
 pub use exec::Exec;
 pub use further::{Further, Hook};

@@ -40,9 +40,9 @@ impl From<Reach> for descendants::Reach {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Kills")]
 pub struct Further {
-    /// Who is reaped with a worker: nobody, its tree, its process group or its cgroup
+    /// Who is reaped with a worker [default: tree with a command, else process]
     ///
-    /// tree: its descendants, such as the children of a data loader. group: these,
+    /// process: nobody. tree: its descendants, such as the children of a data loader. group: these,
     /// and the process group that the worker leads, also those whose parent has
     /// ended. cgroup: these, and by cgroup.kill all that is in a cgroup of version 2
     /// in which there are only the worker and its descendants. Where the worker leads
@@ -55,10 +55,9 @@ pub struct Further {
         long = "reap",
         value_name = "process|tree|group|cgroup",
         value_enum,
-        default_value = "process",
         hide_possible_values = true
     )]
-    pub reach: Reach,
+    pub reach: Option<Reach>,
 }
 
 /// What is run for each expiry.

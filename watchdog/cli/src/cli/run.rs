@@ -8,10 +8,11 @@ use std::time::Duration;
 use clap::Args;
 
 use super::config::Origins;
+use super::further::Reach;
 use super::value::{self, ReapSignal};
 use super::{
-    Cascade, DURATIONS, ENVIRONMENT, EXIT_CODES, Evidence, Further, Holds, Hook, Log, NO_HEADING,
-    Reap, SETTINGS,
+    Automatic, Cascade, DURATIONS, ENVIRONMENT, EXIT_CODES, Evidence, Further, Holds, Hook, Log,
+    NO_HEADING, Reap, SETTINGS,
 };
 use hangwatch_http::listen::{Address, Audience};
 use hangwatch_server::{Ask, Protection};
@@ -31,7 +32,7 @@ const KILLS_HEADING: &str = "Kills";
 {EXIT_CODES}
 
 Examples:
-  hangwatch run -- torchrun --nproc-per-node 8 train.py
+  hangwatch run --auto -- torchrun --nproc-per-node 8 train.py
   hangwatch run --signal TERM --grace 10s -- gunicorn app:app
   hangwatch run --segment train --notify-only --log json
   hangwatch run --segment train --standby"))]
@@ -110,6 +111,10 @@ pub struct Run {
     /// was given stays.
     #[arg(long, value_name = "FILE", help_heading = "Deadlines")]
     pub deadlines: Option<PathBuf>,
+
+    /// Deadlines for programs that set none.
+    #[command(flatten)]
+    pub automatic: Automatic,
 
     /// At more reaps than this in a minute, signal nobody until told otherwise
     ///
@@ -222,6 +227,12 @@ impl Run {
             lower_oom_score: ask,
             realtime_priority: self.protect.realtime,
         }
+    }
+
+    /// What a reap takes along: of a command, by default the children of its workers, too.
+    pub fn reach(&self) -> Reach {
+        let otherwise = if self.command.is_empty() { Reach::Process } else { Reach::Tree };
+        self.further.reach.unwrap_or(otherwise)
     }
 
     /// What a reap begins with, `--notify-only` taken into account.

@@ -253,7 +253,7 @@ fn every_option_of_run_is_under_the_heading_it_belongs_to() {
             "segment lanes timers scopes max_interval group standby no_standby leave_workers",
         ),
         ("Kills", "signal grace notify_only max_reaps reach"),
-        ("Deadlines", "deadlines warn_at"),
+        ("Deadlines", "deadlines auto auto_together auto_alone warn_at"),
         ("Cascades", "cascade cascade_policy"),
         ("Hook", "on_expire on_expire_timeout"),
         ("Workers that something holds up", "stopped traced frozen"),

@@ -6,6 +6,7 @@ mod left;
 mod published;
 mod reload;
 mod standby;
+mod unwatched;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +49,12 @@ pub(super) fn perform(options: Run) -> Result<Exit, Failure> {
         tracing::warn!(
             "--grace delays the KILL after a gentler signal, and --signal KILL sends none: only \
              workers whose timers ask for a signal of their own get it"
+        );
+    }
+    if options.automatic.is_in_vain() {
+        tracing::warn!(
+            "--auto-alone is not shorter than --auto-together: ranks that wait for one that hangs may be \
+             removed before it"
         );
     }
     // Before a segment is made: what is wrong with the file is said at once.
@@ -95,7 +102,7 @@ fn server_options(options: &Run, standby: Standby) -> ServerOptions {
         holds: holds(options),
         evidence,
         error_files: if options.no_error_files { ErrorFiles::Leave } else { ErrorFiles::Write },
-        reach: options.further.reach.into(),
+        reach: options.reach().into(),
         protection: options.protection(),
         on_panic: OnPanic::Exit(Exit::Panicked.code()),
         ..ServerOptions::default()

@@ -67,6 +67,7 @@ impl Definition {
     pub(super) fn strange(&self, variables: &Variables) -> Vec<String> {
         // Those of workers, hooks, tests and the log.
         let others = [
+            "AUTO_SAID",
             "CONFIG",
             "INCIDENT",
             "JOB",

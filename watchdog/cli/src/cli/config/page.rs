@@ -10,7 +10,7 @@ use super::{Origin, Origins, REREAD, Setting, variable_of};
 /// The columns of a comment.
 const COLUMNS: usize = 78;
 /// What a setting without a default may be, where the page shows how it is written.
-const EXAMPLES: [(&str, &str); 11] = [
+const EXAMPLES: [(&str, &str); 13] = [
     ("segment", "train"),
     ("group", "train"),
     ("max-reaps", "3"),
@@ -22,6 +22,8 @@ const EXAMPLES: [(&str, &str); 11] = [
     ("listen", "127.0.0.1:9469"),
     ("host", "node7"),
     ("deadlines", "/etc/hangwatch/deadlines.toml"),
+    ("auto", "torch"),
+    ("reap", "tree"),
 ];
 
 /// The settings in force, each with where it comes from. It may be used as a file of settings.

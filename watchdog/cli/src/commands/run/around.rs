@@ -15,6 +15,7 @@ use super::super::{Failure, OneLine, complain};
 use super::left::{Left, Workers};
 use super::published::Published;
 use super::standby::{self, StandbyProcess};
+use super::unwatched::Unwatched;
 use super::{LOOK, Voice, wanted};
 use crate::cli::Run;
 use crate::cli::config::{self, Setting};
@@ -48,6 +49,9 @@ pub(super) fn perform(options: &Run, deadlines: Option<Published>) -> Result<Exi
     let (server, _heard) = voice.start(segment, options, Standby::No)?;
     if let Some(mut deadlines) = deadlines {
         deadlines.publish(&server); // before anybody could ask for them
+    }
+    if let Some(said) = options.automatic.said() {
+        tracing::info!(segment = segment.name(), event = "auto", "{said}");
     }
     let terms = Terms {
         inheritance: Some(inheritance),
@@ -106,6 +110,7 @@ fn command_of(options: &Run, segment: Segment) -> process::Command {
     }
     command.env_remove(config::CONFIG_VARIABLE);
     command.args(&options.command[1..]).env(SEGMENT_VARIABLE, segment.name());
+    command.envs(options.automatic.environment());
     // As its ancestor this process may trace it anyway; its helpers may not, unless they are allowed.
     if env::var_os(PTRACER_VARIABLE).is_none() {
         command.env(PTRACER_VARIABLE, "watchdog");
@@ -128,6 +133,7 @@ fn attend(
 ) -> Result<Exit, Failure> {
     let name = segment.name();
     let mut serving = true;
+    let mut unwatched = Unwatched::new(Instant::now());
     let status = loop {
         let until = Until { instant: Some(Instant::now() + LOOK), wake: None };
         match child.step(relay, until)? {
@@ -136,6 +142,7 @@ fn attend(
             Step::Signal(caught) => child.pass_on(caught),
         }
         look_after_children(segment, Some(&child), standby);
+        unwatched.look(segment, options, Instant::now());
         if serving && matches!(server.health().state, State::Ended(_)) {
             // Said by the server's last event; the command is let finish, unwatched.
             tracing::error!(segment = name, "the command goes on, but nobody watches it any more");
@@ -146,6 +153,7 @@ fn attend(
         complain(&OneLine(&error));
         return Ok(Exit::from(&error));
     }
+    unwatched.end(segment, options);
     let mut left = Left::new(segment);
     if serving && !options.leave_workers && workers_after_the_end(&mut left) {
         let workers = Workers::of(segment);

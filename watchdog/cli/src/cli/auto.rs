@@ -1,0 +1,148 @@
+//! The options about deadlines for programs that set none.
+
+use std::env;
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::value;
+
+/// torchrun's variable that asks for a new store at each attempt.
+const FRESH_STORE: &str = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE";
+
+/// Whose programs get deadlines of hangwatch's making.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Auto {
+    /// torch jobs, from joining a process group to leaving it.
+    pub torch: bool,
+    /// Waits of any Python program.
+    pub io: bool,
+}
+
+impl Auto {
+    /// The words that say it to the Python package, with a comma between.
+    fn words(self) -> &'static str {
+        match (self.torch, self.io) {
+            (true, true) => "torch,io",
+            (true, false) => "torch",
+            (false, true) => "io",
+            (false, false) => "off",
+        }
+    }
+}
+
+/// Reads what is guarded: `torch`, `io`, both with a comma, or `off`; `1` is torch, too.
+fn auto(text: &str) -> Result<Auto, String> {
+    let mut auto = Auto::default();
+    for word in text.to_ascii_lowercase().split(',') {
+        match word.trim() {
+            "torch" | "1" | "true" | "on" => auto.torch = true,
+            "io" => auto.io = true,
+            "off" | "0" | "false" | "" => {}
+            _ => return Err("is not one of torch, io, torch,io, off".to_owned()),
+        }
+    }
+    Ok(auto)
+}
+
+/// Deadlines for programs that set none.
+#[derive(Debug, Clone, Copy, Args)]
+#[command(next_help_heading = "Deadlines")]
+pub struct Automatic {
+    /// Give the Python programs of the command deadlines of hangwatch's making [default: off]
+    ///
+    /// torch (as --auto alone): torch jobs, unmodified. From init_process_group to
+    /// destroy_process_group the thread that trains has --auto-together for whatever
+    /// waits for other ranks, and --auto-alone between two of these: so the rank that
+    /// hangs is overdue before those that wait for it. The data loader's processes,
+    /// optimizer steps, checkpoints and compilation are known. Not for servers, which
+    /// may wait for a request for hours. io: pools, queues, subprocesses and sockets of
+    /// any Python program that wait longer than --auto-alone. torch,io: both.
+    /// A time that --deadlines has for a scope counts more. It takes the Python package
+    /// hangwatch in the interpreter of the command, and passes HANGWATCH_AUTO on to it.
+    #[arg(long, value_name = "torch|io|off", value_parser = auto, num_args = 0..=1,
+          require_equals = true, default_missing_value = "torch")]
+    pub auto: Option<Auto>,
+
+    /// With --auto, how long a rank may wait for the others
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "10m",
+          allow_hyphen_values = true)]
+    pub auto_together: Duration,
+
+    /// With --auto, how long a rank may take between two waits; less than --auto-together
+    #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "5m",
+          allow_hyphen_values = true)]
+    pub auto_alone: Duration,
+}
+
+impl Automatic {
+    /// What is guarded, where anything is.
+    pub fn asked(&self) -> Option<Auto> {
+        self.auto.filter(|auto| *auto != Auto::default())
+    }
+
+    /// The variables that say it to the Python package in the command.
+    pub fn environment(&self) -> Vec<(&'static str, OsString)> {
+        let Some(auto) = self.asked() else { return Vec::new() };
+        let seconds = |time: Duration| OsString::from(format!("{}s", time.as_secs_f64()));
+        let mut variables = vec![
+            ("HANGWATCH_AUTO", auto.words().into()),
+            ("HANGWATCH_AUTO_TOGETHER", seconds(self.auto_together)),
+            ("HANGWATCH_AUTO_ALONE", seconds(self.auto_alone)),
+            // `run` has said it.
+            ("HANGWATCH_AUTO_SAID", "1".into()),
+        ];
+        // Else torchrun has one store for all attempts of a job, in which a restarted rank finds the
+        // addresses of dead ones.
+        if auto.torch && env::var_os(FRESH_STORE).is_none() {
+            variables.push((FRESH_STORE, "1".into()));
+        }
+        variables
+    }
+
+    /// One line: what is guarded, by which times, and how to change them.
+    pub fn said(&self) -> Option<String> {
+        let auto = self.asked()?;
+        let (together, alone) = (self.auto_together, self.auto_alone);
+        let torch = || {
+            format!(
+                "torch jobs are guarded: {} for what waits for other ranks, {} for the stretches \
+                 between (--auto-together, --auto-alone or --deadlines change them)",
+                humantime::format_duration(together),
+                humantime::format_duration(alone)
+            )
+        };
+        let io = || {
+            format!(
+                "Python programs are guarded while they wait for pools, queues, subprocesses and \
+                 sockets: {} (--auto-alone changes it)",
+                humantime::format_duration(alone)
+            )
+        };
+        let said = [auto.torch.then(torch), auto.io.then(io)];
+        Some(said.into_iter().flatten().collect::<Vec<_>>().join("; "))
+    }
+
+    /// Whether the times contradict each other: those who wait would be overdue before who hangs.
+    pub fn is_in_vain(&self) -> bool {
+        self.asked().is_some_and(|auto| auto.torch) && self.auto_alone >= self.auto_together
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_guarded_is_read_as_a_word_or_a_switch() {
+        let (torch, io) = (Auto { torch: true, io: false }, Auto { torch: false, io: true });
+        for text in ["torch", "1", "true", "TORCH"] {
+            assert_eq!(auto(text), Ok(torch), "{text}");
+        }
+        assert_eq!(auto("io"), Ok(io));
+        assert_eq!(auto("torch,io"), Ok(Auto { torch: true, io: true }));
+        assert_eq!(auto("0"), Ok(Auto::default()));
+        assert!(auto("jax").is_err());
+    }
+}
