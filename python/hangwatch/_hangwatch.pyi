@@ -20,6 +20,7 @@ __all__ = [
     "close_segment",
     "condemned",
     "expires",
+    "expires_by_default",
     "heartbeat",
     "main",
     "make_segment",
@@ -95,6 +96,7 @@ def expires(
     *,
     signal: int | str | None = None,
 ) -> Expires: ...
+def expires_by_default(seconds: float | timedelta, scope: str) -> Expires: ...
 def heartbeat(
     seconds: float | timedelta | str | None = None,
     scope: str | None = None,

@@ -28,6 +28,8 @@ enum Entered {
 pub(crate) struct Expires {
     /// `None`: the scope's, by the watchdog's deadlines file.
     allowance: Option<Duration>,
+    /// Whether the time that the deadlines file gives the scope counts more than `allowance`.
+    prefers_learned: bool,
     scope: Py<PyString>,
     signal: Signal,
     entered: Entered,
@@ -81,10 +83,23 @@ pub(crate) fn expires<'py>(
     let (seconds, scope) = time_and_scope(seconds, scope);
     Ok(Expires {
         allowance: seconds.map(time::allowance).transpose()?,
+        prefers_learned: false,
         scope: scope::given_or_caller(py, scope)?.unbind(),
         signal: time::signal(py, signal)?,
         entered: Entered::No,
     })
+}
+
+/// A deadline with the time that the watchdog's deadlines file gives its scope when it is entered, or
+/// with *seconds* where the file gives none.
+#[pyfunction]
+pub(crate) fn expires_by_default(
+    seconds: &Bound<'_, PyAny>,
+    scope: Bound<'_, PyString>,
+) -> PyResult<Expires> {
+    let allowance = Some(time::allowance(seconds)?);
+    let (signal, entered) = (Signal::Default, Entered::No);
+    Ok(Expires { allowance, prefers_learned: true, scope: scope.unbind(), signal, entered })
 }
 
 /// A time and a scope as they were given: a str in the time's place is the scope.
@@ -150,10 +165,15 @@ impl Expires {
         this.entered = match this.scope(py)? {
             None => Entered::NoOp,
             Some(scope) => {
-                let armed = match this.allowance {
-                    Some(allowance) if scope.is_own() => scope.expires(allowance),
-                    Some(allowance) => this.expires_by_name(py, allowance)?,
-                    None => scope.expires_as_learned(),
+                let learned = match this.prefers_learned.then(|| scope.expires_as_learned()) {
+                    Some(Err(AcquireError::NoDeadline { .. })) | None => None,
+                    Some(armed) => Some(armed),
+                };
+                let armed = match (learned, this.allowance) {
+                    (Some(armed), _) => armed,
+                    (None, Some(allowance)) if scope.is_own() => scope.expires(allowance),
+                    (None, Some(allowance)) => this.expires_by_name(py, allowance)?,
+                    (None, None) => scope.expires_as_learned(),
                 };
                 let armed = attachment::unless_gone(py, armed)?;
                 armed.iter().for_each(|guard| guard.note_task(task::current(py)));
@@ -202,7 +222,8 @@ impl Expires {
     /// Another deadline like this one, not entered.
     fn _anew(&self, py: Python<'_>) -> Expires {
         let (allowance, scope, signal) = (self.allowance, self.scope.clone_ref(py), self.signal);
-        Expires { allowance, scope, signal, entered: Entered::No }
+        let prefers_learned = self.prefers_learned;
+        Expires { allowance, prefers_learned, scope, signal, entered: Entered::No }
     }
 
     /// extend(seconds)

@@ -42,7 +42,7 @@ mod _hangwatch {
     #[pymodule_export]
     use crate::command::main;
     #[pymodule_export]
-    use crate::expires::{Expires, expires};
+    use crate::expires::{Expires, expires, expires_by_default};
     #[pymodule_export]
     use crate::heartbeat::{Heartbeat, heartbeat};
     #[pymodule_export]

@@ -1,0 +1,200 @@
+"""The one scope that the training thread is in, from joining a process group to leaving it.
+
+Everything here may run in any call of the program, so nothing here raises: where hangwatch fails, the
+guard ends, and the logger ``hangwatch`` says so once.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import threading
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any, TypeVar
+
+from hangwatch import _hangwatch
+from hangwatch._auto import times
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_log = logging.getLogger("hangwatch")
+
+
+class Section:
+    """What a thread is in, with its time.
+
+    Args:
+        name: the scope's name.
+        seconds: its time, unless the watchdog's deadlines file has one.
+        is_broad: whether sections that begin within it take its place until they end.
+    """
+
+    __slots__ = ("_deadline", "is_broad", "is_together", "name", "seconds")
+
+    def __init__(self, name: str, seconds: float, is_broad: bool = True) -> None:
+        self.name = name
+        self.seconds = seconds
+        self.is_broad = is_broad
+        self.is_together = name.startswith("together")
+        self._deadline: _hangwatch.Expires | None = None
+
+    @property
+    def deadline(self) -> _hangwatch.Expires:
+        """Made once: a thread is in a section once at a time."""
+        if self._deadline is None:
+            self._deadline = _hangwatch.expires_by_default(self.seconds, self.name)
+            _used.append(self)
+        return self._deadline
+
+    def forget(self) -> None:
+        """Drop the deadline: it is the parent's, in a forked child."""
+        self._deadline = None
+
+
+_used: list[Section] = []
+
+
+def together(what: str, is_broad: bool = False) -> Section:
+    """A section that waits for other ranks."""
+    return Section(f"together: {what}", times.TOGETHER, is_broad)
+
+
+def alone(what: str, seconds: float = times.ALONE) -> Section:
+    """A section in which a rank is by itself."""
+    return Section(f"alone: {what}", seconds)
+
+
+BETWEEN = alone("between collectives")
+
+
+class _Guard:
+    """Which thread is guarded, and the section it is in."""
+
+    def __init__(self) -> None:
+        self.thread: int | None = None
+        self.section = BETWEEN
+        self.is_provisional = False
+        self.is_off = False
+        self._mine = threading.local()
+
+    def begin(self, section: Section) -> None:
+        """Guard this thread from now on."""
+        if self.is_off or self.thread is not None:
+            return
+        self._take(section)
+        self.is_provisional = True
+
+    def end(self) -> None:
+        """Guard nobody any more."""
+        if self.thread is not None:
+            self.thread = None
+            self._exit(self.section)
+
+    def enter(self, section: Section) -> None:
+        """Go over from one section to the next one, without a moment between."""
+        if self.thread != get_ident():
+            return
+        try:
+            last, self.section = self.section, section
+            if last is section:
+                last.deadline.release()
+                section.deadline.__enter__()
+            else:
+                section.deadline.__enter__()
+                last.deadline.release()
+        except Exception as error:
+            self._fail(error)
+
+    def is_here(self, section: Section) -> bool:
+        """Whether this thread is guarded. The thread that joined the group may not be the one that
+        trains: a guard goes over to the first that enters a collective, and to the main thread from
+        any other."""
+        if self.thread == get_ident():
+            if section.is_together:
+                self.is_provisional = False
+            return True
+        if self.thread is None or not section.is_together:
+            return False
+        if self.is_provisional or threading.current_thread() is threading.main_thread():
+            before = self.section
+            self._take(BETWEEN)
+            if before is not BETWEEN:
+                self._exit(before)
+            self.is_provisional = False
+            return True
+        return False
+
+    def _take(self, section: Section) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            self._mine.end = _AtEnd(get_ident())
+        try:
+            section.deadline.release()
+            self.thread, self.section = get_ident(), section
+            section.deadline.__enter__()
+        except Exception as error:
+            self._fail(error)
+
+    def _exit(self, section: Section) -> None:
+        try:
+            section.deadline.release()
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self.thread, self.is_off = None, True
+        _log.warning("this process is no longer guarded by hangwatch: %r", error)
+
+    def after_fork(self) -> None:
+        """A child is not a rank: it is guarded where it joins a group itself."""
+        self.thread, self.section = None, BETWEEN
+        for section in _used:
+            section.forget()
+        _used.clear()
+
+
+class _AtEnd:
+    """Ends the guard with a thread that is not the main one."""
+
+    def __init__(self, thread: int) -> None:
+        self._thread = thread
+
+    def __del__(self) -> None:
+        if GUARD.thread == self._thread:
+            GUARD.end()
+
+
+GUARD = _Guard()
+os.register_at_fork(after_in_child=GUARD.after_fork)
+
+
+def within(section: Section) -> Callable[[_F], _F]:
+    """A decorator: the guarded thread is in *section* while it is in the function."""
+
+    def decorate(function: _F) -> _F:
+        guard = GUARD
+
+        @functools.wraps(function)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            if guard.thread is None or not guard.is_here(section):
+                return function(*args, **kwargs)
+            outer = guard.section
+            if not outer.is_broad:
+                return function(*args, **kwargs)
+            guard.enter(section)
+            try:
+                return function(*args, **kwargs)
+            finally:
+                guard.enter(outer)
+
+        guarded._hangwatch = section  # type: ignore[attr-defined]
+        return guarded  # type: ignore[return-value]
+
+    return decorate
+
+
+def put(owner: Any, name: str, section: Section) -> None:
+    """Have *owner*'s function *name*, where it has one, run within *section*."""
+    function = getattr(owner, name, None)
+    if function is not None and not hasattr(function, "_hangwatch"):
+        setattr(owner, name, within(section)(function))
