@@ -11,9 +11,9 @@ use hangwatch_core::wire::timer::{Refused, Released, TimerState, TimerWord};
 
 use crate::error::AcquireError;
 use crate::lane::{Armed, LaneOptions};
+use crate::names;
 use crate::sys::clock;
 use crate::thread;
-use crate::worker::Worker;
 
 /// A scope that has begun and must end by its deadline.
 ///
@@ -44,19 +44,9 @@ impl Guard {
         Guard { armed, options, word: AtomicU64::new(word.bits()) }
     }
 
-    fn worker(&self) -> Worker {
-        let signal = self.armed.subject.signal();
-        Worker { shared: self.armed.shared, options: self.options, signal }
-    }
-
     #[inline]
     fn is_inert(&self) -> bool {
-        self.armed.shared.canary.forked()
-    }
-
-    /// Its timer's lane and index.
-    pub(crate) fn place(&self) -> (u32, u16) {
-        (self.armed.subject.lane(), self.armed.index)
+        self.armed.pool.mapped.canary.forked()
     }
 
     /// The word this handle left in the timer.
@@ -76,7 +66,7 @@ impl Guard {
     /// not nested, though one thread has acquired both. 0 is no task.
     pub fn note_task(&self, task: u32) {
         if task != 0 && !self.is_inert() {
-            let lane = self.armed.shared.words.lane(self.armed.subject.lane());
+            let lane = self.armed.pool.mapped.words.lane(self.armed.subject.lane());
             lane.note_task(self.armed.index.into(), self.armed.subject, task);
         }
     }
@@ -111,7 +101,7 @@ impl Guard {
             };
             let word = self.armed.timer().rearm(expected, deadline)?;
             // After the word: an old start beside a new deadline gives it more time, never less.
-            let lane = self.armed.shared.words.lane(self.armed.subject.lane());
+            let lane = self.armed.pool.mapped.words.lane(self.armed.subject.lane());
             lane.write_kicked_at(self.armed.index.into(), now);
             Ok(word)
         })
@@ -119,10 +109,10 @@ impl Guard {
 
     /// Stops the timer, keeping the time it has left; the record carries `why` as its scope.
     pub(crate) fn pause(&self, why: &str) -> Result<(), AcquireError> {
-        let why = self.worker().scope(why)?;
+        let why = names::scope(self.armed.pool, why)?;
         let now = Nanos(clock::monotonic_ns());
         let word = self.try_change(|expected| self.armed.timer().pause(expected, now))?;
-        self.tell(Operation::Pause, word, why.id());
+        self.tell(Operation::Pause, word, why);
         Ok(())
     }
 
@@ -139,7 +129,7 @@ impl Guard {
     /// Moves the start of the timer's stretch, so that its allowance does not count what it rested.
     /// Not where a stall was credited by the old start: that would be lost.
     pub(crate) fn start_at(&self, start: impl FnOnce(Nanos) -> Nanos) {
-        let (words, word) = (&self.armed.shared.words, self.word());
+        let (words, word) = (&self.armed.pool.mapped.words, self.word());
         let (lane, index) = (words.lane(self.armed.subject.lane()), self.armed.index.into());
         let Some(detail) = lane.read_detail(index, word) else { return };
         let (now, due) = (Nanos(clock::monotonic_ns()), word.deadline().begins());
@@ -181,7 +171,7 @@ impl Guard {
         let Some(mut lane) = lane.or_else(|| thread::any_lane_for(&self.armed, self.options))
         else {
             // Nowhere to tell it: the watchdog finds the word on its next sweep.
-            return self.armed.shared.ring();
+            return self.armed.pool.mapped.ring();
         };
         let now = lane.now();
         lane.stats(self.armed.subject.scope()).rearmed();
@@ -260,7 +250,7 @@ fn end_elsewhere(
     options: &'static LaneOptions,
     at: Option<Nanos>,
 ) -> Released {
-    if armed.shared.canary.forked() {
+    if armed.pool.mapped.canary.forked() {
         return Released::NotArmed;
     }
     if let Some(mut lane) = thread::lane_for(armed).or_else(|| thread::any_lane_for(armed, options))

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
+use hangwatch_core::wire::lane::TimerKind;
 use hangwatch_core::wire::timer::Released;
 
 use crate::error::AcquireError;
 use crate::guard::Guard;
 use crate::scope::Scope;
+use crate::worker::Worker;
 
 /// A loop that must come round again within its allowance.
 ///
@@ -87,6 +89,40 @@ impl Heartbeat {
     /// Ends it, and says how.
     pub fn release(self) -> Released {
         self.guard.release()
+    }
+}
+
+impl Worker {
+    /// Begins a heartbeat: a deadline that each kick moves on.
+    ///
+    /// # Errors
+    /// [`AcquireError`].
+    pub fn heartbeat(&self, name: &str, allowance: Duration) -> Result<Heartbeat, AcquireError> {
+        let guard = self.arm(name, TimerKind::Heartbeat, allowance)?;
+        Ok(Heartbeat::new(guard, allowance))
+    }
+
+    /// Begins a heartbeat whose rounds have their allowance by the watchdog's deadlines file; see
+    /// [`Scope::heartbeat_as_learned`].
+    ///
+    /// # Errors
+    /// As [`Worker::expires_as_learned`].
+    pub fn heartbeat_as_learned(&self, name: &str) -> Result<Heartbeat, AcquireError> {
+        self.scope(name)?.heartbeat_as_learned()
+    }
+}
+
+impl Scope {
+    /// Begins a heartbeat whose rounds must each come within the allowance that the watchdog's deadlines
+    /// file gives the scope, as it is at each kick. Where the file gives it none any more, it keeps what it
+    /// began with.
+    ///
+    /// # Errors
+    /// As [`Scope::expires_as_learned`].
+    pub fn heartbeat_as_learned(&self) -> Result<Heartbeat, AcquireError> {
+        let allowance = self.learned()?;
+        let guard = self.arm_as_learned(TimerKind::Heartbeat)?;
+        Ok(Heartbeat::as_learned(guard, *self, allowance))
     }
 }
 

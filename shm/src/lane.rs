@@ -15,13 +15,16 @@ use hangwatch_core::wire::timer::{Released, Timer, TimerState, TimerWord};
 
 use crate::error::AcquireError;
 use crate::labels::Labels;
+use crate::mapped::lock;
 use crate::ptracer::Ptracer;
-use crate::registry::{Shared, lock};
 use crate::sys::crash;
 use crate::sys::fork::Canary;
 use crate::timing::Timing;
 
 mod attach;
+mod pool;
+
+pub(crate) use pool::LanePool;
 
 /// What an attach asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +39,7 @@ const NO_LANE: u32 = u32::MAX;
 
 /// A lane this process owns, in the hands of one thread.
 pub(crate) struct LaneOwner {
-    pub(crate) shared: &'static Shared,
+    pub(crate) pool: &'static LanePool,
     /// Copies of the segment's, close at hand: they are asked on every call.
     key: u64,
     canary: Canary,
@@ -65,7 +68,7 @@ pub(crate) struct LaneOwner {
 /// it is made of must be in memory before the release's locked instruction.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Armed {
-    pub(crate) shared: &'static Shared,
+    pub(crate) pool: &'static LanePool,
     pub(crate) acquired_at: Nanos,
     pub(crate) subject: Subject,
     pub(crate) index: u16,
@@ -74,13 +77,18 @@ pub(crate) struct Armed {
 impl Armed {
     /// The timer in shared memory; the mapping lives as long as the process.
     pub(crate) fn timer(&self) -> Timer<'static> {
-        let lane = self.shared.words.lane(self.subject.lane());
+        let lane = self.pool.mapped.words.lane(self.subject.lane());
         lane.timer(self.index.into()).expect("it was armed in that lane")
+    }
+
+    /// Its lane and index.
+    pub(crate) fn place(&self) -> (u32, u16) {
+        (self.subject.lane(), self.index)
     }
 
     /// Notes that its last handle has ended and left the timer condemned.
     pub(crate) fn ended_late(&self) {
-        self.shared.returned.ended_late(self.subject.lane(), self.index);
+        self.pool.returned.ended_late(self.subject.lane(), self.index);
     }
 }
 
@@ -140,7 +148,7 @@ impl LaneOwner {
     /// Makes a timer idle whose handle ended while it was condemned, and whose reap failed after that.
     /// Returns whether it is one.
     fn end_given_up(&mut self, index: u16, word: TimerWord) -> bool {
-        if !self.shared.returned.take(self.index, index) {
+        if !self.pool.returned.take(self.index, index) {
             return false;
         }
         if let Some(detail) = self.lane.read_detail(index.into(), word) {
@@ -160,8 +168,8 @@ impl LaneOwner {
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     pub(crate) fn armed(&self, armed: &Armed) -> bool {
-        // A forked child has another `Shared` of the same segment, whatever lanes it takes.
-        std::ptr::eq(self.shared, armed.shared)
+        // A forked child has another pool of the same segment, whatever lanes it takes.
+        std::ptr::eq(self.pool, armed.pool)
             && self.released_here == armed.subject.lane()
             && !self.canary.forked()
     }
@@ -184,7 +192,7 @@ impl LaneOwner {
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     pub(crate) fn now(&mut self) -> Nanos {
-        self.timing.now(&self.shared.words)
+        self.timing.now(&self.pool.mapped.words)
     }
 
     /// When a deadline `allowance_ns` from the present is due.
@@ -206,7 +214,7 @@ impl LaneOwner {
             let subject = Subject::new(detail.scope, detail.signal, detail.kind);
             let subject = subject.in_lane(self.index);
             let acquired_at = detail.acquired_at;
-            Some((Armed { shared: self.shared, acquired_at, subject, index: index as u16 }, word))
+            Some((Armed { pool: self.pool, acquired_at, subject, index: index as u16 }, word))
         })
     }
 
@@ -245,7 +253,7 @@ impl LaneOwner {
         crash::point("worker-recorded");
         stats.acquired();
         self.ring_if_near(deadline, allowance_ns);
-        (Armed { shared: self.shared, acquired_at: now, subject, index }, word)
+        (Armed { pool: self.pool, acquired_at: now, subject, index }, word)
     }
 
     /// Rings if the watchdog would wake too late for `deadline`, `ahead_ns` from now.
@@ -253,7 +261,7 @@ impl LaneOwner {
     #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
     pub(crate) fn ring_if_near(&self, deadline: Units, ahead_ns: u64) {
         if self.wake.must_ring(deadline.begins(), ahead_ns) {
-            self.shared.ring();
+            self.pool.mapped.ring();
         }
     }
 
@@ -363,7 +371,7 @@ impl LaneOwner {
     #[cold]
     fn choose_block_for(&mut self, scope: ScopeId, index: u16) -> ScopeStats<'static> {
         if scope.is_spilled()
-            && let Some(name) = lock(&self.shared.spilled).name(scope)
+            && let Some(name) = lock(&self.pool.spilled).name(scope)
         {
             self.write_name(index, &name);
         }
@@ -385,7 +393,7 @@ impl LaneOwner {
         let free = own.iter().find(|block| ScopeStats(block).scope().is_none());
         let (block, counts) = free.map_or((last, OTHER), |free| (free, scope));
         ScopeStats(block).take_for(counts.0);
-        self.shared.words.allowance(counts).note_clock(self.timing.kind());
+        self.pool.mapped.words.allowance(counts).note_clock(self.timing.kind());
         if let Some(known) = self.blocks.get_mut(usize::from(scope.0)) {
             *known = Some(block);
         }

@@ -34,28 +34,41 @@
 //!   segment may arm timers in its own name, and a worker of a segment whose file someone truncates
 //!   gets SIGBUS.
 
-mod condemned;
 mod error;
+mod lock_bytes;
+
+mod mapped;
+
+mod labels;
+mod ptracer;
+mod returned;
+mod spilled;
+mod timing;
+
+mod lane;
+
+mod attachment;
+mod registry;
+
+mod segment;
+mod stale;
+
+mod names;
+mod thread;
+
+mod worker;
+
 mod guard;
 mod heartbeat;
 mod keyed;
-mod labels;
-mod lane;
+mod pause;
+mod scope;
+
+mod condemned;
 mod observe;
 mod observer;
-mod pause;
-mod ptracer;
 mod recent;
-mod registry;
-mod returned;
-mod scope;
-mod segment;
-mod spilled;
-mod stale;
 mod survey;
-mod thread;
-mod timing;
-mod worker;
 
 #[doc(hidden)]
 pub mod sys;
@@ -82,7 +95,7 @@ pub use survey::{OverdueView, Survey};
 pub use worker::{Signal, Worker, WorkerOptions};
 
 #[doc(hidden)]
-pub use segment::{HEIR_LOCK_BYTE, MAKER_LOCK_BYTE, WATCHDOG_LOCK_BYTE, lane_lock_byte};
+pub use lock_bytes::{HEIR_LOCK_BYTE, MAKER_LOCK_BYTE, WATCHDOG_LOCK_BYTE, lane_lock_byte};
 
 /// The time, `CLOCK_MONOTONIC`: what [`Scope::expires_at`] and [`Guard::release_at`] take.
 #[inline]

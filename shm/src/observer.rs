@@ -11,10 +11,12 @@ use std::time::Duration;
 use hangwatch_core::wire::segment::Segment as Words;
 
 use crate::error::OpenError;
+use crate::lock_bytes::WATCHDOG_LOCK_BYTE;
+use crate::mapped::checked;
 use crate::observe::{self, Observation, ScopeView};
 use crate::recent::{self, RecordView};
 use crate::registry;
-use crate::segment::{Segment, WATCHDOG_LOCK_BYTE};
+use crate::segment::Segment;
 use crate::sys::file::{self, SegmentFile};
 use crate::sys::lock::{self, Holder};
 use crate::sys::mapping::ReadOnlyMapping;
@@ -60,8 +62,8 @@ impl Observer {
         let failed = |source| OpenError::File { name: name.to_owned(), source };
         let found = file::look(name).map_err(failed)?;
         let source = registry::with_registered(name, found.id(), |used| {
-            if let Some(segment) = used {
-                return Ok(Source::Used(segment));
+            if let Some(used) = used {
+                return Ok(Source::Used(Segment::of(used)));
             }
             let file = found.open_read_only().map_err(failed)?;
             match file.map_read_only() {
@@ -159,7 +161,7 @@ impl Observer {
             Source::Mapped { mapping, .. } => {
                 // SAFETY: whatever is done with them here and in `observe` loads only.
                 let words = unsafe { mapping.words() };
-                registry::checked(&self.name, words)
+                checked(&self.name, words)
             }
         }
     }

@@ -7,7 +7,6 @@
 //! Pauses nest: [`Paused`] keeps of each timer which pauses hold it up, so that it counts no moment in
 //! which one of them did, and gives back only what none of them took.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::time::Duration;
@@ -15,10 +14,11 @@ use std::time::Duration;
 use hangwatch_core::wire::time::{Nanos, Units};
 use hangwatch_core::wire::timer::TimerWord;
 
+use crate::attachment::{Attachment, HeldUp, Paused};
 use crate::error::AcquireError;
 use crate::guard::Guard;
-use crate::lane::allowance_ns;
-use crate::registry::{Shared, lock};
+use crate::lane::{Armed, LaneOptions, allowance_ns};
+use crate::mapped::lock;
 use crate::sys::clock;
 use crate::thread;
 use crate::worker::Worker;
@@ -43,7 +43,7 @@ use crate::worker::Worker;
 #[must_use = "the pause ends when it is dropped"]
 pub struct Pause {
     /// The segment as the process that began it has it.
-    here: &'static Shared,
+    here: &'static Attachment,
     /// The pause's own deadline. `None` only until it is armed.
     guard: Option<Guard>,
     /// The timers it holds up, by lane and index.
@@ -51,51 +51,38 @@ pub struct Pause {
     number: u64,
 }
 
-/// The timers of this process that a pause holds up, by lane and index.
-#[derive(Default)]
-pub(crate) struct Paused {
-    timers: HashMap<(u32, u16), HeldUp>,
-    /// How many pauses there were: each has a number.
-    pauses: u64,
-}
-
-/// A timer that one or more pauses hold up.
-struct HeldUp {
-    /// A handle on the timer, with the word that the pauses left in it; its release is another's.
-    timer: ManuallyDrop<Guard>,
-    /// When it was due before the first of the pauses.
-    due: Units,
-    /// When that began.
-    since: Nanos,
-    /// The most that they may take together, ns: those that have ended, too.
-    most_ns: u64,
-    /// Those that last, with the most that each may take, ns.
-    lasting: Vec<(u64, u64)>,
-}
-
 impl HeldUp {
     /// Moves the deadline to where it is when the timer counts no time of the pauses up to `now`, and the
     /// rest of those that last. False where somebody else changed it meanwhile: that counts.
-    fn settle(&self, now: Nanos) -> bool {
+    fn settle(&mut self, now: Nanos) -> bool {
         let took_ns = now.since(self.since).min(self.most_ns);
         let may_take_ns = self.lasting.iter().fold(0u64, |sum, (_, ns)| sum.saturating_add(*ns));
-        let has_moved =
-            self.timer.move_to(later(self.due, took_ns.saturating_add(may_take_ns))).is_ok();
+        // Not dropped: the timer's release is for another handle.
+        let timer = ManuallyDrop::new(Guard::new(self.options, self.timer));
+        let has_moved = timer.move_to(later(self.due, took_ns.saturating_add(may_take_ns))).is_ok();
         if has_moved && self.lasting.is_empty() {
-            self.timer.start_at(|acquired_at| acquired_at.plus(took_ns));
+            timer.start_at(|acquired_at| acquired_at.plus(took_ns));
         }
+        self.timer.1 = timer.word();
         has_moved
     }
 }
 
 impl Paused {
-    /// Holds up `timer`, which has `word`, from `now` on. False where somebody changes it just now.
-    fn begin(&mut self, timer: Guard, word: TimerWord, pause: (u64, u64), now: Nanos) -> bool {
-        let (place, timer) = (timer.place(), ManuallyDrop::new(timer));
+    /// Holds up `timer` from `now` on. False where somebody changes it just now.
+    fn begin(
+        &mut self,
+        timer: (Armed, TimerWord),
+        options: &'static LaneOptions,
+        pause: (u64, u64),
+        now: Nanos,
+    ) -> bool {
+        let (place, word) = (timer.0.place(), timer.1);
         // Where the word is another, somebody has changed the deadline since: another stretch.
-        let known = self.timers.remove(&place).filter(|held| held.timer.word() == word);
+        let known = self.timers.remove(&place).filter(|held| held.timer.1 == word);
         let mut held = known.unwrap_or_else(|| HeldUp {
             timer,
+            options,
             due: word.deadline(),
             since: now,
             most_ns: 0,
@@ -122,22 +109,31 @@ impl Paused {
     }
 }
 
+impl Worker {
+    /// Begins a stretch that the calling thread's armed timers do not count, `max` at most; it has
+    /// that deadline itself, under `name`. See [`Pause`].
+    ///
+    /// # Errors
+    /// [`AcquireError`]; then nothing is paused.
+    pub fn pause(&self, name: &str, max: Duration) -> Result<Pause, AcquireError> {
+        Pause::begin(*self, name, max)
+    }
+}
+
 impl Pause {
     pub(crate) fn begin(worker: Worker, name: &str, max: Duration) -> Result<Pause, AcquireError> {
         let max_ns = allowance_ns(max)?;
         worker.scope(name)?; // before any timer is moved: a name that is refused pauses nothing
-        let here = worker.shared().here().map_err(|error| Box::new(error.into()))?;
+        let here = worker.attachment.here().map_err(|error| Box::new(error.into()))?;
         let mut pause = {
             let mut paused = lock(&here.paused);
             paused.pauses += 1;
             let number = paused.pauses;
             let mut pause = Pause { here, guard: None, held: Vec::new(), number };
             let now = Nanos(clock::monotonic_ns());
-            for (armed, word) in thread::armed_timers(worker.shared().key()) {
-                let timer = Guard::new(worker.options, (armed, word));
-                let place = timer.place();
-                if paused.begin(timer, word, (number, max_ns), now) {
-                    pause.held.push(place);
+            for timer in thread::armed_timers(worker.attachment.mapped().key()) {
+                if paused.begin(timer, worker.options, (number, max_ns), now) {
+                    pause.held.push(timer.0.place());
                 }
             }
             pause
@@ -165,7 +161,7 @@ fn later(due: Units, by_ns: u64) -> Units {
 impl Drop for Pause {
     fn drop(&mut self) {
         // In a forked child the timers are the parent's, and so is the lock.
-        if !self.here.canary.forked() {
+        if !self.here.mapped().canary.forked() {
             let now = Nanos(clock::monotonic_ns());
             let mut paused = lock(&self.here.paused);
             self.held.iter().for_each(|place| paused.end(*place, self.number, now));

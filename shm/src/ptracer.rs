@@ -7,8 +7,7 @@ use std::env;
 
 use rustix::process::{PTracer, set_ptracer};
 
-use crate::registry::Shared;
-use crate::segment::Segment;
+use crate::mapped::Mapped;
 use crate::sys::lock::Holder;
 
 /// The environment variable that says whom a worker allows to trace it, unless its program does:
@@ -48,11 +47,11 @@ impl Ptracer {
     }
 
     /// Tells the kernel.
-    pub(crate) fn allow(self, shared: &'static Shared) {
+    pub(crate) fn allow(self, segment: &Mapped) {
         let tracer = match self {
             Ptracer::Nobody => return,
             Ptracer::Any => PTracer::Any,
-            Ptracer::Watchdog => match Segment::of(shared).watchdog() {
+            Ptracer::Watchdog => match segment.watchdog() {
                 Ok(Holder::Process(pid)) => PTracer::ProcessID(pid),
                 // None, this process itself, or one that is out of sight.
                 _ => return,

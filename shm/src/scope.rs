@@ -3,16 +3,70 @@
 use std::time::Duration;
 
 use hangwatch_core::wire::lane::{AllowedBy, Subject, TimerKind};
-use hangwatch_core::wire::scope::ScopeId;
+use hangwatch_core::wire::scope::{ScopeId, ScopeName};
 use hangwatch_core::wire::time::Nanos;
 
 use crate::error::AcquireError;
 use crate::guard::Guard;
-use crate::heartbeat::Heartbeat;
 use crate::lane::allowance_ns;
-use crate::registry::Shared;
+use crate::mapped::Mapped;
+use crate::names;
 use crate::thread;
 use crate::worker::Worker;
+
+impl Worker {
+    /// Begins a scope that must end within `allowance`. For a hot path intern the name once, by
+    /// [`Worker::scope`].
+    ///
+    /// # Errors
+    /// [`AcquireError`].
+    pub fn expires(&self, scope: &str, allowance: Duration) -> Result<Guard, AcquireError> {
+        self.arm(scope, TimerKind::Guard, allowance)
+    }
+
+    /// Arms a timer by its scope's name, which is told also where the table has no room for it.
+    pub(crate) fn arm(
+        &self,
+        name: &str,
+        kind: TimerKind,
+        allowance: Duration,
+    ) -> Result<Guard, AcquireError> {
+        let id = names::intern(&self.attachment.lanes, name)?;
+        let scope = Scope::new(*self, id);
+        if !names::is_without_room(id, name) {
+            return scope.arm(kind, allowance, None);
+        }
+        let allowance_ns = allowance_ns(allowance)?;
+        let (subject, name) = (scope.subject().of_kind(kind), ScopeName::new(name));
+        let armed = thread::arm_spilled(
+            &self.attachment.lanes,
+            self.options,
+            subject,
+            &name,
+            allowance_ns,
+        )?;
+        Ok(Guard::new(self.options, armed))
+    }
+
+    /// Begins a scope that must end within its allowance by the watchdog's deadlines file
+    /// (`hangwatch run --deadlines FILE`). For a hot path intern the name once, by [`Worker::scope`].
+    ///
+    /// # Errors
+    /// [`AcquireError::NoDeadline`] where the watchdog has published none; otherwise as
+    /// [`Worker::expires`].
+    pub fn expires_as_learned(&self, scope: &str) -> Result<Guard, AcquireError> {
+        self.scope(scope)?.expires_as_learned()
+    }
+
+    /// Interns a scope's name. A name beyond the segment's table has no statistics of its own, one too
+    /// long is shortened from the left: a name never costs a deadline.
+    ///
+    /// # Errors
+    /// [`AcquireError::EmptyScope`]; in a forked child, where the segment cannot be mapped anew.
+    pub fn scope(&self, name: &str) -> Result<Scope, AcquireError> {
+        Ok(Scope::new(*self, names::scope(&self.attachment.lanes, name)?))
+    }
+}
 
 /// An interned scope of a worker: the hot path's handle.
 #[derive(Clone, Copy, Debug)]
@@ -74,36 +128,24 @@ impl Scope {
         self.arm_as_learned(TimerKind::Guard)
     }
 
-    /// Begins a heartbeat whose rounds must each come within the allowance that the watchdog's deadlines
-    /// file gives the scope, as it is at each kick. Where the file gives it none any more, it keeps what it
-    /// began with.
-    ///
-    /// # Errors
-    /// As [`Scope::expires_as_learned`].
-    pub fn heartbeat_as_learned(&self) -> Result<Heartbeat, AcquireError> {
-        let allowance = self.learned()?;
-        let guard = self.arm_as_learned(TimerKind::Heartbeat)?;
-        Ok(Heartbeat::as_learned(guard, *self, allowance))
-    }
-
     #[inline]
-    fn arm_as_learned(&self, kind: TimerKind) -> Result<Guard, AcquireError> {
+    pub(crate) fn arm_as_learned(&self, kind: TimerKind) -> Result<Guard, AcquireError> {
         let worker = self.worker;
-        let here = worker.shared().here().map_err(|error| Box::new(error.into()))?;
-        let allowance_ns = self.learned_ns(here)?;
+        let here = worker.attachment.lanes.here().map_err(|error| Box::new(error.into()))?;
+        let allowance_ns = self.learned_ns(&here.mapped)?;
         let subject = self.subject.of_kind(kind).allowed_by(AllowedBy::Scope);
-        let armed = thread::arm(here, worker.lane_options(), subject, allowance_ns, None)?;
+        let armed = thread::arm(here, worker.options, subject, allowance_ns, None)?;
         Ok(Guard::new(worker.options, armed))
     }
 
     /// What the deadlines file gives the scope at this moment.
     pub(crate) fn learned(&self) -> Result<Duration, AcquireError> {
-        let here = self.worker.shared().here().map_err(|error| Box::new(error.into()))?;
-        self.learned_ns(here).map(Duration::from_nanos)
+        let here = self.worker.attachment.here().map_err(|error| Box::new(error.into()))?;
+        self.learned_ns(here.mapped()).map(Duration::from_nanos)
     }
 
     #[inline]
-    fn learned_ns(&self, here: &Shared) -> Result<u64, AcquireError> {
+    fn learned_ns(&self, here: &Mapped) -> Result<u64, AcquireError> {
         match here.words.allowance(self.id()).get_ns() {
             Some(allowance_ns) => Ok(allowance_ns),
             None => self.others_allowance_ns(here),
@@ -112,7 +154,7 @@ impl Scope {
 
     /// What the deadlines file gives scopes that it does not name.
     #[cold]
-    fn others_allowance_ns(&self, here: &Shared) -> Result<u64, AcquireError> {
+    fn others_allowance_ns(&self, here: &Mapped) -> Result<u64, AcquireError> {
         here.words.others_allowance_ns().ok_or_else(|| {
             let name = here.words.names().name(self.id());
             let scope = name.map_or("(unknown)".into(), |name| name.as_str().into());
@@ -130,7 +172,8 @@ impl Scope {
     ) -> Result<Guard, AcquireError> {
         let (worker, allowance_ns) = (self.worker, allowance_ns(allowance)?);
         let subject = self.subject.of_kind(kind);
-        let armed = thread::arm(worker.shared(), worker.lane_options(), subject, allowance_ns, at)?;
+        let armed =
+            thread::arm(&worker.attachment.lanes, worker.options, subject, allowance_ns, at)?;
         Ok(Guard::new(worker.options, armed))
     }
 

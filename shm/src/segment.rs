@@ -1,5 +1,6 @@
 //! The mapped segment: made, opened, removed, listed. What a process keeps of it is in
 //! [`registry`](crate::registry).
+#![expect(unsafe_code, reason = "who closes a segment vouches that nobody uses it")]
 
 use std::env;
 use std::ops::RangeInclusive;
@@ -11,9 +12,11 @@ use hangwatch_core::wire::layout::{Geometry, limit};
 use hangwatch_core::wire::segment::{DIES_WITH_MAKER, Fixed, Segment as Words};
 use hangwatch_core::wire::time::{Nanos, duration_ns};
 
+use crate::attachment::Attachment;
 use crate::error::{CreateError, OpenError};
-use crate::registry::{Shared, lock, register, registry};
-use crate::stale::{self, StaleError};
+use crate::lock_bytes::MAKER_LOCK_BYTE;
+use crate::mapped::{Mapped, lock};
+use crate::registry::{self, register, registry};
 use crate::sys::file::{self, SegmentFile};
 use crate::sys::lock::{self, Holder};
 use crate::sys::{clock, host};
@@ -24,25 +27,6 @@ pub const SEGMENT_VARIABLE: &str = "HANGWATCH_SEGMENT";
 /// How long a segment's wake horizon may be: 1 ms to a minute.
 pub const MAX_INTERVALS: RangeInclusive<Duration> = Duration::from_nanos(*limit::HORIZON_NS.start())
     ..=Duration::from_nanos(*limit::HORIZON_NS.end());
-
-/// Where the segment file's lock range begins: far beyond its last byte.
-const LOCK_RANGE: u64 = 1 << 40;
-
-/// The byte whose lock the serving watchdog holds.
-pub const WATCHDOG_LOCK_BYTE: u64 = LOCK_RANGE - 1;
-
-/// The byte whose lock the maker of a segment holds that dies with it ([`Lifetime::Makers`]), from
-/// before the segment has a name.
-pub const MAKER_LOCK_BYTE: u64 = LOCK_RANGE - 2;
-
-/// The byte whose lock the standby of a maker holds, which takes over when the maker dies: beyond every
-/// lane's. Whoever removes a segment that died with its maker asks for this one, too.
-pub const HEIR_LOCK_BYTE: u64 = LOCK_RANGE + (1 << 32);
-
-/// The byte whose lock the owner of `lane` holds.
-pub fn lane_lock_byte(lane: u32) -> u64 {
-    LOCK_RANGE + u64::from(lane)
-}
 
 /// A segment in this process: cheap to copy, valid for the process's life.
 ///
@@ -60,7 +44,7 @@ pub fn lane_lock_byte(lane: u32) -> u64 {
 /// ```
 #[derive(Clone, Copy)]
 pub struct Segment {
-    shared: &'static Shared,
+    attachment: &'static Attachment,
 }
 
 /// How a segment is made.
@@ -145,7 +129,7 @@ impl Segment {
             .map_err(|source| CreateError::File { name: named(), source })?;
         // It has its name by now, and nobody would know of it.
         let registered = register(&mut segments, name, file, registry.canary);
-        Ok(registered.inspect_err(|_| drop(Segment::remove(name)))?)
+        Ok(Segment::of(registered.inspect_err(|_| drop(Segment::remove(name)))?))
     }
 
     /// Opens a segment someone made; the same one again for the same name.
@@ -157,18 +141,19 @@ impl Segment {
         let mut segments = lock(&registry.segments);
         let failed = |source| OpenError::File { name: name.to_owned(), source };
         let found = file::look(name).map_err(failed)?;
-        if let Some(shared) = segments.iter().find(|shared| shared.file.id() == found.id()) {
-            return Ok(Segment { shared });
+        let is_it = |known: &&&'static Attachment| known.mapped().file.id() == found.id();
+        if let Some(known) = segments.iter().find(is_it) {
+            return Ok(Segment::of(known));
         }
         let file = found.open().map_err(failed)?;
-        register(&mut segments, name, file, registry.canary)
+        register(&mut segments, name, file, registry.canary).map(Segment::of)
     }
 
     /// The segments that this process has open.
     pub(crate) fn opened() -> Result<Vec<Segment>, OpenError> {
         let registry = registry("")?;
         let segments = lock(&registry.segments);
-        Ok(segments.iter().map(|shared| Segment { shared }).collect())
+        Ok(segments.iter().map(|known| Segment::of(known)).collect())
     }
 
     /// The name to use: the given one, or [`SEGMENT_VARIABLE`]'s.
@@ -193,20 +178,6 @@ impl Segment {
         file::remove(name)
     }
 
-    /// Removes a segment that died with its maker: made as [`Lifetime::Makers`] by a process that is
-    /// dead, and used by nobody. Whether it was such a one; any other is left as it is.
-    ///
-    /// # Errors
-    /// [`StaleError`]: where that cannot be found out, or it is not ours to remove.
-    pub fn remove_if_stale(name: &str) -> Result<bool, StaleError> {
-        // Without a registry nobody can say what this process uses: it is left as it is.
-        let Ok(registry) = registry(name) else { return Ok(false) };
-        // Kept to the end: what this process opens meanwhile would lose its locks when `stale` closes
-        // its own descriptor.
-        let segments = lock(&registry.segments);
-        stale::remove(name, |id| segments.iter().any(|shared| shared.file.id() == id))
-    }
-
     /// The names of all segments of this host.
     ///
     /// # Errors
@@ -217,17 +188,17 @@ impl Segment {
 
     /// Its name.
     pub fn name(&self) -> &'static str {
-        &self.shared.name
+        &self.attachment.mapped().name
     }
 
     /// Its sizes.
     pub fn geometry(&self) -> Geometry {
-        self.shared.words.geometry()
+        self.attachment.mapped().words.geometry()
     }
 
     /// Its wake horizon.
     pub fn max_interval(&self) -> Duration {
-        Duration::from_nanos(self.shared.words.fixed().horizon_ns)
+        Duration::from_nanos(self.attachment.mapped().words.fixed().horizon_ns)
     }
 
     /// The watchdog that serves it, by the lock the kernel holds for it.
@@ -235,12 +206,12 @@ impl Segment {
     /// # Errors
     /// Where the kernel cannot be asked.
     pub fn watchdog(&self) -> Result<Holder, lock::LockError> {
-        lock::holder(self.here().file.as_fd(), WATCHDOG_LOCK_BYTE)
+        self.here().watchdog()
     }
 
     /// Whether it is its maker's alone: made as [`Lifetime::Makers`].
     pub fn dies_with_maker(&self) -> bool {
-        self.shared.words.fixed().compatible_features & DIES_WITH_MAKER != 0
+        self.attachment.mapped().words.fixed().compatible_features & DIES_WITH_MAKER != 0
     }
 
     /// Who made it, where it is its maker's alone and that lives.
@@ -281,24 +252,44 @@ impl Segment {
         &self.here().file
     }
 
-    pub(crate) fn shared(self) -> &'static Shared {
-        self.shared
+    /// Closes and unmaps what this process has open under `name`, if `is_unused` says so while nobody can
+    /// open a segment. Segments that a thread of this process attached to stay open: their lanes are locked
+    /// by this descriptor, and guards refer to them for ever. Returns what `is_unused` said.
+    ///
+    /// # Errors
+    /// [`OpenError::Canary`].
+    ///
+    /// # Safety
+    /// Where `is_unused` says yes, no thread of this process refers to a [`Segment`] of that name that it
+    /// did not attach to, or to anything taken from one.
+    #[doc(hidden)]
+    pub unsafe fn close_unused(
+        name: &str,
+        is_unused: impl FnOnce() -> bool,
+    ) -> Result<bool, OpenError> {
+        // SAFETY: the caller's.
+        unsafe { registry::close_unused(name, is_unused) }
+    }
+
+    pub(crate) fn attachment(self) -> &'static Attachment {
+        self.attachment
     }
 
     /// The segment as this process has it mapped: a forked child's own, as its parent's mapping is not
     /// there.
-    fn here(self) -> &'static Shared {
-        self.shared.here().unwrap_or_else(|error| panic!("in a forked child: {error}"))
+    fn here(self) -> &'static Mapped {
+        let here = self.attachment.here();
+        here.unwrap_or_else(|error| panic!("in a forked child: {error}")).mapped()
     }
 
-    pub(crate) fn of(shared: &'static Shared) -> Segment {
-        Segment { shared }
+    pub(crate) fn of(attachment: &'static Attachment) -> Segment {
+        Segment { attachment }
     }
 }
 
 impl std::fmt::Debug for Segment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Segment").field(&self.shared.name).finish()
+        f.debug_tuple("Segment").field(&self.attachment.mapped().name).finish()
     }
 }
 

@@ -12,7 +12,10 @@ use hangwatch_core::wire::segment::{DIES_WITH_MAKER, FIXED_WORDS, Fixed};
 use rustix::io::pread;
 use rustix::process::getpid;
 
-use crate::segment::MAKER_LOCK_BYTE;
+use crate::lock_bytes::MAKER_LOCK_BYTE;
+use crate::mapped::lock as lock_mutex;
+use crate::registry::registry;
+use crate::segment::Segment;
 use crate::sys::file::{self, FileId, SegmentFile};
 use crate::sys::lock::{self, LockError};
 use crate::sys::maps::maps_segment;
@@ -50,11 +53,24 @@ pub enum StaleError {
     Remove(#[from] file::RemoveError),
 }
 
+impl Segment {
+    /// Removes a segment that died with its maker: made as [`Lifetime::Makers`](crate::Lifetime::Makers) by a process that is
+    /// dead, and used by nobody. Whether it was such a one; any other is left as it is.
+    ///
+    /// # Errors
+    /// [`StaleError`]: where that cannot be found out, or it is not ours to remove.
+    pub fn remove_if_stale(name: &str) -> Result<bool, StaleError> {
+        // Without a registry nobody can say what this process uses: it is left as it is.
+        let Ok(registry) = registry(name) else { return Ok(false) };
+        // Kept to the end: what this process opens meanwhile would lose its locks when `stale` closes
+        // its own descriptor.
+        let segments = lock_mutex(&registry.segments);
+        remove(name, |id| segments.iter().any(|known| known.mapped().file.id() == id))
+    }
+}
+
 /// Removes the segment, if it died with its maker; whether it did.
-pub(crate) fn remove(
-    name: &str,
-    of_this_process: impl FnOnce(FileId) -> bool,
-) -> Result<bool, StaleError> {
+fn remove(name: &str, of_this_process: impl FnOnce(FileId) -> bool) -> Result<bool, StaleError> {
     let named = || name.to_owned();
     let failed = |source| StaleError::File { name: named(), source };
     let unread = |source| StaleError::Read { name: named(), source };

@@ -22,8 +22,7 @@ use hangwatch_core::wire::time::Nanos;
 use hangwatch_core::wire::timer::TimerWord;
 
 use crate::error::{AcquireError, AttachError};
-use crate::lane::{Armed, LaneOptions, LaneOwner};
-use crate::registry::Shared;
+use crate::lane::{Armed, LaneOptions, LaneOwner, LanePool};
 
 thread_local! {
     /// The lane used last; `None` where there is none, where one is lent, or the thread is ending.
@@ -148,11 +147,11 @@ impl ThreadLanes {
     /// A lane of the segment with an idle timer; claims a further one where there is none.
     fn find_idle(
         &mut self,
-        shared: &'static Shared,
+        pool: &'static LanePool,
         options: &'static LaneOptions,
     ) -> Result<OwnedLane, AcquireError> {
         self.forget_parents();
-        let key = shared.key();
+        let key = pool.mapped.key();
         let has_idle = |(at, lane): (OwnedLane, &mut LaneOwner)| {
             (lane.is_of(key) && lane.has_idle()).then_some(at)
         };
@@ -161,14 +160,14 @@ impl ThreadLanes {
             return Ok(idle);
         }
         let lanes = self.all().filter(|(_, lane)| lane.is_of(key)).count();
-        let here = shared.here().map_err(|error| Box::new(error.into()))?;
+        let here = pool.here().map_err(|error| Box::new(error.into()))?;
         let claimed = LaneOwner::claim(here, options).map_err(|source| match lanes {
             0 => AcquireError::Attach(Box::new(source)),
             _ => AcquireError::NoFreeTimer { lanes, source: Box::new(source) },
         })?;
         self.lanes.push(OwnedLane::new(claimed));
         // It may be taken over from an ended thread, with every timer armed: then one more is claimed.
-        self.find_idle(shared, options)
+        self.find_idle(pool, options)
     }
 
     /// In a forked child: the lanes are the parent's, and their memory is not mapped here.
@@ -203,15 +202,15 @@ fn lend(is_wanted: impl FnOnce(&LaneOwner) -> bool) -> Option<Lent> {
 
 /// Makes sure that this thread has a lane of the segment, and returns the options that the lane has.
 pub(crate) fn attach(
-    shared: &'static Shared,
+    pool: &'static LanePool,
     options: &'static LaneOptions,
 ) -> Result<&'static LaneOptions, AcquireError> {
     with_lanes(|lanes| {
         lanes.forget_parents();
-        if let Some((_, lane)) = lanes.all().find(|(_, lane)| lane.is_of(shared.key())) {
+        if let Some((_, lane)) = lanes.all().find(|(_, lane)| lane.is_of(pool.mapped.key())) {
             return Ok(lane.options);
         }
-        let lane = lanes.find_idle(shared, options)?;
+        let lane = lanes.find_idle(pool, options)?;
         lanes.set_current(lane);
         // SAFETY: as in `ThreadLanes::all`.
         Ok(unsafe { lane.get() }.options)
@@ -238,7 +237,7 @@ fn with_lanes<T>(
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
 pub(crate) fn arm(
-    shared: &'static Shared,
+    pool: &'static LanePool,
     options: &'static LaneOptions,
     subject: Subject,
     allowance_ns: u64,
@@ -246,18 +245,18 @@ pub(crate) fn arm(
 ) -> Result<(Armed, TimerWord), AcquireError> {
     // One place makes what is returned: a second one, in the cold path, would put it in memory.
     loop {
-        if let Some(mut lane) = current(shared.key())
+        if let Some(mut lane) = current(pool.mapped.key())
             && let Some(idle) = lane.take_idle()
         {
             return Ok(lane.arm(idle, subject, allowance_ns, at));
         }
-        make_current(shared, options)?;
+        make_current(pool, options)?;
     }
 }
 
 /// As [`arm`], for a scope whose name the segment's table has no room for.
 pub(crate) fn arm_spilled(
-    shared: &'static Shared,
+    pool: &'static LanePool,
     options: &'static LaneOptions,
     subject: Subject,
     name: &ScopeName,
@@ -265,7 +264,7 @@ pub(crate) fn arm_spilled(
 ) -> Result<(Armed, TimerWord), AcquireError> {
     let subject = subject.in_scope(ScopeId::spilled(name));
     loop {
-        if let Some(mut lane) = current(shared.key())
+        if let Some(mut lane) = current(pool.mapped.key())
             && let Some(idle) = lane.take_idle()
         {
             lane.write_name(idle, name);
@@ -274,7 +273,7 @@ pub(crate) fn arm_spilled(
             lane.write_name(idle, name);
             return Ok(armed);
         }
-        make_current(shared, options)?;
+        make_current(pool, options)?;
     }
 }
 
@@ -283,11 +282,11 @@ pub(crate) fn arm_spilled(
 #[cold]
 #[inline(never)]
 fn make_current(
-    shared: &'static Shared,
+    pool: &'static LanePool,
     options: &'static LaneOptions,
 ) -> Result<(), AcquireError> {
     with_lanes(|lanes| {
-        let lane = lanes.find_idle(shared, options)?;
+        let lane = lanes.find_idle(pool, options)?;
         lanes.set_current(lane);
         Ok(())
     })
@@ -307,7 +306,7 @@ pub(crate) fn lane_of(armed: &Armed) -> Option<Lent> {
 ///
 /// It is for one use: while it is lent, nothing else of this module finds a lane.
 pub(crate) fn lane_for(armed: &Armed) -> Option<Lent> {
-    let key = armed.shared.key();
+    let key = armed.pool.mapped.key();
     let own = lend(|lane| lane.is_of(key) && lane.index == armed.subject.lane());
     own.or_else(|| {
         let lane = find(key, armed.subject.lane())?;
@@ -332,9 +331,9 @@ fn find(key: u64, index: u32) -> Option<OwnedLane> {
 #[cold]
 pub(crate) fn any_lane_for(armed: &Armed, options: &'static LaneOptions) -> Option<Lent> {
     let is_ending = LANES.try_with(|_| ()).is_err();
-    if !is_ending && find(armed.shared.key(), armed.subject.lane()).is_none() {
+    if !is_ending && find(armed.pool.mapped.key(), armed.subject.lane()).is_none() {
         // A thread without a lane has nowhere to tell it; the timer word is the truth all the same.
-        let _ = attach(armed.shared, options);
+        let _ = attach(armed.pool, options);
     }
     lane_for(armed)
 }
@@ -389,14 +388,14 @@ mod tests {
         let (before, beat) =
             (scope.expires(long).unwrap(), worker.heartbeat("beat", long).unwrap());
         {
-            let _interrupted = current(worker.shared().key()).unwrap();
+            let _interrupted = current(worker.attachment.mapped().key()).unwrap();
             assert!(matches!(scope.expires(long), Err(AcquireError::Reentered)));
             assert!(worker.pause("pause", long).is_err());
-            assert!(armed_timers(worker.shared().key()).is_empty());
+            assert!(armed_timers(worker.attachment.mapped().key()).is_empty());
             beat.kick().unwrap();
             assert_eq!(before.release(), Released::InTime);
         }
-        assert_eq!(armed_timers(worker.shared().key()).len(), 1, "the heartbeat");
+        assert_eq!(armed_timers(worker.attachment.mapped().key()).len(), 1, "the heartbeat");
         let again = scope.expires(long).unwrap();
         assert_eq!([again.release(), beat.release()], [Released::InTime; 2]);
         Segment::remove(&name).unwrap();

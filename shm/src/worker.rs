@@ -1,24 +1,15 @@
 //! The worker: a process's handle on a segment.
 
 use std::fmt;
-use std::time::Duration;
 
-use hangwatch_core::atomic::Ordering;
 use hangwatch_core::wire::clock::ClockKind;
-use hangwatch_core::wire::lane::{TimerKind, TimerSignal};
-use hangwatch_core::wire::scope::{OTHER, OTHER_NAME, ScopeId, ScopeName};
-use hangwatch_core::wire::timer::Released;
+use hangwatch_core::wire::lane::TimerSignal;
 
+use crate::attachment::Attachment;
 use crate::error::{AcquireError, AttachError};
-use crate::guard::Guard;
-use crate::heartbeat::Heartbeat;
-use crate::keyed;
 use crate::labels::Labels;
-use crate::lane::{LaneOptions, allowance_ns};
-use crate::pause::Pause;
+use crate::lane::LaneOptions;
 use crate::ptracer::Ptracer;
-use crate::registry::{Shared, lock};
-use crate::scope::Scope;
 use crate::segment::Segment;
 use crate::sys::lock::Holder;
 use crate::thread;
@@ -145,13 +136,13 @@ impl WorkerOptions {
                 return Err(AttachError::NoWatchdog { name: name.to_owned() });
             }
         }
-        let shared = segment.shared().here()?;
-        let options = shared.keep(LaneOptions {
+        let attachment = segment.attachment().here()?;
+        let options = attachment.lanes.keep(LaneOptions {
             clock: self.clock.unwrap_or(ClockKind::Counter),
             labels: self.labels.clone().unwrap_or_else(Labels::from_environment),
             ptracer: self.ptracer.unwrap_or_else(Ptracer::from_environment),
         });
-        let settled = thread::attach(shared, options).map_err(|error| match error {
+        let settled = thread::attach(&attachment.lanes, options).map_err(|error| match error {
             AcquireError::Attach(error) | AcquireError::NoFreeTimer { source: error, .. } => *error,
             other => unreachable!("an attach arms nothing, yet: {other}"),
         })?;
@@ -162,7 +153,7 @@ impl WorkerOptions {
                 return Err(AttachError::Settled { name: name.to_owned(), options });
             }
         };
-        Ok(Worker { shared, options, signal: self.signal.into() })
+        Ok(Worker { attachment, options, signal: self.signal.into() })
     }
 
     /// The options that were asked for and are not those that the thread's lane has.
@@ -194,7 +185,7 @@ impl From<Signal> for TimerSignal {
 /// A process attached to a segment. Cheap to copy; any thread may use it.
 #[derive(Clone, Copy)]
 pub struct Worker {
-    pub(crate) shared: &'static Shared,
+    pub(crate) attachment: &'static Attachment,
     pub(crate) options: &'static LaneOptions,
     pub(crate) signal: TimerSignal,
 }
@@ -215,142 +206,17 @@ impl Worker {
         Worker { signal: signal.into(), ..self }
     }
 
-    /// Begins a scope that must end within `allowance`. For a hot path intern the name once, by
-    /// [`Worker::scope`].
-    ///
-    /// # Errors
-    /// [`AcquireError`].
-    pub fn expires(&self, scope: &str, allowance: Duration) -> Result<Guard, AcquireError> {
-        self.arm(scope, TimerKind::Guard, allowance)
-    }
-
-    /// Arms a timer by its scope's name, which is told also where the table has no room for it.
-    pub(crate) fn arm(
-        &self,
-        name: &str,
-        kind: TimerKind,
-        allowance: Duration,
-    ) -> Result<Guard, AcquireError> {
-        let id = self.intern(name)?;
-        let scope = Scope::new(*self, id);
-        if !is_without_room(id, name) {
-            return scope.arm(kind, allowance, None);
-        }
-        let allowance_ns = allowance_ns(allowance)?;
-        let (subject, name) = (scope.subject().of_kind(kind), ScopeName::new(name));
-        let armed = thread::arm_spilled(self.shared(), self.options, subject, &name, allowance_ns)?;
-        Ok(Guard::new(self.options, armed))
-    }
-
-    /// Begins a scope that must end within its allowance by the watchdog's deadlines file
-    /// (`hangwatch run --deadlines FILE`). For a hot path intern the name once, by [`Worker::scope`].
-    ///
-    /// # Errors
-    /// [`AcquireError::NoDeadline`] where the watchdog has published none; otherwise as
-    /// [`Worker::expires`].
-    pub fn expires_as_learned(&self, scope: &str) -> Result<Guard, AcquireError> {
-        self.scope(scope)?.expires_as_learned()
-    }
-
-    /// Interns a scope's name. A name beyond the segment's table has no statistics of its own, one too
-    /// long is shortened from the left: a name never costs a deadline.
-    ///
-    /// # Errors
-    /// [`AcquireError::EmptyScope`]; in a forked child, where the segment cannot be mapped anew.
-    pub fn scope(&self, name: &str) -> Result<Scope, AcquireError> {
-        let mut id = self.intern(name)?;
-        if is_without_room(id, name) {
-            let here = self.shared().here().map_err(|error| Box::new(error.into()))?;
-            id = lock(&here.spilled).keep(&ScopeName::new(name));
-        }
-        Ok(Scope::new(*self, id))
-    }
-
-    /// The scope of `name`; `(other)` where the table has no room for it.
-    fn intern(&self, name: &str) -> Result<ScopeId, AcquireError> {
-        if name.is_empty() {
-            return Err(AcquireError::EmptyScope);
-        }
-        let here = self.shared().here().map_err(|error| Box::new(error.into()))?;
-        let id = thread::known_scope(here.key(), name).unwrap_or_else(|| {
-            let interned = here.words.names().intern(name);
-            if interned.overflowed {
-                here.words.scopes_overflowed().fetch_add(1, Ordering::Relaxed);
-            }
-            thread::know_scope(here.key(), name, interned.scope);
-            interned.scope
-        });
-        Ok(id)
-    }
-
-    /// Sets the deadline of the scope `name` of this process: upstream's keyed rule, by which the
-    /// same scope acquired again replaces its deadline.
-    ///
-    /// # Errors
-    /// [`AcquireError`].
-    pub fn acquire(&self, name: &str, allowance: Duration) -> Result<(), AcquireError> {
-        keyed::acquire(*self, name, allowance)
-    }
-
-    /// Ends what [`Worker::acquire`] began, from any thread; says whether it was in time, too late or
-    /// there was nothing.
-    ///
-    /// # Errors
-    /// In a forked child, where the segment cannot be mapped anew.
-    pub fn release(&self, name: &str) -> Result<Released, AcquireError> {
-        keyed::release(*self, name)
-    }
-
-    /// Begins a heartbeat: a deadline that each kick moves on.
-    ///
-    /// # Errors
-    /// [`AcquireError`].
-    pub fn heartbeat(&self, name: &str, allowance: Duration) -> Result<Heartbeat, AcquireError> {
-        let guard = self.arm(name, TimerKind::Heartbeat, allowance)?;
-        Ok(Heartbeat::new(guard, allowance))
-    }
-
-    /// Begins a heartbeat whose rounds have their allowance by the watchdog's deadlines file; see
-    /// [`Scope::heartbeat_as_learned`].
-    ///
-    /// # Errors
-    /// As [`Worker::expires_as_learned`].
-    pub fn heartbeat_as_learned(&self, name: &str) -> Result<Heartbeat, AcquireError> {
-        self.scope(name)?.heartbeat_as_learned()
-    }
-
-    /// Begins a stretch that the calling thread's armed timers do not count, `max` at most; it has
-    /// that deadline itself, under `name`. See [`Pause`].
-    ///
-    /// # Errors
-    /// [`AcquireError`]; then nothing is paused.
-    pub fn pause(&self, name: &str, max: Duration) -> Result<Pause, AcquireError> {
-        Pause::begin(*self, name, max)
-    }
-
     /// The segment it is attached to.
     ///
     /// # Errors
     /// In a forked child, where it cannot be mapped anew.
     pub fn segment(&self) -> Result<Segment, AttachError> {
-        Ok(Segment::of(self.shared().here()?))
+        Ok(Segment::of(self.attachment.here()?))
     }
-
-    pub(crate) fn shared(&self) -> &'static Shared {
-        self.shared
-    }
-
-    pub(crate) fn lane_options(&self) -> &'static LaneOptions {
-        self.options
-    }
-}
-
-fn is_without_room(id: ScopeId, name: &str) -> bool {
-    id == OTHER && name != OTHER_NAME
 }
 
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Worker").field(&self.shared).finish()
+        f.debug_tuple("Worker").field(&self.attachment).finish()
     }
 }

@@ -6,11 +6,11 @@ use hangwatch_core::wire::ring::RingWriter;
 use hangwatch_core::wire::scope::ScopeId;
 use hangwatch_core::wire::stats::ScopeStats;
 
-use super::{LaneOptions, LaneOwner};
+use super::{LaneOptions, LaneOwner, LanePool};
 use crate::error::AttachError;
 use crate::labels::Labels;
-use crate::registry::{Shared, lock};
-use crate::segment::lane_lock_byte;
+use crate::lock_bytes::lane_lock_byte;
+use crate::mapped::lock;
 use crate::sys::claim::Claim;
 use crate::sys::{clock, crash, host, lock as locks};
 use crate::timing::Timing;
@@ -22,24 +22,24 @@ impl LaneOwner {
     /// Claims a free lane for the calling thread, or takes over one whose thread ended: one with the
     /// same options, or any where no lane is free.
     pub(crate) fn claim(
-        shared: &'static Shared,
+        pool: &'static LanePool,
         options: &'static LaneOptions,
     ) -> Result<LaneOwner, AttachError> {
-        if let Some(lane) = LaneOwner::take_over(shared, options, |left| left.options == options) {
+        if let Some(lane) = LaneOwner::take_over(pool, options, |left| left.options == options) {
             return Ok(lane);
         }
-        LaneOwner::claim_free(shared, options)
-            .or_else(|error| LaneOwner::take_over(shared, options, |_| true).ok_or(error))
+        LaneOwner::claim_free(pool, options)
+            .or_else(|error| LaneOwner::take_over(pool, options, |_| true).ok_or(error))
     }
 
     /// Takes over a lane whose thread ended.
     fn take_over(
-        shared: &'static Shared,
+        pool: &'static LanePool,
         options: &'static LaneOptions,
         is_wanted: impl Fn(&LaneOwner) -> bool,
     ) -> Option<LaneOwner> {
         loop {
-            let mut orphans = lock(&shared.orphans);
+            let mut orphans = lock(&pool.orphans);
             let place = orphans.iter().rposition(&is_wanted)?;
             let left = orphans.remove(place);
             drop(orphans);
@@ -53,7 +53,7 @@ impl LaneOwner {
     fn hand_over(mut self, options: &'static LaneOptions) -> Option<LaneOwner> {
         self.timing = Timing::new(options.clock);
         self.options = options;
-        let identity = identity(self.shared, options, &self.timing);
+        let identity = identity(self.pool, options, &self.timing);
         let thread = std::thread::current();
         self.owner = self.lane.hand_over(self.owner, identity, names(options, &thread))?;
         self.find_idle();
@@ -62,29 +62,29 @@ impl LaneOwner {
         self.inherited = all.filter(|index| !idle.contains(index)).collect();
         self.choose_release();
         self.find_blocks();
-        self.shared.ring();
+        self.pool.mapped.ring();
         Some(self)
     }
 
     fn claim_free(
-        shared: &'static Shared,
+        pool: &'static LanePool,
         options: &'static LaneOptions,
     ) -> Result<LaneOwner, AttachError> {
-        let _claims = lock(&shared.claims);
+        let _claims = lock(&pool.claims);
         let pid = std::process::id();
-        for index in 0..shared.words.geometry().lanes {
-            let lane = shared.words.lane(index);
+        for index in 0..pool.mapped.words.geometry().lanes {
+            let lane = pool.mapped.words.lane(index);
             if !is_claimable(lane) {
                 continue;
             }
             let try_lock = || {
-                locks::try_lock(shared.fd(), lane_lock_byte(index))
-                    .map_err(|source| AttachError::Lock { name: shared.name.clone(), source })
+                locks::try_lock(pool.mapped.fd(), lane_lock_byte(index))
+                    .map_err(|source| AttachError::Lock { name: pool.mapped.name.clone(), source })
             };
             if !try_lock()? {
                 continue;
             }
-            shared.words.note_lane_used(index);
+            pool.mapped.words.note_lane_used(index);
             crash::point("worker-locked");
             // Where the claim fails, another copy of this library in this process was first, or a
             // watchdog hangs while it recycles the lane. A lock is the process's, so that copy's would
@@ -96,34 +96,34 @@ impl LaneOwner {
                 lane.detach(claimed);
                 continue;
             }
-            options.ptracer.allow(shared);
-            return Ok(LaneOwner::attach(shared, index, claimed, options));
+            options.ptracer.allow(&pool.mapped);
+            return Ok(LaneOwner::attach(pool, index, claimed, options));
         }
         Err(AttachError::NoFreeLane {
-            name: shared.name.clone(),
-            lanes: shared.words.geometry().lanes,
+            name: pool.mapped.name.clone(),
+            lanes: pool.mapped.words.geometry().lanes,
         })
     }
 
     fn attach(
-        shared: &'static Shared,
+        pool: &'static LanePool,
         index: u32,
         claimed: OwnerWord,
         options: &'static LaneOptions,
     ) -> LaneOwner {
-        let lane = shared.words.lane(index);
+        let lane = pool.mapped.words.lane(index);
         let timing = Timing::new(options.clock);
-        let identity = identity(shared, options, &timing);
+        let identity = identity(pool, options, &timing);
         crash::point("worker-claimed");
         let thread = std::thread::current();
         let attached = lane.attach(claimed, identity, names(options, &thread));
         crash::point("worker-attached");
-        shared.ring();
-        let words = shared.words;
+        pool.mapped.ring();
+        let words = pool.mapped.words;
         let mut owned = LaneOwner {
-            shared,
-            key: shared.key(),
-            canary: shared.canary,
+            pool,
+            key: pool.mapped.key(),
+            canary: pool.mapped.canary,
             index,
             released_here: index,
             options,
@@ -139,7 +139,7 @@ impl LaneOwner {
         };
         owned.find_blocks();
         // Free or detached: every timer is idle, so none has a handle.
-        shared.returned.forget(index);
+        pool.returned.forget(index);
         owned.idle.extend((0..owned.lane.timers().len() as u16).rev());
         owned
     }
@@ -151,7 +151,7 @@ impl LaneOwner {
                 && let Some(known) = self.blocks.get_mut(usize::from(scope))
             {
                 *known = Some(block);
-                self.shared.words.allowance(ScopeId(scope)).note_clock(self.timing.kind());
+                self.pool.mapped.words.allowance(ScopeId(scope)).note_clock(self.timing.kind());
             }
         }
     }
@@ -159,32 +159,32 @@ impl LaneOwner {
     /// The thread has ended: gives the lane back, or leaves it to the next thread where timers still
     /// have handles (they have moved elsewhere, and their deadlines hold).
     pub(crate) fn leave(mut self) {
-        if self.shared.canary.forked() {
+        if self.pool.mapped.canary.forked() {
             return; // the parent's lane
         }
         self.find_idle();
         if self.idle.len() < self.lane.timers().len() {
-            lock(&self.shared.orphans).push(self);
+            lock(&self.pool.orphans).push(self);
             return;
         }
         // Under the claims lock: another thread's claim of this lane must not lose its lock to this.
-        let _claims = lock(&self.shared.claims);
+        let _claims = lock(&self.pool.claims);
         if self.lane.owner() != self.owner {
             return; // taken from it: no longer this thread's to unlock
         }
         // Unlocked first: once it is detached, another copy of this library in this process may claim
         // it, and a lock is the process's.
-        let _ = locks::unlock(self.shared.fd(), lane_lock_byte(self.index));
+        let _ = locks::unlock(self.pool.mapped.fd(), lane_lock_byte(self.index));
         crash::point("worker-unlocked");
         if self.lane.detach(self.owner) {
             crash::point("worker-detached");
-            self.shared.ring();
+            self.pool.mapped.ring();
         }
     }
 }
 
 /// What the calling thread says about itself.
-fn identity(shared: &Shared, options: &LaneOptions, timing: &Timing) -> Identity {
+fn identity(pool: &LanePool, options: &LaneOptions, timing: &Timing) -> Identity {
     let claim = Claim::own();
     let plus_one = |number: Option<u32>| number.map_or(0, |number| u64::from(number) + 1);
     Identity {
@@ -193,7 +193,7 @@ fn identity(shared: &Shared, options: &LaneOptions, timing: &Timing) -> Identity
         pidfd_inode: claim.pidfd_inode,
         pid_namespace: claim.pid_namespace,
         attached_at: clock::monotonic_ns(),
-        descriptor: std::os::fd::AsRawFd::as_raw_fd(&shared.fd()).unsigned_abs().into(),
+        descriptor: std::os::fd::AsRawFd::as_raw_fd(&pool.mapped.fd()).unsigned_abs().into(),
         clock: timing.kind() as u64,
         rank: plus_one(options.labels.rank),
         world_size: options.labels.world_size.map_or(0, u64::from),
@@ -246,7 +246,7 @@ mod tests {
     impl Copy {
         fn open(name: &str) -> Copy {
             let file: &'static file::SegmentFile = Box::leak(Box::new(file::open(name).unwrap()));
-            let words = file.map(crate::sys::mapping::Prefault::OnUse).unwrap().leak();
+            let words = file.map().unwrap().leak();
             Copy { file, words: hangwatch_core::wire::segment::Segment::open(words).unwrap() }
         }
 
@@ -317,7 +317,7 @@ mod tests {
         let copy = Copy::open(&name);
         let byte = lane_lock_byte(0);
         assert!(locks::try_lock(copy.file, byte).unwrap());
-        let header = copy.file.map(crate::sys::mapping::Prefault::OnUse).unwrap();
+        let header = copy.file.map().unwrap();
         header.words()[0].store(0, Ordering::Relaxed);
         assert!(Segment::open(&name).is_err());
         assert!(crate::Observer::open(&name).is_err());

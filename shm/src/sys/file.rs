@@ -26,7 +26,7 @@ use rustix::io::Errno;
 pub use self::create::{CreateError, create, create_in};
 pub use self::open::{Found, OpenError, examine, look, look_in, open, open_in};
 use super::host::page_size;
-use super::mapping::{MapError, Mapping, Prefault, ReadOnlyMapping};
+use super::mapping::{MapError, Mapping, ReadOnlyMapping};
 use super::name::{NameError, SEGMENT_DIR, file_name, segment_name};
 
 /// The largest file taken for a segment, in bytes: far above any real one, far
@@ -89,9 +89,9 @@ impl SegmentFile {
     ///
     /// # Errors
     /// [`MapError`].
-    pub fn map(&self, prefault: Prefault) -> Result<Mapping, MapError> {
+    pub fn map(&self) -> Result<Mapping, MapError> {
         let len = usize::try_from(self.len).map_err(|_| MapError::Length { len: usize::MAX })?;
-        Mapping::new(&self.fd, len, prefault)
+        Mapping::new(&self.fd, len)
     }
 
     /// Maps the whole file for reading.

@@ -79,7 +79,7 @@ mod tests {
     use std::sync::atomic::Ordering::{Acquire, Release};
 
     use super::super::clock::monotonic_ns;
-    use super::super::mapping::{Mapping, Prefault};
+    use super::super::mapping::Mapping;
     use super::*;
     use hangwatch_test_children::{fork, shm_file};
 
@@ -103,12 +103,12 @@ mod tests {
     #[test]
     fn a_ring_from_another_process_wakes_through_its_own_mapping() {
         let file = shm_file(4096);
-        let mapping = Mapping::new(&file, 4096, Prefault::Now).unwrap();
+        let mapping = Mapping::new(&file, 4096).unwrap();
         let word = mapping.doorbell(128);
         // The child maps the file itself and rings until it is told that the
         // parent has been woken.
         let child = fork(|| {
-            let mapping = Mapping::new(&file, 4096, Prefault::Now).unwrap();
+            let mapping = Mapping::new(&file, 4096).unwrap();
             let (word, done) = (mapping.doorbell(128), mapping.doorbell(136));
             while done.load(Acquire) == 0 {
                 wake(word);
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn a_word_whose_page_is_gone_is_an_error_and_not_a_spin() {
         let file = shm_file(4096);
-        let mapping = Mapping::new(&file, 4096, Prefault::OnUse).unwrap();
+        let mapping = Mapping::new(&file, 4096).unwrap();
         file.set_len(0).unwrap();
         let error = wait_until(mapping.doorbell(0), 0, Some(0)).unwrap_err();
         assert_eq!(error.source.raw_os_error(), Some(libc::EFAULT));

@@ -13,16 +13,6 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
-/// Whether the pages are touched at once or on first use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Prefault {
-    /// All pages are entered into the page table now (`MADV_POPULATE_WRITE`,
-    /// Linux 5.14), where the kernel can; the hot path then never faults.
-    Now,
-    /// A page is entered when it is first touched.
-    OnUse,
-}
-
 /// Why a segment could not be mapped.
 #[derive(Debug, thiserror::Error)]
 pub enum MapError {
@@ -72,7 +62,7 @@ impl Mapping {
     ///
     /// # Errors
     /// [`MapError`]; nothing is left mapped.
-    pub fn new(file: impl AsFd, len: usize, prefault: Prefault) -> Result<Self, MapError> {
+    pub fn new(file: impl AsFd, len: usize) -> Result<Self, MapError> {
         if len == 0 || !len.is_multiple_of(size_of::<AtomicU64>()) {
             return Err(MapError::Length { len });
         }
@@ -81,10 +71,6 @@ impl Mapping {
             .map_raw(file.as_fd().as_raw_fd())
             .map_err(|source| MapError::Map { len, source })?;
         map.advise(Advice::DontFork).map_err(|source| MapError::DontFork { source })?;
-        if prefault == Prefault::Now {
-            // An older kernel refuses; the pages then come on first use.
-            let _ = map.advise(Advice::PopulateWrite);
-        }
         Ok(Self { map })
     }
 
@@ -110,14 +96,6 @@ impl Mapping {
     /// As [`doorbell`], of this mapping.
     pub fn doorbell(&self, byte_offset: usize) -> &AtomicU32 {
         doorbell(self.words(), byte_offset)
-    }
-
-    /// Keeps the mapping's pages in memory (`mlock`).
-    ///
-    /// # Errors
-    /// `ENOMEM` or `EPERM` where `RLIMIT_MEMLOCK` forbids it.
-    pub fn lock_memory(&self) -> io::Result<()> {
-        self.map.lock()
     }
 }
 
@@ -211,8 +189,8 @@ mod tests {
     #[test]
     fn two_mappings_of_one_file_share_their_words() {
         let file = shm_file(LEN as u64);
-        let one = Mapping::new(&file, LEN, Prefault::Now).unwrap();
-        let other = Mapping::new(&file, LEN, Prefault::OnUse).unwrap();
+        let one = Mapping::new(&file, LEN).unwrap();
+        let other = Mapping::new(&file, LEN).unwrap();
         one.words()[1023].store(7, Relaxed);
         assert_eq!(other.words().len(), LEN / 8);
         assert_eq!(other.words()[1023].load(Relaxed), 7);
@@ -221,7 +199,7 @@ mod tests {
     #[test]
     fn a_leaked_mapping_outlives_its_file() {
         let file = shm_file(LEN as u64);
-        let words = Mapping::new(&file, LEN, Prefault::OnUse).unwrap().leak();
+        let words = Mapping::new(&file, LEN).unwrap().leak();
         drop(file);
         words[0].store(3, Relaxed);
         assert_eq!(words[0].load(Relaxed), 3);
@@ -230,7 +208,7 @@ mod tests {
     #[test]
     fn the_doorbell_is_the_half_word_at_its_offset() {
         let file = shm_file(LEN as u64);
-        let mapping = Mapping::new(&file, LEN, Prefault::OnUse).unwrap();
+        let mapping = Mapping::new(&file, LEN).unwrap();
         mapping.doorbell(64).store(1, Relaxed);
         mapping.doorbell(68).store(2, Relaxed);
         let bytes = mapping.words()[8].load(Relaxed).to_ne_bytes();
@@ -242,14 +220,14 @@ mod tests {
     #[should_panic(expected = "doorbell at byte 8192")]
     fn a_doorbell_outside_the_mapping_is_refused() {
         let file = shm_file(LEN as u64);
-        let mapping = Mapping::new(&file, LEN, Prefault::OnUse).unwrap();
+        let mapping = Mapping::new(&file, LEN).unwrap();
         mapping.doorbell(LEN);
     }
 
     #[test]
     fn a_forked_child_has_no_mapping() {
         let file = shm_file(LEN as u64);
-        let mapping = Mapping::new(&file, LEN, Prefault::Now).unwrap();
+        let mapping = Mapping::new(&file, LEN).unwrap();
         let first = mapping.words().as_ptr();
         let child = fork(|| {
             // msync reports ENOMEM for pages that are not mapped; touching
@@ -265,11 +243,11 @@ mod tests {
     fn bad_lengths_and_bad_files_are_refused() {
         let file = shm_file(LEN as u64);
         for len in [0, 1, 12] {
-            let error = Mapping::new(&file, len, Prefault::OnUse).unwrap_err();
+            let error = Mapping::new(&file, len).unwrap_err();
             assert!(matches!(error, MapError::Length { .. }), "{error}");
         }
         let (read_end, _write_end) = std::io::pipe().unwrap();
-        let error = Mapping::new(&read_end, LEN, Prefault::OnUse).unwrap_err();
+        let error = Mapping::new(&read_end, LEN).unwrap_err();
         assert!(matches!(error, MapError::Map { .. }), "{error}");
     }
 }

@@ -111,7 +111,7 @@ pub fn parse_device(text: &str) -> Option<u64> {
 mod tests {
     use hangwatch_test_children::{Mark, fork, fork_headless, pause_for_ever, shm_file};
 
-    use super::super::mapping::{Mapping, Prefault};
+    use super::super::mapping::Mapping;
     use super::*;
 
     #[test]
@@ -131,7 +131,7 @@ mod tests {
         let id = FileId::of(&file).unwrap();
         let (mapped, unmap, unmapped) = (Mark::new(), Mark::new(), Mark::new());
         let child = fork(|| {
-            let mapping = Mapping::new(&file, 4096, Prefault::OnUse).unwrap();
+            let mapping = Mapping::new(&file, 4096).unwrap();
             mapped.send(0);
             unmap.wait();
             drop(mapping);
@@ -151,7 +151,7 @@ mod tests {
     fn a_mapping_is_seen_after_the_first_thread_has_ended() {
         let file = shm_file(4096);
         let child = fork_headless(|| {
-            Mapping::new(&file, 4096, Prefault::OnUse).unwrap().leak();
+            Mapping::new(&file, 4096).unwrap().leak();
         });
         assert!(maps_segment(child.pid(), FileId::of(&file).unwrap()).unwrap());
     }

@@ -191,7 +191,7 @@ fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::
 
 #[cfg(test)]
 mod tests {
-    use hangwatch::sys::mapping::{Mapping, Prefault};
+    use hangwatch::sys::mapping::Mapping;
 
     use super::*;
 
@@ -203,7 +203,7 @@ mod tests {
             .map(|_| {
                 let file = tempfile::tempfile_in("/dev/shm").unwrap();
                 file.set_len(page as u64).unwrap();
-                let mapping = Mapping::new(&file, page, Prefault::OnUse).unwrap();
+                let mapping = Mapping::new(&file, page).unwrap();
                 let start = mapping.words().as_ptr().addr();
                 let guard = Guard::over(start..start + page).unwrap();
                 (mapping, file, guard)

@@ -11,7 +11,7 @@ use rustix::process::{Gid, Resource, getrlimit};
 
 use super::super::host::page_size;
 use super::super::lock::LockError;
-use super::super::mapping::{MapError, Prefault};
+use super::super::mapping::MapError;
 use super::super::name::{NameError, SEGMENT_DIR, file_name};
 use super::{MAX_SEGMENT_BYTES, SegmentFile, file_id, is_good_length, made, reopen_path};
 
@@ -172,9 +172,7 @@ pub fn create_in(
     let stat = rustix::fs::fstat(&fd).map_err(failed("fstat"))?;
     made::keep(&fd, len);
     let file = SegmentFile { fd, id: file_id(&stat), len };
-    let mapping = file
-        .map(Prefault::OnUse)
-        .map_err(|source| CreateError::Map { path: path.clone(), source })?;
+    let mapping = file.map().map_err(|source| CreateError::Map { path: path.clone(), source })?;
     init(&file, mapping.words())
         .map_err(|source| CreateError::Lock { path: path.clone(), source })?;
     drop(mapping);

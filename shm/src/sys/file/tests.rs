@@ -31,8 +31,8 @@ fn a_made_segment_is_whole_preallocated_and_opens_as_itself() {
     let opened = open_in(dir.path(), "a").unwrap();
     assert_eq!((opened.id(), opened.len()), (made.id(), len));
     assert_eq!((opened.id().dev, opened.id().ino), (metadata.dev(), metadata.ino()));
-    made.map(Prefault::OnUse).unwrap().words()[1].store(12, Relaxed);
-    let seen = opened.map(Prefault::Now).unwrap();
+    made.map().unwrap().words()[1].store(12, Relaxed);
+    let seen = opened.map().unwrap();
     assert_eq!((seen.words()[0].load(Relaxed), seen.words()[1].load(Relaxed)), (11, 12));
 }
 
