@@ -36,6 +36,7 @@ pub mod run;
 pub mod segments;
 pub mod suspects;
 pub mod value;
+mod words;
 
 pub use analyze::Analyze;
 pub use auto::Automatic;
@@ -115,7 +116,7 @@ const EXAMPLES: &str = "\
 Examples:
   hangwatch demo                                 see it at work
   hangwatch run -- torchrun train.py             guard a job's workers
-  hangwatch exec --deadline 30s -- make test     a deadline for any command
+  hangwatch exec 30s make test                   a deadline for any command
   hangwatch status                               who waits where, how long
   hangwatch top                                  the same, live
   hangwatch show                                 why the last one hung";
@@ -306,7 +307,7 @@ impl Cli {
     where
         W: Into<OsString> + Clone,
     {
-        let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+        let words = words::marked(words.into_iter().map(Into::into).collect());
         let mut cli = Self::try_parse_from(&words).map_err(|error| match error.kind() {
             ErrorKind::InvalidUtf8 => Self::not_utf8(&words).unwrap_or(error),
             _ => error,
@@ -334,6 +335,9 @@ impl Cli {
             *named = variables.get(SEGMENT_VARIABLE);
         }
         let is_named = named.is_some();
+        if let Command::Exec(exec) = &mut cli.command {
+            exec.apply_kill_after();
+        }
         match cli.command {
             Command::Exec(exec) if exec.reap.grace_is_in_vain() => {
                 let why = "--grace delays the KILL after a gentler signal: name one, such as \

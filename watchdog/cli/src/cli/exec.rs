@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::Args;
+use rustix::process::Signal;
 
+use super::value::ReapSignal;
 use super::{DURATIONS, ENVIRONMENT, EXIT_CODES, Evidence, Log, NO_HEADING, Reap, value};
 
 const SIGNALS: &str = "\
@@ -30,11 +32,13 @@ Signals and ends:
 {EXIT_CODES}
 
 Examples:
-  hangwatch exec --deadline 30s -- make test
-  hangwatch exec --deadline 5m --signal TERM --grace 10s -- ./backup.sh
-  hangwatch exec --deadline 1h --scope nightly --segment ci -- ./nightly"))]
+  hangwatch exec 30s make test
+  hangwatch exec -k 10s 5m ./backup.sh
+  hangwatch exec --deadline 1h --scope nightly --segment ci -- ./nightly"),
+  override_usage = "hangwatch exec [OPTIONS] DURATION CMD [ARG]...\n       \
+                    hangwatch exec [OPTIONS] --deadline DURATION [--] CMD [ARG]...")]
 pub struct Exec {
-    /// How long the command may run
+    /// How long the command may run; the option's name may be left out
     #[arg(long, value_name = "DURATION", value_parser = value::duration,
           allow_hyphen_values = true)]
     pub deadline: Duration,
@@ -51,6 +55,19 @@ pub struct Exec {
     #[command(flatten)]
     pub reap: Reap,
 
+    /// Send TERM first (or --signal), and KILL this long after; as timeout(1) has it
+    #[arg(short = 'k', long, value_name = "DURATION", value_parser = value::duration_or_zero,
+          conflicts_with = "grace", allow_hyphen_values = true, help_heading = "Kills")]
+    pub kill_after: Option<Duration>,
+
+    /// End as the command ended, also where its deadline passed
+    #[arg(short = 'p', long, help_heading = "Kills")]
+    pub preserve_status: bool,
+
+    /// Accepted for timeout(1)'s sake: the command stays in the foreground always
+    #[arg(short = 'f', long, help_heading = "Kills")]
+    pub foreground: bool,
+
     /// What is captured before it, and where it is kept.
     #[command(flatten)]
     pub evidence: Evidence,
@@ -62,4 +79,15 @@ pub struct Exec {
     /// The command to run, with its arguments
     #[arg(last = true, required = true, value_name = "CMD", help_heading = NO_HEADING)]
     pub command: Vec<OsString>,
+}
+
+impl Exec {
+    /// `-k` is a grace after a signal that can be caught: TERM, unless another one is asked for.
+    pub(super) fn apply_kill_after(&mut self) {
+        let Some(grace) = self.kill_after else { return };
+        self.reap.grace = grace;
+        if self.reap.signal == ReapSignal::Signal(Signal::KILL) {
+            self.reap.signal = ReapSignal::Signal(Signal::TERM);
+        }
+    }
 }

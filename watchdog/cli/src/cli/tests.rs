@@ -129,6 +129,21 @@ fn an_empty_segment_variable_is_as_good_as_none() {
 }
 
 #[test]
+fn exec_reads_what_timeout_reads() {
+    let plain = exec("exec 30s make -j8 --deadline 3s");
+    assert_eq!((plain.deadline, plain.reap.signal.number()), (Duration::from_secs(30), Some(9)));
+    assert_eq!(plain.command, ["make", "-j8", "--deadline", "3s"]);
+    let gentle = exec("exec -k 5s --preserve-status --foreground 1m sleep 99");
+    assert_eq!(
+        (gentle.reap.grace, gentle.reap.signal.number()),
+        (Duration::from_secs(5), Some(15))
+    );
+    assert!(gentle.preserve_status);
+    let named = exec("exec -k5s -s INT 1m sleep 99");
+    assert_eq!(named.reap.signal.number(), Some(2));
+}
+
+#[test]
 fn exec_takes_a_deadline_and_a_command() {
     let exec = exec(
         "exec --deadline 5s --scope nightly --signal TERM --grace 1 -- make -j8 --deadline 3s",
@@ -156,6 +171,10 @@ fn what_is_wrong_is_refused_and_says_why() {
     check("run --segment s --grace 10s --signal none", "sends none");
     check("rm --stale s", "cannot be used with");
     check("exec -- true", "--deadline");
+    check("exec true", "--deadline");
+    check("exec 0s true", "longer than zero");
+    check("exec --deadlin 5s true", "--deadline");
+    check("exec -k 1s --grace 2s 5s true", "cannot be used with");
     check("exec --deadline 5s", "CMD");
     check("exec --deadline 5s --scope= -- true", "--scope");
     check("run --segment s --signal STOP", "does not end a process");

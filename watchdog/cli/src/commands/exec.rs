@@ -312,7 +312,8 @@ impl Watch<'_> {
         let incident = close(case, &end, passed);
         tell(options, tree, passed, &end, &removal.survivors, incident.as_deref());
         complain_of(&removal.survivors);
-        Ok(Exit::DeadlinePassed)
+        let ended = removal.status.filter(|_| options.preserve_status);
+        Ok(ended.map_or(Exit::DeadlinePassed, Exit::from))
     }
 }
 
