@@ -42,6 +42,12 @@ pub const MARK: &str = "HANGWATCH_EXEC";
 /// snatch some.
 const RESERVE: usize = 8;
 
+/// Lists of the children of this process in one look at the tree, at most.
+const LISTS: usize = 64;
+
+/// Looks at a tree that a signal is to reach as a whole, at most.
+const LOOKS: usize = 8;
+
 /// A started command and whatever descends from it.
 ///
 /// A drop ends nothing. This process stays a subreaper.
@@ -223,7 +229,7 @@ impl Tree {
     }
 
     fn pass_on_below(&mut self, caught: Caught) -> io::Result<()> {
-        for member in self.members()? {
+        for member in self.all_members()? {
             let pid = member.identity.pid;
             if member.identity != self.root_identity
                 && child::is_for(caught, pid)
@@ -316,37 +322,88 @@ impl Tree {
         Ok((held, members.len().saturating_sub(most)))
     }
 
-    /// The living processes of the tree, after those that are dead and ours have been
-    /// reaped.
+    /// The living processes of the tree, after its dead children of this process have been reaped.
+    ///
+    /// Where a parent ends meanwhile, its children may be missing from the list of either parent. They are
+    /// children of this process then, so these are listed again until none of them is new. Misses only
+    /// what a descendant adopts that is a subreaper itself, or what outruns [`LISTS`] lists.
     fn members(&mut self) -> io::Result<Vec<Stat>> {
-        let roots = self.reap_dead()?;
-        let members = lineage::living_descendants(&roots)?;
-        if !self.proved.is_empty() {
-            let living: HashSet<Identity> = members.iter().map(|member| member.identity).collect();
-            self.proved.retain(|process| living.contains(process));
+        let mut roots = self.reap_dead()?;
+        let mut known: HashSet<Identity> = HashSet::new();
+        let mut members = Vec::new();
+        for _ in 0..LISTS {
+            let found = lineage::living_descendants(&roots)?;
+            members.extend(found.into_iter().filter(|member| known.insert(member.identity)));
+            roots = self.new_children(&known)?;
+            if roots.is_empty() {
+                break;
+            }
         }
+        self.proved.retain(|process| known.contains(process));
         if !self.others.is_empty() {
-            self.seen.extend(members.iter().map(|member| member.identity));
+            self.seen.extend(known);
         }
         Ok(members)
     }
 
-    /// Reaps the children of ours that are of the tree and dead, and returns the rest of
-    /// those of the tree.
-    fn reap_dead(&mut self) -> io::Result<Vec<Pid>> {
-        let mut left = Vec::new();
+    /// The living children of this process that are of the tree and not among those known.
+    fn new_children(&self, known: &HashSet<Identity>) -> io::Result<Vec<Pid>> {
+        let mut new = Vec::new();
         for pid in lineage::own_children()? {
-            let Some(stat) = Stat::read(pid)? else { continue };
-            if stat.identity == self.root_identity {
-                self.status = self.root.try_wait()?;
-                if self.status.is_none() {
-                    left.push(pid);
-                }
-            } else if self.is_of_tree(stat.identity) && !(stat.is_dead() && reap(pid)?) {
-                left.push(pid);
+            let stat = Stat::read(pid)?.filter(|stat| {
+                let identity = stat.identity;
+                !stat.is_dead() && !known.contains(&identity) && self.is_of_tree(identity)
+            });
+            new.extend(stat.map(|stat| stat.identity.pid));
+        }
+        Ok(new)
+    }
+
+    /// As [`Tree::members`], and misses none that was there when this began.
+    ///
+    /// One that a look missed is found by the next one. Only processes that start meanwhile keep this
+    /// going, and [`LOOKS`] looks are enough for the others.
+    fn all_members(&mut self) -> io::Result<Vec<Stat>> {
+        let mut all = self.members()?;
+        let mut known: HashSet<Identity> = all.iter().map(|member| member.identity).collect();
+        for _ in 1..LOOKS {
+            let before = all.len();
+            all.extend(self.members()?.into_iter().filter(|member| known.insert(member.identity)));
+            if all.len() == before {
+                break;
             }
         }
-        Ok(left)
+        Ok(all)
+    }
+
+    /// Reaps the dead children of this process that are of the tree, and returns the living ones.
+    ///
+    /// None are left only if the whole tree is gone: each process of it is below a living child of this
+    /// process, or is one. A child that ends after the children were listed passes its own children on to
+    /// this process, which are not in that list. So an empty result is of a list without a dead child.
+    fn reap_dead(&mut self) -> io::Result<Vec<Pid>> {
+        loop {
+            let (mut left, mut is_any_dead) = (Vec::new(), false);
+            for pid in lineage::own_children()? {
+                let Some(stat) = Stat::read(pid)? else { continue };
+                if stat.identity == self.root_identity {
+                    self.status = self.root.try_wait()?;
+                    if self.status.is_none() {
+                        left.push(pid);
+                    }
+                    is_any_dead |= self.status.is_some();
+                } else if self.is_of_tree(stat.identity) {
+                    let is_dead = stat.is_dead() && reap(pid)?;
+                    is_any_dead |= is_dead;
+                    if !is_dead {
+                        left.push(pid);
+                    }
+                }
+            }
+            if !left.is_empty() || !is_any_dead {
+                return Ok(left);
+            }
+        }
     }
 
     /// Whether a child of this process is of the tree.

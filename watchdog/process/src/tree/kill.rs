@@ -28,6 +28,9 @@ pub const KILL_LIMIT: Duration = Duration::from_secs(5);
 /// fork behind the stop: at the removal it is found again, at the request to end it gets no signal.
 const STOP_LIMIT: Duration = Duration::from_secs(1);
 
+/// Looks in a row that find nobody new and everybody stopped, after which a stop is over.
+const QUIET_LOOKS: u32 = 2;
+
 impl Tree {
     /// Removes the command and all its descendants, and reaps them.
     ///
@@ -198,13 +201,14 @@ impl Tree {
 
     /// Stops every process of the tree, so that none can fork, and returns them.
     ///
-    /// A fork that is under way when the stop arrives is completed first. So the stop is
-    /// over when a look finds nobody new and everybody stopped; but a process in an
-    /// uninterruptible sleep never shows that, and is not waited for for long.
+    /// A fork that is under way when the stop arrives is completed first, and a look may miss a process
+    /// whose parent ends meanwhile. So the stop is over when [`QUIET_LOOKS`] looks in a row find nobody
+    /// new and everybody stopped; but a process in an uninterruptible sleep never shows that, and is not
+    /// waited for for long.
     fn stop(&mut self) -> io::Result<Vec<Stat>> {
         let end = Instant::now() + STOP_LIMIT;
         let mut sent = HashMap::new();
-        let mut patience = 20_u32;
+        let (mut patience, mut quiet_looks) = (20_u32, 0);
         loop {
             let members = self.members()?;
             let mut found_new = false;
@@ -215,13 +219,21 @@ impl Tree {
                     new.insert(this);
                 }
             }
-            if !found_new {
+            if found_new {
+                quiet_looks = 0;
+            } else {
                 let mut awaited = members.iter().filter(|member| {
                     !matches!(member.state, State::Stopped | State::Traced)
                         && sent.get(&member.identity) == Some(&Sent::Yes)
                 });
                 match awaited.next() {
-                    None => return Ok(members),
+                    None => {
+                        quiet_looks += 1;
+                        if quiet_looks >= QUIET_LOOKS {
+                            return Ok(members);
+                        }
+                        continue;
+                    }
                     Some(first)
                         if first.state == State::Uninterruptible
                             && awaited.all(|it| it.state == State::Uninterruptible) =>
