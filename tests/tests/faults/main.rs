@@ -3,6 +3,7 @@
 //! * `abuse`: workers that do what they please with the segment, and themselves
 //! * `cascade`: the one the others wait for, reaped before them
 //! * `clocks`: the wall clock stepped, the counter's calibration wrong
+//! * `exec`: `hangwatch exec` killed while it removes its command
 //! * `files`: the segment's file full, cut short, removed
 //! * `held`: workers stopped, traced, frozen
 //! * `hostile`: memory that lies
@@ -31,6 +32,7 @@ mod abuse;
 mod cascade;
 mod clocks;
 mod container;
+mod exec;
 mod files;
 mod held;
 mod hook;

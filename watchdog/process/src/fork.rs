@@ -62,7 +62,7 @@ pub fn detach(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
 }
 
 /// Closes these descriptors, as far as the kernel can (Linux 5.9).
-fn close_range(first: u32, last: u32) {
-    // SAFETY: the caller of `detach` answers for it that nobody owns one of them.
+pub(crate) fn close_range(first: u32, last: u32) {
+    // SAFETY: the caller answers for it that nothing in this process uses one of them.
     unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
 }

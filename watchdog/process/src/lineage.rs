@@ -15,7 +15,7 @@ use rustix::process::Pid;
 use crate::proc::{self, State};
 
 /// The kernel knows no more processes than this: a bound against a /proc that lies.
-const PROCESSES_AT_MOST: usize = 4_194_304;
+pub(crate) const PROCESSES_AT_MOST: usize = 4_194_304;
 /// The most that is read of a file in `/proc`, bytes: the pids of as many children.
 const FILE_BYTES: u64 = 8 * PROCESSES_AT_MOST as u64;
 /// What most files in `/proc` fit into, bytes: more takes more reads.

@@ -26,10 +26,12 @@ use crate::children::{self, Kind};
 use crate::lineage::{self, Identity, Line, Stat};
 use crate::relay::{Caught, Relay, Sender};
 use crate::start::Terms;
+use crate::tree::guard::Guard;
 use hangwatch_text::plain;
 
 pub use self::kill::KILL_LIMIT;
 
+mod guard;
 mod kill;
 pub mod pause;
 pub mod removal;
@@ -74,6 +76,8 @@ pub struct Tree {
     limit: Option<u64>,
     /// Given up when they are needed.
     reserve: Vec<OwnedFd>,
+    /// Knows whom this process stops; `None` after a removal.
+    guard: Option<Guard>,
 }
 
 /// What a wait for the rest of a tree ended with.
@@ -142,6 +146,11 @@ impl Tree {
             what: "too few open files are allowed to remove them (raise it with ulimit -n)",
             source: error.into(),
         })?;
+        // Before there is a command that could take all processes.
+        let guard = Guard::start().map_err(|source| SpawnError::Unable {
+            what: "no process can be had that guards them (check the limit on processes)",
+            source,
+        })?;
         let others: HashSet<Identity> = others;
         let limit = if others.is_empty() { None } else { LimitMark::set(own.pid) };
         let root = Child::start_on(command.env(MARK, value), terms)?;
@@ -164,6 +173,7 @@ impl Tree {
             mark,
             limit,
             reserve,
+            guard: Some(guard),
         })
     }
 

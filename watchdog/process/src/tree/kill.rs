@@ -3,9 +3,10 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use hangwatch::sys::clock;
+use hangwatch::sys::{clock, crash};
 use hangwatch_core::wire::time::{Nanos, duration_ns};
 use rustix::io::Errno;
 use rustix::process::Signal;
@@ -16,6 +17,7 @@ use crate::lineage::{self, Identity, Stat};
 use crate::proc::State;
 use crate::relay::Relay;
 use crate::running_time::RunningTime;
+use crate::tree::guard::{Guard, Then};
 use crate::tree::pause::Pause;
 use crate::tree::removal::{Removal, Survival, Survivor};
 
@@ -71,7 +73,14 @@ impl Tree {
         relay: Option<&Relay>,
     ) -> io::Result<Removal> {
         self.reserve.clear();
+        if self.guard.is_none() {
+            self.guard = Some(Guard::start()?);
+        }
         let removed = self.ask_and_kill(signal, grace, relay);
+        match self.guard.take() {
+            Some(mut guard) if removed.is_ok() => guard.clear(),
+            _ => {} // dropped, it continues or kills those that are stopped
+        }
         removed.inspect_err(|_| drop(self.root.signal(Signal::KILL)))
     }
 
@@ -121,7 +130,9 @@ impl Tree {
     /// signal arrives would leave a child without, and what is started after it, to clean up, must have
     /// none.
     fn ask_each(&mut self, signal: Signal, signalled: &mut Sendings) -> io::Result<()> {
+        self.on_death(Then::Continue);
         let members = self.stop();
+        crash::point("tree-stopped");
         let found = members.as_ref().map_or(&[][..], |members| &members[..]);
         let mut failed = None;
         for member in found {
@@ -138,7 +149,11 @@ impl Tree {
             }
         }
         members?;
-        failed.map_or(Ok(()), Err)
+        failed.map_or(Ok(()), Err)?;
+        if let Some(guard) = &mut self.guard {
+            guard.clear();
+        }
+        Ok(())
     }
 
     /// Passes on what has arrived.
@@ -165,6 +180,7 @@ impl Tree {
         let mut pause = Pause::new();
         let (begun, limit_ns) = (clock.now(), duration_ns(KILL_LIMIT));
         let mut is_told = false;
+        self.on_death(Then::Kill);
         loop {
             let starts = children::starts();
             let members = self.stop()?;
@@ -214,7 +230,8 @@ impl Tree {
             let mut found_new = false;
             for member in &members {
                 if let Entry::Vacant(new) = sent.entry(member.identity) {
-                    let this = self.send(member, Signal::STOP)?;
+                    let this = self.send_stop(member)?;
+                    crash::point("tree-stopping");
                     found_new |= this == Sent::Yes;
                     new.insert(this);
                 }
@@ -250,14 +267,22 @@ impl Tree {
         }
     }
 
-    fn send(&mut self, to: &Stat, signal: Signal) -> io::Result<Sent> {
+    /// Sends SIGSTOP to a process that the guard knows by then.
+    fn send_stop(&mut self, to: &Stat) -> io::Result<Sent> {
         let Some(pidfd) = self.handle_on(to)? else { return Ok(Sent::NotOurs) };
-        match rustix::process::pidfd_send_signal(&pidfd, signal) {
-            Ok(()) => Ok(Sent::Yes),
-            Err(Errno::SRCH) => Ok(Sent::NotOurs),
-            Err(Errno::PERM) => Ok(Sent::Refused),
-            Err(error) => Err(error.into()),
+        let is_known = self.guard.as_mut().is_some_and(|guard| guard.register(to.identity));
+        if is_known { send(&pidfd, Signal::STOP) } else { Ok(Sent::NotOurs) }
+    }
+
+    /// What becomes of stopped processes if this process is killed.
+    fn on_death(&self, then: Then) {
+        if let Some(guard) = &self.guard {
+            guard.set(then);
         }
+    }
+
+    fn send(&mut self, to: &Stat, signal: Signal) -> io::Result<Sent> {
+        self.handle_on(to)?.map_or(Ok(Sent::NotOurs), |pidfd| send(&pidfd, signal))
     }
 
     fn survivors(&mut self, refused: &HashSet<Identity>) -> io::Result<Vec<Survivor>> {
@@ -293,6 +318,15 @@ impl Tree {
             unsure.extend(stat);
         }
         Ok(unsure)
+    }
+}
+
+fn send(pidfd: &OwnedFd, signal: Signal) -> io::Result<Sent> {
+    match rustix::process::pidfd_send_signal(pidfd, signal) {
+        Ok(()) => Ok(Sent::Yes),
+        Err(Errno::SRCH) => Ok(Sent::NotOurs),
+        Err(Errno::PERM) => Ok(Sent::Refused),
+        Err(error) => Err(error.into()),
     }
 }
 
