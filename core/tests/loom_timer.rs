@@ -5,6 +5,7 @@
 use hangwatch_core::atomic::{AtomicU64, Ordering};
 use hangwatch_core::wire::lane::{AllowedBy, Lane, TimerDetail, TimerKind, TimerSignal};
 use hangwatch_core::wire::layout::{Geometry, Layout};
+use hangwatch_core::wire::meeting::{GroupId, Meeting};
 use hangwatch_core::wire::scope::ScopeId;
 use hangwatch_core::wire::time::{Nanos, Units};
 use hangwatch_core::wire::timer::{Released, Timer, TimerState, TimerWord};
@@ -196,6 +197,10 @@ fn what_was_done_in_a_scope_comes_before_its_end() {
     });
 }
 
+fn meeting(number: u16) -> Meeting {
+    Meeting { group: GroupId(0), sequence: number.into() }
+}
+
 /// The words of the smallest lane, and its layout.
 struct OneLane {
     words: Vec<AtomicU64>,
@@ -226,6 +231,7 @@ impl OneLane {
                 signal: TimerSignal::Default,
                 kind: TimerKind::Guard,
                 allowed_by: AllowedBy::Acquire,
+                meeting: Some(meeting(number)),
             },
         );
         self.timer().arm(units(u64::from(number)))
@@ -244,6 +250,7 @@ impl OneLane {
         if let Some(detail) = self.lane().read_detail(0, word) {
             assert_eq!(detail.acquired_at.0, word.deadline().bits(), "another arming's start");
             assert_eq!(u64::from(detail.scope.0), word.deadline().bits(), "another arming's scope");
+            assert_eq!(detail.meeting, Some(meeting(detail.scope.0)), "another arming's meeting");
         }
     }
 }

@@ -30,7 +30,16 @@ from hangwatch._errors import (
     ServeError,
     TorchError,
 )
-from hangwatch._hangwatch import Expires, Heartbeat, Paused, expires, heartbeat, paused
+from hangwatch._hangwatch import (
+    Expires,
+    Group,
+    Heartbeat,
+    Paused,
+    expires,
+    heartbeat,
+    meeting,
+    paused,
+)
 from hangwatch._hangwatch import __version__ as __version__
 from hangwatch._observe import Lane, Observation, Scope, Timer, observe
 
@@ -40,6 +49,7 @@ __all__ = [
     "AttachError",
     "Error",
     "Expires",
+    "Group",
     "Heartbeat",
     "Lane",
     "NoSegmentError",
@@ -55,6 +65,7 @@ __all__ = [
     "attach",
     "expires",
     "heartbeat",
+    "meeting",
     "observe",
     "paused",
 ]

@@ -1,4 +1,4 @@
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from os import PathLike
 from types import TracebackType
@@ -12,6 +12,7 @@ _Event = dict[str, Any]
 __all__ = [
     "Client",
     "Expires",
+    "Group",
     "Heartbeat",
     "Paused",
     "Server",
@@ -24,6 +25,7 @@ __all__ = [
     "heartbeat",
     "main",
     "make_segment",
+    "meeting",
     "observe",
     "paused",
     "remove_segment",
@@ -57,6 +59,23 @@ class Expires:
         /,
     ) -> Awaitable[None]: ...
     def __call__(self, function: Callable[_P, _R], /) -> Callable[_P, _R]: ...
+
+@final
+class Group:
+    def __new__(cls, name: str, members: Iterable[int] | None = None) -> Group: ...
+    @property
+    def name(self) -> str: ...
+    def meeting(
+        self,
+        name: str,
+        sequence: int | None = None,
+        seconds: float | timedelta | None = None,
+        *,
+        signal: int | str | None = None,
+    ) -> Expires: ...
+    def _meeting_by_default(
+        self, name: str, sequence: int | None, seconds: float | timedelta
+    ) -> Expires: ...
 
 @final
 class Heartbeat:
@@ -103,6 +122,15 @@ def heartbeat(
     *,
     signal: int | str | None = None,
 ) -> Heartbeat: ...
+def meeting(
+    name: str,
+    group: str,
+    members: Iterable[int] | None,
+    sequence: int,
+    seconds: float | timedelta | None = None,
+    *,
+    signal: int | str | None = None,
+) -> Expires: ...
 def paused(scope: str | None = None, max: float | timedelta | None = None) -> Paused: ...
 def attach(
     name: str | None,

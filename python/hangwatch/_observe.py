@@ -33,6 +33,10 @@ class Timer:
     """Seconds it had from then on."""
     left: float | None
     """Seconds left, negative once overdue; None while paused."""
+    group: str | None = None
+    """The group that meets there, if it is a meeting."""
+    sequence: int | None = None
+    """The meeting's number in the group."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ use hangwatch::{AcquireError, Guard, Released, Scope, Signal};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
+use crate::meeting::Meeting;
 use crate::{attachment, errors, scope, task, time};
 
 /// Where one entering of a deadline stands.
@@ -32,6 +33,7 @@ pub(crate) struct Expires {
     prefers_learned: bool,
     scope: Py<PyString>,
     signal: Signal,
+    meeting: Option<Meeting>,
     entered: Entered,
 }
 
@@ -81,13 +83,9 @@ pub(crate) fn expires<'py>(
     signal: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<Expires> {
     let (seconds, scope) = time_and_scope(seconds, scope);
-    Ok(Expires {
-        allowance: seconds.map(time::allowance).transpose()?,
-        prefers_learned: false,
-        scope: scope::given_or_caller(py, scope)?.unbind(),
-        signal: time::signal(py, signal)?,
-        entered: Entered::No,
-    })
+    let allowance = seconds.map(time::allowance).transpose()?;
+    let scope = scope::given_or_caller(py, scope)?.unbind();
+    Ok(Expires::new(allowance, scope, time::signal(py, signal)?, None))
 }
 
 /// A deadline with the time that the watchdog's deadlines file gives its scope when it is entered, or
@@ -98,8 +96,7 @@ pub(crate) fn expires_by_default(
     scope: Bound<'_, PyString>,
 ) -> PyResult<Expires> {
     let allowance = Some(time::allowance(seconds)?);
-    let (signal, entered) = (Signal::Default, Entered::No);
-    Ok(Expires { allowance, prefers_learned: true, scope: scope.unbind(), signal, entered })
+    Ok(Expires::new(allowance, scope.unbind(), Signal::Default, None).preferring_learned())
 }
 
 /// A time and a scope as they were given: a str in the time's place is the scope.
@@ -114,11 +111,53 @@ pub(crate) fn time_and_scope<'a, 'py>(
 }
 
 impl Expires {
+    /// A deadline that is not entered.
+    pub(crate) fn new(
+        allowance: Option<Duration>,
+        scope: Py<PyString>,
+        signal: Signal,
+        meeting: Option<Meeting>,
+    ) -> Expires {
+        let (prefers_learned, entered) = (false, Entered::No);
+        Expires { allowance, prefers_learned, scope, signal, meeting, entered }
+    }
+
+    /// The same, whose `allowance` counts only where the deadlines file gives the scope no time.
+    pub(crate) fn preferring_learned(self) -> Expires {
+        Expires { prefers_learned: true, ..self }
+    }
+
     fn scope(&self, py: Python<'_>) -> PyResult<Option<Scope>> {
         match self.signal {
             Signal::Default => scope::named(self.scope.bind(py)),
             signal => scope::with_signal(self.scope.bind(py), signal),
         }
+    }
+
+    fn arm(&self, py: Python<'_>, scope: &Scope) -> PyResult<Result<Guard, AcquireError>> {
+        let meeting = match &self.meeting {
+            Some(meeting) => match meeting.begin(py)? {
+                Some(begun) => Some(begun),
+                None => return Ok(Err(AcquireError::NotArmed)), // attached anew just now
+            },
+            None => None,
+        };
+        if self.prefers_learned || self.allowance.is_none() {
+            let learned = match meeting {
+                Some((group, sequence)) => group.meeting_as_learned(scope, sequence),
+                None => scope.expires_as_learned(),
+            };
+            let has_none = matches!(learned, Err(AcquireError::NoDeadline { .. }));
+            if !has_none || self.allowance.is_none() {
+                return Ok(learned);
+            }
+        }
+        let allowance = self.allowance.unwrap_or_default();
+        Ok(match meeting {
+            Some((group, sequence)) => group.meeting(scope, sequence, allowance),
+            None if scope.is_own() => scope.expires(allowance),
+            None => return self.expires_by_name(py, allowance),
+        })
     }
 
     /// Where the segment has no room for the scope's name, the name goes beside the timer.
@@ -165,16 +204,7 @@ impl Expires {
         this.entered = match this.scope(py)? {
             None => Entered::NoOp,
             Some(scope) => {
-                let learned = match this.prefers_learned.then(|| scope.expires_as_learned()) {
-                    Some(Err(AcquireError::NoDeadline { .. })) | None => None,
-                    Some(armed) => Some(armed),
-                };
-                let armed = match (learned, this.allowance) {
-                    (Some(armed), _) => armed,
-                    (None, Some(allowance)) if scope.is_own() => scope.expires(allowance),
-                    (None, Some(allowance)) => this.expires_by_name(py, allowance)?,
-                    (None, None) => scope.expires_as_learned(),
-                };
+                let armed = this.arm(py, &scope)?;
                 let armed = attachment::unless_gone(py, armed)?;
                 armed.iter().for_each(|guard| guard.note_task(task::current(py)));
                 armed.map_or(Entered::NoOp, Entered::Armed)
@@ -221,9 +251,10 @@ impl Expires {
 
     /// Another deadline like this one, not entered.
     fn _anew(&self, py: Python<'_>) -> Expires {
-        let (allowance, scope, signal) = (self.allowance, self.scope.clone_ref(py), self.signal);
+        let meeting = self.meeting.as_ref().map(|meeting| meeting.clone_ref(py));
         let prefers_learned = self.prefers_learned;
-        Expires { allowance, prefers_learned, scope, signal, entered: Entered::No }
+        let anew = Expires::new(self.allowance, self.scope.clone_ref(py), self.signal, meeting);
+        Expires { prefers_learned, ..anew }
     }
 
     /// extend(seconds)

@@ -1,7 +1,7 @@
 //! The native half of the `hangwatch` Python package: `hangwatch._hangwatch`.
 //!
 //! The modules in the order of a call: `attachment` is the process's worker, made on first use;
-//! `time`, `scope` and `task` are what a deadline is given; `expires`, `heartbeat`, `pause` and
+//! `time`, `scope` and `task` are what a deadline is given; `expires`, `meeting`, `heartbeat`, `pause` and
 //! `client` are the deadlines; `observe` is what anyone may read; `server` is the watchdog in a
 //! thread, `segments` closes what it has used, `command` the `hangwatch` command; `errors` turns what fails into the exceptions of
 //! `hangwatch/_errors.py`. What needs no speed is Python, in hangwatch/.
@@ -22,6 +22,7 @@ mod command;
 mod errors;
 mod expires;
 mod heartbeat;
+mod meeting;
 mod observe;
 mod pause;
 mod scope;
@@ -45,6 +46,8 @@ mod _hangwatch {
     use crate::expires::{Expires, expires, expires_by_default};
     #[pymodule_export]
     use crate::heartbeat::{Heartbeat, heartbeat};
+    #[pymodule_export]
+    use crate::meeting::{Group, meeting};
     #[pymodule_export]
     use crate::observe::{condemned, observe};
     #[pymodule_export]

@@ -133,6 +133,8 @@ fn timer<'py>(py: Python<'py>, view: &TimerView) -> PyResult<Bound<'py, PyDict>>
     dict.set_item("age", view.age.as_secs_f64())?;
     dict.set_item("allowance", view.allowance.as_secs_f64())?;
     dict.set_item("left", view.left_ns.map(ns_to_seconds))?;
+    dict.set_item("group", view.meeting.as_ref().map(|meeting| &meeting.group))?;
+    dict.set_item("sequence", view.meeting.as_ref().map(|meeting| meeting.sequence))?;
     Ok(dict)
 }
 

@@ -6,6 +6,8 @@ use std::time::Duration;
 use hangwatch_core::shared::wake::Wake;
 use hangwatch_core::wire::clock::ClockKind;
 use hangwatch_core::wire::lane::{Lane, OwnerWord, Subject};
+use hangwatch_core::wire::layout::LANE_GROUPS;
+use hangwatch_core::wire::meeting::{GroupId, Meeting};
 use hangwatch_core::wire::record::{Operation, Place};
 use hangwatch_core::wire::ring::RingWriter;
 use hangwatch_core::wire::scope::{OTHER, ScopeId, ScopeName};
@@ -61,6 +63,8 @@ pub(crate) struct LaneOwner {
     high_water: u16,
     /// The statistics block of each scope, by its id; `None` where none is chosen yet.
     blocks: Box<[Option<&'static StatsWords>]>,
+    /// The groups whose meetings this owner has entered, by their slot in the lane.
+    attended: Vec<GroupId>,
     timing: Timing,
 }
 
@@ -254,6 +258,22 @@ impl LaneOwner {
         stats.acquired();
         self.ring_if_near(deadline, allowance_ns);
         (Armed { pool: self.pool, acquired_at: now, subject, index }, word)
+    }
+
+    /// Writes down the meeting that a timer is about to be armed in, and that it is the last of its group.
+    pub(crate) fn attend(&mut self, index: u16, meeting: Meeting) {
+        self.lane.write_meeting(index.into(), meeting);
+        let known = self.attended.iter().position(|group| *group == meeting.group);
+        let slot = known.or_else(|| {
+            // A group beyond the slots is one of which this lane says nothing.
+            (self.attended.len() < LANE_GROUPS).then(|| {
+                self.attended.push(meeting.group);
+                self.attended.len() - 1
+            })
+        });
+        if let Some(slot) = slot {
+            self.lane.note_attended(slot, meeting);
+        }
     }
 
     /// Rings if the watchdog would wake too late for `deadline`, `ahead_ns` from now.

@@ -21,7 +21,7 @@
 //! ```
 //!
 //! The modules in the order of the data: [`Segment`] is the mapped memory, [`Worker`] attaches to it,
-//! [`Scope`] names what is timed, [`Guard`], [`Heartbeat`] and the keyed acquires of [`Worker`] are the
+//! [`Scope`] names what is timed, [`Group`] who meets there, [`Guard`], [`Heartbeat`] and the keyed acquires of [`Worker`] are the
 //! deadlines, a [`Pause`] holds a thread's up, [`Observation`] is what anyone may read, through an
 //! [`Observer`] that writes nothing.
 //!
@@ -61,6 +61,7 @@ mod worker;
 mod guard;
 mod heartbeat;
 mod keyed;
+mod meeting;
 mod pause;
 mod scope;
 
@@ -83,7 +84,10 @@ pub use hangwatch_core::wire::time::{MAX_ALLOWANCE, Nanos};
 pub use hangwatch_core::wire::timer::Released;
 pub use heartbeat::Heartbeat;
 pub use labels::Labels;
-pub use observe::{LaneView, Observation, ScopeView, TimerView, WatchdogView};
+pub use meeting::Group;
+pub use observe::{
+    AttendedView, LaneView, MeetingView, Observation, ScopeView, TimerView, WatchdogView,
+};
 pub use observer::Observer;
 pub use pause::Pause;
 pub use ptracer::{PTRACER_VARIABLE, Ptracer};

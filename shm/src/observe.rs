@@ -9,6 +9,7 @@ use std::time::Duration;
 use hangwatch_core::atomic::{Ordering, fence};
 use hangwatch_core::wire::clock::ClockKind;
 use hangwatch_core::wire::lane::{LaneState, TimerKind, TimerSignal};
+use hangwatch_core::wire::meeting::{Group, GroupId, Meeting, Members};
 use hangwatch_core::wire::scope::ScopeId;
 use hangwatch_core::wire::segment::{Counter, Segment as Words};
 use hangwatch_core::wire::stats::{Counts, ScopeStats};
@@ -93,6 +94,32 @@ pub struct LaneView {
     pub records: u64,
     /// The timers that are not idle, the innermost (last acquired) first.
     pub timers: Vec<TimerView>,
+    /// The last meeting of each group that its owner has entered.
+    pub attended: Vec<AttendedView>,
+}
+
+/// The last meeting of a group that a thread has entered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttendedView {
+    /// The group's name.
+    pub group: String,
+    /// The group's number in the segment: groups of one name with other members differ in it.
+    pub group_id: u16,
+    /// The meeting's number in the group.
+    pub sequence: u64,
+}
+
+/// The meeting that a timer was armed in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeetingView {
+    /// The group's name.
+    pub group: String,
+    /// The group's number in the segment: groups of one name with other members differ in it.
+    pub group_id: u16,
+    /// The ranks that take part, as claimed: `all ranks`, `ranks 0-7`.
+    pub members: Members,
+    /// The meeting's number in the group.
+    pub sequence: u64,
 }
 
 /// One timer that is not idle.
@@ -117,6 +144,8 @@ pub struct TimerView {
     pub allowance: Duration,
     /// The time left, negative once overdue; `None` while paused.
     pub left_ns: Option<i64>,
+    /// The meeting it was armed in, if it is one.
+    pub meeting: Option<MeetingView>,
 }
 
 /// One scope's counts over all lanes that are and were.
@@ -226,6 +255,7 @@ fn lane_view(words: &Words<'_>, index: u32, at: Nanos) -> Option<LaneView> {
             attached_at: Nanos(identity.attached_at),
             records: lane.head().load(Ordering::Relaxed),
             timers: timer_views(words, index, at),
+            attended: attended(words, index),
         };
         view = Some(seen);
         if lane.owner() == owner {
@@ -280,11 +310,28 @@ fn timer_with_start(
             signal: detail.signal,
             age: Duration::from_nanos(at.since(detail.acquired_at)),
             allowance: Duration::from_nanos(deadline.since(detail.acquired_at)),
+            meeting: detail.meeting.and_then(|meeting| meeting_view(words, meeting)),
             left_ns: (!paused).then(|| deadline.0.cast_signed().wrapping_sub(at.0.cast_signed())),
         };
         return Some((detail.acquired_at, view));
     }
     None
+}
+
+/// A meeting with its group's name; `None` where there is no such group.
+fn meeting_view(words: &Words<'_>, meeting: Meeting) -> Option<MeetingView> {
+    let Group { name, members } = words.groups().get(meeting.group)?;
+    let Meeting { group: GroupId(group_id), sequence } = meeting;
+    Some(MeetingView { group: name.as_str().to_owned(), group_id, members, sequence })
+}
+
+/// The last meetings that the owner of a lane has entered.
+pub(crate) fn attended(words: &Words<'_>, lane: u32) -> Vec<AttendedView> {
+    let views = words.lane(lane).all_attended().flatten().filter_map(|meeting| {
+        let MeetingView { group, group_id, sequence, .. } = meeting_view(words, meeting)?;
+        Some(AttendedView { group, group_id, sequence })
+    });
+    views.collect()
 }
 
 /// The name of the scope that a timer carries, or what there is of one.

@@ -17,6 +17,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use hangwatch_core::wire::lane::Subject;
+use hangwatch_core::wire::meeting::Meeting;
 use hangwatch_core::wire::scope::{ScopeId, ScopeName};
 use hangwatch_core::wire::time::Nanos;
 use hangwatch_core::wire::timer::TimerWord;
@@ -272,6 +273,25 @@ pub(crate) fn arm_spilled(
             // A handle of another name may have the same scope.
             lane.write_name(idle, name);
             return Ok(armed);
+        }
+        make_current(pool, options)?;
+    }
+}
+
+/// As [`arm`], in a meeting.
+pub(crate) fn arm_meeting(
+    pool: &'static LanePool,
+    options: &'static LaneOptions,
+    subject: Subject,
+    meeting: Meeting,
+    allowance_ns: u64,
+) -> Result<(Armed, TimerWord), AcquireError> {
+    loop {
+        if let Some(mut lane) = current(pool.mapped.key())
+            && let Some(idle) = lane.take_idle()
+        {
+            lane.attend(idle, meeting);
+            return Ok(lane.arm(idle, subject.of_meeting(), allowance_ns, None));
         }
         make_current(pool, options)?;
     }

@@ -219,6 +219,7 @@ mod tests {
                     signal: TimerSignal::Default,
                     kind: TimerKind::Guard,
                     allowed_by: AllowedBy::Acquire,
+                    meeting: None,
                 },
             );
             let armed = lane.timer(timer).unwrap().arm(Units::from_bits(5));

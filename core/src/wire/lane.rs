@@ -18,10 +18,13 @@ mod owner;
 mod subject;
 
 use crate::atomic::{AtomicU64, Ordering, fence};
-use crate::wire::layout::{DETAIL_WORDS, FRONT_WORDS, LABEL_WORDS, Layout, SCOPE_NAME_WORDS};
+use crate::wire::layout::{
+    DETAIL_WORDS, FRONT_WORDS, LABEL_WORDS, LANE_GROUPS, Layout, SCOPE_NAME_WORDS,
+};
+use crate::wire::meeting::{GroupId, Last, Meeting};
 use crate::wire::ring::Slots;
-use crate::wire::scope::SpilledName;
-use crate::wire::stats::StatsWords;
+use crate::wire::scope::{ScopeId, SpilledName};
+use crate::wire::stats::{ScopeStats, StatsWords};
 use crate::wire::time::Nanos;
 use crate::wire::timer::Timer;
 
@@ -115,6 +118,9 @@ pub struct Lane<'a> {
     labels: &'a [AtomicU64; LABEL_WORDS],
     timers: &'a [AtomicU64],
     details: &'a [[AtomicU64; DETAIL_WORDS]],
+    meetings: &'a [AtomicU64],
+    attended: &'a [AtomicU64],
+    bases: &'a [AtomicU64],
     names: &'a [[AtomicU64; SCOPE_NAME_WORDS]],
     ring: Slots<'a>,
     stats: &'a [StatsWords],
@@ -138,6 +144,9 @@ impl<'a> Lane<'a> {
             labels: back.first_chunk().expect("a lane has its labels"),
             timers: &front[FRONT_WORDS..FRONT_WORDS + timers],
             details: details.as_chunks().0,
+            meetings: part(layout.meetings_in_back, timers),
+            attended: part(layout.attended_in_back, LANE_GROUPS),
+            bases: part(layout.bases_in_back, geometry.lane_scopes as usize),
             names: names.as_chunks().0,
             ring: ring.as_chunks().0,
             stats: part(layout.stats_in_back, stats_words).as_chunks().0,
@@ -176,6 +185,7 @@ impl<'a> Lane<'a> {
         self.header[STOPPED].store(0, Ordering::Relaxed);
         // A detached lane may be one that the watchdog had quarantined: that was another owner.
         self.header[QUARANTINED].store(0, Ordering::Relaxed);
+        self.forget_entries();
         let attached = claimed.with_state(LaneState::Attached);
         // Release: pairs with the Acquire in `owner`.
         self.header[OWNER].store(attached.0, Ordering::Release);
@@ -356,7 +366,11 @@ impl<'a> Lane<'a> {
     #[inline]
     pub fn write_detail(self, index: usize, detail: TimerDetail) {
         let subject = Subject::new(detail.scope, detail.signal, detail.kind);
-        let subject = subject.allowed_by(detail.allowed_by);
+        let mut subject = subject.allowed_by(detail.allowed_by);
+        if let Some(meeting) = detail.meeting {
+            self.write_meeting(index, meeting);
+            subject = subject.of_meeting();
+        }
         self.write_subject(index, detail.acquired_at, subject);
     }
 
@@ -369,6 +383,67 @@ impl<'a> Lane<'a> {
         let [at, what] = &self.details[index];
         at.store(acquired_at.0, Ordering::Relaxed);
         what.store(subject.bits(), Ordering::Relaxed);
+    }
+
+    /// Writes the meeting that a timer is about to be armed in, for a subject that says so. The owner's
+    /// alone, before [`Lane::write_subject`].
+    #[inline]
+    pub fn write_meeting(self, index: usize, meeting: Meeting) {
+        // Release fence: as in `write_subject`.
+        fence(Ordering::Release);
+        self.meetings[index].store(meeting.bits(), Ordering::Relaxed);
+    }
+
+    /// Notes in `slot` that the owner has entered a meeting; no slot has another group's meeting. The
+    /// owner's alone.
+    #[inline]
+    pub fn note_attended(self, slot: usize, meeting: Meeting) {
+        // Relaxed: the word alone says it all.
+        self.attended[slot].store(meeting.bits(), Ordering::Relaxed);
+    }
+
+    /// The last meeting of each group that the owner has entered, by slot; `None` in free slots. Claims.
+    pub fn all_attended(self) -> impl Iterator<Item = Option<Meeting>> + 'a {
+        self.attended.iter().map(|word| Meeting::from_bits(word.load(Ordering::Relaxed)))
+    }
+
+    /// The last meeting of `group` that the owner has entered. A claim.
+    pub fn attended(self, group: GroupId) -> Last {
+        let mut is_full = true;
+        for meeting in self.all_attended() {
+            match meeting {
+                Some(meeting) if meeting.group == group => return Last::Entered(meeting.sequence),
+                Some(_) => {}
+                None => is_full = false,
+            }
+        }
+        if is_full { Last::Unknown } else { Last::Never }
+    }
+
+    /// How often the owner has entered `scope` since it attached; `None` where that is not counted. A
+    /// claim.
+    pub fn entries(self, scope: ScopeId) -> Option<u64> {
+        let mut is_full = true;
+        let (_, own) = self.stats.split_last()?;
+        for (block, base) in own.iter().zip(self.bases) {
+            match ScopeStats(block).scope() {
+                Some(known) if known == scope.0 => {
+                    let base = base.load(Ordering::Relaxed);
+                    return Some(ScopeStats(block).acquires().wrapping_sub(base));
+                }
+                Some(_) => {}
+                None => is_full = false,
+            }
+        }
+        (!is_full).then_some(0)
+    }
+
+    /// A new owner has entered nothing yet, whatever the last one's statistics count.
+    fn forget_entries(self) {
+        for (block, base) in self.stats.iter().zip(self.bases) {
+            base.store(ScopeStats(block).acquires(), Ordering::Relaxed);
+        }
+        self.attended.iter().for_each(|word| word.store(0, Ordering::Relaxed));
     }
 
     /// The slot for the name of a timer whose scope is spilled; `None` beyond the last timer.
@@ -404,10 +479,14 @@ impl<'a> Lane<'a> {
         seen: crate::wire::timer::TimerWord,
     ) -> Option<TimerDetail> {
         let [acquired_at, what] = self.details.get(index)?;
-        let detail = TimerDetail::from_words(
-            acquired_at.load(Ordering::Relaxed),
-            what.load(Ordering::Relaxed),
-        );
+        let acquired_at = acquired_at.load(Ordering::Relaxed);
+        let subject = Subject::from_bits(what.load(Ordering::Relaxed));
+        let meeting = if subject.is_meeting() {
+            Meeting::from_bits(self.meetings[index].load(Ordering::Relaxed))
+        } else {
+            None
+        };
+        let detail = TimerDetail::new(acquired_at, subject, meeting);
         // Acquire fence: pairs with the Release fence in `write_detail`: a newer detail means that
         // the word is seen changed below.
         fence(Ordering::Acquire);

@@ -1,7 +1,7 @@
 //! Where everything lies in a segment: the geometry, and every offset derived from it.
 //!
 //! ```text
-//! header (one page) | scope names | scope totals | allowances | all lanes' fronts | all lanes' backs
+//! header (one page) | scope names | scope totals | allowances | groups | all lanes' fronts | all lanes' backs
 //! ```
 //!
 //! Offsets count 64-bit words. A lane has two parts. Its front is what every tick reads, and the fronts
@@ -9,7 +9,8 @@
 //!
 //! ```text
 //! front: owner, ring head, high water | timer words
-//! back:  identity and labels | timer details (2 words each) | spilled names (16 words a timer)
+//! back:  identity and labels | timer details (2 words each) | meetings (1 word a timer)
+//!        | meetings attended | entries before the attach | spilled names (16 words a timer)
 //!        | ring (4 words a record) | statistics
 //! ```
 //!
@@ -22,7 +23,7 @@
 use crate::wire::stats::STATS_WORDS;
 
 /// The layout's version. Another version is refused: there is no migration of a live segment.
-pub const LAYOUT_VERSION: u64 = 4;
+pub const LAYOUT_VERSION: u64 = 5;
 
 /// `"HANGWTCH"`, little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"HANGWTCH");
@@ -54,6 +55,13 @@ pub const SUSPECTS_KEPT: usize = 8;
 pub(crate) const SUSPECT_WORDS: usize = 4;
 /// The words of the suspect log: a count, then the entries.
 pub(crate) const CASCADE_WORDS: usize = 1 + SUSPECTS_KEPT * SUSPECT_WORDS;
+
+/// The words of a group's slot: its name, then its members.
+pub const GROUP_WORDS: usize = 32;
+/// The groups of a segment: as many as scopes, at most so many.
+const MOST_GROUPS: u32 = 256;
+/// The groups of a lane of which it says which meeting it has entered last.
+pub const LANE_GROUPS: usize = 32;
 
 /// The limits of a geometry, also what a hostile header is held to.
 pub mod limit {
@@ -89,7 +97,7 @@ pub struct Geometry {
 }
 
 impl Default for Geometry {
-    /// 256 lanes of 64 timers, about 38 KiB each, and 4,096 scopes, about 1.4 KiB each: 16 MiB.
+    /// 256 lanes of 64 timers, about 39 KiB each, and 4,096 scopes, about 1.4 KiB each: 16 MiB.
     fn default() -> Self {
         Geometry { lanes: 256, timers: 64, records: 256, scopes: 4_096, lane_scopes: 16 }
     }
@@ -163,11 +171,15 @@ pub struct Layout {
     geometry: Geometry,
     totals_at: usize,
     allowances_at: usize,
+    groups_at: usize,
     fronts_at: usize,
     front_stride: usize,
     backs_at: usize,
     back_stride: usize,
     pub(crate) details_in_back: usize,
+    pub(crate) meetings_in_back: usize,
+    pub(crate) attended_in_back: usize,
+    pub(crate) bases_in_back: usize,
     pub(crate) names_in_back: usize,
     pub(crate) ring_in_back: usize,
     pub(crate) stats_in_back: usize,
@@ -178,25 +190,35 @@ impl Layout {
         let timers = geometry.timers as usize;
         let front_stride = (FRONT_WORDS + timers).next_multiple_of(ALIGNED_WORDS);
         let details_in_back = LABEL_WORDS;
-        let names_in_back = (details_in_back + timers * DETAIL_WORDS).next_multiple_of(8);
+        let meetings_in_back = details_in_back + timers * DETAIL_WORDS;
+        let attended_in_back = meetings_in_back + timers;
+        let bases_in_back = attended_in_back + LANE_GROUPS;
+        let lane_scopes = geometry.lane_scopes as usize;
+        let names_in_back = (bases_in_back + lane_scopes).next_multiple_of(8);
         let ring_in_back = names_in_back + timers * SCOPE_NAME_WORDS;
         let stats_in_back = ring_in_back + geometry.records as usize * RECORD_WORDS;
-        let back_words = stats_in_back + geometry.lane_scopes as usize * STATS_WORDS;
+        let back_words = stats_in_back + lane_scopes * STATS_WORDS;
         let totals_at = PAGE_WORDS + geometry.scopes as usize * SCOPE_NAME_WORDS;
         let totals_words = geometry.scopes as usize * STATS_WORDS;
         let allowances_at = (totals_at + totals_words).next_multiple_of(ALIGNED_WORDS);
         let allowances_words = geometry.scopes as usize * ALLOWANCE_WORDS;
-        let fronts_at = (allowances_at + allowances_words).next_multiple_of(PAGE_WORDS);
+        let groups_at = allowances_at + allowances_words;
+        let groups_words = groups(geometry) * GROUP_WORDS;
+        let fronts_at = (groups_at + groups_words).next_multiple_of(PAGE_WORDS);
         let fronts_words = geometry.lanes as usize * front_stride;
         Layout {
             geometry,
             totals_at,
             allowances_at,
+            groups_at,
             fronts_at,
             front_stride,
             backs_at: (fronts_at + fronts_words).next_multiple_of(PAGE_WORDS),
             back_stride: back_words.next_multiple_of(ALIGNED_WORDS),
             details_in_back,
+            meetings_in_back,
+            attended_in_back,
+            bases_in_back,
             names_in_back,
             ring_in_back,
             stats_in_back,
@@ -221,6 +243,16 @@ impl Layout {
     /// Where the scopes' allowances begin.
     pub fn allowances_at(&self) -> usize {
         self.allowances_at
+    }
+
+    /// Where the groups begin.
+    pub fn groups_at(&self) -> usize {
+        self.groups_at
+    }
+
+    /// The words of all groups.
+    pub fn groups_words(&self) -> usize {
+        groups(self.geometry) * GROUP_WORDS
     }
 
     /// Where the front of lane `lane` begins.
@@ -262,6 +294,11 @@ impl Layout {
     pub fn bytes(&self) -> usize {
         self.words() * 8
     }
+}
+
+/// How many groups a segment has room for.
+fn groups(geometry: Geometry) -> usize {
+    geometry.scopes.min(MOST_GROUPS) as usize
 }
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ impl ScopeName {
     }
 
     /// FNV-1a, 64 bits, never 0.
-    fn hash(&self) -> u64 {
+    pub(crate) fn hash(&self) -> u64 {
         let hash =
             self.bytes[..self.length].iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
                 (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
@@ -169,7 +169,7 @@ impl ScopeNames<'_> {
     }
 }
 
-fn write(slot: &[AtomicU64; SCOPE_NAME_WORDS], name: &ScopeName) {
+pub(crate) fn write(slot: &[AtomicU64; SCOPE_NAME_WORDS], name: &ScopeName) {
     // Relaxed: whoever else writes this slot writes the same bytes.
     for (word, bits) in slot[2..].iter().zip(name.words()) {
         word.store(bits, Ordering::Relaxed);
@@ -178,7 +178,7 @@ fn write(slot: &[AtomicU64; SCOPE_NAME_WORDS], name: &ScopeName) {
     slot[1].store(READY | name.length as u64, Ordering::Release);
 }
 
-fn read(slot: &[AtomicU64; SCOPE_NAME_WORDS]) -> Option<ScopeName> {
+pub(crate) fn read(slot: &[AtomicU64; SCOPE_NAME_WORDS]) -> Option<ScopeName> {
     let ready = slot[1].load(Ordering::Acquire);
     if ready & READY == 0 {
         return None;

@@ -12,6 +12,7 @@ use crate::wire::lane::{Lane, LaneHeader};
 use crate::wire::layout::{
     ALLOWANCE_WORDS, CASCADE_WORDS, FRONT_WORDS, Geometry, Layout, PAGE_WORDS,
 };
+use crate::wire::meeting::Groups;
 use crate::wire::scope::{OTHER, ScopeId, ScopeName, ScopeNames};
 use crate::wire::stats::{STATS_WORDS, StatsWords};
 use crate::wire::timeout::{ScopeAllowance, checked_ns};
@@ -147,6 +148,12 @@ impl<'a> Segment<'a> {
     /// The scope names.
     pub fn names(&self) -> ScopeNames<'a> {
         ScopeNames(self.words[self.layout.names_at()..self.layout.totals_at()].as_chunks().0)
+    }
+
+    /// The groups that meet.
+    pub fn groups(&self) -> Groups<'a> {
+        let at = self.layout.groups_at();
+        Groups(self.words[at..at + self.layout.groups_words()].as_chunks().0)
     }
 
     /// The name of the scope that a timer carries: the table's, or the one that stands beside the timer.

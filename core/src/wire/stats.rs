@@ -105,6 +105,11 @@ impl ScopeStats<'_> {
         add_single_writer(&self.0[REARMED], 1);
     }
 
+    /// How often it was acquired.
+    pub fn acquires(self) -> u64 {
+        self.0[ACQUIRED].load(Relaxed)
+    }
+
     /// A private copy of the counts.
     pub fn snapshot(self) -> Counts {
         let word = |index: usize| self.0[index].load(Relaxed);

@@ -470,6 +470,7 @@ impl<'a> Worker<'a> {
             signal,
             kind: TimerKind::Guard,
             allowed_by: AllowedBy::Acquire,
+            meeting: None,
         };
         lane.write_detail(usize::from(timer), detail);
         lane.raise_high_water(usize::from(timer) + 1);

@@ -135,6 +135,7 @@ impl LaneOwner {
             inherited: Vec::new(),
             high_water: 0,
             blocks: vec![None; words.geometry().scopes as usize].into_boxed_slice(),
+            attended: Vec::new(),
             timing,
         };
         owned.find_blocks();
@@ -157,13 +158,14 @@ impl LaneOwner {
     }
 
     /// The thread has ended: gives the lane back, or leaves it to the next thread where timers still
-    /// have handles (they have moved elsewhere, and their deadlines hold).
+    /// have handles (they have moved elsewhere, and their deadlines hold), or where it says which
+    /// meetings this process has entered.
     pub(crate) fn leave(mut self) {
         if self.pool.mapped.canary.forked() {
             return; // the parent's lane
         }
         self.find_idle();
-        if self.idle.len() < self.lane.timers().len() {
+        if self.idle.len() < self.lane.timers().len() || !self.attended.is_empty() {
             lock(&self.pool.orphans).push(self);
             return;
         }

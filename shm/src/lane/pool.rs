@@ -12,7 +12,8 @@ pub(crate) struct LanePool {
     pub(crate) mapped: Mapped,
     /// Serialises claims and detaches of this process: its locks are one per process, not a thread.
     pub(super) claims: Mutex<()>,
-    /// Lanes whose thread ended with timers armed: they stay enforced, the next thread goes on.
+    /// Lanes whose thread ended with timers armed, or after a meeting: they stay enforced, and the next
+    /// thread goes on.
     pub(super) orphans: Mutex<Vec<LaneOwner>>,
     /// Timers whose handle ended while they were condemned.
     pub(super) returned: Returned,

@@ -188,6 +188,7 @@ fn arm_overdue(stage: &Stage, index: u32) {
         signal: TimerSignal::Signal(9),
         kind: TimerKind::Guard,
         allowed_by: AllowedBy::Acquire,
+        meeting: None,
     };
     lane.write_detail(0, detail);
     lane.timer(0).unwrap().arm(Units::at_or_after(Nanos(monotonic_ns())));

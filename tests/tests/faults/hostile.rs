@@ -135,6 +135,7 @@ fn a_lane_that_claims_someone_elses_pid_gets_nobody_signalled() {
         signal: TimerSignal::Signal(9),
         kind: TimerKind::Guard,
         allowed_by: AllowedBy::Acquire,
+        meeting: None,
     };
     lane.write_detail(0, detail);
     lane.timer(0).unwrap().arm(Units::at_or_after(Nanos(monotonic_ns())));

@@ -22,6 +22,7 @@ pub(super) fn timer(scope: &str, age: u64, allowance: u64) -> TimerView {
         age: Duration::from_secs(age),
         allowance: Duration::from_secs(allowance),
         left_ns: Some(left * 1_000_000_000),
+        meeting: None,
     }
 }
 
@@ -45,6 +46,7 @@ pub(super) fn row(lane: u32, command: &str, timers: &[TimerView]) -> Row {
             attached_at: Nanos(1),
             records: 1234,
             timers: timers.to_vec(),
+            attended: Vec::new(),
         },
         command: command.to_owned(),
         rate: Some(12.0),

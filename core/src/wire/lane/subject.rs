@@ -1,5 +1,6 @@
 //! What a timer is for: its subject (scope, signal and kind in one word) and its details.
 
+use crate::wire::meeting::Meeting;
 use crate::wire::scope::ScopeId;
 use crate::wire::time::Nanos;
 
@@ -74,7 +75,7 @@ impl TimerSignal {
 /// timer's details and into each of its records.
 ///
 /// ```text
-/// lane or task (32 bits) | unused (4) | of a task (1) | allowed by (1) | kind (2) | signal (8) | scope (16)
+/// lane or task (32 bits) | unused (3) | a meeting (1) | of a task (1) | allowed by (1) | kind (2) | signal (8) | scope (16)
 /// ```
 ///
 /// In a timer's details, which stand in its lane, the lane may give way to the task that acquired it.
@@ -130,6 +131,19 @@ impl Subject {
         Subject((self.0 & !u64::from(u16::MAX)) | u64::from(scope.0))
     }
 
+    /// The same, of a meeting: a word beside the timer says which.
+    #[inline]
+    #[must_use]
+    pub fn of_meeting(self) -> Subject {
+        Subject(self.0 | (1 << MEETING_SHIFT))
+    }
+
+    /// Whether a word beside the timer says in which meeting it was armed.
+    #[inline]
+    pub fn is_meeting(self) -> bool {
+        (self.0 >> MEETING_SHIFT) & 1 != 0
+    }
+
     /// The same, acquired by a task of the lane's thread.
     #[must_use]
     pub fn of_task(self, task: u32) -> Subject {
@@ -182,6 +196,7 @@ impl Subject {
 const KIND_SHIFT: u32 = 24;
 const ALLOWED_SHIFT: u32 = 26;
 const TASK_SHIFT: u32 = 27;
+const MEETING_SHIFT: u32 = 28;
 
 impl core::fmt::Debug for Subject {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -202,17 +217,19 @@ pub struct TimerDetail {
     pub kind: TimerKind,
     /// Whose its allowance is.
     pub allowed_by: AllowedBy,
+    /// The meeting it was armed in, if it is one. A claim.
+    pub meeting: Option<Meeting>,
 }
 
 impl TimerDetail {
-    pub(super) fn from_words(acquired_at: u64, what: u64) -> TimerDetail {
-        let subject = Subject::from_bits(what);
+    pub(super) fn new(acquired_at: u64, subject: Subject, meeting: Option<Meeting>) -> TimerDetail {
         TimerDetail {
             acquired_at: Nanos(acquired_at),
             scope: subject.scope(),
             signal: subject.signal(),
             kind: subject.kind(),
             allowed_by: subject.allowance(),
+            meeting,
         }
     }
 }
