@@ -22,6 +22,7 @@ pub mod analyze;
 pub mod auto;
 pub mod config;
 pub mod demo;
+pub mod dump;
 pub mod evidence;
 pub mod exec;
 pub mod fleet;
@@ -41,9 +42,10 @@ mod words;
 pub use analyze::Analyze;
 pub use auto::Automatic;
 pub use demo::{Demo, DemoWorker, Fate};
+pub use dump::Dump;
 pub use exec::Exec;
 pub use further::{Further, Hook};
-pub use helpers::{EvidenceHelper, FileReader, IncidentWriter};
+pub use helpers::{EvidenceHelper, FileReader, IncidentWriter, WaitHelper};
 pub use holds::{Holds, Treatment};
 pub use operator::{Completions, Doctor, Manual, Top};
 pub use reap::{Log, Reap};
@@ -63,7 +65,8 @@ pub const SEGMENT_VARIABLE: &str = "HANGWATCH_SEGMENT";
 const EXIT_CODES: &str = "\
 Exit codes:
   0        done; or the command ended with 0
-  1        doctor: something that hangwatch needs is missing
+  1        doctor: something that hangwatch needs is missing;
+           dump: a process is not there or cannot be looked at
   2        the command line is wrong
   123      a bug in hangwatch made the watchdog panic
   124      exec: the deadline passed and the command was removed
@@ -117,6 +120,7 @@ Examples:
   hangwatch demo                                 see it at work
   hangwatch run -- torchrun train.py             guard a job's workers
   hangwatch exec 30s make test                   a deadline for any command
+  hangwatch dump 4711                            why a process hangs, now
   hangwatch status                               who waits where, how long
   hangwatch top                                  the same, live
   hangwatch show                                 why the last one hung";
@@ -200,6 +204,15 @@ pub enum Command {
     ///
     /// INT, TERM, HUP, QUIT, USR1, USR2 and WINCH are passed on to the command.
     Exec(Exec),
+    /// Say why processes hang now: who waits for whom, and every stack
+    ///
+    /// Works on any process, prepared or not, in any language, and kills nobody. The
+    /// first line is the verdict: a deadlock with its threads and locks, or who the
+    /// others wait for, across threads and processes; or at which step the way is
+    /// lost. Then the chain of waits, then the Python and native stacks, equal ones
+    /// merged. Processes are stopped for some milliseconds while their stacks are
+    /// copied. Other users' processes take root.
+    Dump(Dump),
     /// Let the watchdog of a segment signal again after its brake engaged
     ///
     /// See run --max-reaps. Find out first why so many deadlines passed at once: the
@@ -225,6 +238,9 @@ pub enum Command {
     /// Writes torch's error files; the watchdog starts it.
     #[command(hide = true)]
     ErrorFileWriter,
+    /// Looks whom processes wait for; whoever wants a verdict starts it.
+    #[command(hide = true)]
+    WaitHelper(WaitHelper),
     /// Reads a file of settings; the watchdog starts it.
     #[command(hide = true)]
     FileReader(FileReader),

@@ -16,6 +16,7 @@ use hangwatch_text::plain;
 mod analyze;
 mod demo;
 mod doctor;
+mod dump;
 mod error_file_writer;
 mod evidence_helper;
 mod exec;
@@ -66,6 +67,8 @@ pub fn perform(command: Command) -> Exit {
         Command::Shadow(options) => shadow::perform(&options),
         Command::Fleet(options) => fleet::perform(&options),
         Command::Top(options) => top::perform(options),
+        Command::Dump(options) => dump::perform(&options),
+        Command::WaitHelper(options) => dump::help(&options),
         Command::Doctor(options) => doctor::perform(&options),
         Command::Completions(options) => manual::completions(&options),
         Command::Man(options) => manual::man(&options),

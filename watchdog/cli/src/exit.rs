@@ -3,7 +3,7 @@
 //! | code | meaning |
 //! | --- | --- |
 //! | 0 | done; or the command ended with 0 |
-//! | 1 | `doctor`: something that hangwatch needs is missing |
+//! | 1 | `doctor`: something that hangwatch needs is missing; `dump`: a process is not there or cannot be looked at |
 //! | 1 to 122 | the command's own code, passed through |
 //! | 2 | the command line is wrong (also a command's own 2) |
 //! | 123 | a bug in hangwatch: a thread of the watchdog panicked |
@@ -34,6 +34,8 @@ pub enum Exit {
     Ok,
     /// Something that hangwatch needs is missing: code 1, of `doctor` only.
     Unfit,
+    /// A process that was asked about is not there or cannot be looked at: code 1, of `dump` only.
+    Unseen,
     /// The command line is wrong: code 2, as clap has it.
     Usage,
     /// A thread of the watchdog panicked: code 123, so that a supervisor or standby takes over.
@@ -57,7 +59,7 @@ impl Exit {
     pub fn code(self) -> u8 {
         match self {
             Self::Ok => 0,
-            Self::Unfit => 1,
+            Self::Unfit | Self::Unseen => 1,
             Self::Usage => 2,
             Self::Panicked => 123,
             Self::DeadlinePassed => 124,

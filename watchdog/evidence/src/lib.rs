@@ -19,6 +19,7 @@
 
 pub mod capture;
 pub mod claims;
+pub mod dump;
 pub mod exec;
 pub mod helper;
 pub mod live;
@@ -27,4 +28,5 @@ pub mod picture;
 pub mod piece;
 pub mod redact;
 pub mod suspect;
+pub mod waits;
 pub mod writer;

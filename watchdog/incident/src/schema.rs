@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use hangwatch_wait_graph::{Verdict, WaitGraph};
 use serde::{Deserialize, Serialize};
 
 /// The version of this schema: it grows where a field changes its meaning or goes.
@@ -56,6 +57,38 @@ pub struct Incident {
     /// Who most likely holds the others up, where that can be told.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suspect: Option<Suspect>,
+    /// Who waited for whom before the first signal, and where that ended; absent where it was not captured
+    /// in time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits: Option<Waits>,
+}
+
+/// Who waited for whom, and where that ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Waits {
+    /// The verdict in one sentence, without a full stop.
+    pub sentence: String,
+    /// The way to each culprit, a line each.
+    pub chain: Vec<String>,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// What it was drawn from.
+    pub graph: WaitGraph,
+}
+
+/// What `dump` saw of processes that are there.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Dump {
+    /// Who waits for whom, and the verdict.
+    pub waits: Waits,
+    /// The processes with their stacks, those asked about first.
+    pub processes: Vec<Descendant>,
+    /// Processes whose stacks were not taken.
+    pub left_out: u64,
+    /// What could not be seen, and why.
+    pub missing: Vec<String>,
 }
 
 /// A point in time on both clocks.

@@ -13,6 +13,7 @@ use hangwatch_text::{brief_ns, bytes, count, plain, plain_words};
 use page::Page;
 pub use page::{Colour, Fold, Look};
 
+pub mod dump;
 mod page;
 mod stacks;
 

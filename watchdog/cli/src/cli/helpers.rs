@@ -56,3 +56,13 @@ pub struct FileReader {
     #[arg(long)]
     pub most_bytes: u64,
 }
+
+/// Whom the processes wait for that are asked about; whoever wants a verdict starts it.
+#[derive(Debug, Args)]
+pub struct WaitHelper {
+    /// How long it may take.
+    #[arg(long, value_parser = value::duration)]
+    pub budget: Duration,
+    /// The processes.
+    pub pids: Vec<u32>,
+}

@@ -4,4 +4,4 @@
 
 pub mod case;
 mod keeper;
-mod witness;
+pub(crate) mod witness;

@@ -25,16 +25,16 @@ const DEATHS: Duration = Duration::from_millis(200);
 
 /// One process to be looked at.
 #[derive(Debug)]
-pub(super) struct Held {
-    pub(super) pid: u32,
+pub(crate) struct Held {
+    pub(crate) pid: u32,
     /// The kernel's handle on it.
-    pub(super) pidfd: OwnedFd,
+    pub(crate) pidfd: OwnedFd,
     /// The thread to begin with, by its id in its own PID namespace.
-    pub(super) first_tid: Option<u64>,
+    pub(crate) first_tid: Option<u64>,
 }
 
 /// Looks at each of them, the first first; what came of each, in the same order.
-pub(super) fn look(held: Vec<Held>, options: &EvidenceOptions, may_stop: MayStop) -> Vec<Gathered> {
+pub(crate) fn look(held: Vec<Held>, options: &EvidenceOptions, may_stop: MayStop) -> Vec<Gathered> {
     let count = held.len();
     let until = Instant::now() + options.budget;
     let (tell, told) = channel();

@@ -138,6 +138,16 @@ impl Page {
         self.styled(Style::new(), &styled);
     }
 
+    /// What is to be found as one line, however wide: the terminal breaks it.
+    pub(super) fn verdict(&mut self, text: &str) {
+        self.styled(ALARM, &plain_up_to(text, MOST_BYTES));
+    }
+
+    /// As [`Page::verdict`], for a chain of waits.
+    pub(super) fn chain(&mut self, text: &str) {
+        self.styled(Style::new(), &format!("  {}", &*plain_up_to(text, MOST_BYTES)));
+    }
+
     /// As [`Page::line`], for what hangs.
     pub(super) fn alarming_line(&mut self, text: &str) {
         let styled = cut(text, self.look.columns);

@@ -66,7 +66,8 @@ fn has_stacks(thread: &Thread) -> bool {
     thread.python.is_some() || thread.native.is_some() || !thread.kernel_stack.is_empty()
 }
 
-fn stacks(page: &mut Page, thread: &Thread) {
+/// What a thread does, and its stacks.
+pub(super) fn stacks(page: &mut Page, thread: &Thread) {
     page.item("  ", &story::sentence_case(&format!("{}.", words::doing(thread))));
     if let Some(call) = &thread.system_call {
         page.item("  in ", &plain(call));

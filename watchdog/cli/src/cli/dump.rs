@@ -1,0 +1,48 @@
+#![expect(clippy::doc_markdown, reason = "these docs are the help text, which knows no Markdown")]
+//! The options of `hangwatch dump`.
+
+use clap::Args;
+
+/// The options of `hangwatch dump`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Exit codes:
+  0    every process was looked at
+  1    a process is not there or cannot be looked at; a line says which and why
+  2    the command line is wrong
+  125  hangwatch itself failed
+
+Examples:
+  hangwatch dump 4711
+  hangwatch dump gunicorn
+  sudo hangwatch dump --cgroup system.slice/app.service
+  hangwatch dump --tree $(pgrep -o make)")]
+pub struct Dump {
+    /// Processes by their pids or names; all of a name are looked at
+    #[arg(value_name = "PID|NAME", required_unless_present_any = ["segment", "cgroup"])]
+    pub processes: Vec<String>,
+
+    /// The workers of this segment
+    #[arg(long, value_name = "NAME")]
+    pub segment: Option<String>,
+
+    /// The processes of this control group and of those below it
+    ///
+    /// A path below /sys/fs/cgroup, or an absolute one.
+    #[arg(long, value_name = "CGROUP")]
+    pub cgroup: Option<String>,
+
+    /// Show the stacks of their descendants, too
+    ///
+    /// Those that the chain of waits leads to are shown in any case.
+    #[arg(long)]
+    pub tree: bool,
+
+    /// Write JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+
+    /// Show every call of every stack
+    #[arg(long)]
+    pub all: bool,
+}
