@@ -22,6 +22,15 @@ pub mod toil;
 pub mod tracer;
 mod watchdog;
 
+/// The programs in pages, which `cargo test --doc` compiles.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../README.md")]
+    mod readme {}
+    #[doc = include_str!("../../docs/guide/rust.md")]
+    mod guide {}
+}
+
 use std::time::{Duration, Instant};
 
 pub use actor::Actor;

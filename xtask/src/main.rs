@@ -2,13 +2,14 @@
 //!
 //! Each subcommand is a module that turns its options into a list of steps (`step`)
 //! and hands it to the runner (`runner`): `test` is what CI runs, `fuzz` the
-//! fuzz targets, `sanitize` the tests under sanitizers, `soak` the faults in full, `bench` the benches, `python` the Python package.
-//! `tools` installs what a step needs and a fresh machine lacks.
+//! fuzz targets, `sanitize` the tests under sanitizers, `soak` the faults in full, `bench` the benches, `docs` the
+//! book, `python` the Python package. `tools` installs what a step needs and a fresh machine lacks.
 //!
 //! To add a check, add a [`step::Step`] to the list in `test`; to add a subcommand,
 //! add a variant to [`Task`].
 
 mod bench;
+mod docs;
 mod fuzz;
 mod python;
 mod runner;
@@ -38,6 +39,8 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Measure everything beside its peers; or the criterion benches, Python, instructions
     Bench(bench::Options),
+    /// Build the book in docs/, and check its pages
+    Docs(docs::Options),
     /// Build and install the Python package, and run its tests
     Python,
     /// Inject every fault many times, and count what was lost
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Docs(options) => docs::run(&options),
         Task::Python => python::test(),
         Task::Soak(options) => soak::run(&options),
         Task::Sanitize(options) => sanitize::run(&options),

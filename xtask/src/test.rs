@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::bench;
+use crate::docs;
 use crate::runner::{self, say};
 use crate::step::Step;
 use crate::tools::Tool;
@@ -56,6 +57,7 @@ pub(crate) fn steps() -> Vec<Step> {
         .needs(Tool::Clippy),
         Step::cargo("docs", "no rustdoc warning", &["doc", "--no-deps", "--workspace"])
             .flags("RUSTDOCFLAGS", "-D warnings"),
+        docs::book(),
         // nextest, because each test then has a process group and a deadline of its own
         // (.config/nextest.toml).
         Step::cargo(

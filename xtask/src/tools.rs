@@ -1,9 +1,11 @@
 //! Tools a step needs beside cargo itself, installed when they are missing.
 
+use std::env;
 use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::step::cargo;
+use crate::step::{cargo, root};
 
 /// What a step may need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub(crate) enum Tool {
     Nightly,
     /// `cargo fuzz`, and the nightly compiler it needs
     Fuzz,
+    /// mdBook, of the version that the book is written for
+    MdBook,
     /// Debian's Python with venv and torch
     PythonWithTorch,
     /// Programs that the tests drive, or are driven by
@@ -45,6 +49,9 @@ const DRIVEN: [Package; 7] = [
     Package { name: "valgrind", answers: &["valgrind", "--version"] },
 ];
 
+/// The version of mdBook that is installed.
+const MDBOOK: &str = "0.5.4";
+
 /// Debian's interpreter: the only one that has Debian's torch.
 pub(crate) const DEBIANS_PYTHON: &str = "/usr/bin/python3";
 
@@ -61,6 +68,7 @@ impl Tool {
             Self::Nextest => subcommand("nextest", "cargo-nextest"),
             Self::Nightly => nightly(),
             Self::Fuzz => fuzz(),
+            Self::MdBook => install_mdbook(),
             Self::PythonWithTorch => python_with_torch(),
             Self::Driven => driven(),
         }
@@ -107,6 +115,34 @@ fn subcommand(name: &str, package: &str) -> Result<(), String> {
         "cargo {name} does not run, and `cargo install --locked {package}` did not help; is \
          ~/.cargo/bin on the path?"
     ))
+}
+
+/// The mdBook of this checkout: below the target directory, so that its version is ours.
+pub(crate) fn mdbook() -> PathBuf {
+    tools_dir().join("bin/mdbook")
+}
+
+fn tools_dir() -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    root().join(target).join("tools")
+}
+
+fn install_mdbook() -> Result<(), String> {
+    let version = Command::new(mdbook()).arg("--version").output();
+    let wanted = format!("mdbook v{MDBOOK}");
+    if version.is_ok_and(|it| String::from_utf8_lossy(&it.stdout).trim() == wanted) {
+        return Ok(());
+    }
+    let dir = tools_dir();
+    // Neither a server nor a watcher of files.
+    let features = ["--no-default-features", "--features", "search"];
+    let mut command = Command::new(cargo());
+    command.args(["install", "--locked", "--force", "--version", MDBOOK]).args(features);
+    command.arg("--root").arg(&dir).arg("--target-dir").arg(dir.join("build")).arg("mdbook");
+    if command.status().is_ok_and(|status| status.success()) {
+        return Ok(());
+    }
+    Err(format!("`cargo install --locked --version {MDBOOK} mdbook` did not work"))
 }
 
 fn python_with_torch() -> Result<(), String> {

@@ -1,4 +1,4 @@
-//! What `README.md` and `SECURITY.md` say is tested by tests that exist.
+//! What `SECURITY.md` and the page of guarantees promise is tested by tests that exist.
 
 use std::fs;
 use std::path::Path;
@@ -39,6 +39,6 @@ fn every_test_that_the_security_page_names_is_there() {
 }
 
 #[test]
-fn every_test_that_the_readme_names_is_there() {
-    check("README.md", 15);
+fn every_test_that_the_guarantees_name_is_there() {
+    check("docs/guarantees.md", 30);
 }

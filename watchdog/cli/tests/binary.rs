@@ -69,13 +69,13 @@ fn the_demo_reaps_who_hangs_and_nobody_else() {
     let story = String::from_utf8_lossy(&story.stdout);
     assert!(!story.contains("The suspect is"), "nobody waits for it: {story}");
     assert!(story.starts_with("Rank 1 hung in \"exchange\"\n"), "{story}");
-    check_is_as_in_the_readme(&text);
+    check_is_as_in_the_guide(&text);
 }
 
-/// Whether the README shows what the demo prints, numbers and paths aside.
-fn check_is_as_in_the_readme(printed: &str) {
-    let readme = include_str!("../../../README.md");
-    let shown = readme.split("```text\n").find(|block| block.starts_with("WORKER")).unwrap();
+/// Whether the guide shows what the demo prints, numbers and paths aside.
+fn check_is_as_in_the_guide(printed: &str) {
+    let guide = include_str!("../../../docs/guide/start.md");
+    let shown = guide.split("```text\n").find(|block| block.starts_with("WORKER")).unwrap();
     let shown = shown.split("```").next().unwrap();
     // Of what the compiler has inlined there is no path.
     let place = regex::Regex::new(" --incidents .*|[^ ]*(/|::)").unwrap();
@@ -86,7 +86,7 @@ fn check_is_as_in_the_readme(printed: &str) {
     };
     let forms: Vec<String> = printed.lines().map(form).collect();
     for line in shown.lines().map(form).filter(|line| !line.starts_with("The rest of it")) {
-        assert!(forms.contains(&line), "the README shows {line:?}, which is not in:\n{printed}");
+        assert!(forms.contains(&line), "the guide shows {line:?}, which is not in:\n{printed}");
     }
 }
 

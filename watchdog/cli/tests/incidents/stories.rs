@@ -97,12 +97,12 @@ fn every_field_of_an_incident_is_documented() {
             _ => {}
         }
     }
-    let docs = include_str!("../../../../docs/incidents.md");
+    let docs = include_str!("../../../../docs/reference/incidents.md");
     let mut known = std::collections::BTreeSet::new();
     names(&serde_json::to_value(sample::ddp(4)).unwrap(), &mut known);
     names(&serde_json::to_value(sample::command()).unwrap(), &mut known);
     assert!(known.len() > 70, "{known:?}");
     for name in known {
-        assert!(docs.contains(&format!("`{name}`")), "docs/incidents.md lacks `{name}`");
+        assert!(docs.contains(&format!("`{name}`")), "docs/reference/incidents.md lacks `{name}`");
     }
 }
