@@ -66,10 +66,10 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0        done; or the command ended with 0
   1        doctor: something that hangwatch needs is missing;
-           dump: a process is not there or cannot be looked at
+           dump: a process does not exist or cannot be inspected
   2        the command line is wrong
   123      a bug in hangwatch made the watchdog panic
-  124      exec: the deadline passed and the command was removed
+  124      exec: the deadline passed and the command was killed
   125      hangwatch itself failed
   126      the command was found and cannot be executed
   127      the command was not found
@@ -94,26 +94,26 @@ Durations have units (us, ms, s, m, h, days): 100ms, 5s, 1m30s. A bare number
 counts seconds: 2.5 is 2500ms.";
 
 const SETTINGS: &str = "\
-Settings: what the options above say can also be said by the environment, as
-HANGWATCH_ and the option's name in capitals (HANGWATCH_MAX_REAPS=3), and by a
-file of TOML (max-reaps = 3), named by --config or HANGWATCH_CONFIG. The command
-line counts most, then the environment, then the file. --check shows what counts
-and where it comes from. packaging/hangwatch.toml has every setting.
+Settings: every option above is also a variable, HANGWATCH_ and the option's name
+in capitals (HANGWATCH_MAX_REAPS=3), and a line of a TOML file (max-reaps = 3),
+which --config or HANGWATCH_CONFIG names. The command line comes before the
+environment, the environment before the file. --check shows the settings in
+force and where each comes from. packaging/hangwatch.toml has every setting.
 
-A watchdog without a command reads the file again on SIGHUP. What is done about
-an expired timer changes at once, armed timers included: signal, grace,
-notify-only, max-reaps, warn-at, cascade, cascade-policy, stopped, traced,
-frozen; and so do deadlines, for acquires to come. A change to anything else is
-named in the log and waits for a restart. A file with a mistake changes nothing.
-SIGHUP does not release the brake.";
+A watchdog without a command reads the file again on SIGHUP. These settings
+change at once, also for armed timers: signal, grace, notify-only, max-reaps,
+warn-at, cascade, cascade-policy, stopped, traced, frozen; and deadlines, for
+acquires to come. A change to any other is named in the log and waits for a
+restart. A file with a mistake changes nothing. SIGHUP does not release the kill
+limiter.";
 
 const ABOUT: &str = "\
-hangwatch finds the worker process that hangs, says why, and removes it.
+hangwatch finds the worker process that hangs, says why, and kills it.
 
-Workers arm timers in a segment of shared memory, for next to nothing. The
-watchdog keeps their deadlines, and reaps the process behind a timer whose
-deadline passes: through the kernel's own handle on that process, and never
-another.";
+Workers arm timers in a segment of shared memory, which costs them next to
+nothing. The watchdog watches the deadlines. When one passes, it captures why
+the process hangs, and kills that process and no other, through the kernel's
+own handle on it.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -121,7 +121,7 @@ Examples:
   hangwatch run -- torchrun train.py             guard a job's workers
   hangwatch exec 30s make test                   a deadline for any command
   hangwatch dump 4711                            why a process hangs, now
-  hangwatch status                               who waits where, how long
+  hangwatch status                               what each worker waits for, how long
   hangwatch top                                  the same, live
   hangwatch show                                 why the last one hung";
 
@@ -147,12 +147,12 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show it at work: workers, one of which hangs, and its reap
+    /// Show hangwatch at work: four workers, one of which hangs and is killed
     ///
     /// Makes a segment, starts the watchdog and worker processes that hash the files
-    /// of a directory under nested scopes; one worker deadlocks and one crashes. On a
-    /// terminal the table is shown live. At the end it tells who hung, in which
-    /// scopes, how late the reap came, and who finished.
+    /// of a directory under nested scopes. One worker deadlocks and one crashes. On a
+    /// terminal the table is shown live. At the end it says which worker hung, in which
+    /// scopes, how late the kill came, and which workers finished.
     Demo(Demo),
     /// Run the watchdog of a segment, alone or around a command
     ///
@@ -163,67 +163,65 @@ pub enum Command {
     /// this one is killed.
     ///
     /// Alone: serves the segment named by --segment or HANGWATCH_SEGMENT until
-    /// SIGTERM or SIGINT, and keeps it for a successor. A segment that is there
-    /// already is adopted, with its workers and their armed timers.
+    /// SIGTERM or SIGINT, and keeps it for a successor. An existing segment is
+    /// adopted, with its workers and their armed timers.
     Run(Box<Run>),
     /// Show every lane of a segment: pid, command, scope, age, time left
     ///
-    /// Reads the segment and disturbs nobody; the watchdog need not run.
+    /// Only reads the segment: the watchdog need not run, and no worker is slowed.
     Status(Status),
-    /// Show what the scopes took, and the deadline that suggests, with its confidence
+    /// Show how long scopes took, and the deadline that suggests, with its confidence
     ///
-    /// Count, quantiles and maximum are over all workers that are and were.
+    /// Count, quantiles and maximum cover all workers, living and ended.
     Scopes(Scopes),
     /// Write the suggested deadlines into a file for run --deadlines
     ///
-    /// First let a job run for a while, with generous deadlines or notify-only.
+    /// First let a job run for a while, with generous deadlines or --notify-only.
     Learn(Learn),
-    /// Show what would have been reaped by a watchdog that only reports
+    /// Show what a watchdog that only reports would have killed
     ///
-    /// For a watchdog with --notify-only and --deadlines: by scope, how many acquires
-    /// ran beyond their deadline, and how late they ended.
+    /// For a watchdog with --notify-only and --deadlines: for each scope, how many
+    /// acquires exceeded their deadline, and how late they ended.
     Shadow(Shadow),
     /// Watch every lane of a segment live
     ///
-    /// Like status, but live: the oldest first, each age against its allowance, with
-    /// the details, statistics and flight record of a lane at a key. Only reads the
-    /// segment: the watchdog need not run, and nobody is slowed. It waits for a
-    /// segment that is not there yet. ? shows its keys.
+    /// Like status, but live: the oldest first, each age against its timeout. A key
+    /// shows the details, statistics and flight record of a lane. Only reads the
+    /// segment: the watchdog need not run, and no worker is slowed. Waits for a
+    /// segment that does not exist yet. ? shows the keys.
     Top(Top),
     /// Show the workers of many hosts in one table, the oldest first
     ///
-    /// Asks watchdogs that run with --listen for their states, all at once. Marks the
-    /// odd one out of a job whose other ranks wait in one scope.
+    /// Asks all watchdogs that run with --listen at once. Marks the rank of a job that is
+    /// missing where all its other ranks wait.
     Fleet(Fleet),
-    /// Give a command a deadline, and remove it with its descendants when it passes
+    /// Give a command a deadline; kill it with all its descendants when it passes
     ///
     /// The command may be anything; it need not know hangwatch. If it ends in time,
-    /// hangwatch ends as it did. If the deadline passes first, it is removed with all
-    /// its descendants, also those that have daemonised or opened a session of their
-    /// own, and hangwatch ends with 124.
-    ///
-    /// INT, TERM, HUP, QUIT, USR1, USR2 and WINCH are passed on to the command.
+    /// hangwatch ends as it did. If the deadline passes first, the command is killed with
+    /// all its descendants, including daemons and processes in sessions of their own, and
+    /// hangwatch ends with 124.
     Exec(Exec),
-    /// Say why processes hang now: who waits for whom, and every stack
+    /// Say why processes hang now: what waits for what, and every stack
     ///
-    /// Works on any process, prepared or not, in any language, and kills nobody. The
-    /// first line is the verdict: a deadlock with its threads and locks, or who the
-    /// others wait for, across threads and processes; or at which step the way is
-    /// lost. Then the chain of waits, then the Python and native stacks, equal ones
-    /// merged. Processes are stopped for some milliseconds while their stacks are
-    /// copied. Other users' processes take root.
+    /// Works on any process, prepared or not, in any language, and kills nothing. The first
+    /// line is the verdict: a deadlock with its threads and locks, or what the others wait
+    /// for, across threads and processes; or the step at which the chain is lost. Then come
+    /// the chain of waits and the Python and native stacks, equal ones merged. Processes
+    /// are stopped for some milliseconds while their stacks are copied. Other users'
+    /// processes need root.
     Dump(Dump),
-    /// Let the watchdog of a segment signal again after its brake engaged
+    /// Let the watchdog of a segment kill again after its kill limiter engaged
     ///
-    /// See run --max-reaps. Find out first why so many deadlines passed at once: the
-    /// workers that are overdue still are judged again at once, and reaped, up to
-    /// --max-reaps of them in a minute before the brake holds anew. A worker that
-    /// has released its timer meanwhile, or armed it anew, is left alone.
+    /// See run --max-reaps. Find out first why so many deadlines passed at once. Workers
+    /// that are still overdue are judged again at once, and killed, up to --max-reaps of
+    /// them in a minute before the limiter engages again. A worker that has released or
+    /// armed its timer meanwhile is left alone.
     ReleaseBrake(ReleaseBrake),
     /// Say what works on this host, what does not, and what to change
     ///
-    /// Examines the kernel, /dev/shm, the clock, this user's rights and limits, and
-    /// the container it is run in. Run it as the watchdog is to be run.
+    /// Examines the kernel, /dev/shm, the clock, this user's permissions and limits, and
+    /// the container it runs in. Run it as the watchdog will run.
     Doctor(Doctor),
     /// Write a completion script for a shell
     Completions(Completions),
@@ -247,25 +245,24 @@ pub enum Command {
     /// Writes incidents down; the watchdog starts it.
     #[command(hide = true)]
     IncidentWriter(IncidentWriter),
-    /// List what is kept of expiries: when, who, in which scope, how it ended
+    /// List incidents: when, which worker, in which scope, how it ended
     ///
-    /// The newest first. One that cannot be read is a line that says why.
+    /// The newest first. An incident that cannot be read is a line that says why.
     Incidents(Incidents),
-    /// Tell the story of one incident: who hung, where, since when, and the stacks
+    /// Tell the story of one incident: what hung, where, since when, and the stacks
     ///
-    /// The thread that hangs comes first with its stacks; what is long is folded.
+    /// The thread that hangs comes first with its stacks; long parts are folded.
     Show(Show),
     /// Write one incident as a page for the browser
     ///
-    /// One file that needs nothing else: a timeline of what all workers did around the
-    /// hang, the suspect, the stacks, and all that was captured. Nothing in it is
-    /// loaded from anywhere.
+    /// One file that loads nothing: a timeline of what all workers did around the hang,
+    /// the suspect, the stacks, and everything that was captured.
     Report(Report),
-    /// Write what workers did last as a trace that Perfetto opens
+    /// Write what workers did last as a trace for Perfetto
     ///
     /// The flight records of all lanes, of an incident or of a segment as it is now
-    /// (which is only read), in the Chrome trace event format: open it at
-    /// ui.perfetto.dev or chrome://tracing. A track a thread, a slice a scope.
+    /// (which is only read), in the Chrome trace event format. Open it at
+    /// ui.perfetto.dev or chrome://tracing. Each thread is a track, each scope a slice.
     Trace(Trace),
     /// Find the ranks at fault from the Flight Recorder dumps of a hung PyTorch job
     ///
@@ -275,12 +272,12 @@ pub enum Command {
     /// without a dump, and collectives that were called with different sizes. The dumps
     /// are read as plain data: no code in them is run.
     Analyze(Analyze),
-    /// Remove a segment that nobody uses
+    /// Remove a segment that is not in use
     ///
     /// Refused while a watchdog serves the segment or a worker is attached to it.
     /// With --stale: every segment that run, exec or demo made for itself and could
-    /// not remove because it was killed. The next run, exec or demo without a
-    /// --segment does so, too.
+    /// not remove because it was killed. The next run, exec or demo without --segment
+    /// removes these, too.
     Rm(Rm),
 }
 

@@ -20,8 +20,7 @@ Examples:
 pub struct Demo {
     /// The directory whose files are hashed
     ///
-    /// Files that change while they are hashed are left out of the comparison, and
-    /// that is said.
+    /// Files that change while they are hashed are not compared, and the output says so.
     #[arg(id = "hashed", value_name = "DIR", default_value = ".")]
     pub dir: PathBuf,
 

@@ -24,14 +24,13 @@ fn level() -> impl TypedValueParser<Value = Level> {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Evidence")]
 pub struct Evidence {
-    /// What is captured of who is overdue before the first signal: off, scopes or full
+    /// What is captured of an overdue worker before the first signal: off, scopes or full
     ///
-    /// scopes is what the segment tells: who waited in which scope, and each
-    /// thread's last records. full adds what the kernel tells, and the Python and
-    /// native stack of every thread, for which a process is stopped for some
-    /// milliseconds; one that is only reported is not stopped. Of a command under
-    /// exec, those that descend from it are looked at, too, up to 16 processes. off
-    /// keeps no incidents.
+    /// scopes: what the segment holds, that is, the scopes of all workers and the last
+    /// records of each thread. full: also what the kernel knows, and the Python and
+    /// native stack of every thread, for which the process is stopped for some
+    /// milliseconds; one that is only reported is not stopped. Under exec the command's
+    /// descendants are captured, too, up to 16 processes. off: no incidents are written.
     #[arg(
         long = "evidence",
         value_name = "LEVEL",
@@ -41,30 +40,30 @@ pub struct Evidence {
     )]
     pub level: Level,
 
-    /// How much later the first signal may come for the sake of full evidence
+    /// How long the first signal may wait for full evidence
     ///
-    /// Whatever is captured by then is kept, and the incident says what is missing.
+    /// What is captured by then is kept, and the incident says what is missing.
     #[arg(long = "evidence-budget", value_name = "DURATION", value_parser = value::duration,
           default_value = "2s", allow_hyphen_values = true)]
     pub budget: Duration,
 
     /// How much memory each process that captures evidence may take, in MiB
     ///
-    /// Up to 8 of them run at once. Where the watchdog's cgroup has a memory limit,
-    /// they share half of what it has left, and fewer run at once; with less than
-    /// 24 MiB none does, and the incident says so. Names and lines in large libraries
-    /// may take some hundred MiB. The kernel ends these processes before the watchdog.
+    /// Up to 8 of them run at once. Where the watchdog's cgroup has a memory limit, they
+    /// share half of what is left of it, and fewer run at once; with less than 24 MiB
+    /// none runs, and the incident says so. Names and lines in large libraries may take
+    /// some hundred MiB. The kernel kills these processes before the watchdog.
     #[arg(long = "evidence-mib", value_name = "MIB", default_value_t = 512,
           allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub helper_mib: u32,
 
-    /// Redact what this regular expression matches, beside what looks like a secret
+    /// Redact what this regular expression matches, besides what looks like a secret
     ///
-    /// In environment variables and command-line arguments, in addition to names such
-    /// as *_TOKEN, also within a value (sh -c "TOKEN=... run"), and to passwords in URLs;
-    /// in incidents and in the log. A match in a name redacts the whole value, one in a
-    /// value what is matched. May be given several times; in a file or a variable,
-    /// several are joined with |.
+    /// In environment variables and command-line arguments, of incidents and the log. What
+    /// looks like a secret: names such as *_TOKEN, also within a value (sh -c "TOKEN=...
+    /// run"), and passwords in URLs. A match in a name redacts the whole value, a match in
+    /// a value what is matched. May be given several times; in a file or a variable, join
+    /// several with |.
     #[arg(long, value_name = "REGEX", value_parser = value::expression)]
     pub redact: Vec<String>,
 
@@ -79,8 +78,8 @@ pub struct Evidence {
 pub struct Incidents {
     /// The directory of the incidents
     ///
-    /// Only the watchdog's user and root may own it, and every directory above it, and
-    /// nobody else may write to one that is not sticky, as /tmp is.
+    /// The watchdog's user or root must own it and every directory above it, and no other
+    /// user may have write permission, unless the directory is sticky, as /tmp is.
     /// By default $XDG_STATE_HOME/hangwatch/incidents, which is
     /// ~/.local/state/hangwatch/incidents where that is not set; for root,
     /// /var/lib/hangwatch/incidents.
@@ -89,14 +88,14 @@ pub struct Incidents {
 
     /// How many incidents are kept
     ///
-    /// Where there is no room, those go first that expired as a consequence of others:
-    /// of many that expire together, the first and the suspect are kept longest. Then
-    /// the oldest go.
+    /// When room is needed, incidents that are a consequence of others are removed first:
+    /// of many that expire together, the first and the suspect's are kept longest. Then
+    /// the oldest are removed.
     #[arg(long = "incidents-most", value_name = "N", default_value_t = 100,
           allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub most: u32,
 
-    /// How much room they may take together, in MiB; which go first is as above
+    /// How much room incidents may take together, in MiB; removed in the same order
     #[arg(long = "incidents-mib", value_name = "MIB", default_value_t = 256,
           allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub mib: u32,

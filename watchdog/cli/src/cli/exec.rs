@@ -11,14 +11,14 @@ use super::{DURATIONS, ENVIRONMENT, EXIT_CODES, Evidence, Log, NO_HEADING, Reap,
 
 const SIGNALS: &str = "\
 Signals and ends:
-  SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed on to the command and to all
-  that it has started. What is left when the command ends of it keeps the
-  deadline, and a second one removes it. Other signals go to the command.
-  If exec itself is killed (SIGKILL), the command is killed with it, unless it
-  is a set-user-ID program; what the command has started goes on, without a
-  deadline, or stays stopped where exec was just removing it. What a command
-  leaves running when it ends by itself goes on, too.
-  Time in which exec was stopped or frozen does not count.";
+  SIGINT, SIGTERM, SIGHUP and SIGQUIT go to the command and to all its
+  descendants. Descendants that live when the command ends after such a signal
+  keep the deadline; a second signal kills them. Other signals go to the
+  command. If exec itself is killed (SIGKILL), the kernel kills the command,
+  unless it is a set-user-ID program. Its descendants go on without a deadline;
+  those that exec was just killing may stay stopped. What a command leaves
+  running when it ends by itself goes on, too. Time in which exec was stopped or
+  frozen does not count.";
 
 /// The options of `hangwatch exec`.
 #[derive(Debug, Args)]

@@ -15,9 +15,11 @@ use hangwatch_http::fleet::Target;
     group = ArgGroup::new("whom").args(["urls", "file"]).multiple(true).required(true),
     after_long_help = format!("\
 The odd one out (marked >): all other ranks of its job have been in one scope
-for a second or longer, and it is not in it. It may be on no host that answered.
+for a second or longer, and this one is not in it. Its host may not have
+answered.
 
-Targets that are down, slow or lying are rows that say so, and hold up nobody.
+A target that is down or slow, or sends a malformed response, is a row that says
+so, and delays no other.
 
 {DURATIONS}
 
@@ -45,7 +47,7 @@ pub struct Fleet {
     #[arg(long, conflicts_with = "watch")]
     pub json: bool,
 
-    /// Show only so many workers, the oldest
+    /// Show only the N oldest workers
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub limit: Option<usize>,
 
@@ -59,7 +61,7 @@ pub struct Fleet {
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub at_once: u32,
 
-    /// Ask again and again, with a pause of so long
+    /// Ask again and again, with this pause between
     #[arg(long, value_name = "DURATION", value_parser = value::duration,
           num_args = 0..=1, default_missing_value = "2s")]
     pub watch: Option<Duration>,

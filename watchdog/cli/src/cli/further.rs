@@ -40,17 +40,16 @@ impl From<Reach> for descendants::Reach {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Kills")]
 pub struct Further {
-    /// Who is reaped with a worker [default: tree with a command, else process]
+    /// What is killed with a worker [default: tree with a command, else process]
     ///
-    /// process: nobody. tree: its descendants, such as the children of a data loader. group: these,
-    /// and the process group that the worker leads, also those whose parent has
-    /// ended. cgroup: these, and by cgroup.kill all that is in a cgroup of version 2
-    /// in which there are only the worker and its descendants. Where the worker leads
-    /// no group, or its cgroup is not its own, it is the tree, and the log says why.
-    /// They are listed before the first signal, for which that takes up to 50ms, and
-    /// killed when the worker is sent KILL or has died of a gentler signal. Other
-    /// workers of the segment, with what descends from them, and the watchdog with
-    /// all above it are never among them.
+    /// process: nothing. tree: its descendants, such as the children of a data loader.
+    /// group: these, and the process group that the worker leads, including processes
+    /// whose parent has ended. cgroup: these, and by cgroup.kill everything in a cgroup of version 2 that
+    /// holds only the worker and its descendants. Where the worker leads no group, or
+    /// its cgroup holds other processes, it is the tree, and the log says why. They are
+    /// listed before the first signal, which waits for that, and killed before the
+    /// worker gets KILL, or when it has died of a gentler signal. Other workers of the
+    /// segment and their descendants, and the watchdog and its ancestors, are excluded.
     #[arg(
         long = "reap",
         value_name = "process|tree|group|cgroup",
@@ -66,20 +65,19 @@ pub struct Further {
 pub struct Hook {
     /// Run this for each expiry, by sh, with the incident as JSON on its standard input
     ///
-    /// It runs when the reap has come to its end, or the expiry was only reported, and
-    /// the evidence is written, and can neither stop nor delay a reap. Of a worker that
-    /// SIGKILL does not end it runs as soon as that is found (unkillable), and once more
-    /// at its death. With --evidence off, it is told what is known without. For simple
-    /// scripts there are HANGWATCH_PID, HANGWATCH_SCOPE, HANGWATCH_RANK,
-    /// HANGWATCH_OUTCOME, HANGWATCH_INCIDENT (the incident's directory, which
-    /// `hangwatch show` takes) and HANGWATCH_SEGMENT in its environment; what is not
-    /// known is empty. Its standard output is dropped; its exit status and the beginning
-    /// of its standard error go to the log. Up to 8 run at once. What is reported of a
-    /// worker without a pause is told together, once a second.
+    /// It runs when the kill has ended, or the expiry was only reported, and the evidence
+    /// is written. It can neither stop nor delay a kill. For a worker that survives
+    /// SIGKILL it runs as soon as that is found (unkillable), and once more at its death.
+    /// With --evidence off it gets what is known without evidence. For simple scripts its
+    /// environment has HANGWATCH_PID, HANGWATCH_SCOPE, HANGWATCH_RANK, HANGWATCH_OUTCOME,
+    /// HANGWATCH_INCIDENT (the incident's directory, for `hangwatch show`) and
+    /// HANGWATCH_SEGMENT; what is not known is empty. Its standard output is dropped; its
+    /// exit status and the beginning of its standard error go to the log. Up to 8 run at
+    /// once. Reports of one worker in quick succession are combined, once a second.
     #[arg(long, value_name = "CMD", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub on_expire: Option<String>,
 
-    /// How long one may take, then it is killed with all its descendants
+    /// How long the hook may take; then it is killed with all its descendants
     #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "30s",
           allow_hyphen_values = true)]
     pub on_expire_timeout: Duration,

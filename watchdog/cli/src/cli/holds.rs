@@ -24,7 +24,7 @@ impl From<Treatment> for hangwatch_server::Treatment {
 #[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Workers that something holds up")]
 pub struct Holds {
-    /// An overdue worker that is stopped (SIGSTOP): reap it, or report it
+    /// An overdue worker that is stopped (SIGSTOP): kill it, or report it
     #[arg(
         long,
         value_name = "reap|report",
@@ -34,7 +34,7 @@ pub struct Holds {
     )]
     pub stopped: Treatment,
 
-    /// An overdue worker that a debugger traces: report it, or reap it
+    /// An overdue worker that a debugger traces: report it, or kill it
     #[arg(
         long,
         value_name = "reap|report",
@@ -44,7 +44,7 @@ pub struct Holds {
     )]
     pub traced: Treatment,
 
-    /// An overdue worker in a frozen control group: report it, or reap it
+    /// An overdue worker in a frozen control group: report it, or kill it
     #[arg(
         long,
         value_name = "reap|report",

@@ -31,12 +31,12 @@ pub struct Incidents {
     #[arg(long, value_name = "NAME")]
     pub segment: Option<String>,
 
-    /// Only those of the last so many seconds, minutes, hours, ...
+    /// Only those of this time until now: 90s, 30m, 2h, 3days
     #[arg(long, value_name = "DURATION", value_parser = value::duration,
           allow_hyphen_values = true)]
     pub since: Option<Duration>,
 
-    /// At most so many, the newest
+    /// Only the N newest
     #[arg(long, value_name = "N",
           allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: Option<u32>,
@@ -52,8 +52,8 @@ pub struct Incidents {
 
 const WHICH: &str = "\
 An incident is named as `hangwatch incidents` lists it, by any beginning that no
-other has, or as last, the newest that can be read. With a slash in it, it is
-the path of its directory.";
+other incident has, or as last: the newest that can be read. A name with a slash
+is the path of a directory.";
 
 /// The options of `hangwatch show`.
 #[derive(Debug, Args)]
@@ -83,8 +83,8 @@ pub struct Show {
 #[command(after_long_help = format!("\
 {WHICH}
 
-A new file is readable by its owner alone, as the incident is: look at what it
-tells before you give it away.
+A new file is readable by its owner alone, as the incident is: read what it says
+about your job before you share it.
 
 Examples:
   hangwatch report last -o report.html

@@ -10,20 +10,18 @@ use super::{ENVIRONMENT, Observed};
 const FORMULA: &str = "\
 The suggested deadline:
   factor x (longest acquire seen + resolution of the clock), at least 1s,
-  rounded up to a number that is pleasant to read. It is never less than what
-  was seen. The factor depends on how many acquires have ended, which is the
-  confidence: below 100 poor, 10 x; below 1,000 fair, 5 x; below 10,000 good,
-  3 x; else high, 2 x.
-  Of n acquires that are alike, the chance that the next one takes longer than
-  all of them is 1 in n + 1. What is condemned, or still runs, is not seen to
-  its end, and does not count.";
+  rounded up to a round number. It is never less than what was seen. The factor
+  depends on how many acquires have ended, which is the confidence: below 100
+  poor, 10 x; below 1,000 fair, 5 x; below 10,000 good, 3 x; else high, 2 x.
+  Of n similar acquires, the chance that the next one takes longer than all of
+  them is 1 in n + 1. Acquires that were condemned, or still run, do not count.";
 
 /// The options of `hangwatch scopes`.
 #[derive(Debug, Args)]
 #[command(after_long_help = format!("\
 {FORMULA}
 
-A quantile marked with ? has fewer than ten acquires beyond it: it says little.
+A quantile marked with ? has fewer than ten acquires beyond it and says little.
 
 {ENVIRONMENT}
 
@@ -67,25 +65,25 @@ pub struct Learn {
     #[arg(long, value_name = "NAME")]
     pub segment: Option<String>,
 
-    /// Where to write to; absent, or -, standard output
+    /// The file to write; absent, or -, standard output
     ///
-    /// A file that is there already is refused, unless --merge or --replace says what
-    /// becomes of it. It is written whole or not at all.
+    /// An existing file is refused without --merge or --replace. The file is written whole
+    /// or not at all.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
-    /// Change the file that is there: raise what is too low, keep the rest
+    /// Change an existing file: raise what is too low, keep the rest
     ///
-    /// Scopes that are not in the segment, and comments, stay. A deadline that could
-    /// be lower stays, and that is said.
+    /// Scopes that are not in the segment, and comments, stay. A deadline that could be
+    /// lower stays, and the output says so.
     #[arg(long, requires = "output", conflicts_with = "replace")]
     pub merge: bool,
 
-    /// With --merge: lower the deadlines, too, that are higher than they need be
+    /// With --merge: also lower deadlines that are higher than needed
     #[arg(long, requires = "merge")]
     pub lower: bool,
 
-    /// Write the file anew, whatever is there
+    /// Replace an existing file
     #[arg(long, requires = "output")]
     pub replace: bool,
 

@@ -29,14 +29,14 @@ pub struct Top {
     #[arg(long, value_name = "NAME")]
     pub segment: Option<String>,
 
-    /// How long between two pictures, 100ms to 1m
+    /// The time between two updates, 100ms to 1m
     #[arg(long, value_name = "DURATION", value_parser = value::refresh, default_value = "1s",
           allow_hyphen_values = true)]
     pub interval: Duration,
 
     /// The directory of the incidents [default: as of run]
     ///
-    /// The last one of each worker's rank, or of its process, is shown.
+    /// The newest incident of each worker's rank, or of its process, is shown.
     #[arg(long, value_name = "DIR")]
     pub incidents: Option<PathBuf>,
 }
@@ -49,8 +49,8 @@ Exit codes:
   1    something that it needs does not
   2    the command line is wrong
 
-Run it as the user, and in the container or service, that the watchdog is to
-run as: rights and limits are those of whoever asks.
+Run it as the user, and in the container or service, that the watchdog will run
+as: it reports the permissions and limits of its own process.
 
 Examples:
   hangwatch doctor

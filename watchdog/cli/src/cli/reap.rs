@@ -12,15 +12,15 @@ use hangwatch_log::Format;
 #[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Kills")]
 pub struct Reap {
-    /// What a reap begins with: a signal's name or number, or none
+    /// The first signal of a kill: a signal's name or number, or none
     ///
-    /// none reports the expiry and signals nobody. A timer may ask for a signal of
-    /// its own.
-    #[arg(short = 's', long, value_name = "SIGNAL", value_parser = value::reap_signal,
+    /// none reports the expiry and signals nothing. A timer may ask for a signal of its
+    /// own.
+    #[arg(short = 's', long, value_name = \"SIGNAL\", value_parser = value::reap_signal,
           default_value = "KILL", allow_hyphen_values = true)]
     pub signal: ReapSignal,
 
-    /// How long after any other signal KILL follows; at least 100ms are given
+    /// How long after any other signal KILL follows; at least 100ms
     #[arg(long, value_name = "DURATION", value_parser = value::duration_or_zero,
           default_value = "0s", allow_hyphen_values = true)]
     pub grace: Duration,

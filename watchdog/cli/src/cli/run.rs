@@ -40,15 +40,14 @@ Examples:
 pub struct Run {
     /// The segment's name: letters, digits, '.', '_' and '-'
     ///
-    /// Without a command, HANGWATCH_SEGMENT is used where this is absent. With a
-    /// command it is not: it would be the segment of a watchdog around this one.
+    /// Without a command, the default is HANGWATCH_SEGMENT. With a command it is not:
+    /// that would be the segment of a watchdog around this one.
     #[arg(long, value_name = "NAME", help_heading = SEGMENT_HEADING)]
     pub segment: Option<String>,
 
     /// Lanes of a new segment, one for each worker thread, 1 to 65536 [default: 256]
     ///
-    /// A segment that is there already keeps its own, and is refused if this is
-    /// given and differs.
+    /// An existing segment keeps its own number, and is refused if this option differs.
     #[arg(long, value_name = "N",
           allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=65_536),
           help_heading = SEGMENT_HEADING)]
@@ -56,9 +55,8 @@ pub struct Run {
 
     /// Timers of each lane of a new segment, 1 to 1024 [default: 64]
     ///
-    /// So many deadlines can be armed at once by one thread before it takes a
-    /// second lane. A segment that is there already keeps its own, and is refused
-    /// if this is given and differs.
+    /// A thread that arms more timers at once takes a second lane. An existing segment
+    /// keeps its own number, and is refused if this option differs.
     #[arg(long, value_name = "N",
           allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_024),
           help_heading = SEGMENT_HEADING)]
@@ -66,9 +64,9 @@ pub struct Run {
 
     /// Scope names of a new segment, 2 to 32768 [default: 4096]
     ///
-    /// Each takes 1.4 KiB. Names beyond them are told all the same where one is
-    /// overdue, but share the statistics and deadlines of "(other)". A segment that
-    /// is there already keeps its own, and is refused if this is given and differs.
+    /// Each takes 1.4 KiB. Further names are still reported when they are overdue, but
+    /// share the statistics and timeouts of "(other)". An existing segment keeps its own
+    /// number, and is refused if this option differs.
     #[arg(long, value_name = "N",
           allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(2..=32_768),
           help_heading = SEGMENT_HEADING)]
@@ -76,10 +74,9 @@ pub struct Run {
 
     /// The longest time between two ticks, 1ms to 1m [default: 100ms]
     ///
-    /// Deadlines farther off than this cost a worker the least; nearer ones wake
-    /// the watchdog. It does not make a reap late. Fixed for a segment's life: one
-    /// that is there already keeps its own, and is refused if this is given and
-    /// differs.
+    /// Nearer deadlines wake the watchdog, which costs the worker more; so no kill is
+    /// late because of this. Fixed for a segment's life: an existing segment keeps its
+    /// own value, and is refused if this option differs.
     #[arg(long, value_name = "DURATION", value_parser = value::interval,
           allow_hyphen_values = true, help_heading = SEGMENT_HEADING)]
     pub max_interval: Option<Duration>,
@@ -93,10 +90,10 @@ pub struct Run {
     #[command(flatten)]
     pub reap: Reap,
 
-    /// Report expiries and signal nobody; the same as --signal none
+    /// Report expiries and signal nothing; the same as --signal none
     ///
-    /// With --deadlines it is shadow mode: what would have been reaped, and how late
-    /// it was in the end, is logged, and counted for `hangwatch shadow`.
+    /// With --deadlines this is shadow mode: what would have been killed, and how late
+    /// it ended, is logged, and counted for `hangwatch shadow`.
     #[arg(long, help_heading = KILLS_HEADING,
           conflicts_with_all = ["signal", "grace"], num_args = 0..=1, require_equals = true,
           default_missing_value = "true",
@@ -104,11 +101,11 @@ pub struct Run {
           action = clap::ArgAction::Set, value_name = "BOOL")]
     pub notify_only: bool,
 
-    /// How long scopes may take whose acquire brings no time: a file of `hangwatch learn`
+    /// A file of `hangwatch learn`: timeouts of acquires that have none of their own
     ///
-    /// It is read anew at SIGHUP, by a watchdog without a command: acquires that are
-    /// under way keep their deadlines. Absent, what an earlier watchdog of the segment
-    /// was given stays.
+    /// On SIGHUP a watchdog without a command reads it again; running acquires keep
+    /// their deadlines. Without this option the timeouts of an earlier watchdog of the
+    /// segment stay in force.
     #[arg(long, value_name = "FILE", help_heading = "Deadlines")]
     pub deadlines: Option<PathBuf>,
 
@@ -116,18 +113,18 @@ pub struct Run {
     #[command(flatten)]
     pub automatic: Automatic,
 
-    /// At more reaps than this in a minute, signal nobody until told otherwise
+    /// Kill limiter: after more kills than this in a minute, signal nothing more
     ///
-    /// A brake: when so many expire, the deadlines may be wrong rather than the
-    /// workers. It is released by `hangwatch release-brake`; who is overdue still is
-    /// judged again then.
-    /// Absent, there is no brake, but one that a watchdog before this one left holds.
+    /// When so many timers expire, the timeouts are more likely wrong than the workers.
+    /// `hangwatch release-brake` releases the limiter; workers that are still overdue are
+    /// judged again then. Without this option there is no limiter, but one that an
+    /// earlier watchdog left engaged stays so.
     #[arg(long, value_name = "N",
           allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..),
           help_heading = KILLS_HEADING)]
     pub max_reaps: Option<u32>,
 
-    /// Report a timer once when this fraction of its allowance has passed
+    /// Report a timer once when this fraction of its timeout has passed
     ///
     /// Above 0 and below 1. The worker is not touched.
     #[arg(long, value_name = "FRACTION", value_parser = value::fraction,
@@ -156,10 +153,10 @@ pub struct Run {
 
     /// Do not write the error files of torchrun's workers
     ///
-    /// A worker with TORCHELASTIC_ERROR_FILE in its environment gets that file
-    /// written before it is signalled, so that torchrun's summary names it and the
-    /// scope it hung in, not a peer. Only workers of this user, in directories of
-    /// this user, and never over a file that is there.
+    /// By default the file that a worker's TORCHELASTIC_ERROR_FILE names is written before
+    /// the worker is signalled, so that torchrun's summary names this worker and its
+    /// scope, not a peer. Only for workers of this user, in directories of this user, and
+    /// never over an existing file.
     #[arg(long, help_heading = "Evidence", num_args = 0..=1, require_equals = true,
           default_missing_value = "true",
           default_value = "false", hide_default_value = true, hide_possible_values = true,
@@ -179,19 +176,19 @@ pub struct Run {
 
     /// With a command, keep no second process that takes over if this one is killed
     ///
-    /// By default `run -- CMD` keeps a small standby: where the watchdog is killed
-    /// (SIGKILL, out of memory) or fails, it takes over at once and watches until
-    /// the command and its last worker have ended. As PID 1 there is none.
+    /// By default `run -- CMD` keeps a small standby. If the watchdog is killed (SIGKILL,
+    /// out of memory) or fails, the standby takes over at once and watches until the
+    /// command and its last worker have ended. As PID 1 there is none.
     #[arg(long, help_heading = SEGMENT_HEADING, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           default_value = "false", hide_default_value = true, hide_possible_values = true,
           action = clap::ArgAction::Set, value_name = "BOOL")]
     pub no_standby: bool,
 
-    /// With a command, end when it ends, also where workers of it live on
+    /// With a command, end when it ends, even if its workers are still alive
     ///
-    /// By default the watchdog serves on until the last worker has left, and ends
-    /// with the command's own code then. The log says which workers it watches, or
-    /// leaves; the segment of those it leaves stays, for another watchdog.
+    /// By default the watchdog serves until the last worker has left, and then ends with
+    /// the command's own code. The log names the workers that it watches, or leaves. The
+    /// segment of workers that it leaves stays, for another watchdog.
     #[arg(long, help_heading = SEGMENT_HEADING, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           default_value = "false", hide_default_value = true, hide_possible_values = true,
           action = clap::ArgAction::Set, value_name = "BOOL")]
@@ -249,7 +246,7 @@ pub struct Settings {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Run nothing: check the settings, and show each with where it comes from
+    /// Run nothing: check the settings, and show each and where it comes from
     #[arg(long)]
     pub check: bool,
 }
@@ -258,9 +255,9 @@ pub struct Settings {
 #[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Protection of the watchdog")]
 pub struct Protect {
-    /// Do not lock the watchdog's memory, nor lower its OOM score
+    /// Do not lock the watchdog's memory, and do not lower its OOM score
     ///
-    /// Both are asked for by default; what the kernel refuses is logged once.
+    /// By default it tries both; what the kernel refuses is logged once.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           default_value = "false", hide_default_value = true, hide_possible_values = true,
           action = clap::ArgAction::Set, value_name = "BOOL")]
@@ -279,8 +276,8 @@ pub struct Listen {
     /// Answer /metrics, /healthz and /state over HTTP at this address [default: nowhere]
     ///
     /// 127.0.0.1:9469 (IPv6 in brackets), or unix: and the whole path of a socket, such as
-    /// unix:/run/hangwatch/train.sock, which its owner (and the members of --group)
-    /// may connect to. Whoever may connect learns every pid, command and scope.
+    /// unix:/run/hangwatch/train.sock, which its owner and the members of --group may
+    /// connect to. A client that can connect learns every pid, command and scope.
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<Address>,
 
@@ -290,7 +287,7 @@ pub struct Listen {
           action = clap::ArgAction::Set, value_name = "BOOL")]
     pub listen_anywhere: bool,
 
-    /// The host's name in what --listen tells [default: the kernel's]
+    /// The host's name in the answers of --listen [default: the kernel's]
     #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub host: Option<String>,
 }

@@ -47,7 +47,7 @@ pub struct Rm {
     #[arg(value_name = "NAME", required_unless_present = "stale")]
     pub segment: Option<String>,
 
-    /// Remove every segment that died with its maker, and that nobody uses
+    /// Remove every segment whose maker was killed and that is not in use
     #[arg(long, conflicts_with = "segment")]
     pub stale: bool,
 }

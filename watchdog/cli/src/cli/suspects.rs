@@ -23,27 +23,27 @@ pub enum CascadePolicy {
 #[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Cascades")]
 pub struct Cascade {
-    /// Reap the worker that the others wait for first, and hold those back for so long
+    /// Kill the worker that the others wait for first, and hold the others back so long
     ///
-    /// When one rank hangs, all the others run out of time in the same scope. Where
-    /// every worker of a job but one is overdue in one scope (two at least), and that
-    /// one has not been in it since they entered, it is reaped before them, whether or
-    /// not a deadline of its own has passed. Each of the others may go on or leave
-    /// until its own deadline and this much more; then it is reaped as usual. Jobs are
-    /// told apart by their labels. Where nobody or more than one is missing, or the
-    /// one may not be reaped, all are reaped as usual, and the log says why.
+    /// When one rank hangs, all others run out of time in the same scope. If every worker
+    /// of a job but one is overdue in one scope (at least two), and that one has not been
+    /// in it since they entered, it is killed before them, whether or not a deadline of
+    /// its own has passed. Each of the others may go on or leave until its own deadline
+    /// and this much more; then it is killed as usual. Labels tell jobs apart. If no
+    /// worker or more than one is missing, or the one may not be killed, all are killed
+    /// as usual, and the log says why.
     ///
-    /// WARNING: this rule goes by times and by scopes, not by who waits for whom. It
-    /// can kill an innocent worker and leave the culprit: in a loop of back-to-back
-    /// steps, where ranks are in the same scope again at once; where a rank has helper
-    /// processes with lanes (thread slots) of their own; and where workers wait in a
-    /// scope that another one never uses. Use --cascade-policy report to see first
-    /// whom it would name in your job.
+    /// WARNING: this rule uses times and scopes; it does not know which worker waits for
+    /// which. It can kill an innocent worker and leave the culprit: in a loop of
+    /// back-to-back steps, where ranks are in the same scope again at once; where a rank
+    /// has helper processes with lanes (thread slots) of their own; and where workers wait
+    /// in a scope that another worker never uses. Use --cascade-policy report first, to
+    /// see which worker it would name in your job.
     #[arg(id = "cascade", long = "cascade", value_name = "DURATION",
           value_parser = value::duration, allow_hyphen_values = true)]
     pub hold: Option<Duration>,
 
-    /// Off, report the suspect only, or hold the others back [default: hold with --cascade, else off]
+    /// Off, only report the suspect, or hold the others back [default: hold with --cascade, else off]
     #[arg(
         id = "cascade_policy",
         long = "cascade-policy",
