@@ -50,17 +50,17 @@ fn auto(text: &str) -> Result<Auto, String> {
 #[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Deadlines")]
 pub struct Automatic {
-    /// Give the Python programs of the command deadlines of hangwatch's making [default: off]
+    /// Set deadlines in the Python programs of the command, which need no change [default: off]
     ///
-    /// torch (as --auto alone): torch jobs, unmodified. From init_process_group to
+    /// torch (the same as --auto alone): torch jobs. From init_process_group to
     /// destroy_process_group the thread that trains has --auto-together for whatever
-    /// waits for other ranks, and --auto-alone between two of these: so the rank that
-    /// hangs is overdue before those that wait for it. The data loader's processes,
-    /// optimizer steps, checkpoints and compilation are known. Not for servers, which
-    /// may wait for a request for hours. io: pools, queues, subprocesses and sockets of
-    /// any Python program that wait longer than --auto-alone. torch,io: both.
-    /// A time that --deadlines has for a scope counts more. It takes the Python package
-    /// hangwatch in the interpreter of the command, and passes HANGWATCH_AUTO on to it.
+    /// waits for other ranks, and --auto-alone between two of these. So a rank that hangs
+    /// is overdue before the ranks that wait for it. The data loader's processes,
+    /// optimizer steps, checkpoints and compilation have scopes of their own. Not for
+    /// servers, which may wait for a request for hours. io: pools, queues, subprocesses
+    /// and sockets of any Python program that wait longer than --auto-alone. torch,io:
+    /// both. A timeout that --deadlines has for a scope comes first. The interpreter of
+    /// the command needs the Python package hangwatch; it gets HANGWATCH_AUTO.
     #[arg(long, value_name = "torch|io|off", value_parser = auto, num_args = 0..=1,
           require_equals = true, default_missing_value = "torch")]
     pub auto: Option<Auto>,
@@ -70,7 +70,7 @@ pub struct Automatic {
           allow_hyphen_values = true)]
     pub auto_together: Duration,
 
-    /// With --auto, how long a rank may take between two waits; less than --auto-together
+    /// With --auto, how long a rank may take between two such waits; less than --auto-together
     #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "5m",
           allow_hyphen_values = true)]
     pub auto_alone: Duration,

@@ -44,11 +44,11 @@ pub struct Further {
     ///
     /// process: nothing. tree: its descendants, such as the children of a data loader.
     /// group: these, and the process group that the worker leads, including processes
-    /// whose parent has ended. cgroup: these, and by cgroup.kill everything in a cgroup of version 2 that
-    /// holds only the worker and its descendants. Where the worker leads no group, or
-    /// its cgroup holds other processes, it is the tree, and the log says why. They are
-    /// listed before the first signal, which waits for that, and killed before the
-    /// worker gets KILL, or when it has died of a gentler signal. Other workers of the
+    /// whose parent has ended. cgroup: these, and by cgroup.kill everything in a cgroup of
+    /// version 2 that holds only the worker and its descendants. Where the worker leads no
+    /// group, or its cgroup holds other processes, it is the tree, and the log says why.
+    /// They are listed before the first signal, which waits for that, and killed before
+    /// the worker gets KILL, or when it has died of a gentler signal. Other workers of the
     /// segment and their descendants, and the watchdog and its ancestors, are excluded.
     #[arg(
         long = "reap",
