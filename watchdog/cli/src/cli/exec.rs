@@ -15,10 +15,9 @@ Signals and ends:
   descendants. Descendants that live when the command ends after such a signal
   keep the deadline; a second signal kills them. Other signals go to the
   command. If exec itself is killed (SIGKILL), the kernel kills the command,
-  unless it is a set-user-ID program. Its descendants go on without a deadline;
-  those that exec was just killing may stay stopped. What a command leaves
-  running when it ends by itself goes on, too. Time in which exec was stopped or
-  frozen does not count.";
+  unless it is a set-user-ID program; its descendants go on without a deadline.
+  What a command leaves running when it ends by itself goes on, too. Time in
+  which exec was stopped or frozen does not count.";
 
 /// The options of `hangwatch exec`.
 #[derive(Debug, Args)]
@@ -38,7 +37,7 @@ Examples:
   override_usage = "hangwatch exec [OPTIONS] DURATION CMD [ARG]...\n       \
                     hangwatch exec [OPTIONS] --deadline DURATION [--] CMD [ARG]...")]
 pub struct Exec {
-    /// How long the command may run; the option's name may be left out
+    /// How long the command may run; the name of this option may be left out
     #[arg(long, value_name = "DURATION", value_parser = value::duration,
           allow_hyphen_values = true)]
     pub deadline: Duration,
@@ -55,16 +54,16 @@ pub struct Exec {
     #[command(flatten)]
     pub reap: Reap,
 
-    /// Send TERM first (or --signal), and KILL this long after; as timeout(1) has it
+    /// Send TERM first (or --signal), and KILL this long after, as timeout(1) does
     #[arg(short = 'k', long, value_name = "DURATION", value_parser = value::duration_or_zero,
           conflicts_with = "grace", allow_hyphen_values = true, help_heading = "Kills")]
     pub kill_after: Option<Duration>,
 
-    /// End as the command ended, also where its deadline passed
+    /// End as the command ended, even if its deadline passed
     #[arg(short = 'p', long, help_heading = "Kills")]
     pub preserve_status: bool,
 
-    /// Accepted for timeout(1)'s sake: the command stays in the foreground always
+    /// Has no effect; timeout(1) has it, and here the command always stays in the foreground
     #[arg(short = 'f', long, help_heading = "Kills")]
     pub foreground: bool,
 

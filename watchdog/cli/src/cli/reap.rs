@@ -16,7 +16,7 @@ pub struct Reap {
     ///
     /// none reports the expiry and signals nothing. A timer may ask for a signal of its
     /// own.
-    #[arg(short = 's', long, value_name = \"SIGNAL\", value_parser = value::reap_signal,
+    #[arg(short = 's', long, value_name = "SIGNAL", value_parser = value::reap_signal,
           default_value = "KILL", allow_hyphen_values = true)]
     pub signal: ReapSignal,
 
