@@ -7,8 +7,8 @@ use clap::Args;
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Exit codes:
-  0    every process was looked at
-  1    a process is not there or cannot be looked at; a line says which and why
+  0    every process was inspected
+  1    a process does not exist or cannot be inspected; a line says which and why
   2    the command line is wrong
   125  hangwatch itself failed
 
@@ -18,7 +18,7 @@ Examples:
   sudo hangwatch dump --cgroup system.slice/app.service
   hangwatch dump --tree $(pgrep -o make)")]
 pub struct Dump {
-    /// Processes by their pids or names; all of a name are looked at
+    /// Processes by their pids or names; of a name, all processes
     #[arg(value_name = "PID|NAME", required_unless_present_any = ["segment", "cgroup"])]
     pub processes: Vec<String>,
 
@@ -26,15 +26,15 @@ pub struct Dump {
     #[arg(long, value_name = "NAME")]
     pub segment: Option<String>,
 
-    /// The processes of this control group and of those below it
+    /// The processes of this cgroup and of the cgroups below it
     ///
     /// A path below /sys/fs/cgroup, or an absolute one.
     #[arg(long, value_name = "CGROUP")]
     pub cgroup: Option<String>,
 
-    /// Show the stacks of their descendants, too
+    /// Also show the stacks of their descendants
     ///
-    /// Those that the chain of waits leads to are shown in any case.
+    /// Descendants that the chain of waits leads to are shown in any case.
     #[arg(long)]
     pub tree: bool,
 
