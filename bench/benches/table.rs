@@ -20,7 +20,7 @@ const SIZES: [usize; 2] = [10_000, 1_000_000];
 fn table(criterion: &mut Criterion) {
     for timers in SIZES {
         bench::<Floor>(criterion, timers);
-        bench::<Exact<16>>(criterion, timers);
+        bench::<Exact>(criterion, timers);
         bench::<LazyMinima>(criterion, timers);
         bench::<Wheel>(criterion, timers);
         bench::<BTree>(criterion, timers);

@@ -5,9 +5,12 @@
 //! ([`lane`]) with their timer words ([`timer`]) and rings ([`ring`]) of records ([`record`]).
 
 pub mod clock;
+mod hash;
 pub mod signal;
 pub mod time;
 pub mod timer;
+
+pub(crate) mod stamped;
 
 pub mod record;
 pub mod ring;

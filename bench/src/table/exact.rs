@@ -6,14 +6,11 @@ use hangwatch_core::watchdog::table::Minima;
 
 use super::{DeadlineIndex, Resolution};
 
-/// [`Minima`] with the fan-out that is being measured.
-pub struct Exact<const FAN_OUT: usize>(Minima<FAN_OUT>);
+/// [`Minima`] as a contender.
+pub struct Exact(Minima);
 
-impl<const FAN_OUT: usize> DeadlineIndex for Exact<FAN_OUT> {
-    const NAME: &'static str = match FAN_OUT {
-        16 => "**hangwatch: minima, exact**",
-        _ => "minima, exact, fan-out 8",
-    };
+impl DeadlineIndex for Exact {
+    const NAME: &'static str = "**hangwatch: minima, exact**";
     const RESOLUTION: Resolution = Resolution::Exact;
 
     fn new(capacity: usize) -> Self {
@@ -23,11 +20,6 @@ impl<const FAN_OUT: usize> DeadlineIndex for Exact<FAN_OUT> {
     #[inline]
     fn set(&mut self, id: usize, deadline: u64) {
         self.0.set(id, deadline);
-    }
-
-    #[inline]
-    fn set_batch(&mut self, changes: &[(usize, u64)]) {
-        self.0.set_batch(changes);
     }
 
     #[inline]

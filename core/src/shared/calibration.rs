@@ -15,9 +15,9 @@
 //!   rate to the next. (`adjtimex` may also set a tick of another length, by up to 10 %; the counter
 //!   clock is then wrong by up to 0.3 ms until the next proof refuses it.)
 
-use crate::atomic::{AtomicU64, Ordering, fence};
 use crate::wire::clock::ClockKind;
 use crate::wire::segment::{CALIBRATION, Segment};
+use crate::wire::stamped::Stamped;
 use crate::wire::time::Nanos;
 
 /// How often the watchdog renews the calibration, ns.
@@ -137,30 +137,27 @@ impl Calibration {
 impl Segment<'_> {
     /// Publishes a calibration. The watchdog's alone.
     pub fn publish_calibration(&self, calibration: Calibration) {
-        let [sequence, counter, at, multiplier] = self.block::<4>(CALIBRATION);
-        let next = sequence.load(Ordering::Relaxed).wrapping_add(1) | 1;
-        sequence.store(next, Ordering::Relaxed);
-        // Release fence: the odd sequence comes before the values; pairs with the Acquire fence below.
-        fence(Ordering::Release);
-        counter.store(calibration.counter, Ordering::Relaxed);
-        at.store(calibration.at.0, Ordering::Relaxed);
-        multiplier.store(calibration.multiplier, Ordering::Relaxed);
-        // Release: the values come before the even sequence; pairs with the Acquire load below.
-        sequence.store(next.wrapping_add(1), Ordering::Release);
+        let words = self.calibration_words();
+        // Odd while it is written.
+        let writing = words.stamp().wrapping_add(1) | 1;
+        let Calibration { counter, at, multiplier } = calibration;
+        words.write(writing, [counter, at.0, multiplier], writing.wrapping_add(1));
     }
 
     /// The published calibration; `None` where there is none or it is being written.
     pub fn calibration(&self) -> Option<Calibration> {
-        let [sequence, counter, at, multiplier]: &[AtomicU64; 4] = self.block(CALIBRATION);
-        let before = sequence.load(Ordering::Acquire);
-        let calibration = Calibration {
-            counter: counter.load(Ordering::Relaxed),
-            at: Nanos(at.load(Ordering::Relaxed)),
-            multiplier: multiplier.load(Ordering::Relaxed),
-        };
-        fence(Ordering::Acquire);
-        let whole = before != 0 && before % 2 == 0 && sequence.load(Ordering::Relaxed) == before;
-        whole.then_some(calibration)
+        let words = self.calibration_words();
+        let stamp = words.stamp();
+        if stamp == 0 || stamp % 2 != 0 {
+            return None;
+        }
+        let [counter, at, multiplier] = words.read(stamp)?;
+        Some(Calibration { counter, at: Nanos(at), multiplier })
+    }
+
+    fn calibration_words(&self) -> Stamped<'_, 3> {
+        let [stamp, words @ ..] = self.block::<4>(CALIBRATION);
+        Stamped { stamp, words: words.each_ref() }
     }
 }
 

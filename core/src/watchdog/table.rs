@@ -18,17 +18,13 @@ mod block;
 use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::{hint, mem, ops::Range};
+use core::{mem, ops::Range};
 
-use self::block::Block;
+use self::block::{Block, FAN_OUT};
 
 /// The deadline of a timer that is not armed. A real deadline lies below it:
 /// clamp to `IDLE - 1`.
 pub const IDLE: u64 = u64::MAX;
-
-/// How many changes of a batch are read ahead of being made: about as many cache
-/// misses (two each) as a core keeps in flight.
-const READ_AHEAD: usize = 16;
 
 /// An exact tree of minima: which timer is due next, and which are due now.
 ///
@@ -41,9 +37,6 @@ const READ_AHEAD: usize = 16;
 /// until that many timers expire in one tick. An id at or beyond the capacity is
 /// never an error or a panic: setting it does nothing and says so, reading it
 /// gives [`IDLE`].
-///
-/// `FAN_OUT` is the number of children a node has, a power of two from 2 to 32;
-/// only the bench needs another than the one measured to be the best.
 ///
 /// ```
 /// use hangwatch_core::watchdog::table::{IDLE, Minima};
@@ -62,10 +55,10 @@ const READ_AHEAD: usize = 16;
 /// assert_eq!(table.next_deadline(), IDLE);
 /// ```
 #[derive(Clone, Debug)]
-pub struct Minima<const FAN_OUT: usize = 16> {
+pub struct Minima {
     /// From the leaves up; the last level is one block. Slots that stand for
     /// nothing are idle for ever.
-    levels: Box<[Box<[Block<FAN_OUT>]>]>,
+    levels: Box<[Box<[Block]>]>,
     /// The least of the last level.
     root: u64,
     /// Number of ids.
@@ -75,13 +68,10 @@ pub struct Minima<const FAN_OUT: usize = 16> {
     due: Vec<(u64, usize)>,
 }
 
-impl<const FAN_OUT: usize> Minima<FAN_OUT> {
-    const FAN_OUT_IS_FIT: () = assert!(FAN_OUT.is_power_of_two() && 2 <= FAN_OUT && FAN_OUT <= 32);
-
+impl Minima {
     /// A table for the ids `0..capacity`, all idle. O(capacity); the only call
     /// that allocates.
     pub fn new(capacity: usize) -> Self {
-        let () = Self::FAN_OUT_IS_FIT;
         let mut levels = Vec::new();
         let mut blocks = capacity.div_ceil(FAN_OUT).max(1);
         levels.push(vec![Block::IDLE; blocks].into_boxed_slice());
@@ -91,12 +81,6 @@ impl<const FAN_OUT: usize> Minima<FAN_OUT> {
         }
         let due = Vec::with_capacity(capacity);
         Self { levels: levels.into_boxed_slice(), root: IDLE, capacity, due }
-    }
-
-    /// The number of ids: valid ones are `0..capacity`.
-    #[inline]
-    pub fn capacity(&self) -> usize {
-        self.capacity
     }
 
     /// The earliest deadline of all, or [`IDLE`] if nothing is armed. O(1): one
@@ -148,26 +132,6 @@ impl<const FAN_OUT: usize> Minima<FAN_OUT> {
         true
     }
 
-    /// Does [`Self::set`] for each of `changes`, given as (id, deadline), in
-    /// their order. Passes over ids at or beyond the capacity.
-    ///
-    /// What a batch needs is read before anything depends on it, so that the
-    /// cache misses of several changes overlap. This is for a drained batch, and
-    /// pays once the leaves outgrow the cache: twice as fast at ten million timers,
-    /// no gain at a million where the cache holds them.
-    pub fn set_batch(&mut self, changes: &[(usize, u64)]) {
-        for ahead in changes.chunks(READ_AHEAD) {
-            let read = ahead.iter().fold(0, |read, &(id, _)| {
-                let id = id.min(self.capacity.saturating_sub(1));
-                read ^ self.get(id) ^ self.least_of_leaves(id / FAN_OUT)
-            });
-            hint::black_box(read);
-            for &(id, deadline) in ahead {
-                self.set(id, deadline);
-            }
-        }
-    }
-
     /// Takes every timer whose deadline is at or before `now`, gives each to
     /// `sink` as (id, deadline) in exact (deadline, id) order and leaves it
     /// idle. Returns how many there were.
@@ -187,23 +151,6 @@ impl<const FAN_OUT: usize> Minima<FAN_OUT> {
             sink(id, deadline);
         }
         count
-    }
-
-    /// Takes the timer with the least (deadline, id) if it is due at `now`,
-    /// leaves it idle, and returns it as (id, deadline). O(log capacity); O(1)
-    /// when nothing is due.
-    ///
-    /// A tick that may handle only so many expiries calls this that many times:
-    /// what it leaves stays armed and in order.
-    #[inline]
-    pub fn pop_first(&mut self, now: u64) -> Option<(usize, u64)> {
-        let deadline = self.root;
-        if deadline > now || deadline == IDLE {
-            return None;
-        }
-        let id = self.first()?;
-        self.set(id, IDLE);
-        Some((id, deadline))
     }
 
     /// Makes every id of `ids` idle, in one pass up. Ids beyond the capacity
@@ -229,22 +176,6 @@ impl<const FAN_OUT: usize> Minima<FAN_OUT> {
         if cleared {
             self.recompute_above(ids);
         }
-    }
-
-    /// Arms exactly the timers that `armed` names as (id, deadline) and makes
-    /// all others idle. Ids beyond the capacity are passed over; the last of
-    /// several with one id counts.
-    ///
-    /// O(capacity), one pass: this is how a new watchdog makes its table of the
-    /// timer words.
-    pub fn rebuild(&mut self, armed: impl IntoIterator<Item = (usize, u64)>) {
-        self.levels[0].fill(Block::IDLE);
-        for (id, deadline) in armed {
-            if id < self.capacity {
-                self.levels[0][id / FAN_OUT].0[id % FAN_OUT] = deadline;
-            }
-        }
-        self.recompute_above(0..self.capacity);
     }
 
     /// A slot of leaf block `child` went from `old` to `new`: mends the nodes
@@ -295,8 +226,8 @@ impl<const FAN_OUT: usize> Minima<FAN_OUT> {
 /// Moves every due timer below block `block` of the last of `levels` into `due`,
 /// in order of ids, and returns what is then the least of that block. Recurses
 /// once a level.
-fn take_due<const FAN_OUT: usize>(
-    levels: &mut [Box<[Block<FAN_OUT>]>],
+fn take_due(
+    levels: &mut [Box<[Block]>],
     block: usize,
     now: u64,
     due: &mut Vec<(u64, usize)>,

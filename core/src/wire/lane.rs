@@ -18,12 +18,14 @@ mod owner;
 mod subject;
 
 use crate::atomic::{AtomicU64, Ordering, fence};
+use crate::wire::hash::fnv1a;
 use crate::wire::layout::{
     DETAIL_WORDS, FRONT_WORDS, LABEL_WORDS, LANE_GROUPS, Layout, SCOPE_NAME_WORDS,
 };
 use crate::wire::meeting::{GroupId, Last, Meeting};
 use crate::wire::ring::Slots;
 use crate::wire::scope::{ScopeId, SpilledName};
+use crate::wire::stamped::Stamped;
 use crate::wire::stats::{ScopeStats, StatsWords};
 use crate::wire::time::Nanos;
 use crate::wire::timer::Timer;
@@ -103,11 +105,9 @@ impl<'a> LaneHeader<'a> {
 pub struct JobLabel([u64; JOB_WORDS]);
 
 impl JobLabel {
-    /// FNV-1a over its words: what a job is recognised by where there is no room for its name.
+    /// A hash of its words: what a job is recognised by where there is no room for its name.
     pub fn hash(&self) -> u64 {
-        self.0.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, word| {
-            (hash ^ word).wrapping_mul(0x0100_0000_01b3)
-        })
+        fnv1a(self.0)
     }
 }
 
@@ -479,18 +479,14 @@ impl<'a> Lane<'a> {
         seen: crate::wire::timer::TimerWord,
     ) -> Option<TimerDetail> {
         let [acquired_at, what] = self.details.get(index)?;
-        let acquired_at = acquired_at.load(Ordering::Relaxed);
-        let subject = Subject::from_bits(what.load(Ordering::Relaxed));
-        let meeting = if subject.is_meeting() {
-            Meeting::from_bits(self.meetings[index].load(Ordering::Relaxed))
-        } else {
-            None
-        };
-        let detail = TimerDetail::new(acquired_at, subject, meeting);
-        // Acquire fence: pairs with the Release fence in `write_detail`: a newer detail means that
-        // the word is seen changed below.
-        fence(Ordering::Acquire);
-        (self.timers[index].load(Ordering::Relaxed) == seen.bits()).then_some(detail)
+        // As the words under a stamp: `arm` writes the timer word after them, and a newer detail means
+        // that the word is seen changed.
+        let words = [acquired_at, what, &self.meetings[index]];
+        let stamped = Stamped { stamp: &self.timers[index], words };
+        let [acquired_at, what, meeting] = stamped.read(seen.bits())?;
+        let subject = Subject::from_bits(what);
+        let meeting = subject.is_meeting().then(|| Meeting::from_bits(meeting)).flatten();
+        Some(TimerDetail::new(acquired_at, subject, meeting))
     }
 }
 

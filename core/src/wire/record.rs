@@ -33,8 +33,6 @@ pub enum Operation {
     Pause = 5,
     /// Its heartbeat was resumed.
     Resume = 6,
-    /// It was given up armed, by a detach.
-    Abandon = 7,
 }
 
 impl Operation {
@@ -46,7 +44,6 @@ impl Operation {
             4 => Operation::TooLate,
             5 => Operation::Pause,
             6 => Operation::Resume,
-            7 => Operation::Abandon,
             _ => return None,
         })
     }
@@ -213,7 +210,7 @@ mod tests {
     #[test]
     fn a_lanes_own_record_is_known_at_its_position_only() {
         for position in [0, 1, 77, (1 << POSITION_BITS) - 1, u64::MAX] {
-            for (operation, timer) in [(Operation::Acquire, 0), (Operation::Abandon, u16::MAX)] {
+            for (operation, timer) in [(Operation::Acquire, 0), (Operation::Resume, u16::MAX)] {
                 let stamp = Stamp::new(position, operation, timer);
                 assert_eq!(stamp.own_timer_at(position), Some(timer));
                 for other in [position.wrapping_add(1), position.wrapping_sub(1), position ^ 64] {

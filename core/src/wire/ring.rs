@@ -16,8 +16,9 @@
 //!
 //! [`Lane::head`]: crate::wire::lane::Lane::head
 
-use crate::atomic::{AtomicU64, Ordering, fence};
+use crate::atomic::{AtomicU64, Ordering};
 use crate::wire::record::{Operation, POSITION_BITS, Place, Record, Stamp};
+use crate::wire::stamped::Stamped;
 
 /// A ring's slots, four words each; a power of two of them.
 pub type Slots<'a> = &'a [[AtomicU64; 4]];
@@ -48,17 +49,8 @@ impl<'a> RingWriter<'a> {
     pub fn write(&mut self, operation: Operation, place: Place, timer: u16, payload: [u64; 3]) {
         let position = self.position;
         let index = (position as usize) & (self.slots.len() - 1);
-        let [stamp, words @ ..] = &self.slots[index];
-        stamp.store(Stamp::NONE.0, Ordering::Relaxed);
-        // Release fence: the cleared stamp comes before the payload; pairs with the Acquire fence in
-        // `read`, so that a reader that saw any new payload word sees the stamp gone.
-        fence(Ordering::Release);
-        for (word, bits) in words.iter().zip(payload) {
-            word.store(bits, Ordering::Relaxed);
-        }
-        // Release: the payload comes before the stamp; pairs with the Acquire loads of the stamp.
         let new = Stamp::new(position, operation, timer).with_place(place);
-        stamp.store(new.0, Ordering::Release);
+        stamped(&self.slots[index]).write(Stamp::NONE.0, payload, new.0);
         self.position = position.wrapping_add(1);
         // Release: pairs with the Acquire in `Rings`: whoever sees the hint finds the record.
         self.head.store(self.position, Ordering::Release);
@@ -186,9 +178,8 @@ impl RingReader {
     /// Reads one whole record.
     pub fn next(&mut self, slots: Slots<'_>) -> Read {
         let mask = slots.len() - 1;
-        let [stamp, at, deadline, what] = &slots[self.position as usize & mask];
-        // Acquire: pairs with the Release of the stamp in `push`.
-        let before = Stamp(stamp.load(Ordering::Acquire));
+        let slot = stamped(&slots[self.position as usize & mask]);
+        let before = Stamp(slot.stamp());
         if before == Stamp::NONE {
             return Read::Nothing;
         }
@@ -199,13 +190,9 @@ impl RingReader {
         if ahead != 0 {
             return self.skip_to(ahead, slots.len()).map_or(Read::Nothing, Read::Lapped);
         }
-        let payload = [at, deadline, what].map(|word| word.load(Ordering::Relaxed));
-        // Acquire fence: pairs with the Release fence in `push`: if any payload word was of a later
-        // record, the stamp is seen changed below.
-        fence(Ordering::Acquire);
-        if stamp.load(Ordering::Relaxed) != before.0 {
+        let Some(payload) = slot.read(before.0) else {
             return Read::Nothing; // being overwritten: the next look finds the later lap
-        }
+        };
         match Record::from_parts(before, payload) {
             Some(record) => {
                 self.position = self.position.wrapping_add(1);
@@ -249,11 +236,16 @@ fn other_record(slot: &[AtomicU64; 4], stamp: Stamp, position: u64, mask: usize)
 }
 
 /// The lane a foreign record tells of, `None` where the record was overwritten meanwhile.
-fn foreign_lane([stamp, _, _, what]: &[AtomicU64; 4], seen: Stamp) -> Option<u32> {
-    let lane = (what.load(Ordering::Relaxed) >> 32) as u32;
-    // Acquire fence: as in `next`.
-    fence(Ordering::Acquire);
-    (stamp.load(Ordering::Relaxed) == seen.0).then_some(lane)
+fn foreign_lane(slot: &[AtomicU64; 4], seen: Stamp) -> Option<u32> {
+    let [_, _, what] = stamped(slot).read(seen.0)?;
+    Some((what >> 32) as u32)
+}
+
+/// A slot's payload under its stamp.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "it is only a way of looking at the words")]
+fn stamped([stamp, payload @ ..]: &[AtomicU64; 4]) -> Stamped<'_, 3> {
+    Stamped { stamp, words: payload.each_ref() }
 }
 
 #[cfg(all(test, not(loom)))]

@@ -10,6 +10,7 @@
 //! of its own, and is never lost to whoever tells of that timer.
 
 use crate::atomic::{AtomicU64, Ordering};
+use crate::wire::hash::fnv1a;
 use crate::wire::layout::SCOPE_NAME_WORDS;
 
 /// The scope of names beyond the table: index 0.
@@ -106,11 +107,7 @@ impl ScopeName {
 
     /// FNV-1a, 64 bits, never 0.
     pub(crate) fn hash(&self) -> u64 {
-        let hash =
-            self.bytes[..self.length].iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-                (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-            });
-        hash.max(1)
+        fnv1a(self.bytes[..self.length].iter().copied()).max(1)
     }
 }
 

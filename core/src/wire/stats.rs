@@ -93,12 +93,6 @@ impl ScopeStats<'_> {
         self.released(duration_ns);
     }
 
-    /// Counts an acquire that its owner gave up armed. (One it died with is counted by
-    /// [`crate::watchdog::fold`], as is one that was condemned.)
-    pub fn abandoned(self) {
-        add_single_writer(&self.0[ABANDONED], 1);
-    }
-
     /// Counts a change of deadline while armed.
     #[inline]
     pub fn rearmed(self) {

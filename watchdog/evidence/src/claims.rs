@@ -36,6 +36,5 @@ fn operation_name(operation: Operation) -> &'static str {
         Operation::TooLate => "too_late",
         Operation::Pause => "pause",
         Operation::Resume => "resume",
-        Operation::Abandon => "abandon",
     }
 }

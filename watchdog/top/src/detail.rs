@@ -180,7 +180,6 @@ fn record_line(
     );
     let style = match record.operation {
         Operation::TooLate => theme.alarm(),
-        Operation::Abandon => theme.warning(),
         _ => ratatui::style::Style::new(),
     };
     Line::styled(text, style)
@@ -194,7 +193,6 @@ fn operation(operation: Operation) -> &'static str {
         Operation::TooLate => "too late",
         Operation::Pause => "pause",
         Operation::Resume => "resume",
-        Operation::Abandon => "abandon",
     }
 }
 

@@ -4,13 +4,16 @@
 
 use super::IDLE;
 
-/// The deadlines of `FAN_OUT` siblings. Eight fill one cache line, sixteen a
-/// pair of lines that the hardware fetches together.
+/// The children of a node: a power of two, at most 32. `bench/TABLE.md` says why 16.
+pub(super) const FAN_OUT: usize = 16;
+
+/// The deadlines of siblings. Eight fill one cache line, sixteen a pair of lines that the hardware
+/// fetches together.
 #[derive(Clone, Debug)]
 #[repr(align(64))]
-pub(super) struct Block<const FAN_OUT: usize>(pub(super) [u64; FAN_OUT]);
+pub(super) struct Block(pub(super) [u64; FAN_OUT]);
 
-impl<const FAN_OUT: usize> Block<FAN_OUT> {
+impl Block {
     /// A block in which every slot is idle.
     pub(super) const IDLE: Self = Self([IDLE; FAN_OUT]);
 

@@ -1,5 +1,6 @@
 //! The fixed part of a header: written once, guarded by a checksum, checked by every opener.
 
+use crate::wire::hash::fnv1a_turned;
 use crate::wire::layout::{Geometry, GeometryError, LAYOUT_VERSION, MAGIC, limit};
 use crate::wire::time::Nanos;
 
@@ -154,9 +155,7 @@ impl Fixed {
     }
 }
 
-/// FNV-1a over whole words: it guards against accidents, not against malice.
+/// Over whole words: it guards against accidents, not against malice.
 pub(super) fn checksum(words: &[u64]) -> u64 {
-    words.iter().fold(0xcbf2_9ce4_8422_2325, |sum: u64, word| {
-        (sum ^ word).wrapping_mul(0x0100_0000_01b3).rotate_left(29)
-    })
+    fnv1a_turned(words)
 }
