@@ -22,10 +22,13 @@ from __future__ import annotations
 
 import abc
 import atexit
+import json
 import logging
 import os
 import secrets
+import shutil
 import signal as signals
+import subprocess
 import sys
 import threading
 import time
@@ -295,6 +298,16 @@ class ShmTimerRequest(TimerRequest):
         """The process's id."""
         return int(self.worker_id)
 
+    def to_json(self) -> str:
+        """As upstream writes it."""
+        return json.dumps({
+            "version": self.version,
+            "pid": self.worker_pid,
+            "scope_id": self.scope_id,
+            "expiration_time": self.expiration_time,
+            "signal": self.signal,
+        })  # fmt: skip
+
 
 class ShmTimerClient(TimerClient):
     """The worker's side over shared memory. It never waits, and never fails because the
@@ -358,8 +371,12 @@ class ShmTimerServer:
     Workers are found by their deadlines, not by a scan; a reap that fails is tried
     again; this process is never signalled itself. A forked child of this process has no
     part in it. A started server serves until stop() or the end of this process, also where
-    nobody refers to it any more. If this process is killed, its segment is removed by the
-    next one that makes a server, or by ``hangwatch rm --stale``.
+    nobody refers to it any more. If this process is killed, a small process of its own
+    removes the segment.
+
+    Evidence and incidents are as of ``hangwatch run``, whose settings hold here, too
+    (HANGWATCH_EVIDENCE, HANGWATCH_INCIDENTS, ...): where the ``hangwatch`` command is beside
+    this interpreter.
 
     Args:
         segment: the segment to serve, made if there is none; by default the one that
@@ -368,8 +385,8 @@ class ShmTimerServer:
         max_interval: of a new segment, the longest time between two looks, 0.001 to 60
             seconds. It does not make a reap late.
         daemon: whether this process may end while the server runs.
-        log_event: called with ``"watchdog started"``, ``"kill worker process"``,
-            ``"timer expired"`` (of a timer that is reported only), ``"watchdog stopped"``
+        log_event: called with ``"watchdog started"``, ``"timer expired"``, ``"kill worker
+            process"`` (after it, unless the timer is reported only), ``"watchdog stopped"``
             and the timer there is to it, in a thread of its own.
 
     Raises:
@@ -397,6 +414,7 @@ class ShmTimerServer:
         self._log_event: LogEvent = log_event or (lambda name, request: None)
         self._server: _hangwatch.Server | None = None
         self._thread: threading.Thread | None = None
+        self._sweeper: _Sweeper | None = None
         self._pid = os.getpid()
         self.segment: str = named or f"timer-{self._pid}-{secrets.token_hex(4)}"
         """The segment's name."""
@@ -423,11 +441,14 @@ class ShmTimerServer:
         if self._server is not None:
             return
         self._open()
-        self._server = _hangwatch.Server(self.segment)
+        _know_the_command()
+        self._server = _hangwatch.Server(self.segment, self._only_reports())
         _running.add(self)
+        if self._made and self._sweeper is None:
+            self._sweeper = _Sweeper(self.segment)
         self._thread = threading.Thread(
             target=_tell,
-            args=(self._server, self._log_event),
+            args=(self._server, self._tell_one),
             name="hangwatch-events",
             daemon=self._daemon,
         )
@@ -468,6 +489,17 @@ class ShmTimerServer:
         if getattr(self, "_is_open", False):
             self._close()
 
+    def _only_reports(self) -> bool:
+        """Whether what is to be done about an expired timer is done elsewhere."""
+        return False
+
+    def _tell_one(self, event: dict[str, Any]) -> None:
+        _tell_one(event, self._log_event, self._request_kind())
+
+    def _request_kind(self) -> type[Any]:
+        """Of which class the requests are that log_event is told."""
+        return ShmTimerRequest
+
     def _is_due(self) -> bool:
         timers = (timer for lane in observe(self.segment).lanes for timer in lane.timers)
         return any(
@@ -494,11 +526,66 @@ class ShmTimerServer:
             with suppress(SegmentError):  # somebody else has removed it
                 _hangwatch.remove_segment(self.segment)
         _hangwatch.close_segment(self.segment)
+        if self._sweeper is not None:
+            self._sweeper.end()
+            self._sweeper = None
         if self._export and os.environ.get(_SEGMENT_VARIABLE) == self.segment:
             del os.environ[_SEGMENT_VARIABLE]
 
 
-def _tell(server: _hangwatch.Server, log_event: LogEvent) -> None:
+def _know_the_command() -> None:
+    """Names the ``hangwatch`` command, whose helpers look at workers, if it is beside this interpreter."""
+    if "HANGWATCH_PROGRAM" not in os.environ:
+        program = shutil.which("hangwatch", path=os.path.dirname(sys.executable))
+        if program is not None:
+            os.environ["HANGWATCH_PROGRAM"] = program
+
+
+_SWEEP = """
+import os, select, sys
+maker, name, path = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+wait = select.poll()
+wait.register(0, select.POLLIN)
+try:
+    wait.register(os.pidfd_open(maker), select.POLLIN)
+except OSError:
+    pass
+if os.getppid() == maker:
+    wait.poll()
+if select.select([0], [], [], 0)[0] and os.read(0, 1):
+    sys.exit()
+sys.path.insert(0, path)
+from hangwatch import _hangwatch
+_hangwatch.remove_stale_segment(name)
+"""
+
+
+class _Sweeper:
+    """A process that removes a segment when the process that made it is killed."""
+
+    def __init__(self, segment: str) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        command = [sys.executable, "-S", "-c", _SWEEP, str(os.getpid()), segment, package]
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            _log.warning("if this process is killed, segment %s stays: %s", segment, error)
+
+    def end(self) -> None:
+        """Tell it that there is nothing to remove."""
+        process, self._process = self._process, None
+        if process is not None and process.stdin is not None:
+            with suppress(OSError):
+                process.stdin.write(b".")
+                process.stdin.close()
+            process.wait()
+
+
+def _tell(server: _hangwatch.Server, tell_one: Callable[[dict[str, Any]], None]) -> None:
     """Tells what the server has to tell, until it has ended."""
     while True:
         try:
@@ -507,12 +594,14 @@ def _tell(server: _hangwatch.Server, log_event: LogEvent) -> None:
             return
         if event is not None:
             try:
-                _tell_one(event, log_event)
+                tell_one(event)
             except Exception:
                 _log.exception("log_event raised; the watchdog goes on")
 
 
-def _tell_one(event: dict[str, Any], log_event: LogEvent) -> None:
+def _tell_one(
+    event: dict[str, Any], log_event: LogEvent, kind: type[Any] = ShmTimerRequest
+) -> None:
     name = event["event"]
     if name == "serving":
         log_event("watchdog started", None)
@@ -520,7 +609,10 @@ def _tell_one(event: dict[str, Any], log_event: LogEvent) -> None:
         log_event("watchdog stopped", None)
     elif name == "expired":
         _log.warning("%s", _told(event))
-        log_event("kill worker process" if event["signal"] else "timer expired", _request(event))
+        request = _request(event, kind)
+        log_event("timer expired", request)
+        if event["signal"]:
+            log_event("kill worker process", request)
     elif name == "trouble" or "error" in event:
         _log.error("%s", _told(event))
     else:
@@ -533,12 +625,10 @@ def _told(event: dict[str, Any]) -> str:
     return " ".join([event["event"], *fields])
 
 
-def _request(event: dict[str, Any]) -> ShmTimerRequest:
+def _request(event: dict[str, Any], kind: type[Any] = ShmTimerRequest) -> Any:
     """The timer of an event, its deadline in the wall clock's time as that is now."""
     expiration_time = event["deadline"] - time.monotonic() + time.time()
-    return ShmTimerRequest(
-        event.get("pid", 0), event["scope"], expiration_time, event["signal"]
-    )
+    return kind(event.get("pid", 0), event["scope"], expiration_time, event["signal"])
 
 
 @atexit.register

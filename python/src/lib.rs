@@ -53,7 +53,9 @@ mod _hangwatch {
     #[pymodule_export]
     use crate::pause::{Paused, paused};
     #[pymodule_export]
-    use crate::server::{Server, close_segment, make_segment, remove_segment};
+    use crate::server::{
+        Server, close_segment, make_segment, remove_segment, remove_stale_segment,
+    };
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -3,14 +3,19 @@
 //! The server's own threads never touch Python: its events wait in a channel until a thread of
 //! Python's asks for the next one.
 
+use std::ffi::OsString;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hangwatch::sys::file;
 use hangwatch::{CreateError, CreateOptions, Lifetime, Segment};
+use hangwatch_cli::cli::config::Variables;
+use hangwatch_cli::cli::{Cli, Command};
+use hangwatch_cli::program::PROGRAM_VARIABLE;
+use hangwatch_core::wire::lane::TimerSignal;
 use hangwatch_server::events::{Expiry, TimerFacts, What, WorkerFacts};
-use hangwatch_server::{ServeError, ServerEvent, ServerOptions, State};
+use hangwatch_server::{ErrorFiles, ServeError, ServerEvent, ServerOptions, State};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -65,6 +70,12 @@ pub(crate) fn remove_segment(py: Python<'_>, name: &str) -> PyResult<()> {
     py.detach(|| Segment::remove(name)).map_err(|error| errors::remove(py, &error))
 }
 
+/// Remove a segment that died with its maker, if it did; whether it is gone now.
+#[pyfunction]
+pub(crate) fn remove_stale_segment(py: Python<'_>, name: &str) -> bool {
+    py.detach(|| Segment::remove_if_stale(name)).is_ok_and(|removed| removed)
+}
+
 /// Undo one make_segment() in this process: the last one closes the segment, unless a thread of this
 /// process attached to it.
 #[pyfunction]
@@ -85,9 +96,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[pymethods]
 impl Server {
-    /// Serve the segment `name`.
+    /// Serve the segment `name`; `only_reports`: signal nobody, whatever a timer asks for.
     #[new]
-    fn new(py: Python<'_>, name: &str) -> PyResult<Server> {
+    fn new(py: Python<'_>, name: &str, only_reports: bool) -> PyResult<Server> {
         segments::join(py, name);
         let segment = segments::looking(py, || Segment::open(name)).map_err(|error| {
             segments::leave(py, name);
@@ -96,8 +107,8 @@ impl Server {
         let (told, events) = channel();
         // Nobody listens any more: then nobody wants to know.
         let log = move |event| drop(told.send(event));
-        let server =
-            py.detach(|| hangwatch_server::Server::start(segment, ServerOptions::default(), log));
+        let server = py
+            .detach(|| hangwatch_server::Server::start(segment, options(name, only_reports), log));
         let server = server.map_err(|error| {
             // Of one that fails later, a thread may still be ending: its use is not given back.
             if matches!(error, ServeError::AlreadyServed { .. }) {
@@ -148,6 +159,39 @@ impl Server {
     }
 }
 
+/// As of `hangwatch run`, whose settings hold here, too: with evidence and error files. Where these are
+/// wrong, or this process does not know the `hangwatch` command, there is no evidence.
+fn options(name: &str, only_reports: bool) -> ServerOptions {
+    let mut options = ServerOptions { error_files: ErrorFiles::Write, ..ServerOptions::default() };
+    if only_reports {
+        options.policy.signal = TimerSignal::NotifyOnly;
+    }
+    let words = ["hangwatch", "run", "--segment", name].map(OsString::from);
+    let settings = Cli::try_read_from(words, &Variables::of_process());
+    if std::env::var_os(PROGRAM_VARIABLE).is_some()
+        && let Ok(Cli { command: Command::Run(run), .. }) = settings
+    {
+        (options.evidence, _) = run.evidence.options();
+    }
+    options
+}
+
+/// Whether an event that has no name of its own here tells of something that went wrong.
+fn is_trouble(what: &What) -> bool {
+    match what {
+        What::ErrorFile { error, .. } => error.is_some(),
+        What::Kin { removed, .. } => !removed.survivors.is_empty(),
+        What::IncidentLost { .. }
+        | What::DescendantsUnlisted { .. }
+        | What::Quarantined { .. }
+        | What::AdmissionFailed { .. }
+        | What::LeftBehind { .. }
+        | What::Panicked { .. }
+        | What::ScopesFull { .. } => true,
+        _ => false,
+    }
+}
+
 fn described<'py>(py: Python<'py>, event: &ServerEvent) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     let name = match &event.what {
@@ -186,9 +230,15 @@ fn described<'py>(py: Python<'py>, event: &ServerEvent) -> PyResult<Bound<'py, P
         What::Standby => "standby",
         What::Ended(_) => "ended",
         What::BrakeReleased => "brake_released",
-        other => {
+        What::Captured(_) => "captured",
+        What::Closed { .. } => "closed",
+        other if is_trouble(other) => {
             dict.set_item("error", format!("{other:?}"))?;
             "trouble"
+        }
+        other => {
+            dict.set_item("text", format!("{other:?}"))?;
+            "told"
         }
     };
     dict.set_item("event", name)?;

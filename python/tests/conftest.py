@@ -99,6 +99,14 @@ def name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
         pass  # the test has removed it
 
 
+@pytest.fixture(autouse=True)
+def incidents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where servers of this process and of what it starts keep what they find out."""
+    place = tmp_path / "incidents-of-servers"
+    monkeypatch.setenv("HANGWATCH_INCIDENTS", str(place))
+    return place
+
+
 @pytest.fixture
 def segment(name: str) -> str:
     """A segment that nobody watches; this process is attached to it."""

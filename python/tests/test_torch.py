@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 from conftest import PATIENCE, environment, run
@@ -102,15 +104,117 @@ def test_the_default_scope_is_the_callers_line() -> None:
 
 def test_a_worker_whose_agent_is_gone_goes_on(tmp_path: Path) -> None:
     code = f"""
-        import pickle
+        from hangwatch import timer
+        from hangwatch.torch import FileTimerClient, FileTimerServer
+        server = FileTimerServer({str(tmp_path / "timer")!r})
+        server.start()
+        client = FileTimerClient({str(tmp_path / "timer")!r})
+        with timer.expires(60, "scope", client): pass
+        server.stop()
+        with timer.expires(60, "scope", client): pass
+    """
+    done = run(code, HANGWATCH_SEGMENT=None)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_client_without_a_server_fails_as_torchs_does(tmp_path: Path) -> None:
+    code = f"""
+        import hangwatch
         from hangwatch import timer
         from hangwatch.torch import FileTimerClient
-        client = FileTimerClient({str(tmp_path / "timer")!r})
-        for client in (client, pickle.loads(pickle.dumps(client))):
-            with timer.expires(5, "scope", client): pass
+        FileTimerClient._patience = 0.1
+        try:
+            with timer.expires(5, "scope", FileTimerClient({str(tmp_path / "timer")!r})): pass
+        except BrokenPipeError as error:
+            assert isinstance(error, hangwatch.NoSegmentError)
+            print("refused")
     """
     done = run(code)
-    assert done.returncode == 0 and done.stderr.count("not enforced") == 1, done.stderr
+    assert (done.returncode, done.stdout) == (0, "refused\n"), done.stderr
+
+
+def test_what_programs_ask_of_torchs_objects_holds(tmp_path: Path) -> None:
+    code = f"""
+        import json, os, pickle, stat, time
+        import hangwatch.torch
+        import torch.distributed.elastic.timer as timer
+        from torch.distributed.elastic.timer.api import TimerClient, TimerRequest
+        hangwatch.torch.install()
+        path = {str(tmp_path / "timer")!r}
+        server = timer.FileTimerServer(path, *["run"][: "WithRunId" in timer.FileTimerServer.__name__])
+        assert stat.S_ISFIFO(os.stat(path).st_mode)
+        server.start()
+        client = timer.FileTimerClient(path)
+        again = pickle.loads(pickle.dumps(client))
+        assert type(again) is type(client) and isinstance(client, TimerClient)
+        assert isinstance(server, timer.FileTimerServer)
+        again.acquire("here", time.time() + 60)
+        (request,) = server._timers.values()
+        assert isinstance(request, (TimerRequest, timer.file_based_local_timer.FileTimerRequest))
+        if hasattr(request, "to_json"):
+            assert json.loads(request.to_json())["scope_id"] == "here"
+        assert server.get_expired_timers(time.time()) == {{}}
+        assert list(server.get_expired_timers(time.time() + 120)) == [os.getpid()]
+        assert abs(server.get_last_progress_time() - time.time()) < 60
+        assert server.is_process_running(os.getpid()) and not server.is_process_running(2**22 + 1)
+        valid, release = request, type(request)(4711, "there", -1)
+        server.register_timers([type(request)(4711, "there", time.time() + 60)])
+        assert (4711, "there") in server._timers
+        server.register_timers([release])
+        assert (4711, "there") not in server._timers
+        server.stop()
+        assert not os.path.exists(path)
+    """
+    done = run(code, HANGWATCH_SEGMENT=None)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+OVERRIDING = """
+    import multiprocessing, os, signal, time
+    import hangwatch.torch
+    hangwatch.torch.install()
+    import torch.distributed.elastic.timer as timer
+
+    def hang(queue):
+        timer.configure(timer.LocalTimerClient(queue))
+        with timer.expires(after=0.3, scope="stuck"):
+            time.sleep(3600)
+
+    class Gentle(timer.LocalTimerServer):
+        def _reap_worker(self, worker_id):
+            os.kill(worker_id, signal.SIGUSR1)
+            return True
+
+    if __name__ == "__main__":
+        context = multiprocessing.get_context("METHOD")
+        queue = context.Queue()
+        server = CLASS(queue)
+        server.start()
+        worker = context.Process(target=hang, args=(queue,))
+        worker.start()
+        worker.join()
+        server.stop()
+        print(worker.exitcode)
+"""
+
+
+def test_an_overridden_reap_is_called_and_nothing_else(tmp_path: Path) -> None:
+    code = OVERRIDING.replace("METHOD", "fork").replace("CLASS", "Gentle")
+    done = run(code, HANGWATCH_SEGMENT=None, HANGWATCH_TORCH=None)
+    assert (done.returncode, done.stdout) == (0, f"{-signal.SIGUSR1}\n"), done.stderr
+
+
+def test_spawned_children_are_guarded_without_a_word_from_them(tmp_path: Path) -> None:
+    script = tmp_path / "spawns.py"
+    code = textwrap.dedent(OVERRIDING.replace("METHOD", "spawn").replace("CLASS", "timer.LocalTimerServer"))
+    # The child imports the script anew: only the parent asks for hangwatch.
+    code = code.replace("hangwatch.torch.install()", 'if __name__ == "__main__": hangwatch.torch.install()')
+    script.write_text(code)
+    done = subprocess.run(
+        [sys.executable, str(script)], text=True, capture_output=True, timeout=2 * PATIENCE,
+        env=environment({"HANGWATCH_SEGMENT": None, "HANGWATCH_TORCH": None}),
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "-9\n"), done.stderr
 
 
 def test_the_hook_costs_other_programs_nothing() -> None:
@@ -184,11 +288,18 @@ def test_an_unchanged_torchrun_restarts_after_a_reap(name: str, tmp_path: Path) 
             "TORCHELASTIC_ENABLE_FILE_TIMER": "1",
             "HANGWATCH_TORCH": "1",
             "HANGWATCH_SEGMENT": None,
+            "HANGWATCH_INCIDENTS": str(tmp_path / "incidents"),
+            # Of torch 2.x: the agent then asks the server how it is.
+            "TORCHELASTIC_HEALTH_CHECK_PORT": "0",
         }),
         text=True,
         capture_output=True,
         timeout=2 * PATIENCE,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "trouble" not in done.stderr, done.stderr
     for rank in range(2):
         assert f"rank {rank} finished after restart 1" in done.stdout, done.stdout + done.stderr
+    # Evidence as under `hangwatch run`.
+    (incident,) = (tmp_path / "incidents").iterdir()
+    assert "worker.py" in (incident / "stacks.txt").read_text()
