@@ -30,29 +30,13 @@ class Section:
         is_broad: whether sections that begin within it take its place until they end.
     """
 
-    __slots__ = ("_deadline", "is_broad", "is_together", "name", "seconds")
+    __slots__ = ("is_broad", "is_together", "name", "seconds")
 
     def __init__(self, name: str, seconds: float, is_broad: bool = True) -> None:
         self.name = name
         self.seconds = seconds
         self.is_broad = is_broad
         self.is_together = name.startswith("together")
-        self._deadline: _hangwatch.Expires | None = None
-
-    @property
-    def deadline(self) -> _hangwatch.Expires:
-        """Made once: a thread is in a section once at a time."""
-        if self._deadline is None:
-            self._deadline = _hangwatch.expires_by_default(self.seconds, self.name)
-            _used.append(self)
-        return self._deadline
-
-    def forget(self) -> None:
-        """Drop the deadline: it is the parent's, in a forked child."""
-        self._deadline = None
-
-
-_used: list[Section] = []
 
 
 def together(what: str, is_broad: bool = False) -> Section:
@@ -77,6 +61,8 @@ class _Guard:
         self.is_provisional = False
         self.is_off = False
         self._mine = threading.local()
+        # Made once for each section: a thread is in a section once at a time.
+        self._deadlines: dict[Section, _hangwatch.Expires] = {}
 
     def begin(self, section: Section) -> None:
         """Guard this thread from now on."""
@@ -98,13 +84,20 @@ class _Guard:
         try:
             last, self.section = self.section, section
             if last is section:
-                last.deadline.release()
-                section.deadline.__enter__()
+                self._deadline(last).release()
+                self._deadline(section).__enter__()
             else:
-                section.deadline.__enter__()
-                last.deadline.release()
+                self._deadline(section).__enter__()
+                self._deadline(last).release()
         except Exception as error:
             self._fail(error)
+
+    def _deadline(self, section: Section) -> _hangwatch.Expires:
+        deadline = self._deadlines.get(section)
+        if deadline is None:
+            deadline = _hangwatch.expires_by_default(section.seconds, section.name)
+            self._deadlines[section] = deadline
+        return deadline
 
     def is_here(self, section: Section) -> bool:
         """Whether this thread is guarded. The thread that joined the group may not be the one that
@@ -127,17 +120,17 @@ class _Guard:
 
     def _take(self, section: Section) -> None:
         if threading.current_thread() is not threading.main_thread():
-            self._mine.end = _AtEnd(get_ident())
+            self._mine.end = _AtEnd(self, get_ident())
         try:
-            section.deadline.release()
+            self._deadline(section).release()
             self.thread, self.section = get_ident(), section
-            section.deadline.__enter__()
+            self._deadline(section).__enter__()
         except Exception as error:
             self._fail(error)
 
     def _exit(self, section: Section) -> None:
         try:
-            section.deadline.release()
+            self._deadline(section).release()
         except Exception as error:
             self._fail(error)
 
@@ -148,36 +141,47 @@ class _Guard:
     def after_fork(self) -> None:
         """A child is not a rank: it is guarded where it joins a group itself."""
         self.thread, self.section = None, BETWEEN
-        for section in _used:
-            section.forget()
-        _used.clear()
+        self._deadlines.clear()  # they are the parent's
 
 
 class _AtEnd:
     """Ends the guard with a thread that is not the main one."""
 
-    def __init__(self, thread: int) -> None:
+    def __init__(self, guard: _Guard, thread: int) -> None:
+        self._guard = guard
         self._thread = thread
 
     def __del__(self) -> None:
-        if GUARD.thread == self._thread:
-            GUARD.end()
+        if self._guard.thread == self._thread:
+            self._guard.end()
 
 
 GUARD = _Guard()
-os.register_at_fork(after_in_child=GUARD.after_fork)
+_NOBODY = _Guard()
+_background = threading.local()
+
+
+def _after_fork() -> None:
+    GUARD.after_fork()
+    vars(_background).clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def within(section: Section) -> Callable[[_F], _F]:
     """A decorator: the guarded thread is in *section* while it is in the function."""
 
     def decorate(function: _F) -> _F:
-        guard = GUARD
-
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            if guard.thread is None or not guard.is_here(section):
+            guard = GUARD
+            if guard.thread is None:
                 return function(*args, **kwargs)
+            if not guard.is_here(section):
+                guard = getattr(_background, "guard", _NOBODY)
+                if guard is _NOBODY:
+                    return function(*args, **kwargs)
             outer = guard.section
             if not outer.is_broad:
                 return function(*args, **kwargs)
@@ -191,6 +195,25 @@ def within(section: Section) -> Callable[[_F], _F]:
         return guarded  # type: ignore[return-value]
 
     return decorate
+
+
+def in_background(section: Section, function: _F) -> _F:
+    """Guard a thread other than the one that trains, for as long as it is in *function*: in *section*, or
+    in what it waits for within."""
+
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        if GUARD.thread in (None, get_ident()) or hasattr(_background, "guard"):
+            return function(*args, **kwargs)
+        _background.guard = guard = _Guard()
+        guard.begin(section)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            guard.end()
+            del _background.guard
+
+    return guarded  # type: ignore[return-value]
 
 
 def put(owner: Any, name: str, section: Section) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from hangwatch import _hangwatch
 from hangwatch._auto import times
-from hangwatch._auto.guard import GUARD, Section, alone, put, within
+from hangwatch._auto.guard import GUARD, Section, alone, in_background, put, together, within
 from hangwatch._imports import when_imported
 
 
@@ -97,6 +97,8 @@ def _saver(module: ModuleType) -> None:
     section = alone("save a checkpoint", times.LONG)
     put(module, "save", section)
     put(module, "save_state_dict", section)
+    # async_save() has another thread call it.
+    module.save = in_background(section, module.save)  # type: ignore[attr-defined]
     theirs = module.async_save
 
     @functools.wraps(theirs)
@@ -105,7 +107,7 @@ def _saver(module: ModuleType) -> None:
         futures: list[Any] = [saved, getattr(saved, "upload_completion", None)]
         for future in futures:
             if hasattr(future, "result"):
-                future.result = within(alone("wait for a checkpoint", times.LONG))(future.result)
+                future.result = within(together("wait for a checkpoint"))(future.result)
         return saved
 
     module.async_save = within(section)(async_save)  # type: ignore[attr-defined]

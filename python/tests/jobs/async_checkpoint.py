@@ -12,7 +12,7 @@ from torch.distributed.checkpoint import FileSystemWriter
 class Disk(FileSystemWriter):
     def write_data(self, plan, planner):
         if FAULT and dist.get_rank() == 1:
-            read_a_dead_disk()
+            read_a_dead_disk()  # hangs here
         return super().write_data(plan, planner)
 
 
@@ -24,7 +24,7 @@ state = {"weight": torch.randn(8, 8), "step": torch.tensor(3)}
 saving = dcp.async_save(state, storage_writer=Disk(folder[0]), process_group=group)
 for _ in range(3):
     dist.all_reduce(torch.ones(4))
-saving.result()  # hangs here
+saving.result()
 dist.barrier()
 print("finished", dist.get_rank(), flush=True)
 dist.destroy_process_group()
