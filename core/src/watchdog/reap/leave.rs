@@ -37,7 +37,8 @@ impl<H: Hands> Reaping<'_, H> {
         timers: &[ExpiredTimer],
     ) -> Result<(), Nanos> {
         let Some(first) = timers.first() else {
-            return Ok(());
+            // Nothing proves it overdue.
+            return Err(now.plus(self.segment.fixed().horizon_ns));
         };
         let is_condemned =
             timers.iter().any(|timer| timer.word.state() == Some(TimerState::Condemned));

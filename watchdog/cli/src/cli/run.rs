@@ -191,7 +191,7 @@ pub struct Run {
     /// segment of workers that it leaves stays, for another watchdog.
     #[arg(long, help_heading = SEGMENT_HEADING, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           default_value = "false", hide_default_value = true, hide_possible_values = true,
-          action = clap::ArgAction::Set, value_name = "BOOL")]
+          action = clap::ArgAction::Set, value_name = "BOOL", requires_if("true", "command"))]
     pub leave_workers: bool,
 
     /// How others are told over HTTP.

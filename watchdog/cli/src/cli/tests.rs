@@ -241,6 +241,7 @@ fn a_trace_is_of_an_incident_or_of_a_segment() {
     assert_eq!(read("trace last -o t", Some("outer")), Ok((some("last"), None)));
     assert_eq!(read("trace -o t", Some("outer")), Ok((None, some("outer"))));
     assert_eq!(read("trace --segment own -o t", Some("outer")), Ok((None, some("own"))));
+    assert_eq!(read("run --leave-workers", None), Err(ErrorKind::MissingRequiredArgument));
     assert_eq!(read("trace -o t", None), Err(ErrorKind::MissingRequiredArgument));
     assert_eq!(read("trace last --segment s -o t", None), Err(ErrorKind::ArgumentConflict));
     assert_eq!(read("trace last", None), Err(ErrorKind::MissingRequiredArgument));
