@@ -1,10 +1,11 @@
 //! `hangwatch exec` itself is killed while it removes its command.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
 
-use hangwatch_tests::{program, until};
+use hangwatch_tests::{is_root, program, until};
 use rustix::process::{Pid, Signal, kill_process};
 
 const SIGKILL: i32 = 9;
@@ -55,6 +56,73 @@ fn nothing_stays_stopped_when_exec_is_killed_while_it_removes() {
         });
         for (pid, ..) in marked(&mark) {
             let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+#[test]
+fn what_proc_hides_is_named_and_not_called_removed() {
+    const USER: u32 = 4021;
+    if !is_root("a set-user-ID program and a /proc that hides it") {
+        return;
+    }
+    // Where set-user-ID programs are run and any user finds them.
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let copy = |from: &std::path::Path, name: &str, mode| {
+        let to = dir.path().join(name);
+        fs::copy(from, &to).unwrap();
+        fs::set_permissions(&to, fs::Permissions::from_mode(mode)).unwrap();
+        to.to_str().unwrap().to_owned()
+    };
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let own = copy(&program("stage-watchdog"), "hangwatch", 0o755);
+    let hidden = copy("/usr/bin/sleep".as_ref(), "hidden", 0o4755);
+    let root = copy("/usr/bin/setpriv".as_ref(), "as-root", 0o4755);
+    // The user whose program it is may signal it as long as its real user is that one.
+    let as_root = format!("{root} --reuid 0 --clear-groups {hidden}");
+    let child = |program: &str| format!("{program} 600 & sleep 600; :");
+    let daemon = |program: &str| format!("(setsid {program} 600 &); sleep 600");
+    let itself = |program: &str| format!("exec {program} 600");
+    let scripts = [&hidden, &as_root].map(|it| [child(it), daemon(it), itself(it)]);
+    for hide in ["1", "2"] {
+        for (script_of_command, is_left) in scripts[0]
+            .iter()
+            .map(|script| (script, false))
+            .chain(scripts[1].iter().map(|script| (script, true)))
+        {
+            let command = ["sh", "-c", script_of_command];
+            let user = USER.to_string();
+            let script = format!(r#"mount -t proc -o hidepid={hide} proc /proc && exec "$@""#);
+            let output = Command::new("unshare")
+                .args(["--mount", "sh", "-c", &script, "sh", "setpriv", "--reuid", &user])
+                .args(["--regid", &user, "--clear-groups", &own, "exec", "--evidence", "off"])
+                .args(["--deadline", "1s", "--"])
+                .args(command)
+                .env("HANGWATCH_LOG", "warn")
+                .env_remove("HANGWATCH_SEGMENT")
+                .stdout(std::process::Stdio::null())
+                .stderr(fs::File::create(dir.path().join("log")).unwrap())
+                .status()
+                .unwrap();
+            let log = fs::read_to_string(dir.path().join("log")).unwrap();
+            let left: Vec<Pid> = fs::read_dir("/proc")
+                .unwrap()
+                .flatten()
+                .filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?))
+                .filter(|pid| {
+                    let program = fs::read_link(format!("/proc/{pid}/exe"));
+                    program.is_ok_and(|program| program == std::path::Path::new(&hidden))
+                })
+                .collect();
+            for &pid in &left {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+            let case = format!("hidepid={hide} {command:?}: {left:?}, {log}");
+            assert_eq!(output.code(), Some(124), "{case}");
+            assert_eq!(left.len(), usize::from(is_left), "{case}");
+            assert_eq!(log.contains("was removed"), !is_left, "{case}");
+            let is_named = |pid| log.contains(&format!("pid {pid} (hidden by /proc)"));
+            assert!(!is_left || log.contains("left alive") && left.iter().all(is_named), "{case}");
         }
     }
 }

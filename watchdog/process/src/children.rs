@@ -83,6 +83,18 @@ pub fn kind_of(child: Identity) -> Kind {
     }
 }
 
+/// As [`kind_of`], of a living child of which `/proc` says nothing.
+pub fn kind_of_pid(child: Pid) -> Kind {
+    let children = children();
+    if children.helpers.contains_key(&child.as_raw_pid().unsigned_abs()) {
+        Kind::Helper
+    } else if children.starting > 0 {
+        Kind::Unsure
+    } else {
+        Kind::Other
+    }
+}
+
 /// Waits for every dead child of this process that is no helper, so that none stays a zombie: as PID 1,
 /// or as a subreaper, it is given the orphans of its command. `spare` is the command, which has somebody
 /// else to wait for it. How many there were.

@@ -41,14 +41,17 @@ pub struct Stat {
 }
 
 impl Stat {
-    /// Reads it; `None` if there is no such process.
+    /// Reads it; `None` if there is no such process, or `/proc` hides it from this user (`hidepid`).
     ///
     /// # Errors
     /// `/proc/PID/stat` cannot be read though the process is there, or is not understood.
     pub fn read(pid: Pid) -> io::Result<Option<Self>> {
         let of =
             |stat: proc::Stat| Self { identity: Identity { pid, start: stat.start_ticks }, stat };
-        Ok(proc::Stat::of(pid)?.map(of))
+        match proc::Stat::of(pid) {
+            Err(error) if is_hidden(&error) => Ok(None),
+            stat => Ok(stat?.map(of)),
+        }
     }
 }
 
@@ -117,7 +120,7 @@ pub(super) enum Line {
     Known(Vec<Identity>),
     /// From this process, by way of these: itself first, last the child of this process.
     Ours(Vec<Identity>),
-    /// Not from this process; or it is gone.
+    /// Not from this process; or it is gone; or `/proc` hides one of those above it.
     Foreign,
     /// One of those above it ended meanwhile: to be asked again.
     Changed,
@@ -134,14 +137,19 @@ pub(super) enum Line {
 /// so whatever was read of that parent in between was really read of it; and so on up.
 pub(super) fn line_of(pid: Pid, is_known: impl Fn(Identity) -> bool) -> io::Result<Line> {
     let own = rustix::process::getpid();
-    let (mut line, mut passed) = (Vec::new(), HashSet::new());
+    let (mut line, mut passed) = (Vec::<Identity>::new(), HashSet::new());
     let mut at = pid;
     let top = loop {
         if at == own {
             break own;
         }
         let Some(stat) = Stat::read(at)?.filter(|_| passed.insert(at)) else {
-            return Ok(if at == pid { Line::Foreign } else { Line::Changed });
+            return match line.last() {
+                // Its parent still, it has not ended: it is hidden.
+                Some(below) if parent(below.pid)? == Some(at) => Ok(Line::Foreign),
+                Some(_) => Ok(Line::Changed),
+                None => Ok(Line::Foreign),
+            };
         };
         if is_known(stat.identity) {
             break at;
@@ -301,7 +309,7 @@ fn parent(pid: Pid) -> io::Result<Option<Pid>> {
 /// The names in a directory of `/proc` that are numbers; none if it is gone.
 fn numbers_in(dir: &str) -> io::Result<Vec<Pid>> {
     let entries = match fs::read_dir(dir) {
-        Err(error) if is_gone(&error) => return Ok(Vec::new()),
+        Err(error) if is_gone(&error) || is_hidden(&error) => return Ok(Vec::new()),
         entries => entries?,
     };
     let mut numbers = Vec::new();
@@ -324,9 +332,14 @@ fn read_proc(path: &str) -> io::Result<Option<String>> {
     let mut bytes = Vec::with_capacity(PROC_BYTES);
     match File::open(path).and_then(|file| file.take(FILE_BYTES).read_to_end(&mut bytes)) {
         Ok(_) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) if is_gone(&error) || is_hidden(&error) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// `/proc` mounted with `hidepid=1` says so; with `hidepid=2` it says what it says of no process.
+fn is_hidden(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
 }
 
 #[cfg(test)]

@@ -56,7 +56,8 @@ const LOOKS: usize = 8;
 #[derive(Debug)]
 pub struct Tree {
     root: Child,
-    root_identity: Identity,
+    /// Nothing of the tree was started before this, in clock ticks after boot.
+    began: u64,
     status: Option<ExitStatus>,
     /// Children of this process that are not of the tree.
     others: HashSet<Identity>,
@@ -155,15 +156,9 @@ impl Tree {
         let limit = if others.is_empty() { None } else { LimitMark::set(own.pid) };
         let root = Child::start_on(command.env(MARK, value), terms)?;
         let limit = limit.map(|mark| mark.value);
-        // Not reaped yet, so that it is there to be read, even if it has ended.
-        let root_identity = identity(root.pid()).map_err(|error| {
-            // Nobody will look after it: it must not run on.
-            let _ = root.signal(Signal::KILL);
-            proc(error)
-        })?;
         Ok(Self {
             root,
-            root_identity,
+            began: own.start,
             status: None,
             others,
             seen: HashSet::new(),
@@ -239,9 +234,14 @@ impl Tree {
     }
 
     fn pass_on_below(&mut self, caught: Caught) -> io::Result<()> {
+        for (pid, kind) in self.unseen()? {
+            if kind == Kind::Other && !self.is_root(pid) {
+                self.send_unseen(pid, caught.signal)?;
+            }
+        }
         for member in self.all_members()? {
             let pid = member.identity.pid;
-            if member.identity != self.root_identity
+            if !self.is_root(pid)
                 && child::is_for(caught, pid)
                 && let Some(pidfd) = self.handle_on(&member)?
                 && let Err(error) = rustix::process::pidfd_send_signal(&pidfd, caught.signal)
@@ -322,8 +322,9 @@ impl Tree {
     pub fn hold(&mut self, most: usize) -> io::Result<(Vec<(Pid, OwnedFd)>, usize)> {
         let mut members = self.members()?;
         let parents: HashSet<Pid> = members.iter().filter_map(|member| member.parent).collect();
+        let is_root = |pid| self.is_root(pid);
         members.sort_by_key(|member| {
-            (member.identity != self.root_identity, parents.contains(&member.identity.pid))
+            (!is_root(member.identity.pid), parents.contains(&member.identity.pid))
         });
         let mut held = Vec::new();
         for member in members.iter().take(most) {
@@ -395,25 +396,58 @@ impl Tree {
         loop {
             let (mut left, mut is_any_dead) = (Vec::new(), false);
             for pid in lineage::own_children()? {
-                let Some(stat) = Stat::read(pid)? else { continue };
-                if stat.identity == self.root_identity {
+                if self.is_root(pid) {
                     self.status = self.root.try_wait()?;
-                    if self.status.is_none() {
-                        left.push(pid);
-                    }
                     is_any_dead |= self.status.is_some();
-                } else if self.is_of_tree(stat.identity) {
-                    let is_dead = stat.is_dead() && reap(pid)?;
-                    is_any_dead |= is_dead;
-                    if !is_dead {
-                        left.push(pid);
-                    }
+                    left.extend(self.status.is_none().then_some(pid));
+                    continue;
+                }
+                let stat = Stat::read(pid)?;
+                let (is_ours, is_dead) = match stat {
+                    Some(stat) => (self.is_of_tree(stat.identity), stat.is_dead()),
+                    None => (self.is_unseen_of_tree(pid), is_dead_child(pid)?),
+                };
+                if is_ours {
+                    let is_reaped = is_dead && reap(pid)?;
+                    is_any_dead |= is_reaped;
+                    left.extend((!is_reaped).then_some(pid));
                 }
             }
             if !left.is_empty() || !is_any_dead {
                 return Ok(left);
             }
         }
+    }
+
+    /// The living children of this process that are of the tree, or may be, and that `/proc` does not show
+    /// to this user (mounted with `hidepid`, it hides a set-user-ID program). What is below them is not
+    /// known before they end.
+    fn unseen(&self) -> io::Result<Vec<(Pid, Kind)>> {
+        let mut unseen = Vec::new();
+        for pid in lineage::own_children()? {
+            if Stat::read(pid)?.is_some() || is_dead_child(pid)? {
+                continue;
+            }
+            let is_other = self.others.iter().any(|other| other.pid == pid);
+            if self.is_unseen_of_tree(pid) {
+                unseen.push((pid, Kind::Other));
+            } else if !is_other && children::kind_of_pid(pid) != Kind::Helper {
+                unseen.push((pid, Kind::Unsure));
+            }
+        }
+        Ok(unseen)
+    }
+
+    /// Whether a living child of this process that `/proc` does not show is of the tree. It is known by its
+    /// pid, which nobody else has as long as this process has not waited for it.
+    fn is_unseen_of_tree(&self, child: Pid) -> bool {
+        let is_any_other = || !self.others.is_empty();
+        self.is_root(child) || !is_any_other() && children::kind_of_pid(child) == Kind::Other
+    }
+
+    /// Whether this is the command itself: it has its pid until it is waited for.
+    fn is_root(&self, pid: Pid) -> bool {
+        self.status.is_none() && pid == self.root.pid()
     }
 
     /// Whether a child of this process is of the tree.
@@ -423,10 +457,10 @@ impl Tree {
     /// is being started, only one that was seen below the command before, or bears a mark,
     /// is taken for it.
     fn is_of_tree(&self, child: Identity) -> bool {
-        if child == self.root_identity {
+        if self.is_root(child.pid) {
             return true;
         }
-        if self.others.contains(&child) || child.start < self.root_identity.start {
+        if self.others.contains(&child) || child.start < self.began {
             return false;
         }
         let kind = children::kind_of(child);
@@ -505,6 +539,18 @@ fn identity(pid: Pid) -> io::Result<Identity> {
     match Stat::read(pid)? {
         Some(stat) => Ok(stat.identity),
         None => Err(io::Error::new(io::ErrorKind::NotFound, format!("no process {pid} in /proc"))),
+    }
+}
+
+/// Whether a child of this process is dead, or somebody else has waited for it. Asks the kernel and not
+/// `/proc`.
+fn is_dead_child(pid: Pid) -> io::Result<bool> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    match rustix::process::waitid(WaitId::Pid(pid), options) {
+        Ok(status) => Ok(status.is_some()),
+        Err(Errno::CHILD) => Ok(true),
+        Err(Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

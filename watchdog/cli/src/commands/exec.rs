@@ -386,31 +386,31 @@ fn tell(
         ReapSignal::Signal(_) if outcome == "exited" => {
             tracing::warn!(segment, pid, scope, deadline, outcome, incident, "{text}");
         }
-        ReapSignal::Signal(_) if !survivors.is_empty() => tracing::error!(
-            segment,
-            pid,
-            scope,
-            deadline,
-            late_ms,
-            signal = %options.reap.signal,
-            processes = end.signalled,
-            outcome,
-            left = few(survivors.iter().map(Survivor::to_string).collect()),
-            incident,
-            "the deadline passed, and some processes of the command are left alive"
-        ),
-        ReapSignal::Signal(_) => tracing::error!(
-            segment,
-            pid,
-            scope,
-            deadline,
-            late_ms,
-            signal = %options.reap.signal,
-            processes = end.signalled,
-            outcome,
-            incident,
-            "the deadline passed, and the command was removed"
-        ),
+        ReapSignal::Signal(_) => {
+            let is_any_left = !survivors.is_empty();
+            let named = || few(survivors.iter().map(Survivor::to_string).collect());
+            let left = is_any_left.then(named);
+            let killed = end.killed_at.map(|_| "KILL");
+            let text = if is_any_left {
+                "the deadline passed, and some processes of the command are left alive"
+            } else {
+                "the deadline passed, and the command was removed"
+            };
+            tracing::error!(
+                segment,
+                pid,
+                scope,
+                deadline,
+                late_ms,
+                signal = %options.reap.signal,
+                followed_by = killed,
+                processes = end.signalled,
+                outcome,
+                left,
+                incident,
+                "{text}"
+            );
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use hangwatch::sys::{clock, crash};
 use hangwatch_core::wire::time::{Nanos, duration_ns};
 use rustix::io::Errno;
-use rustix::process::Signal;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 use super::{ENDS, Tree};
 use crate::children::{self, Kind};
@@ -94,10 +94,11 @@ impl Tree {
         if signal != Signal::KILL {
             self.ask(signal, grace, relay, &mut signalled)?;
         }
-        let refused = self.kill(&mut signalled)?;
-        let survivors = self.survivors(&refused)?;
-        let Sendings { to, first_at: signalled_at, killed_at } = signalled;
-        let (status, signalled) = (self.status, to.len());
+        let (refused, refused_unseen) = self.kill(&mut signalled)?;
+        let mut survivors = self.survivors(&refused)?;
+        survivors.extend(self.unseen_survivors(&refused_unseen)?);
+        let Sendings { to, unseen, first_at: signalled_at, killed_at } = signalled;
+        let (status, signalled) = (self.status, to.len() + unseen.len());
         Ok(Removal { status, signalled, signalled_at, killed_at, survivors })
     }
 
@@ -142,6 +143,9 @@ impl Tree {
                 Err(error) => failed = Some(error),
             }
         }
+        if let Err(error) = self.ask_unseen(signal, signalled) {
+            failed = Some(error);
+        }
         // Whatever failed. A stopped process acts on nothing else than CONT and KILL.
         for member in found {
             if let Err(error) = self.send(member, Signal::CONT) {
@@ -152,6 +156,16 @@ impl Tree {
         failed.map_or(Ok(()), Err)?;
         if let Some(guard) = &mut self.guard {
             guard.clear();
+        }
+        Ok(())
+    }
+
+    /// Signals each child that `/proc` does not show. It is not stopped for that: nobody could see it stop.
+    fn ask_unseen(&mut self, signal: Signal, signalled: &mut Sendings) -> io::Result<()> {
+        for (pid, kind) in self.unseen()? {
+            if kind == Kind::Other && self.send_unseen(pid, signal)? == Sent::Yes {
+                signalled.note_unseen(pid);
+            }
         }
         Ok(())
     }
@@ -173,8 +187,8 @@ impl Tree {
     }
 
     /// Returns those that the kernel did not let us signal.
-    fn kill(&mut self, signalled: &mut Sendings) -> io::Result<HashSet<Identity>> {
-        let mut refused = HashSet::new();
+    fn kill(&mut self, signalled: &mut Sendings) -> io::Result<(HashSet<Identity>, HashSet<Pid>)> {
+        let (mut refused, mut refused_unseen) = (HashSet::new(), HashSet::new());
         let mut first_tried = HashMap::new();
         let mut clock = RunningTime::new();
         let mut pause = Pause::new();
@@ -193,17 +207,26 @@ impl Tree {
                     Sent::NotOurs => {}
                 }
             }
+            for (pid, kind) in self.unseen()? {
+                if kind == Kind::Other {
+                    match self.send_unseen(pid, Signal::KILL)? {
+                        Sent::Yes => signalled.note_unseen_kill(pid),
+                        Sent::Refused => drop(refused_unseen.insert(pid)),
+                        Sent::NotOurs => {}
+                    }
+                }
+            }
             // Who could not be told from a helper that was being started meanwhile is not among them.
             let is_any_left = !members.is_empty() || !self.reap_dead()?.is_empty();
             if !is_any_left && starts.is_some() && children::starts() == starts {
-                return Ok(refused);
+                return Ok((refused, refused_unseen));
             }
             let is_over = |since: Nanos| now.since(since) >= limit_ns;
             let had_time = |member: &Stat| {
                 first_tried.get(&member.identity).is_some_and(|&since| is_over(since))
             };
             if is_over(begun) && members.iter().all(had_time) {
-                return Ok(refused);
+                return Ok((refused, refused_unseen));
             }
             if now.since(begun) >= 2 * limit_ns && !std::mem::replace(&mut is_told, true) {
                 tracing::warn!(
@@ -285,6 +308,16 @@ impl Tree {
         self.handle_on(to)?.map_or(Ok(Sent::NotOurs), |pidfd| send(&pidfd, signal))
     }
 
+    /// Sends a signal to a child of this process that `/proc` does not show. It has its pid until this
+    /// process waits for it.
+    pub(super) fn send_unseen(&mut self, to: Pid, signal: Signal) -> io::Result<Sent> {
+        match pidfd_open(to, PidfdFlags::empty()) {
+            Ok(pidfd) => send(&pidfd, signal),
+            Err(Errno::SRCH) => Ok(Sent::NotOurs),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn survivors(&mut self, refused: &HashSet<Identity>) -> io::Result<Vec<Survivor>> {
         let survivor = |stat: Stat| Survivor {
             pid: stat.identity.pid,
@@ -302,6 +335,18 @@ impl Tree {
             .into_iter()
             .map(|stat| Survivor { why: Survival::Unsure, ..survivor(stat) });
         Ok(survivors.chain(unsure).collect())
+    }
+
+    fn unseen_survivors(&self, refused: &HashSet<Pid>) -> io::Result<Vec<Survivor>> {
+        let survivor = |(pid, kind): (Pid, Kind)| {
+            let why = match kind {
+                _ if refused.contains(&pid) => Survival::NotPermitted,
+                Kind::Other => Survival::Unkillable { wait_channel: None },
+                Kind::Unsure | Kind::Helper => Survival::Unsure,
+            };
+            Survivor { pid, command: "hidden by /proc".to_owned(), state: '?', why }
+        };
+        Ok(self.unseen()?.into_iter().map(survivor).collect())
     }
 
     /// The living children of this process of which it is not known whose they are.
@@ -334,6 +379,8 @@ fn send(pidfd: &OwnedFd, signal: Signal) -> io::Result<Sent> {
 #[derive(Debug, Default)]
 struct Sendings {
     to: HashSet<Identity>,
+    /// Those that `/proc` does not show.
+    unseen: HashSet<Pid>,
     first_at: Option<Nanos>,
     killed_at: Option<Nanos>,
 }
@@ -342,6 +389,16 @@ impl Sendings {
     fn note_kill(&mut self, identity: Identity) {
         self.killed_at.get_or_insert_with(|| Nanos(clock::monotonic_ns()));
         self.note(identity);
+    }
+
+    fn note_unseen_kill(&mut self, pid: Pid) {
+        self.killed_at.get_or_insert_with(|| Nanos(clock::monotonic_ns()));
+        self.note_unseen(pid);
+    }
+
+    fn note_unseen(&mut self, pid: Pid) {
+        self.first_at.get_or_insert_with(|| Nanos(clock::monotonic_ns()));
+        self.unseen.insert(pid);
     }
 
     fn note(&mut self, identity: Identity) {
@@ -359,7 +416,7 @@ enum Grace {
 
 /// What became of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Sent {
+pub(super) enum Sent {
     Yes,
     /// The process is gone, or has turned out not to be of the tree.
     NotOurs,
