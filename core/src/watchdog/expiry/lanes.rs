@@ -31,6 +31,9 @@ impl Expiry<'_> {
             Admission::Unattestable if matches!(seat.phase, Phase::Unattestable(_)) => {
                 seat.phase = Phase::Unattestable(self.now);
             }
+            // Once the kernel has said who it is, a later answer that it cannot say changes nothing: the worker
+            // may have closed its descriptors since. Before a signal it is verified all the same.
+            Admission::Unattestable if matches!(seat.phase, Phase::Admitted(_)) => {}
             Admission::Unattestable if !seat.is_quarantined() => {
                 self.seat(lane, Phase::Unattestable(self.now));
             }
