@@ -390,10 +390,10 @@ impl LaneOwner {
 
     #[cold]
     fn choose_block_for(&mut self, scope: ScopeId, index: u16) -> ScopeStats<'static> {
-        if scope.is_spilled()
-            && let Some(name) = lock(&self.pool.spilled).name(scope)
-        {
-            self.write_name(index, &name);
+        if scope.is_spilled() {
+            // The lock is given back before anything is done with the name.
+            let name = lock(&self.pool.spilled).name(scope);
+            name.inspect(|name| self.write_name(index, name));
         }
         self.choose_block(scope)
     }
@@ -409,6 +409,9 @@ impl LaneOwner {
     /// `(other)`.
     #[cold]
     fn choose_block(&mut self, scope: ScopeId) -> ScopeStats<'static> {
+        if scope.is_spilled() {
+            return self.stats(OTHER); // the table of names has no place for statistics of its own
+        }
         let (last, own) = self.lane.stats().split_last().expect("a lane has at least two");
         let free = own.iter().find(|block| ScopeStats(block).scope().is_none());
         let (block, counts) = free.map_or((last, OTHER), |free| (free, scope));

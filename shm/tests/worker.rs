@@ -800,3 +800,28 @@ fn whoever_may_trace_it_a_worker_attaches() {
         });
     }
 }
+
+/// One process keeps 8,192 names that the table has no room for; what comes after them is `(other)`.
+#[test]
+fn scope_handles_beyond_all_tables_are_made_and_armed_by_many_threads_at_once() {
+    let named = Named::small("beyond-all");
+    let worker = Worker::attach(named.0.as_str()).unwrap();
+    // A lane each, and one for this thread.
+    let threads: Vec<_> = (0..3)
+        .map(|thread| {
+            std::thread::spawn(move || {
+                for number in 0..3_000 {
+                    let scope = worker.scope(&format!("made up {thread} {number}")).unwrap();
+                    let guard = scope.expires(LONG).unwrap();
+                    assert!(matches!(guard.release(), hangwatch::Released::InTime));
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    let scopes = Segment::open(&named.0).unwrap().picture().scopes;
+    let acquired: u64 = scopes.iter().map(|scope| scope.counts.acquired).sum();
+    assert_eq!(acquired, 9_000, "each is counted, if as (other)");
+}
