@@ -4,12 +4,14 @@
 //! ([`Segment::close_unused`](crate::Segment::close_unused)).
 #![expect(unsafe_code, reason = "a leaked mapping is unmapped with its only owner")]
 
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hangwatch_core::wire::segment::{DOORBELL_AT_WORD, FormatError, Segment as Words};
 use hangwatch_core::wire::time::Nanos;
+use rustix::process::getpid;
 
 use crate::error::OpenError;
 use crate::lock_bytes::WATCHDOG_LOCK_BYTE;
@@ -17,12 +19,14 @@ use crate::sys::file::SegmentFile;
 use crate::sys::fork::Canary;
 use crate::sys::lock::{self as locks, Holder, LockError};
 use crate::sys::mapping::{doorbell, unmap};
+use crate::sys::maps::writes_segment;
 use crate::sys::{clock, futex, host};
 
 /// A segment as this process has it mapped.
 pub(crate) struct Mapped {
     pub(crate) name: String,
-    pub(crate) file: SegmentFile,
+    /// Closed by [`close_if_unused`] alone.
+    pub(crate) file: ManuallyDrop<SegmentFile>,
     pub(crate) words: Words<'static>,
     pub(crate) doorbell: &'static AtomicU32,
     pub(crate) canary: Canary,
@@ -45,10 +49,17 @@ impl Mapped {
         words: &'static [AtomicU64],
         canary: Canary,
     ) -> Result<Mapped, OpenError> {
+        let words_of_it = match checked(name, words) {
+            Ok(words) => words,
+            Err(error) => {
+                close_if_unused(file);
+                return Err(error);
+            }
+        };
         Ok(Mapped {
             name: name.to_owned(),
-            file,
-            words: checked(name, words)?,
+            file: ManuallyDrop::new(file),
+            words: words_of_it,
             doorbell: doorbell(words, DOORBELL_AT_WORD * 8),
             canary,
         })
@@ -82,6 +93,16 @@ impl Drop for Mapped {
     fn drop(&mut self) {
         // SAFETY: this value alone has this leaked mapping, and nobody refers to it any more.
         unsafe { unmap(self.words.all()) };
+        // SAFETY: taken here only, and this value is not used again.
+        close_if_unused(unsafe { ManuallyDrop::take(&mut self.file) });
+    }
+}
+
+/// Closes a file that this copy of the library does not use, unless another copy in this process does:
+/// then it stays open for the process's life.
+pub(crate) fn close_if_unused(file: SegmentFile) {
+    if !matches!(writes_segment(getpid(), file.id()), Ok(false)) {
+        std::mem::forget(file);
     }
 }
 

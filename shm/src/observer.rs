@@ -179,7 +179,7 @@ impl Drop for Observer {
             if used.is_none()
                 && let Some(file) = kept.take()
             {
-                registry::close_if_unused(file);
+                crate::mapped::close_if_unused(file);
             }
         });
         std::mem::forget(kept);

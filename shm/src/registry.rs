@@ -8,15 +8,12 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
-use rustix::process::getpid;
-
 use crate::attachment::Attachment;
 use crate::error::OpenError;
 use crate::lane::LanePool;
-use crate::mapped::{Mapped, checked, lock};
+use crate::mapped::{Mapped, checked, close_if_unused, lock};
 use crate::sys::file::{self, FileId, SegmentFile};
 use crate::sys::fork::Canary;
-use crate::sys::maps::writes_segment;
 
 /// The segments of one process; a forked child begins with an empty one of its own.
 pub(crate) struct Registry {
@@ -163,10 +160,33 @@ impl Drop for Unregistered {
     }
 }
 
-/// Closes a file that this copy of the library does not use, unless another copy in this process does:
-/// then it stays open for the process's life.
-pub(crate) fn close_if_unused(file: SegmentFile) {
-    if !matches!(writes_segment(getpid(), file.id()), Ok(false)) {
-        std::mem::forget(file);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lock_bytes::lane_lock_byte;
+    use crate::segment::{CreateOptions, Segment};
+    use crate::sys::lock::{Holder, holder, try_lock};
+    use hangwatch_test_children::fork;
+
+    /// The fault: the descriptor was closed, and with it fell what the other copy had locked.
+    #[test]
+    fn a_segment_that_is_closed_leaves_a_second_copy_of_the_library_its_locks() {
+        let name = format!("test-second-copy-{}", std::process::id());
+        Segment::create(&name, CreateOptions::default()).unwrap();
+        // As another copy in this process has it: with a descriptor and a mapping of its own.
+        let other = file::open(&name).unwrap();
+        let mapping = other.map().unwrap();
+        assert!(try_lock(&other, lane_lock_byte(7)).unwrap());
+        // SAFETY: no thread of this process refers to a segment of that name.
+        assert!(unsafe { Segment::close_unused(&name, || true) }.unwrap());
+        let other = std::mem::ManuallyDrop::new(other); // not closed by the child
+        let own = rustix::process::getpid();
+        let child = fork(move || {
+            let held = holder(&*other, lane_lock_byte(7)).unwrap();
+            i32::from(held != Holder::Process(own))
+        });
+        assert_eq!(child.exit_status(), 0, "the lock has fallen");
+        drop(mapping);
+        Segment::remove(&name).unwrap();
     }
 }

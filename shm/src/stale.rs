@@ -78,7 +78,8 @@ fn remove(name: &str, of_this_process: impl FnOnce(FileId) -> bool) -> Result<bo
         Err(
             file::OpenError::NotFound { .. }
             | file::OpenError::BadSize { .. }
-            | file::OpenError::Sparse { .. },
+            | file::OpenError::Sparse { .. }
+            | file::OpenError::Resized { .. },
         ) => return Ok(false),
         found => found.map_err(failed)?,
     };
