@@ -8,7 +8,7 @@
 //!
 //! [`schema`]: crate::schema
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::schema::{Lane, Record, Timer};
 
@@ -77,15 +77,6 @@ impl End {
     }
 }
 
-impl Span {
-    /// Whether it had begun by the time that a timer was acquired, and ended since.
-    fn has_outlived(&self, timer: &Timer) -> bool {
-        let acquired_ns = timer.acquired.monotonic_ns;
-        self.begin_ns.is_none_or(|begin| begin <= acquired_ns)
-            && self.end.at_ns().is_some_and(|end| end > acquired_ns)
-    }
-}
-
 /// Something that happened at a point in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mark {
@@ -99,6 +90,36 @@ pub struct Mark {
 
 /// A timer: its lane, its index there.
 type Key = (u32, u16);
+
+/// The ended spans of one timer, the first end first.
+#[derive(Default)]
+struct Ended {
+    /// When each began, where that is known, and ended.
+    times: Vec<(Option<u64>, u64)>,
+    /// Where the last one is whose begin is lost.
+    last_without_begin: Option<usize>,
+}
+
+impl Ended {
+    fn push(&mut self, span: &Span) {
+        let Some(end) = span.end.at_ns() else { return };
+        if span.begin_ns.is_none() {
+            self.last_without_begin = Some(self.times.len());
+        }
+        self.times.push((span.begin_ns, end));
+    }
+
+    /// Whether one of them had begun by this time, or at a time that is lost, and ended after it.
+    fn has_one_over(&self, at_ns: u64) -> bool {
+        let first = self.times.partition_point(|(_, end)| *end <= at_ns);
+        // Spans of one timer follow each other: those after the first begin later.
+        let has_begun = self
+            .times
+            .get(first)
+            .is_some_and(|(begin, _)| begin.is_none_or(|begin| begin <= at_ns));
+        has_begun || self.last_without_begin.is_some_and(|last| last >= first)
+    }
+}
 
 /// The tracks of one worker, from all its lanes: a guard that has moved is released in the ring of
 /// whoever released it. The timers were looked at from `seen_at_ns` on.
@@ -163,18 +184,20 @@ fn mark(record: &Record) -> Option<Mark> {
 fn spans(lanes: &[Lane], seen_at_ns: u64) -> BTreeMap<u32, Vec<Span>> {
     let mut open: BTreeMap<Key, Span> = BTreeMap::new();
     let mut ended: BTreeMap<u32, Vec<Span>> = BTreeMap::new();
+    let mut ended_of: HashMap<Key, Ended> = HashMap::new();
     let mut records: Vec<&Record> = lanes.iter().flat_map(|lane| &lane.records).collect();
     // Stable: records of one ring that are as old as each other keep their order.
     records.sort_by_key(|record| record.at_ns);
     for record in records {
         if let Some(span) = apply(record, &mut open) {
+            ended_of.entry((span.lane, span.timer)).or_default().push(&span);
             ended.entry(span.lane).or_default().push(span);
         }
     }
     for timer in lanes.iter().flat_map(|lane| &lane.timers) {
         // The records may have been read after the timers, and know its end.
-        let is_it = |span: &Span| span.timer == timer.timer && span.has_outlived(timer);
-        if ended.get(&timer.lane).is_some_and(|spans| spans.iter().any(is_it)) {
+        let known = ended_of.get(&(timer.lane, timer.timer));
+        if known.is_some_and(|known| known.has_one_over(timer.acquired.monotonic_ns)) {
             continue;
         }
         let span = match open.remove(&(timer.lane, timer.timer)) {
@@ -346,5 +369,43 @@ mod tests {
         let tracks = tracks(&[lane(Vec::new(), vec![open(0, "step", 1, "armed")]), second], 100);
         assert_eq!(tracks.len(), 1);
         assert_eq!((tracks[0].lanes.len(), tracks[0].spans.len()), (2, 2));
+    }
+
+    /// Each of many timers was compared with each span of its lane.
+    #[test]
+    fn a_timer_is_compared_with_its_own_spans_only() {
+        let (timers, rounds) = (2_000_u16, 20);
+        let mut records = Vec::new();
+        for round in 0..rounds {
+            for timer in 0..timers {
+                let at = (round * u64::from(timers) + u64::from(timer)) * 2;
+                records.push(record(at, "acquire", timer, "step"));
+                records.push(record(at + 1, "release", timer, "step"));
+            }
+        }
+        let timers = (0..timers).map(|timer| open(timer, "next", u64::MAX / 2, "armed"));
+        let lane = lane(records, timers.collect());
+        let tracks = tracks(&[lane], u64::MAX);
+        assert_eq!(tracks[0].spans.len(), 2_000 * 21);
+        assert_eq!(tracks[0].spans.iter().filter(|span| span.end == End::Open).count(), 2_000);
+    }
+
+    #[test]
+    fn a_timer_that_ended_while_it_was_looked_at_is_no_open_span() {
+        let ended = |begin_ns, end| Span {
+            begin_ns,
+            end: End::Released(end),
+            ..from_timer(&Timer::default())
+        };
+        let mut known = Ended::default();
+        assert!(!known.has_one_over(0));
+        known.push(&ended(Some(1), 5));
+        known.push(&ended(Some(6), 9));
+        for (at, expected) in [(0, false), (1, true), (4, true), (5, false), (6, true), (9, false)]
+        {
+            assert_eq!(known.has_one_over(at), expected, "{at}");
+        }
+        known.push(&ended(None, 20));
+        assert!(known.has_one_over(5) && known.has_one_over(19) && !known.has_one_over(20));
     }
 }

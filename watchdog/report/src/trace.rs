@@ -158,20 +158,27 @@ fn track_name(track: &Track) -> String {
 
 /// The spans and marks of a track.
 fn draw(events: &mut Vec<(u64, Value)>, track: &Track, on: On, at_ns: u64) {
-    // When the spans around the one that is drawn begin and end, the outermost first.
-    let mut around: Vec<(u64, u64)> = Vec::new();
+    // When the spans around the one that is drawn end, the outermost first: each ends with the one before
+    // it or sooner. They are drawn in the order of their begins.
+    let mut around: Vec<u64> = Vec::new();
+    let mut last_open_begin = None;
     for span in &track.spans {
         let begin = span.begin_ns.unwrap_or(track.from_ns);
         let end = span.end.at_ns().map(|end| end.max(begin));
-        around.retain(|(_, outer_end)| *outer_end > begin);
+        while around.last().is_some_and(|outer_end| *outer_end <= begin) {
+            around.pop();
+        }
         let until = end.unwrap_or(u64::MAX);
         let form = match around.last() {
-            Some((_, outer_end)) if until > *outer_end => Form::Beside,
-            _ if around.contains(&(begin, u64::MAX)) => Form::Ends,
+            Some(outer_end) if until > *outer_end => Form::Beside,
+            _ if last_open_begin == Some(begin) => Form::Ends,
             _ => Form::Whole,
         };
         if form != Form::Beside {
-            around.push((begin, until));
+            around.push(until);
+            if end.is_none() {
+                last_open_begin = Some(begin);
+            }
         }
         events.extend(slice(span, (begin, end), form, on));
         if let Some(deadline) = span.deadline_ns.filter(|at| *at <= end.unwrap_or(at_ns)) {
