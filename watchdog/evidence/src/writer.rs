@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use hangwatch_incident::schema::Incident;
 use hangwatch_incident::store::{Store, StoreError};
+use hangwatch_process::answering::answer_lines;
 use hangwatch_process::children;
 
 /// How long the start of a writer is waited for.
@@ -177,16 +178,11 @@ impl Drop for Writer {
 ///
 /// # Errors
 /// Where it cannot hear or tell any more.
-pub fn run(store: &Store, told: impl BufRead, mut tell: impl Write) -> io::Result<()> {
-    for line in told.lines() {
-        let incident: Incident = serde_json::from_str(&line?)?;
-        // Why it could not be written, if so.
-        let why: Option<String> = store.put(&incident).err().map(|error| error.to_string());
-        serde_json::to_writer(&mut tell, &why)?;
-        tell.write_all(b"\n")?;
-        tell.flush()?;
-    }
-    Ok(())
+pub fn run(store: &Store, told: impl BufRead, tell: impl Write) -> io::Result<()> {
+    // Answered is why it could not be written, if so.
+    answer_lines(told, tell, |incident: Incident| {
+        store.put(&incident).err().map(|error| error.to_string())
+    })
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 //! * [`lineage`] reads who descends from whom; [`tree`] is a command with its descendants, for `exec`;
 //!   [`descendants`] are those of a worker, for the watchdog.
 //! * [`running_time`] is the clock that leaves out the time in which nothing ran.
+//! * [`answering`] is what a helper process does that is asked and answers.
 //! * [`reading`] reads a file in another process, which a disk that does not answer may hold.
 //! * [`bounded`] waits a bounded time for what a process that hangs may never say.
 //! * [`sigbus`] keeps a segment whose file was cut short from ending this process.
@@ -22,6 +23,7 @@
 //! Neighbours: `hangwatch` (the segment, locks and clocks) below; the evidence, server and
 //! command line crates above.
 
+pub mod answering;
 pub mod attest;
 pub mod bounded;
 pub mod child;

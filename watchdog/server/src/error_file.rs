@@ -15,7 +15,7 @@ mod process;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hangwatch::Segment;
@@ -102,15 +102,28 @@ pub(super) fn error_files(program: Option<PathBuf>) -> (ErrorFiles, Writer) {
 
 impl ErrorFiles {
     /// Orders the error file of a worker whose timers are condemned. `None` where its environment
-    /// names none, or there is no room.
-    pub(super) fn order(&self, worker: &Arc<Admitted>, timers: Vec<TimerNote>) -> Option<Ordered> {
+    /// names none, or there is no room, which is said.
+    pub(super) fn order(
+        &self,
+        worker: &Arc<Admitted>,
+        timers: Vec<TimerNote>,
+        journal: &Journal,
+    ) -> Option<Ordered> {
         // Without a timer there is nothing to report: a suspect that had none armed.
         timers.first()?;
         let path = worker.error_file.get()?.clone()?;
         let done = Arc::new(AtomicBool::new(false));
         let ordered = Ordered { done: Arc::clone(&done) };
         let order = Order { worker: Arc::clone(worker), path, timers, done };
-        self.orders.try_send(Some(order)).ok().map(|()| ordered)
+        match self.orders.try_send(Some(order)) {
+            Ok(()) => Some(ordered),
+            Err(TrySendError::Full(Some(Order { worker, path, .. }))) => {
+                let error = format!("{ORDERS} others wait for theirs");
+                journal.note(Note::ErrorFile { worker, path, error: Some(error) });
+                None
+            }
+            Err(_) => None, // its writer is no more: the server ends
+        }
     }
 
     /// There are workers with an error file: the process that writes it is started before it is needed.

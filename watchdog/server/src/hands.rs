@@ -248,7 +248,8 @@ impl ProcessHands {
         if known.error_file.is_none() {
             let spared = known.worker.is_self() && self.own_process == OwnProcess::Spare;
             let notes = timers.iter().map(|timer| self.timer_note(Some(worker), timer)).collect();
-            let ordered = if spared { None } else { files.order(&known.worker, notes) };
+            let ordered =
+                if spared { None } else { files.order(&known.worker, notes, &self.journal) };
             let until = now.plus(error_file::BUDGET_NS);
             if let Some(known) = self.known.get_mut(&worker) {
                 known.error_file = Some((ordered, until));

@@ -17,6 +17,7 @@ use rustix::process::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::place;
+use hangwatch_process::answering::answer_lines;
 use hangwatch_process::children;
 
 /// What is to be written, as it is told.
@@ -122,14 +123,8 @@ impl Drop for Helper {
 ///
 /// # Errors
 /// Where it cannot hear or tell any more.
-pub(crate) fn run(told: impl BufRead, mut tell: impl Write) -> io::Result<()> {
-    for line in told.lines() {
-        let order: Order = serde_json::from_str(&line?)?;
-        serde_json::to_writer(&mut tell, &order.carry_out())?;
-        tell.write_all(b"\n")?;
-        tell.flush()?;
-    }
-    Ok(())
+pub(crate) fn run(told: impl BufRead, tell: impl Write) -> io::Result<()> {
+    answer_lines(told, tell, Order::carry_out)
 }
 
 #[cfg(test)]
