@@ -2,10 +2,13 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use hangwatch::sys::clock::monotonic_ns;
 use hangwatch::{CreateOptions, Geometry, Observation, Segment};
-use hangwatch_core::wire::lane::LaneState;
+use hangwatch_core::wire::lane::{AllowedBy, LaneState, TimerDetail, TimerKind, TimerSignal};
+use hangwatch_core::wire::scope::OTHER;
 use hangwatch_core::wire::segment::Counter;
 use hangwatch_core::wire::stats::Counts;
+use hangwatch_core::wire::time::{Nanos, Units};
 
 use crate::{Actor, Watchdog};
 
@@ -91,6 +94,25 @@ impl Stage {
         let mut sum = Counts::default();
         self.picture().scopes.iter().for_each(|scope| sum.add(&scope.counts));
         sum
+    }
+
+    /// Arms the first timer of a lane as its owner would, with a deadline that has passed.
+    ///
+    /// # Panics
+    /// Where there is no such lane.
+    pub fn arm_overdue(&self, lane: u32) {
+        let lane = self.segment.words().lane(lane);
+        let now = Nanos(monotonic_ns());
+        let detail = TimerDetail {
+            acquired_at: now,
+            scope: OTHER,
+            signal: TimerSignal::Signal(9),
+            kind: TimerKind::Guard,
+            allowed_by: AllowedBy::Acquire,
+            meeting: None,
+        };
+        lane.write_detail(0, detail);
+        lane.timer(0).expect("a lane has timers").arm(Units::at_or_after(now));
     }
 
     /// How many lanes somebody owns.

@@ -111,6 +111,15 @@ impl Watchdog {
         }
     }
 
+    /// As [`Watchdog::event`], also one that an earlier call has passed over.
+    ///
+    /// # Panics
+    /// As [`Watchdog::event`].
+    pub fn event_at_any_time(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let seen = self.events().iter().find(|event| wanted(event)).cloned();
+        seen.unwrap_or_else(|| self.event(wanted))
+    }
+
     /// The end of the expiry of the process `pid`.
     pub fn expiry_of(&mut self, pid: u32) -> Value {
         self.event(|event| event["event"] == "expired" && event["pid"] == pid)

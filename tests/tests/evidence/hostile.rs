@@ -177,9 +177,7 @@ fn incidents_are_not_kept_where_another_user_could_replace_them() {
     worker.tell("expires hung 100");
     assert_eq!(watchdog.expiry_of(worker.pid())["outcome"], "reaped");
     assert_eq!(worker.wait().signal(), Some(9));
-    let lost = |event: &serde_json::Value| event["event"] == "incident_lost";
-    let said = watchdog.events().iter().find(|event| lost(event)).cloned();
-    let said = said.unwrap_or_else(|| watchdog.event(lost));
+    let said = watchdog.event_at_any_time(|event| event["event"] == "incident_lost");
     let error = said["error"].as_str().unwrap();
     assert!(error.contains("12345") && error.contains("--incidents"), "{error}");
     assert_eq!(incidents.all().len(), 0);

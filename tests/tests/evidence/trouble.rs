@@ -149,10 +149,8 @@ fn a_full_disk_holds_up_no_reap_and_the_log_says_so() {
     worker.tell("expires hung 100");
     assert_eq!(watchdog.expiry_of(worker.pid())["outcome"], "reaped");
     assert_eq!(worker.wait().signal(), Some(9));
-    let lost = |event: &serde_json::Value| event["event"] == "incident_lost";
     // It may be said before the expiry is.
-    let said = watchdog.events().iter().find(|event| lost(event)).cloned();
-    let said = said.unwrap_or_else(|| watchdog.event(lost));
+    let said = watchdog.event_at_any_time(|event| event["event"] == "incident_lost");
     assert!(said["error"].as_str().unwrap().contains("No space left"), "{said}");
 }
 
@@ -198,11 +196,9 @@ fn a_disk_that_never_answers_holds_up_neither_a_reap_nor_the_end() {
     watchdog.signal(Signal::TERM);
     assert!(watchdog.wait().success());
     for id in incidents {
-        let said = |event: &&serde_json::Value| {
+        let lost = watchdog.event_at_any_time(|event| {
             event["event"] == "incident_lost" && event["incident"] == id.as_str()
-        };
-        let lost =
-            hangwatch_tests::until("it is told", || watchdog.events().iter().find(said).cloned());
+        });
         assert!(lost["error"].as_str().unwrap().contains("did not answer"), "{lost}");
     }
     let mut ends = [PollFd::new(&pidfd, PollFlags::IN)];

@@ -4,14 +4,9 @@
 use std::os::unix::process::ExitStatusExt;
 
 use hangwatch::lane_lock_byte;
-use hangwatch::sys::clock::monotonic_ns;
 use hangwatch::sys::lock::{Holder, holder};
-use hangwatch_core::wire::lane::{
-    AllowedBy, LaneNames, LaneState, OwnerWord, TimerDetail, TimerKind, TimerSignal,
-};
-use hangwatch_core::wire::scope::OTHER;
+use hangwatch_core::wire::lane::{LaneNames, LaneState, OwnerWord};
 use hangwatch_core::wire::segment::Counter;
-use hangwatch_core::wire::time::{Nanos, Units};
 use hangwatch_process::proc::comm;
 use hangwatch_tests::{Actor, Stage, Watchdog, until};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
@@ -166,7 +161,7 @@ fn who_has_execd_is_not_admitted_anew_by_a_rewritten_lane() {
     for round in 0..3 {
         let epoch = lane.owner().epoch() + 1;
         let forged = OwnerWord::new(LaneState::Attached, epoch, actor.pid());
-        arm_overdue(&stage, index);
+        stage.arm_overdue(index);
         lane.attach(forged, identity, LaneNames::default());
         lane.raise_high_water(1);
         stage.segment.ring();
@@ -177,21 +172,6 @@ fn who_has_execd_is_not_admitted_anew_by_a_rewritten_lane() {
     }
     watchdog.end();
     check_nobody_signalled(&mut watchdog);
-}
-
-/// Arms a timer in a lane that is overdue at once, as any member of the job may.
-fn arm_overdue(stage: &Stage, index: u32) {
-    let lane = stage.segment.words().lane(index);
-    let detail = TimerDetail {
-        acquired_at: Nanos(monotonic_ns()),
-        scope: OTHER,
-        signal: TimerSignal::Signal(9),
-        kind: TimerKind::Guard,
-        allowed_by: AllowedBy::Acquire,
-        meeting: None,
-    };
-    lane.write_detail(0, detail);
-    lane.timer(0).unwrap().arm(Units::at_or_after(Nanos(monotonic_ns())));
 }
 
 #[test]

@@ -7,12 +7,8 @@ use std::process::{Child, Command};
 
 use hangwatch::sys::clock::monotonic_ns;
 use hangwatch::sys::host::pid_namespace;
-use hangwatch_core::wire::lane::{
-    AllowedBy, Identity, LaneNames, LaneState, OwnerWord, TimerDetail, TimerKind, TimerSignal,
-};
-use hangwatch_core::wire::scope::OTHER;
+use hangwatch_core::wire::lane::{Identity, LaneNames, LaneState, OwnerWord};
 use hangwatch_core::wire::segment::Counter;
-use hangwatch_core::wire::time::{Nanos, Units};
 use hangwatch_process::attest::{Identity as ProcessIdentity, Process};
 use hangwatch_process::proc::start_time;
 use hangwatch_tests::mutator::Mutator;
@@ -129,16 +125,7 @@ fn a_lane_that_claims_someone_elses_pid_gets_nobody_signalled() {
     let lane = words.lane(5);
     let claimed = lane.claim(bystander.0.id()).unwrap();
     lane.raise_high_water(1);
-    let detail = TimerDetail {
-        acquired_at: Nanos(monotonic_ns()),
-        scope: OTHER,
-        signal: TimerSignal::Signal(9),
-        kind: TimerKind::Guard,
-        allowed_by: AllowedBy::Acquire,
-        meeting: None,
-    };
-    lane.write_detail(0, detail);
-    lane.timer(0).unwrap().arm(Units::at_or_after(Nanos(monotonic_ns())));
+    stage.arm_overdue(5);
     lane.attach(claimed, bystander.identity(), LaneNames::default());
     lane.raise_high_water(1);
     stage.segment.ring();
