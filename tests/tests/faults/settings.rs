@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 
-use hangwatch_tests::{Actor, Stage, Watchdog};
+use hangwatch_tests::{Actor, Stage, Watchdog, program};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -63,6 +63,24 @@ fn a_policy_read_again_holds_for_timers_armed_before_and_loses_none() {
     assert_eq!((&expiry["scope"], &expiry["outcome"]), (&"late".into(), &"reaped".into()));
     assert_eq!(worker.wait().signal(), Some(15), "by the policy that came after its acquire");
     assert!(waiting.is_alive());
+    assert!(configured.watchdog.end().success());
+}
+
+/// As under `nohup`, and as a shell starts what it puts into the background.
+#[test]
+fn settings_are_read_again_also_where_sighup_was_ignored_at_the_start() {
+    let stage = Stage::new("reload-nohup");
+    let file = tempfile::NamedTempFile::new().unwrap();
+    fs::write(file.path(), "notify-only = true\n").unwrap();
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(program("stage-watchdog"));
+    let options = ["--config", file.path().to_str().unwrap()];
+    command.args(Watchdog::arguments(stage.name(), &options));
+    let mut watchdog = Watchdog::spawn(command);
+    watchdog.event(|event| event["event"] == "serving");
+    let mut configured = Configured { file, watchdog };
+    let said = configured.change("notify-only = false\n", "reloaded");
+    assert_eq!(said["changed"], "notify-only");
     assert!(configured.watchdog.end().success());
 }
 

@@ -192,6 +192,31 @@ fn a_standby_takes_over_when_run_and_its_process_group_are_killed() {
     job.run.last_words(); // it ended: its end of the log is closed
 }
 
+/// SIGHUP may come before it serves or after.
+#[test]
+fn a_standby_that_took_over_reads_its_settings_again() {
+    let settings = tempfile::NamedTempFile::new().unwrap();
+    fs::write(settings.path(), "notify-only = true\n").unwrap();
+    let mut job = Job::start(&["--config", settings.path().to_str().unwrap()], &[]);
+    let standby = children_of(job.run.pid()).into_iter().find(|pid| {
+        fs::read_to_string(format!("/proc/{pid}/comm"))
+            .is_ok_and(|name| name.starts_with("hangwatch-stand"))
+    });
+    let standby = Pid::from_raw(standby.expect("it has a standby").parse().unwrap()).unwrap();
+    job.run.kill();
+    job.run.event(is("serving"));
+    let mut reread = |settings_say: &str, changed: &str| {
+        fs::write(settings.path(), settings_say).unwrap();
+        rustix::process::kill_process(standby, Signal::HUP).unwrap();
+        assert_eq!(job.run.event(is("reloaded"))["changed"], changed);
+    };
+    reread("notify-only = true\nmax-reaps = 7\n", "max-reaps");
+    reread("max-reaps = 7\n", "notify-only");
+    job.check_is_watched();
+    job.end_command();
+    until("the standby has removed the segment", || (!job.file().exists()).then_some(()));
+}
+
 #[test]
 fn a_standby_watches_as_long_as_the_command_lives() {
     let mut job = Job::start(&[], &[]);

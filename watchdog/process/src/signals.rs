@@ -88,6 +88,14 @@ pub fn accept_all() {
     set_mask(0);
 }
 
+/// Lets this process take a signal that it was started with ignored (`nohup`). A command that `start` starts
+/// has it ignored all the same.
+pub fn accept(signal: Signal) {
+    if is_ignored(signal.as_raw()) {
+        set_disposition(signal.as_raw(), false);
+    }
+}
+
 /// Lets this process wait for its children, which it cannot while SIGCHLD is ignored.
 pub fn accept_children() {
     if is_ignored(libc::SIGCHLD) {

@@ -21,7 +21,7 @@ const SEGMENT_HEADING: &str = "Segment";
 const KILLS_HEADING: &str = "Kills";
 
 /// The options of `hangwatch run`.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(after_long_help = format!("\
 {DURATIONS}
 

@@ -28,6 +28,7 @@ use hangwatch_http::listen::{Bound, ListenError, Listening, Subject, Tally};
 use hangwatch_process::children;
 use hangwatch_process::inherit::Inheritance;
 use hangwatch_process::relay::{Caught, PASSED_ON, Relay};
+use hangwatch_process::signals;
 use hangwatch_server::events::emit;
 use hangwatch_server::hook::Hooks;
 use hangwatch_server::notify::Notifier;
@@ -129,6 +130,7 @@ fn wanted(options: &Run) -> Wanted {
 fn alone(mut options: Run, mut deadlines: Option<Published>) -> Result<Exit, Failure> {
     let name = Segment::name_or_environment(options.segment.as_deref())?;
     // Before the server: a signal that comes while it starts is not lost.
+    signals::accept(Signal::HUP); // it ends nothing here: under nohup, too, the settings are read again
     let relay = Relay::install_only(&PASSED_ON)?;
     let voice = Voice::bind(&options)?;
     let (segment, origin) = segments::make_or_adopt(&name, wanted(&options))?;

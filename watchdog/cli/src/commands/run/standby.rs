@@ -26,12 +26,14 @@ use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open
 use super::super::segments::Origin;
 use super::super::{Failure, OneLine, complain};
 use super::left::{Left, Workers};
+use super::reload::Reload;
 use super::{LOOK, Voice};
 use crate::cli::Run;
 use crate::exit::Exit;
 use hangwatch_process::children;
 use hangwatch_process::fork::{self, Forked};
 use hangwatch_process::relay::{PASSED_ON, Relay};
+use hangwatch_process::signals;
 use hangwatch_process::start::Announcement;
 use hangwatch_server::{State, exit_now};
 
@@ -177,6 +179,13 @@ fn say_command(socket: &OwnedFd) {
     let _ = send(socket, &message[..prefix.len() + count], SendFlags::NOSIGNAL);
 }
 
+/// Whether it was told to read the settings again before it served.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AskedBefore {
+    Yes,
+    No,
+}
+
 /// The standby, as long as `run` lives.
 struct Waiting {
     heard: OwnedFd,
@@ -192,6 +201,7 @@ impl Waiting {
         fork::detach(&[self.heard.as_fd(), self.run.as_fd()])?;
         let _ = rustix::thread::set_name(c"hangwatch-stand");
         // What reaches it before it serves is for `run`, which gets it, too.
+        signals::accept(Signal::HUP);
         let relay = Relay::install_only(&PASSED_ON)?;
         loop {
             let heard = (!self.is_over).then(|| self.heard.as_fd());
@@ -209,9 +219,15 @@ impl Waiting {
                 break;
             }
         }
-        while relay.next()?.is_some() {}
+        let mut is_reload_asked = false;
+        while let Some(caught) = relay.next()? {
+            is_reload_asked |= caught.signal == Signal::HUP;
+        }
         match self.segment {
-            Some((segment, origin)) => self.take_over(options, run, segment, origin, &relay),
+            Some((segment, origin)) => {
+                let reload = if is_reload_asked { AskedBefore::Yes } else { AskedBefore::No };
+                self.take_over(options, run, (segment, origin), &relay, reload)
+            }
             None => Ok(Exit::Ok), // it died before there was anything to serve
         }
     }
@@ -251,9 +267,9 @@ impl Waiting {
         mut self,
         options: &Run,
         run: u32,
-        segment: Segment,
-        origin: Origin,
+        (segment, origin): (Segment, Origin),
         relay: &Relay,
+        asked_before: AskedBefore,
     ) -> Result<Exit, Failure> {
         let name = segment.name();
         let workers = Workers::of(segment).0.len();
@@ -269,8 +285,14 @@ impl Waiting {
             tracing::error!(segment = name, %error, "the standby does not listen");
             Voice(None)
         });
-        let (server, _heard) = voice.start(segment, options, hangwatch_server::Standby::Wait)?;
+        let (server, heard_of) = voice.start(segment, options, hangwatch_server::Standby::Wait)?;
+        let notifier = heard_of.notifier.as_ref();
         let mut left = Left::new(segment);
+        let (mut options, mut deadlines) = (options.clone(), None);
+        let mut reload = Reload::default();
+        if asked_before == AskedBefore::Yes {
+            reload.ask(&options, &server, notifier);
+        }
         loop {
             if matches!(server.health().state, State::Ended(_)) {
                 tracing::error!(segment = name, "the standby ends: nobody watches any more");
@@ -279,7 +301,11 @@ impl Waiting {
             let mut told_to_end = false;
             while let Some(caught) = relay.next()? {
                 told_to_end |= [Signal::TERM, Signal::INT, Signal::QUIT].contains(&caught.signal);
+                if caught.signal == Signal::HUP {
+                    reload.ask(&options, &server, notifier);
+                }
             }
+            reload.look(&mut options, &mut deadlines, &server, notifier);
             // The command may have been about to start when `run` died.
             while let Some(message) = self.hear() {
                 self.take(&message);
@@ -293,7 +319,7 @@ impl Waiting {
                 .into_iter()
                 .flatten()
                 .collect();
-            wait(&watched, Some(LOOK));
+            wait(&watched, Some(reload.pause(LOOK)));
         }
         server.stop();
         leave(segment, origin);
