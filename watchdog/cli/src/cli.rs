@@ -99,6 +99,7 @@ in capitals (HANGWATCH_MAX_REAPS=3), and a line of a TOML file (max-reaps = 3),
 which --config or HANGWATCH_CONFIG names. The command line comes before the
 environment, the environment before the file. --check shows the settings in
 force and where each comes from. packaging/hangwatch.toml has every setting.
+exec and demo read the variables of the settings that they have, and no file.
 
 A watchdog without a command reads the file again on SIGHUP. These settings
 change at once, also for armed timers: signal, grace, notify-only, max-reaps,
@@ -320,11 +321,24 @@ impl Cli {
     where
         W: Into<OsString> + Clone,
     {
-        let words = words::marked(words.into_iter().map(Into::into).collect());
+        let mut words = words::marked(words.into_iter().map(Into::into).collect());
+        // The help of `help` is the help.
+        if words.get(1).is_some_and(|word| word == "help") {
+            words.retain(|word| word != "--help" && word != "-h");
+        }
         let mut cli = Self::try_parse_from(&words).map_err(|error| match error.kind() {
             ErrorKind::InvalidUtf8 => Self::not_utf8(&words).unwrap_or(error),
             _ => error,
         })?;
+        let has_settings = match &cli.command {
+            Command::Exec(_) => Some("exec"),
+            Command::Demo(_) => Some("demo"),
+            _ => None,
+        };
+        if let Some(subcommand) = has_settings {
+            let words = config::with_environment(&words, subcommand, variables)?;
+            cli = Self::try_parse_from(words)?;
+        }
         if let Some(dir) = cli.command.incidents_dir().filter(|dir| dir.is_none()) {
             *dir = variables.get(INCIDENTS_VARIABLE).map(PathBuf::from);
         }

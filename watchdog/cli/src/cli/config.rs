@@ -15,6 +15,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
+use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, Parser};
 
 use self::definition::{Definition, name_of, reason};
@@ -36,6 +37,8 @@ const PREFIX: &str = "HANGWATCH_";
 const NO_SETTINGS: [&str; 4] = ["config", "check", "help", "version"];
 /// The option that names the segment: with a command, its variable is a watchdog's around this one.
 const SEGMENT: &str = "segment";
+/// The option that names the directory of incidents.
+const INCIDENTS: &str = "incidents";
 
 /// Settings that are read again while the watchdog serves; any other takes a restart.
 pub const REREAD: [&str; 11] = [
@@ -228,6 +231,38 @@ pub(super) fn settle(words: Vec<OsString>, variables: &Variables) -> Result<Run,
     Ok(*run)
 }
 
+/// The words of `exec` or `demo`, with those of the settings of `run` that they have, too, and that the
+/// environment says and the words do not.
+///
+/// # Errors
+/// What is wrong with a variable.
+pub(super) fn with_environment(
+    words: &[OsString],
+    subcommand: &str,
+    variables: &Variables,
+) -> Result<Vec<OsString>, Problems> {
+    let (of_run, own) = (Definition::new(), Definition::of(subcommand));
+    let flags = matches(words.to_vec()).map_err(|error| Problems(vec![reason(&error)]))?;
+    let (mut more, mut problems) = (Vec::new(), Problems::default());
+    for arg in own.settings() {
+        let name = name_of(arg);
+        let is_said = flags.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+        // The segment's variable and the incidents' are read by all commands, in one place.
+        if is_said || name == SEGMENT || name == INCIDENTS || of_run.get(name).is_none() {
+            continue;
+        }
+        let variable = variable_of(name);
+        let Some(value) = variables.get(&variable) else { continue };
+        match own.check(name, &value) {
+            Ok(()) => more.push(own.word(name, &value).into()),
+            Err(why) => problems.add(&variable, format_args!("{value:?} {why}")),
+        }
+    }
+    let mut all = words.to_vec();
+    all.splice(2..2, more);
+    problems.or(all)
+}
+
 /// The words without switches that are turned off: they say no more than nothing, and clap would have
 /// them exclude what they do not.
 fn without_off(words: &[OsString], said: &BTreeMap<String, Said>) -> Vec<OsString> {
@@ -293,8 +328,8 @@ fn contradictions(run: &Run) -> Result<(), Problems> {
 
 fn matches(words: Vec<OsString>) -> Result<ArgMatches, clap::Error> {
     let mut matches = Cli::command().try_get_matches_from(words)?;
-    let (_, run) = matches.remove_subcommand().expect("the words begin with run");
-    Ok(run)
+    let (_, of_subcommand) = matches.remove_subcommand().expect("one is required");
+    Ok(of_subcommand)
 }
 
 #[cfg(test)]

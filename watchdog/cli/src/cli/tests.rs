@@ -347,3 +347,41 @@ fn every_command_that_has_incidents_takes_their_directory_from_the_environment()
         assert_eq!(dir(&named, "/var/own").as_deref(), Some("/named".as_ref()), "{line}");
     }
 }
+
+#[test]
+fn exec_and_demo_obey_the_variables_of_the_settings_that_they_have() {
+    let read = |words: &[&str], variables: &[(&str, &str)]| {
+        let variables = variables.iter().copied().collect();
+        Cli::try_read_from(words, &variables).map(|cli| cli.command)
+    };
+    let exec =
+        ["hangwatch", "exec", "--deadline", "5s", "--signal", "INT", "--", "true", "--grace"];
+    let variables = [
+        ("HANGWATCH_REDACT", "internal-.*"),
+        ("HANGWATCH_EVIDENCE", "off"),
+        ("HANGWATCH_SIGNAL", "TERM"),
+        ("HANGWATCH_GRACE", "3s"),
+        ("HANGWATCH_MAX_REAPS", "no setting of exec"),
+        ("HANGWATCH_LOG", "debug"),
+    ];
+    let Ok(Command::Exec(exec)) = read(&exec, &variables) else { panic!("exec") };
+    assert_eq!(exec.evidence.redact, ["internal-.*"]);
+    assert_eq!(exec.evidence.level, hangwatch_evidence::options::Level::Off);
+    assert_eq!(exec.reap.signal, ReapSignal::Signal(Signal::INT), "the command line counts most");
+    assert_eq!((exec.reap.grace, exec.command.len()), (Duration::from_secs(3), 2));
+    let Ok(Command::Demo(demo)) = read(&["hangwatch", "demo"], &variables) else { panic!("demo") };
+    assert_eq!(demo.evidence.redact, ["internal-.*"]);
+    for command in
+        [&["hangwatch", "demo"][..], &["hangwatch", "exec", "--deadline", "1", "--", "true"]]
+    {
+        let error = read(command, &[("HANGWATCH_REDACT", "(")]).unwrap_err().to_string();
+        assert!(error.contains("HANGWATCH_REDACT"), "{error}");
+    }
+}
+
+#[test]
+fn help_of_help_is_the_help() {
+    for line in ["help --help", "help -h", "help run --help"] {
+        assert_eq!(read(line).expect_err(line).kind(), ErrorKind::DisplayHelp, "{line}");
+    }
+}

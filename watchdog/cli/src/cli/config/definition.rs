@@ -11,9 +11,14 @@ pub(super) struct Definition(clap::Command);
 
 impl Definition {
     pub(super) fn new() -> Definition {
+        Definition::of("run")
+    }
+
+    /// The options of another subcommand, for those that `run` has as settings, too.
+    pub(super) fn of(subcommand: &str) -> Definition {
         let mut command = Cli::command();
         command.build();
-        Definition(command.find_subcommand("run").expect("it is defined").clone())
+        Definition(command.find_subcommand(subcommand).expect("it is defined").clone())
     }
 
     pub(super) fn settings(&self) -> impl Iterator<Item = &Arg> {
@@ -43,7 +48,7 @@ impl Definition {
         if self.is_bare(name) && value != "true" {
             return Err("is not one of true, false".to_owned());
         }
-        match try_word(&self.word(name, value)) {
+        match try_word(self.0.get_name(), &self.word(name, value)) {
             // By itself it is good; what it takes beside may come from elsewhere.
             Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => Ok(()),
             checked => checked.map_err(|error| reason(&error)),
@@ -108,7 +113,7 @@ impl Definition {
         if let Some(arg) = self.settings().find(is_alias) {
             return Some(name_of(arg).to_owned());
         }
-        let error = try_word(&format!("--{key}=x")).err()?;
+        let error = try_word("run", &format!("--{key}=x")).err()?;
         let Some(ContextValue::String(option)) = error.get(ContextKind::SuggestedArg) else {
             return None;
         };
@@ -132,8 +137,8 @@ pub(super) fn name_of(arg: &Arg) -> &str {
     arg.get_long().expect("settings are options")
 }
 
-fn try_word(word: &str) -> Result<(), clap::Error> {
-    Cli::try_parse_from(["hangwatch", "run", word]).map(|_| ())
+fn try_word(subcommand: &str, word: &str) -> Result<(), clap::Error> {
+    Cli::try_parse_from(["hangwatch", subcommand, word]).map(|_| ())
 }
 
 /// What is wrong, without the option that the user did not write.
