@@ -4,6 +4,7 @@
 //! * `deadlines`: learned from what was seen, published, changed while it runs
 //! * `fleet`: the watchdogs of many hosts in one table
 //! * `hung_disk`: settings and error files on a disk that does not answer
+//! * `names`: names that hold every character, in every output
 //! * `shadow`: what a watchdog that only reports would have reaped
 //! * `prometheus`: the files of `examples/fleet`, by the real promtool and Prometheus
 
@@ -11,6 +12,7 @@ mod around;
 mod deadlines;
 mod fleet;
 mod hung_disk;
+mod names;
 mod prometheus;
 mod shadow;
 
