@@ -319,7 +319,7 @@ impl Expires {
             Some(left) => format!(", {left:.3} s left"),
             None => String::new(),
         };
-        let seconds = self.allowance.map(|time| format!("{}, ", time.as_secs_f64()));
+        let seconds = self.allowance.map(|time| format!("{}, ", crate::time::in_seconds(time)));
         Ok(format!("<hangwatch.expires({}{scope}){state}>", seconds.unwrap_or_default()))
     }
 }

@@ -36,7 +36,7 @@ fn condemned_timer<'py>(py: Python<'py>, timer: &Condemned) -> PyResult<Bound<'p
     dict.set_item("acquire", (&timer.segment, timer.lane, timer.timer, timer.acquired_at.0))?;
     dict.set_item("scope", &timer.scope)?;
     dict.set_item("thread", &timer.thread)?;
-    dict.set_item("allowance", timer.allowance.as_secs_f64())?;
+    dict.set_item("allowance", crate::time::in_seconds(timer.allowance))?;
     Ok(dict)
 }
 
@@ -130,8 +130,8 @@ fn timer<'py>(py: Python<'py>, view: &TimerView) -> PyResult<Bound<'py, PyDict>>
         TimerSignal::Signal(number) => Some(number),
     };
     dict.set_item("signal", signal)?;
-    dict.set_item("age", view.age.as_secs_f64())?;
-    dict.set_item("allowance", view.allowance.as_secs_f64())?;
+    dict.set_item("age", crate::time::in_seconds(view.age))?;
+    dict.set_item("allowance", crate::time::in_seconds(view.allowance))?;
     dict.set_item("left", view.left_ns.map(ns_to_seconds))?;
     dict.set_item("group", view.meeting.as_ref().map(|meeting| &meeting.group))?;
     dict.set_item("sequence", view.meeting.as_ref().map(|meeting| meeting.sequence))?;

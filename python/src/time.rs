@@ -99,7 +99,13 @@ pub(crate) fn signal(py: Python<'_>, given: Option<&Bound<'_, PyAny>>) -> PyResu
 
 /// Seconds for Python.
 pub(crate) fn seconds(time: Option<Duration>) -> Option<f64> {
-    time.map(|time| time.as_secs_f64())
+    time.map(in_seconds)
+}
+
+/// A duration as seconds for Python: the float next to it, of which Python shows no more digits than it has.
+#[expect(clippy::cast_precision_loss, reason = "a float has microseconds for a century")]
+pub(crate) fn in_seconds(time: Duration) -> f64 {
+    time.as_nanos() as f64 / 1e9
 }
 
 /// Nanoseconds as seconds for Python.

@@ -205,6 +205,22 @@ def test_a_pause_keeps_the_time_left(segment: str) -> None:
     assert pause.remaining is None
 
 
+def test_a_pause_within_a_pause_holds_up_the_outer_ones_own_deadline(segment: str) -> None:
+    with hangwatch.expires(60, "step") as step:
+        with hangwatch.paused("outer", max=100) as outer:
+            with hangwatch.paused("inner", max=600) as inner:
+                assert armed(segment) == ["inner", "outer", "step"]
+                assert outer.remaining is not None and outer.remaining > 600
+                assert step.remaining is not None and step.remaining > outer.remaining
+                with pytest.raises(hangwatch.AcquireError):
+                    inner.__enter__()
+            assert inner.remaining is None
+            assert outer.remaining is not None and 90 < outer.remaining < 100.1
+            assert step.remaining is not None and step.remaining > 100
+        assert step.remaining is not None and 50 < step.remaining < 60.1
+    assert armed(segment) == []
+
+
 def test_functions_are_decorated(segment: str) -> None:
     @hangwatch.expires(30, "decorated")
     def fibonacci(n: int) -> int:

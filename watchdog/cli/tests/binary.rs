@@ -179,6 +179,10 @@ fn a_check_of_the_settings_runs_nothing_and_shows_where_each_comes_from() {
     let mut watchdog = hangwatch(&["run", "--segment", &name.0, "--lanes", "4"]).spawn().unwrap();
     wait_until("it serves", || name.exists());
     check_says(&["run", "--config", path, "--check"], 125, "has 4 lanes, not 8");
+    for missing in ["--config", "--deadlines"] {
+        let words = ["run", "--segment", &name.0, missing, "/no/such/file", "--check"];
+        check_says(&words, 2, "No such file");
+    }
     watchdog.kill().unwrap();
     watchdog.wait().unwrap();
     fs::write(file.path(), "segment = 5\nlanes = 0\n").unwrap();

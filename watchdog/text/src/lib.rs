@@ -17,7 +17,7 @@ pub mod testing;
 mod units;
 
 pub use json::{CleanJson, to_json, to_json_pretty};
-pub use units::brief;
+pub use units::{brief, ms};
 
 /// How many bytes of one text are looked at; the rest is counted. Longer than any name, label or path.
 pub const MOST_BYTES: usize = 4096;

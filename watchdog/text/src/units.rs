@@ -16,6 +16,12 @@ pub fn brief(duration: Duration) -> String {
     }
 }
 
+/// Nanoseconds as milliseconds with three decimals, and no more: what JSON writes of it is short.
+#[expect(clippy::cast_precision_loss, reason = "milliseconds with a fraction are for reading")]
+pub fn ms(ns: u64) -> f64 {
+    (ns as f64 / 1000.0).round() / 1000.0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -31,5 +37,14 @@ mod tests {
         check(245_000, "4m05s");
         check(11_520_000, "3h12m");
         check(190_800_000, "2d05h");
+    }
+
+    #[test]
+    fn milliseconds_have_three_decimals_at_most() {
+        for us in (0..2_000_000_u64).step_by(7).chain([1_073_741_823, 86_400_000_001]) {
+            let shown = ms(us * 1000 + 499).to_string();
+            let decimals = shown.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+            assert!(decimals <= 3, "{shown}");
+        }
     }
 }

@@ -31,6 +31,7 @@ use hangwatch_process::tree::removal::{Removal, Survival, Survivor};
 use hangwatch_process::tree::{Rest, SpawnError, Tree};
 use hangwatch_server::events::{What, emit};
 use hangwatch_server::{OwnProcess, Server, ServerEvent, ServerOptions};
+use hangwatch_text::ms;
 
 /// The least time a signal that can be caught is given, as the watchdog gives it too.
 const LEAST_GRACE: Duration = Duration::from_millis(100);
@@ -209,7 +210,7 @@ impl Watch<'_> {
         if let Some(stall) = stall
             && self.options.segment.is_some()
         {
-            let late_ms = Duration::from_nanos(stall.length_ns()).as_secs_f64() * 1e3;
+            let late_ms = ms(stall.length_ns());
             tracing::warn!(
                 segment = self.segment.name(),
                 event = "stalled",
@@ -369,7 +370,7 @@ fn tell(
     let (segment, scope) = (passed.segment.name(), passed.scope);
     let pid = tree.pid().as_raw_nonzero().get();
     let deadline = humantime::format_duration(options.deadline).to_string();
-    let late_ms = Duration::from_nanos(end.late_ns).as_secs_f64() * 1e3;
+    let late_ms = ms(end.late_ns);
     let outcome = end.outcome;
     let text = "the deadline passed, and the command ended by itself before a signal";
     match options.reap.signal {

@@ -51,7 +51,7 @@ fn table(seen: &Observation) -> String {
     }
     let _ = writeln!(
         text,
-        "{:<22} {:>8} {:>7} {:>7} {:>7} {:>7} {:>8} {:<5}",
+        "{:<22} {:>8} {:>7} {:>7} {:>7} {:>7} {:>8} {}",
         "SCOPE", "COUNT", "P50", "P99", "P99.9", "MAX", "SUGGEST", "CONF"
     );
     let mut notes = String::new();

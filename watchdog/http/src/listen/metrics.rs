@@ -223,9 +223,12 @@ impl Scrape {
         page.family(
             "scope_allowance_seconds",
             help,
-            allowed
-                .iter()
-                .map(|(scope, time)| ([("scope", &**scope)], ConstGauge::new(time.as_secs_f64()))),
+            allowed.iter().map(|(scope, time)| {
+                (
+                    [("scope", &**scope)],
+                    ConstGauge::new(seconds(hangwatch_core::wire::time::duration_ns(*time))),
+                )
+            }),
         )?;
         let overruns = self.overruns();
         let ends = overruns.iter().flat_map(|(scope, overruns)| {

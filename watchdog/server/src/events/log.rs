@@ -35,6 +35,7 @@
 use super::limits::{self, About, OF_NONSENSE, OF_WORK, Rates};
 use super::{Expiry, Leaving, ServerEvent, TimerFacts, What, WorkerFacts, hold_name};
 use hangwatch_process::descendants::Removed;
+use hangwatch_text::ms;
 
 /// Emits one line with the fields of a timer, and those given.
 macro_rules! timer_line {
@@ -341,9 +342,4 @@ fn emit_about_itself(segment: &str, what: &What) {
         ),
         _ => {}
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "milliseconds with a fraction are for reading")]
-fn ms(ns: u64) -> f64 {
-    (ns as f64 / 1000.0).round() / 1000.0
 }

@@ -2,7 +2,7 @@
 //!
 //! What is wrong with a setting by itself, or with two together, was said when they were read.
 
-use super::super::{Failure, complain, print, segments};
+use super::super::{Failure, OneLine, complain, print, segments};
 use super::wanted;
 use crate::cli::Run;
 use crate::cli::config::page;
@@ -14,7 +14,10 @@ pub(super) fn perform(options: &Run) -> Result<Exit, Failure> {
     if let Some(name) = &options.segment {
         segments::check_existing(name, wanted(options))?;
     }
-    options.deadlines.as_deref().map(Deadlines::read).transpose()?;
+    if let Some(Err(error)) = options.deadlines.as_deref().map(Deadlines::read) {
+        complain(&OneLine(&error));
+        return Ok(Exit::Usage); // as of a file of settings
+    }
     options.origins.strange.iter().for_each(|strange| complain(strange));
     if let Err(error) = options.evidence.try_place() {
         complain(&format_args!("incidents cannot be kept: {error}"));
