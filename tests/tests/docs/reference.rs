@@ -164,7 +164,7 @@ fn write_sections(page: &mut String, text: &str, common: &str) {
 fn command_page(command: &mut Command, common: &str) -> String {
     let mut page = format!("{MARK}# hangwatch {}\n\n", command.get_name());
     let _ = writeln!(page, "{}\n", escaped(about_of(command).trim_end()));
-    let usage = command.render_usage().to_string();
+    let usage = command.render_usage().to_string().replace("\n       ", "\n");
     let _ = writeln!(page, "```text\n{}\n```\n", usage.trim_start_matches("Usage: ").trim_end());
     for (title, args) in groups(command) {
         let _ = writeln!(page, "## {title}\n");
