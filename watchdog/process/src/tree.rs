@@ -236,7 +236,7 @@ impl Tree {
     fn pass_on_below(&mut self, caught: Caught) -> io::Result<()> {
         for (pid, kind) in self.unseen()? {
             if kind == Kind::Other && !self.is_root(pid) {
-                self.send_unseen(pid, caught.signal)?;
+                Self::send_unseen(pid, caught.signal)?;
             }
         }
         for member in self.all_members()? {

@@ -152,9 +152,11 @@ impl Table {
 
     fn word(&self, place: usize) -> &AtomicU64 {
         let place = place.min(Self::WORDS - 1);
-        // SAFETY: within the mapping, which lasts as long as this, is zeroed at first and aligned to pages;
-        // only atomics refer to it.
-        unsafe { self.0.add(place).as_ref() }
+        // SAFETY: within the mapping.
+        let word = unsafe { self.0.add(place) };
+        // SAFETY: the mapping lasts as long as this, is zeroed at first and aligned to pages; only atomics
+        // refer to it.
+        unsafe { word.as_ref() }
     }
 
     fn set(&self, then: Then) {
@@ -184,10 +186,8 @@ impl Table {
         let count = self.word(Self::COUNT).load(Ordering::Acquire);
         let is_kill = self.word(Self::THEN).load(Ordering::Acquire) != 0;
         let signal = if is_kill { Signal::KILL } else { Signal::CONT };
-        let mut place = Self::FIRST;
-        for _ in 0..count {
+        for (place, _) in (Self::FIRST..Self::WORDS).zip(0..count) {
             let word = self.word(place).load(Ordering::Relaxed);
-            place += 1;
             let pid = Pid::from_raw((word & ((1 << PID_BITS) - 1)) as i32);
             let Some(pid) = pid else { continue };
             let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { continue };

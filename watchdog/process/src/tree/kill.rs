@@ -163,7 +163,7 @@ impl Tree {
     /// Signals each child that `/proc` does not show. It is not stopped for that: nobody could see it stop.
     fn ask_unseen(&mut self, signal: Signal, signalled: &mut Sendings) -> io::Result<()> {
         for (pid, kind) in self.unseen()? {
-            if kind == Kind::Other && self.send_unseen(pid, signal)? == Sent::Yes {
+            if kind == Kind::Other && Self::send_unseen(pid, signal)? == Sent::Yes {
                 signalled.note_unseen(pid);
             }
         }
@@ -209,7 +209,7 @@ impl Tree {
             }
             for (pid, kind) in self.unseen()? {
                 if kind == Kind::Other {
-                    match self.send_unseen(pid, Signal::KILL)? {
+                    match Self::send_unseen(pid, Signal::KILL)? {
                         Sent::Yes => signalled.note_unseen_kill(pid),
                         Sent::Refused => drop(refused_unseen.insert(pid)),
                         Sent::NotOurs => {}
@@ -310,7 +310,7 @@ impl Tree {
 
     /// Sends a signal to a child of this process that `/proc` does not show. It has its pid until this
     /// process waits for it.
-    pub(super) fn send_unseen(&mut self, to: Pid, signal: Signal) -> io::Result<Sent> {
+    pub(super) fn send_unseen(to: Pid, signal: Signal) -> io::Result<Sent> {
         match pidfd_open(to, PidfdFlags::empty()) {
             Ok(pidfd) => send(&pidfd, signal),
             Err(Errno::SRCH) => Ok(Sent::NotOurs),
