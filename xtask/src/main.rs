@@ -3,7 +3,8 @@
 //! Each subcommand is a module that turns its options into a list of steps (`step`)
 //! and hands it to the runner (`runner`): `test` is what CI runs, `fuzz` the
 //! fuzz targets, `sanitize` the tests under sanitizers, `soak` the faults in full, `bench` the benches, `docs` the
-//! book, `python` the Python package. `tools` installs what a step needs and a fresh machine lacks.
+//! book, `python` the Python package, `torch` its tests with
+//! the newest torch. `tools` installs what a step needs and a fresh machine lacks.
 //!
 //! To add a check, add a [`step::Step`] to the list in `test`; to add a subcommand,
 //! add a variant to [`Task`].
@@ -18,6 +19,7 @@ mod soak;
 mod step;
 mod test;
 mod tools;
+mod torch;
 
 use std::process::ExitCode;
 
@@ -43,6 +45,8 @@ enum Task {
     Docs(docs::Options),
     /// Build and install the Python package, and run its tests
     Python,
+    /// Run the tests that need torch with the newest one of PyPI
+    Torch(torch::Options),
     /// Inject every fault many times, and count what was lost
     Soak(soak::Options),
     /// Run the tests under the address and the thread sanitizer
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
         Task::Bench(options) => bench::run(&options),
         Task::Docs(options) => docs::run(&options),
         Task::Python => python::test(),
+        Task::Torch(options) => torch::run(&options),
         Task::Soak(options) => soak::run(&options),
         Task::Sanitize(options) => sanitize::run(&options),
     }

@@ -12,6 +12,7 @@ use crate::step::Step;
 enum Outcome {
     Ok(Duration),
     Failed(Duration),
+    Skipped(String),
     NotRun,
 }
 
@@ -24,6 +25,11 @@ pub(crate) fn run(steps: &[Step], rerun: Option<&str>) -> ExitCode {
     let mut why_failed = None;
     for (step, outcome) in steps.iter().zip(&mut outcomes) {
         say(&format!("\n== {}: {}\n   {step}\n", step.name, step.what));
+        if let Some(why) = step.unless.and_then(|why_not| why_not()) {
+            say(&format!("-- {}: skipped: {why}\n", step.name));
+            *outcome = Outcome::Skipped(why);
+            continue;
+        }
         let started = Instant::now();
         let result = run_one(step);
         let took = started.elapsed();
@@ -66,9 +72,15 @@ fn table(steps: &[Step], outcomes: &[Outcome]) -> String {
         let (word, took) = match outcome {
             Outcome::Ok(took) => ("ok", Seconds(*took).to_string()),
             Outcome::Failed(took) => ("FAILED", Seconds(*took).to_string()),
+            Outcome::Skipped(_) => ("skipped", String::new()),
             Outcome::NotRun => ("not run", String::new()),
         };
         let _ = writeln!(text, "{:<12}  {word:<7}  {took:>7}  {}", step.name, step.what);
+    }
+    for (step, outcome) in steps.iter().zip(outcomes) {
+        if let Outcome::Skipped(why) = outcome {
+            let _ = writeln!(text, "Skipped: {}: {why}", step.name);
+        }
     }
     text
 }
@@ -94,6 +106,13 @@ mod tests {
 
     use super::{Outcome, table};
     use crate::test::steps;
+
+    #[test]
+    fn the_last_lines_say_what_was_skipped_and_why() {
+        let steps = &steps()[..1];
+        let text = table(steps, &[Outcome::Skipped("no room".to_owned())]);
+        assert!(text.ends_with(&format!("Skipped: {}: no room\n", steps[0].name)), "{text}");
+    }
 
     #[test]
     fn the_closing_table_fits_80_columns() {

@@ -19,6 +19,8 @@ pub(crate) struct Step {
     pub(crate) what: &'static str,
     /// What must be installed before it can run.
     pub(crate) needs: Vec<Tool>,
+    /// Says why the step cannot be run here, where it cannot; then it is skipped by name.
+    pub(crate) unless: Option<fn() -> Option<String>>,
     /// The program and what comes before `args`, as one would type it; `cargo` is the cargo that
     /// started this program.
     program: Vec<OsString>,
@@ -47,7 +49,7 @@ impl Step {
         let args = args.iter().map(OsString::from).collect();
         let (program, dir) = (vec![program.into()], PathBuf::new());
         let (needs, set, unset) = (Vec::new(), Vec::new(), Vec::new());
-        Self { name, what, needs, program, dir, args, set, unset }
+        Self { name, what, needs, unless: None, program, dir, args, set, unset }
     }
 
     /// A step that runs the nightly toolchain's cargo with these arguments.
@@ -61,6 +63,12 @@ impl Step {
     /// Requires a tool, which is installed before the step runs if it is missing.
     pub(crate) fn needs(mut self, tool: Tool) -> Self {
         self.needs.push(tool);
+        self
+    }
+
+    /// Skips the step where `why_not` has a reason, and says so at the end.
+    pub(crate) fn unless(mut self, why_not: fn() -> Option<String>) -> Self {
+        self.unless = Some(why_not);
         self
     }
 

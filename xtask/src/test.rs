@@ -10,6 +10,7 @@ use crate::docs;
 use crate::runner::{self, say};
 use crate::step::Step;
 use crate::tools::Tool;
+use crate::torch;
 
 /// Which of the steps to run.
 #[derive(Debug, Args)]
@@ -88,6 +89,12 @@ pub(crate) fn steps() -> Vec<Step> {
             "the Python package, with and without torch",
             &["run", "--quiet", "--package", "xtask", "--", "python"],
         ),
+        Step::cargo(
+            "torch",
+            "the same with PyPI's newest torch",
+            &["run", "--quiet", "--package", "xtask", "--", "torch"],
+        )
+        .unless(torch::no_room),
     ]
 }
 
