@@ -1,6 +1,7 @@
 """A small data-parallel training whose every step has a deadline, and that can be made to hang.
 
-    hangwatch run -- torchrun --nproc_per_node 2 --max_restarts 3 train.py --hang data
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+    hangwatch run -- torchrun --standalone --nproc_per_node 2 --max_restarts 3 train.py --hang data
 
 Nothing here knows torchrun or the watchdog: it gives each step a deadline, saves a checkpoint after
 each epoch and goes on from it. A rank that hangs is reaped by the watchdog; torchrun restarts all of
@@ -85,6 +86,9 @@ def train(options: argparse.Namespace) -> float:
         model = DistributedDataParallel(torch.nn.Sequential(*layers))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     first, loss = load(options.checkpoint, model, optimizer)
+    if options.hang and dist.get_rank() == 0 and first > options.hang_epoch:
+        print(f"--hang {options.hang} has no effect: {options.checkpoint} is past epoch "
+              f"{options.hang_epoch} already", flush=True)  # fmt: skip
 
     for epoch in range(first, options.epochs):
         sampler.set_epoch(epoch)

@@ -31,6 +31,9 @@ SCOPES = {
 }
 
 
+C10D = ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", "--nproc_per_node", "2"]
+
+
 class Job:
     """A training under a watchdog of its own, in a directory of its own."""
 
@@ -44,6 +47,8 @@ class Job:
             "HANGWATCH_SEGMENT": None,
             "HANGWATCH_INCIDENTS": str(directory / "incidents"),
             "OMP_NUM_THREADS": "1",
+            # torch 2.x: a store of its own for each attempt.
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         }
         self._env = environment({**set_by_us, **env})
 
@@ -120,7 +125,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, jobs: Jobs) -> str:
     """The loss that the training ends with when nothing hangs."""
     directory = tmp_path_factory.mktemp("undisturbed")
     checkpoint = ["--checkpoint", str(directory / "checkpoint.pt")]
-    job = jobs.start(Job(directory, ["--nproc_per_node", "2"], checkpoint))
+    job = jobs.start(Job(directory, C10D, checkpoint))
     assert job.end() == 0, job.told
     assert not job.events("expired"), job.told
     return loss_of(job.out)
@@ -149,7 +154,7 @@ def test_a_hung_rank_is_reaped_and_the_training_goes_on(
     hang: str, undisturbed: str, tmp_path: Path, jobs: Jobs
 ) -> None:
     train = ["--checkpoint", str(tmp_path / "checkpoint.pt"), "--hang", hang]
-    job = jobs.start(Job(tmp_path, ["--nproc_per_node", "2", "--max_restarts", "3"], train))
+    job = jobs.start(Job(tmp_path, [*C10D, "--max_restarts", "3"], train))
     assert job.end() == 0, job.told
     check_reaped(job, hang)
     assert "resumed at epoch 2" in job.out, job.told
@@ -162,7 +167,7 @@ def test_torchruns_own_summary_names_the_hung_rank_and_its_scope(
     # As a pod has it: what torchrun makes of the failures goes there, too.
     last_words = tmp_path / "termination-log"
     train = ["--checkpoint", str(tmp_path / "checkpoint.pt"), "--hang", "gil", "--hang-epoch", "0"]
-    launcher = ["--nproc_per_node", "2", "--max_restarts", "0"]
+    launcher = [*C10D, "--max_restarts", "0"]
     job = jobs.start(Job(tmp_path, launcher, train, TORCHELASTIC_ERROR_FILE=str(last_words)))
     assert job.end() == 1, job.told
     check_reaped(job, "gil")
@@ -171,6 +176,19 @@ def test_torchruns_own_summary_names_the_hung_rank_and_its_scope(
     assert re.search(rf'traceback : hangwatch: rank {RANK} .* hung in "prepare batch"', root_cause)
     message = json.loads(last_words.read_text())["message"]
     assert 'hung in "prepare batch"' in message["message"]
+
+
+def test_a_training_of_its_own_restarts_too(undisturbed: str, tmp_path: Path, jobs: Jobs) -> None:
+    """torchrun --standalone; and a fault that comes too late is said to."""
+    train = ["--checkpoint", str(tmp_path / "checkpoint.pt"), "--hang", "data"]
+    launcher = ["--standalone", "--nproc_per_node", "2", "--max_restarts", "3"]
+    job = jobs.start(Job(tmp_path, launcher, train))
+    assert job.end() == 0, job.told
+    check_reaped(job, "data")
+    assert loss_of(job.out) == undisturbed
+    again = tmp_path / "again"
+    job = jobs.start(Job(again, launcher, train))
+    assert job.end() == 0 and "--hang data has no effect" in job.out, job.told
 
 
 def test_the_same_across_two_agents(undisturbed: str, tmp_path: Path, jobs: Jobs) -> None:
