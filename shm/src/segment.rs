@@ -24,10 +24,9 @@ use crate::sys::{clock, host};
 /// The environment variable that names the segment where nobody else does.
 pub const SEGMENT_VARIABLE: &str = "HANGWATCH_SEGMENT";
 
-/// How long a segment's max interval may be: 1 ms to a minute.
-pub const MAX_INTERVALS: RangeInclusive<Duration> =
-    Duration::from_nanos(*limit::MAX_INTERVAL_NS.start())
-        ..=Duration::from_nanos(*limit::MAX_INTERVAL_NS.end());
+/// How long a segment's wake horizon may be: 1 ms to a minute.
+pub const MAX_INTERVALS: RangeInclusive<Duration> = Duration::from_nanos(*limit::HORIZON_NS.start())
+    ..=Duration::from_nanos(*limit::HORIZON_NS.end());
 
 /// A segment in this process: cheap to copy, valid for the process's life.
 ///
@@ -53,7 +52,7 @@ pub struct Segment {
 pub struct CreateOptions {
     /// Its sizes.
     pub geometry: Geometry,
-    /// The max interval: the longest time between two ticks, one of [`MAX_INTERVALS`].
+    /// The wake horizon: the longest time between two ticks, one of [`MAX_INTERVALS`].
     pub max_interval: Duration,
     /// The permission bits of its file.
     pub mode: u32,
@@ -113,7 +112,7 @@ impl Segment {
             boot_id: host::boot_id().map_err(host)?,
             time_namespace: host::time_namespace().map_err(host)?,
             incarnation: incarnation(),
-            max_interval_ns: duration_ns(options.max_interval),
+            horizon_ns: duration_ns(options.max_interval),
             created_at: Nanos(clock::monotonic_ns()),
         };
         let registry = registry(name)?;
@@ -197,9 +196,9 @@ impl Segment {
         self.attachment.mapped().words.geometry()
     }
 
-    /// Its max interval.
+    /// Its wake horizon.
     pub fn max_interval(&self) -> Duration {
-        Duration::from_nanos(self.attachment.mapped().words.fixed().max_interval_ns)
+        Duration::from_nanos(self.attachment.mapped().words.fixed().horizon_ns)
     }
 
     /// The watchdog that serves it, by the lock the kernel holds for it.

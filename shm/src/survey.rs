@@ -56,7 +56,7 @@ impl Survey {
         TimerState::Armed,
         TimerState::Paused,
         TimerState::Reported,
-        TimerState::Limited,
+        TimerState::Braked,
         TimerState::Condemned,
     ];
 }

@@ -18,6 +18,7 @@ from hangwatch import _hangwatch
 from hangwatch._auto import times
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_Group = _hangwatch.Group
 _log = logging.getLogger("hangwatch")
 
 
@@ -61,8 +62,9 @@ class _Guard:
         self.is_provisional = False
         self.is_off = False
         self._mine = threading.local()
-        # Made once for each section: a thread is in a section once at a time.
-        self._deadlines: dict[Section, _hangwatch.Expires] = {}
+        # Made once for each section, and group that meets in it: a thread is in one once at a time.
+        self._deadlines: dict[tuple[Section, _Group | None], _hangwatch.Expires] = {}
+        self._entered: _hangwatch.Expires | None = None
 
     def begin(self, section: Section) -> None:
         """Guard this thread from now on."""
@@ -75,28 +77,32 @@ class _Guard:
         """Guard nobody any more."""
         if self.thread is not None:
             self.thread = None
-            self._exit(self.section)
+            self._exit()
 
-    def enter(self, section: Section) -> None:
-        """Go over from one section to the next one, without a moment between."""
+    def enter(self, section: Section, group: _Group | None = None) -> None:
+        """Go over from one section to the next one, without a moment between; in that, *group* meets."""
         if self.thread != get_ident():
             return
         try:
-            last, self.section = self.section, section
-            if last is section:
-                self._deadline(last).release()
-                self._deadline(section).__enter__()
+            last, self.section = self._entered, section
+            deadline = self._deadlines.get((section, group)) or self._make(section, group)
+            if last is deadline:
+                last.release()
+                deadline.__enter__()
             else:
-                self._deadline(section).__enter__()
-                self._deadline(last).release()
+                deadline.__enter__()
+                self._entered = deadline
+                if last is not None:
+                    last.release()
         except Exception as error:
             self._fail(error)
 
-    def _deadline(self, section: Section) -> _hangwatch.Expires:
-        deadline = self._deadlines.get(section)
-        if deadline is None:
+    def _make(self, section: Section, group: _Group | None) -> _hangwatch.Expires:
+        if group is None:
             deadline = _hangwatch.expires_by_default(section.seconds, section.name)
-            self._deadlines[section] = deadline
+        else:
+            deadline = group._meeting_by_default(section.name, None, section.seconds)
+        self._deadlines[section, group] = deadline
         return deadline
 
     def is_here(self, section: Section) -> bool:
@@ -110,10 +116,7 @@ class _Guard:
         if self.thread is None or not section.is_together:
             return False
         if self.is_provisional or threading.current_thread() is threading.main_thread():
-            before = self.section
             self._take(BETWEEN)
-            if before is not BETWEEN:
-                self._exit(before)
             self.is_provisional = False
             return True
         return False
@@ -121,16 +124,15 @@ class _Guard:
     def _take(self, section: Section) -> None:
         if threading.current_thread() is not threading.main_thread():
             self._mine.end = _AtEnd(self, get_ident())
-        try:
-            self._deadline(section).release()
-            self.thread, self.section = get_ident(), section
-            self._deadline(section).__enter__()
-        except Exception as error:
-            self._fail(error)
+        self._exit()
+        self.thread = get_ident()
+        self.enter(section)
 
-    def _exit(self, section: Section) -> None:
+    def _exit(self) -> None:
         try:
-            self._deadline(section).release()
+            entered, self._entered = self._entered, None
+            if entered is not None:
+                entered.release()
         except Exception as error:
             self._fail(error)
 
@@ -140,7 +142,7 @@ class _Guard:
 
     def after_fork(self) -> None:
         """A child is not a rank: it is guarded where it joins a group itself."""
-        self.thread, self.section = None, BETWEEN
+        self.thread, self.section, self._entered = None, BETWEEN, None
         self._deadlines.clear()  # they are the parent's
 
 
@@ -169,8 +171,11 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def within(section: Section) -> Callable[[_F], _F]:
-    """A decorator: the guarded thread is in *section* while it is in the function."""
+def within(
+    section: Section, meets: Callable[..., _Group | None] | None = None
+) -> Callable[[_F], _F]:
+    """A decorator: the guarded thread is in *section* while it is in the function. *meets* says, of its
+    arguments, which group meets there."""
 
     def decorate(function: _F) -> _F:
         @functools.wraps(function)
@@ -185,7 +190,7 @@ def within(section: Section) -> Callable[[_F], _F]:
             outer = guard.section
             if not outer.is_broad:
                 return function(*args, **kwargs)
-            guard.enter(section)
+            guard.enter(section, meets and meets(*args, **kwargs))
             try:
                 return function(*args, **kwargs)
             finally:
@@ -216,8 +221,10 @@ def in_background(section: Section, function: _F) -> _F:
     return guarded  # type: ignore[return-value]
 
 
-def put(owner: Any, name: str, section: Section) -> None:
+def put(
+    owner: Any, name: str, section: Section, meets: Callable[..., _Group | None] | None = None
+) -> None:
     """Have *owner*'s function *name*, where it has one, run within *section*."""
     function = getattr(owner, name, None)
     if function is not None and not hasattr(function, "_hangwatch"):
-        setattr(owner, name, within(section)(function))
+        setattr(owner, name, within(section, meets)(function))

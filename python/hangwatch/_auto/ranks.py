@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from hangwatch import _hangwatch
-from hangwatch._auto import times
+from hangwatch._auto import groups, times
 from hangwatch._auto.guard import BETWEEN, GUARD, alone, put, together, within
 from hangwatch._imports import when_imported
 
@@ -60,14 +60,15 @@ def _exception_logger(module: ModuleType) -> None:
         logged = theirs(function)
         if function.__name__ in ("init_process_group", "destroy_process_group"):
             return logged
-        return within(together(function.__name__))(logged)
+        return within(together(function.__name__), groups.meets_in(function))(logged)
 
     module._exception_logger = ours  # type: ignore[attr-defined]
 
 
 def _process_groups(module: ModuleType) -> None:
     for name in _COLLECTIVES:
-        put(module, name, together(name))
+        if function := getattr(module, name, None):
+            put(module, name, together(name), groups.meets_in(function))
     put(module.Work, "wait", together("wait for a collective"))
     store = module.Store
     for name in _STORE_WAITS:
@@ -159,6 +160,7 @@ def _leaving(module: Any) -> Any:
             return destroy(group)
         finally:
             GUARD.end()
+            groups.forget()
 
     return left
 
