@@ -1,6 +1,7 @@
 //! What pages show to be typed: hangwatch takes it, and where it can be run it does what is shown.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -43,13 +44,12 @@ fn calls(line: &str) -> Vec<Vec<String>> {
     for c in line.chars() {
         match (quote, c) {
             (Some(open), _) if open == c => quote = None,
-            (Some(_), _) => word.get_or_insert_default().push(c),
             (None, '\'' | '"') => {
                 quote = Some(c);
                 word.get_or_insert_default();
             }
             (None, _) if c.is_whitespace() => words.extend(word.take()),
-            (None, _) => word.get_or_insert_default().push(c),
+            _ => word.get_or_insert_default().push(c),
         }
     }
     words.extend(word);
@@ -98,8 +98,8 @@ fn outcomes(commands: &[Shown], dir: &Path) -> BTreeMap<usize, (String, i32)> {
     symlink(program("stage-watchdog"), dir.join("hangwatch")).unwrap();
     let mut script = String::from("code=0\n");
     for (index, Shown { command, .. }) in commands.iter().enumerate() {
-        script += &format!("echo; echo '@@ {index}'; (exit $code)\n{command}\ncode=$?\n");
-        script += &format!("echo; echo \"@@ {index} $code\"\n");
+        let _ = write!(script, "echo; echo '@@ {index}'; (exit $code)\n{command}\ncode=$?\n");
+        let _ = writeln!(script, "echo; echo \"@@ {index} $code\"");
     }
     let path = format!("{}:{}", dir.display(), std::env::var("PATH").unwrap());
     let work = dir.join("work");

@@ -41,7 +41,7 @@ impl Page {
             is_code ^= is_fence;
             !is_code && !is_fence
         };
-        self.text.lines().filter(is_prose).map(|line| format!("{line}\n")).collect()
+        self.text.split_inclusive('\n').filter(is_prose).collect()
     }
 
     /// The code blocks whose first line is ```` ```INFO ````.
