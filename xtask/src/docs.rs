@@ -41,7 +41,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
         steps.push(update.env("HANGWATCH_DOCS", "update").needs(Tool::Nextest));
     }
     if options.picture {
-        let build = ["build", "--workspace", "--bins"];
+        let build = ["build", "--package", "hangwatch-cli"];
         steps.push(Step::cargo("build", "the demo, for the picture", &build).needs(Tool::Driven));
     }
     if runner::run(&steps, None) != ExitCode::SUCCESS {

@@ -11,7 +11,7 @@ use crate::step::root;
 /// Where the picture is kept, from the repository's root.
 const PICTURE: &str = "docs/images/report.png";
 /// As much of the page as shows the story, the timeline and the call that hangs.
-const SIZE: &str = "--window-size=1120,1180";
+const SIZE: &str = "--window-size=1120,1270";
 /// No network, no first-run dialogs, and root may start it.
 const CHROMIUM: [&str; 9] = [
     "--headless",
