@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use hangwatch::{CreateOptions, Geometry, Segment};
 use hangwatch_core::watchdog::expiry::{Admission, Expiry, Request};
 use hangwatch_core::watchdog::policy::Policy;
-use hangwatch_core::watchdog::reap::{Event, Hands, Reaping, Sent, Verdict};
+use hangwatch_core::watchdog::reap::{Event, ProcessControl, Reaping, Sent, Verdict};
 use hangwatch_core::watchdog::tick::{Clock, Queue, Table, Ticked, Watchdog};
 use hangwatch_core::watchdog::updates::{Rings, Sleep};
 use hangwatch_core::watchdog::worker::WorkerId;
@@ -56,7 +56,7 @@ pub struct FakeHands {
     now: Nanos,
 }
 
-impl Hands for FakeHands {
+impl ProcessControl for FakeHands {
     type Error = Infallible;
 
     fn verdict(&mut self, now: Nanos, _worker: WorkerId, _lane: u32) -> Verdict {
@@ -110,7 +110,7 @@ impl Stage {
             place.raise_high_water(geometry.timers as usize);
         }
         let clock = ToldClock(Rc::new(Cell::new(EPOCH)));
-        let interval_ns = words.fixed().horizon_ns;
+        let interval_ns = words.fixed().max_interval_ns;
         let dog = Watchdog::new(
             clock.clone(),
             Rings::new(words, NoSleep),
@@ -248,11 +248,11 @@ impl Stage {
             self.arm(index % lanes, index / lanes, ahead_ns);
         }
         self.pass(2_000_000 + u64::from(count) * 1_024);
-        self.dog.reaper.hands_mut().ended.clear();
+        self.dog.reaper.control_mut().ended.clear();
         let start = Instant::now();
         let ticked = self.tick();
         let took = start.elapsed();
-        let ended = &self.dog.reaper.hands_mut().ended;
+        let ended = &self.dog.reaper.control_mut().ended;
         assert_eq!((ended.len(), ticked.reaped), (count as usize, lanes.min(count) as usize));
         let in_order = |pair: &[(WorkerId, Nanos)]| pair[0].0 != pair[1].0 || pair[0].1 < pair[1].1;
         assert!(ended.windows(2).all(in_order), "the order of deadlines");

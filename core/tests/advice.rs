@@ -2,7 +2,7 @@
 
 use hangwatch_core::watchdog::advice::{Advice, Confidence, LEAST_NS};
 use hangwatch_core::wire::stats::{BUCKETS, Counts, bucket};
-use hangwatch_core::wire::time::{MAX_ALLOWANCE, duration_ns};
+use hangwatch_core::wire::time::{MAX_TIMEOUT, duration_ns};
 use proptest::prelude::*;
 
 fn counts_of(durations_ns: &[u64]) -> Counts {
@@ -21,7 +21,7 @@ fn duration() -> impl Strategy<Value = u64> {
 }
 
 fn most_ns() -> u64 {
-    duration_ns(MAX_ALLOWANCE)
+    duration_ns(MAX_TIMEOUT)
 }
 
 proptest! {

@@ -22,7 +22,7 @@ fn a_calibration_is_read_whole_or_not_at_all() {
         boot_id: [0; 2],
         time_namespace: 0,
         incarnation: 0,
-        horizon_ns: 100_000_000,
+        max_interval_ns: 100_000_000,
         created_at: Nanos(0),
     };
     loom::model(move || {

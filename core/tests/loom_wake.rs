@@ -11,7 +11,7 @@ use hangwatch_core::wire::timer::Timer;
 use loom::sync::Arc;
 use loom::thread;
 
-const HORIZON_NS: u64 = 100_000_000;
+const MAX_INTERVAL_NS: u64 = 100_000_000;
 const NEAR: Nanos = Nanos(5_000_000);
 const WAKE_AT: Nanos = Nanos(90_000_000);
 
@@ -35,7 +35,7 @@ impl Shared {
     }
 
     fn wake(&self) -> Wake<'_> {
-        Wake::new(&self.next_wake, HORIZON_NS)
+        Wake::new(&self.next_wake, MAX_INTERVAL_NS)
     }
 
     /// The worker's side: timer, record, and a ring where the deadline is nearer than the wake.
@@ -106,11 +106,11 @@ fn a_near_deadline_is_seen_or_rings_after_a_wake_for_nothing() {
 }
 
 #[test]
-fn a_deadline_beyond_the_horizon_costs_nothing_shared() {
+fn a_deadline_beyond_the_max_interval_costs_nothing_shared() {
     loom::model(|| {
         let shared = Shared::new();
         shared.wake().announce(Nanos::NEVER);
-        shared.acquire(Nanos(HORIZON_NS));
+        shared.acquire(Nanos(MAX_INTERVAL_NS));
         assert_eq!(shared.doorbell.load(Ordering::Relaxed), 0);
     });
 }

@@ -36,7 +36,7 @@ fn condemned_timer<'py>(py: Python<'py>, timer: &Condemned) -> PyResult<Bound<'p
     dict.set_item("acquire", (&timer.segment, timer.lane, timer.timer, timer.acquired_at.0))?;
     dict.set_item("scope", &timer.scope)?;
     dict.set_item("thread", &timer.thread)?;
-    dict.set_item("allowance", crate::time::in_seconds(timer.allowance))?;
+    dict.set_item("allowance", crate::time::in_seconds(timer.timeout))?;
     Ok(dict)
 }
 
@@ -56,7 +56,7 @@ fn observation<'py>(py: Python<'py>, seen: &Observation) -> PyResult<Bound<'py, 
     dict.set_item("watchdog_pid", watchdog_pid)?;
     let last_tick = seen.watchdog.last_tick_at.0;
     dict.set_item("last_tick_at", (last_tick > 0).then(|| seconds(last_tick)))?;
-    dict.set_item("braked", seen.watchdog.braked)?;
+    dict.set_item("braked", seen.watchdog.limited)?;
     let lanes: PyResult<Vec<_>> = seen.lanes.iter().map(|view| lane(py, view)).collect();
     dict.set_item("lanes", lanes?)?;
     dict.set_item("lane_count", seen.lane_count)?;
@@ -114,7 +114,7 @@ fn timer<'py>(py: Python<'py>, view: &TimerView) -> PyResult<Bound<'py, PyDict>>
         TimerState::Reported => "reported",
         TimerState::Paused => "paused",
         TimerState::Condemned => "condemned",
-        TimerState::Braked => "braked",
+        TimerState::Limited => "braked",
     };
     dict.set_item("state", state)?;
     dict.set_item("scope", &view.scope)?;
@@ -131,7 +131,7 @@ fn timer<'py>(py: Python<'py>, view: &TimerView) -> PyResult<Bound<'py, PyDict>>
     };
     dict.set_item("signal", signal)?;
     dict.set_item("age", crate::time::in_seconds(view.age))?;
-    dict.set_item("allowance", crate::time::in_seconds(view.allowance))?;
+    dict.set_item("allowance", crate::time::in_seconds(view.timeout))?;
     dict.set_item("left", view.left_ns.map(ns_to_seconds))?;
     dict.set_item("group", view.meeting.as_ref().map(|meeting| &meeting.group))?;
     dict.set_item("sequence", view.meeting.as_ref().map(|meeting| meeting.sequence))?;

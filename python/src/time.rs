@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hangwatch::{MAX_ALLOWANCE, Signal};
+use hangwatch::{MAX_TIMEOUT, Signal};
 use hangwatch_cli::cli::value::reap_signal;
 use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
@@ -33,7 +33,7 @@ fn other_allowance(value: &Bound<'_, PyAny>) -> PyResult<Duration> {
         let seconds = i128::from(delta.get_days()) * 86_400 + i128::from(delta.get_seconds());
         let ns = seconds * SECOND_NS + i128::from(delta.get_microseconds()) * 1_000;
         let time = u64::try_from(ns).ok().map(Duration::from_nanos);
-        let time = time.filter(|time| !time.is_zero() && *time <= MAX_ALLOWANCE);
+        let time = time.filter(|time| !time.is_zero() && *time <= MAX_TIMEOUT);
         return time.ok_or_else(|| absurd(value));
     }
     if value.is_instance_of::<PyBool>() {
@@ -49,13 +49,13 @@ fn other_allowance(value: &Bound<'_, PyAny>) -> PyResult<Duration> {
 
 fn from_whole_seconds(seconds: i64) -> Option<Duration> {
     let time = Duration::from_secs(u64::try_from(seconds).ok()?);
-    (!time.is_zero() && time <= MAX_ALLOWANCE).then_some(time)
+    (!time.is_zero() && time <= MAX_TIMEOUT).then_some(time)
 }
 
 /// `None` where it is not a number, nothing, negative or beyond all bounds.
 #[expect(clippy::cast_sign_loss, reason = "checked to be positive")]
 fn from_seconds(seconds: f64) -> Option<Duration> {
-    let bound = MAX_ALLOWANCE.as_secs_f64();
+    let bound = MAX_TIMEOUT.as_secs_f64();
     (seconds > 0.0 && seconds <= bound).then(|| Duration::from_nanos((seconds * 1e9).ceil() as u64))
 }
 
@@ -64,7 +64,7 @@ fn absurd(value: &Bound<'_, PyAny>) -> PyErr {
     let message = format!(
         "{given} is no deadline: give seconds greater than 0 and at most ten years ({}), as a \
          number or a timedelta",
-        MAX_ALLOWANCE.as_secs()
+        MAX_TIMEOUT.as_secs()
     );
     errors::argument(value.py(), &message)
 }

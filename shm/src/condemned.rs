@@ -28,7 +28,7 @@ pub struct Condemned {
     /// Its scope's name.
     pub scope: String,
     /// The time it had.
-    pub allowance: Duration,
+    pub timeout: Duration,
     /// How long ago that was over.
     pub late: Duration,
 }
@@ -42,7 +42,7 @@ impl Segment {
     ///
     /// ```no_run
     /// for overdue in hangwatch::Segment::condemned()? {
-    ///     eprintln!("overdue in {:?}, which had {:?}", overdue.scope, overdue.allowance);
+    ///     eprintln!("overdue in {:?}, which had {:?}", overdue.scope, overdue.timeout);
     /// }
     /// # Ok::<(), hangwatch::OpenError>(())
     /// ```
@@ -86,7 +86,7 @@ fn condemned_of(segment: Segment, lane: &LaneView, at: Nanos) -> Vec<Condemned> 
             acquired_at: Nanos(at.0.saturating_sub(timer.age.as_nanos() as u64)),
             thread: lane.thread.clone(),
             scope: timer.scope.clone(),
-            allowance: timer.allowance,
+            timeout: timer.timeout,
             late: Duration::from_nanos(left_ns.min(0).unsigned_abs()),
         }
     };

@@ -23,7 +23,7 @@ pub enum CreateError {
         /// Which size.
         source: GeometryError,
     },
-    /// A wake horizon out of bounds.
+    /// A max interval out of bounds.
     #[error(
         "cannot make segment {name:?}: a longest time of {asked:?} between two ticks is none; 1 ms to 1 \
          minute are possible"
@@ -184,7 +184,7 @@ pub enum AcquireError {
     /// No time at all.
     #[error("a deadline of zero has passed already; give the scope some time")]
     Zero,
-    /// More than [`crate::MAX_ALLOWANCE`].
+    /// More than [`crate::MAX_TIMEOUT`].
     #[error("a deadline in {asked:?} is absurd; at most ten years are possible")]
     Absurd {
         /// What was asked for.

@@ -80,7 +80,7 @@ impl Guard {
     /// [`AcquireError::NotArmed`] where the deadline has passed and the watchdog has acted;
     /// [`AcquireError::Zero`] and [`AcquireError::Absurd`] for what is no time.
     pub fn extend(&self, by: Duration) -> Result<(), AcquireError> {
-        let by_ns = crate::lane::allowance_ns(by)?;
+        let by_ns = crate::lane::timeout_ns(by)?;
         self.change(Operation::Rearm, |expected| self.armed.timer().extend(expected, by_ns))
     }
 
@@ -90,14 +90,14 @@ impl Guard {
         self.change(Operation::Rearm, |expected| timer.rearm_exactly(expected, deadline))
     }
 
-    /// Gives the scope `allowance` from now on, whatever it had left.
-    pub(crate) fn kick(&self, allowance: Duration) -> Result<(), AcquireError> {
-        let allowance_ns = crate::lane::allowance_ns(allowance)?;
+    /// Gives the scope `timeout` from now on, whatever it had left.
+    pub(crate) fn kick(&self, timeout: Duration) -> Result<(), AcquireError> {
+        let timeout_ns = crate::lane::timeout_ns(timeout)?;
         self.change(Operation::Rearm, |expected| {
             let now = Nanos(clock::monotonic_ns());
             let deadline = match thread::lane_for(&self.armed) {
-                Some(mut lane) => lane.deadline_after(allowance_ns),
-                None => Units::at_or_after(now.plus(allowance_ns)),
+                Some(mut lane) => lane.deadline_after(timeout_ns),
+                None => Units::at_or_after(now.plus(timeout_ns)),
             };
             let word = self.armed.timer().rearm(expected, deadline)?;
             // After the word: an old start beside a new deadline gives it more time, never less.
@@ -116,17 +116,17 @@ impl Guard {
         Ok(())
     }
 
-    /// Lets a stopped timer run on, of an allowance that the pause is no part of.
-    pub(crate) fn resume(&self, allowance: Duration) -> Result<(), AcquireError> {
-        let allowance_ns = crate::lane::allowance_ns(allowance)?;
+    /// Lets a stopped timer run on, of a timeout that the pause is no part of.
+    pub(crate) fn resume(&self, timeout: Duration) -> Result<(), AcquireError> {
+        let timeout_ns = crate::lane::timeout_ns(timeout)?;
         let now = Nanos(clock::monotonic_ns());
         self.change(Operation::Resume, |expected| self.armed.timer().resume(expected, now))?;
         let due = self.word().deadline().begins();
-        self.start_at(|_| Nanos(due.0.saturating_sub(allowance_ns)).min(now));
+        self.start_at(|_| Nanos(due.0.saturating_sub(timeout_ns)).min(now));
         Ok(())
     }
 
-    /// Moves the start of the timer's stretch, so that its allowance does not count what it rested.
+    /// Moves the start of the timer's stretch, so that its timeout does not count what it rested.
     /// Not where a stall was credited by the old start: that would be lost.
     pub(crate) fn start_at(&self, start: impl FnOnce(Nanos) -> Nanos) {
         let (words, word) = (&self.armed.pool.mapped.words, self.word());
@@ -161,7 +161,7 @@ impl Guard {
         Ok(word)
     }
 
-    /// Writes the news of a change, and wakes the watchdog where the new deadline is near.
+    /// Writes the updates of a change, and wakes the watchdog where the new deadline is near.
     fn tell(&self, operation: Operation, word: TimerWord, scope: ScopeId) {
         let deadline = match word.state() {
             Some(TimerState::Armed) => word.deadline(),
@@ -193,7 +193,7 @@ impl Guard {
         match word.state()? {
             TimerState::Armed => Some(Duration::from_nanos(word.deadline().begins().since(now))),
             TimerState::Paused => Some(Duration::from_nanos(word.deadline().begins().0)),
-            TimerState::Reported | TimerState::Braked | TimerState::Condemned => {
+            TimerState::Reported | TimerState::Limited | TimerState::Condemned => {
                 Some(Duration::ZERO)
             }
             TimerState::Idle => None,
@@ -224,7 +224,7 @@ impl Guard {
     }
 }
 
-/// Ends an acquire: changes the timer word, and takes it down in this thread's lane. `at` is the time
+/// Ends an acquire: changes the timer word, and records it in this thread's lane. `at` is the time
 /// where the caller knows it already.
 #[inline(always)]
 #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
@@ -241,7 +241,7 @@ pub(crate) fn end(
 }
 
 /// The timer is not of the lane this thread used last: of another of its lanes, another thread's, or
-/// of the parent of a fork. The news goes into any lane of the segment that can be had.
+/// of the parent of a fork. The updates goes into any lane of the segment that can be had.
 #[cold]
 #[inline(never)]
 fn end_elsewhere(

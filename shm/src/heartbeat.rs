@@ -11,7 +11,7 @@ use crate::guard::Guard;
 use crate::scope::Scope;
 use crate::worker::Worker;
 
-/// A loop that must come round again within its allowance.
+/// A loop that must come round again within its timeout.
 ///
 /// ```no_run
 /// # use std::time::Duration;
@@ -30,25 +30,25 @@ use crate::worker::Worker;
 pub struct Heartbeat {
     guard: Guard,
     /// For each round; by the deadlines file only where that gives none any more.
-    allowance: Duration,
-    /// Whose allowance the deadlines file has, where the heartbeat brought none.
+    timeout: Duration,
+    /// Whose timeout the deadlines file has, where the heartbeat brought none.
     learned: Option<Scope>,
 }
 
 impl Heartbeat {
-    pub(crate) fn new(guard: Guard, allowance: Duration) -> Heartbeat {
-        Heartbeat { guard, allowance, learned: None }
+    pub(crate) fn new(guard: Guard, timeout: Duration) -> Heartbeat {
+        Heartbeat { guard, timeout, learned: None }
     }
 
     /// One that goes by the deadlines file.
-    pub(crate) fn as_learned(guard: Guard, scope: Scope, allowance: Duration) -> Heartbeat {
-        Heartbeat { guard, allowance, learned: Some(scope) }
+    pub(crate) fn as_learned(guard: Guard, scope: Scope, timeout: Duration) -> Heartbeat {
+        Heartbeat { guard, timeout, learned: Some(scope) }
     }
 
     #[inline]
-    fn allowance(&self) -> Duration {
+    fn timeout(&self) -> Duration {
         let learned = self.learned.and_then(|scope| scope.learned().ok());
-        learned.unwrap_or(self.allowance)
+        learned.unwrap_or(self.timeout)
     }
 
     /// As [`Guard::note_task`].
@@ -56,13 +56,13 @@ impl Heartbeat {
         self.guard.note_task(task);
     }
 
-    /// A sign of life: the whole allowance from now on.
+    /// A sign of life: the whole timeout from now on.
     ///
     /// # Errors
     /// [`AcquireError::NotArmed`] where it comes too late, or while it is paused.
     #[inline]
     pub fn kick(&self) -> Result<(), AcquireError> {
-        self.guard.kick(self.allowance())
+        self.guard.kick(self.timeout())
     }
 
     /// Rests: there is no deadline until [`Heartbeat::resume`]. `why` goes into the lane's records.
@@ -78,7 +78,7 @@ impl Heartbeat {
     /// # Errors
     /// [`AcquireError::NotArmed`] where it is not paused.
     pub fn resume(&self) -> Result<(), AcquireError> {
-        self.guard.resume(self.allowance())
+        self.guard.resume(self.timeout())
     }
 
     /// The time left, as [`Guard::remaining`].
@@ -97,12 +97,12 @@ impl Worker {
     ///
     /// # Errors
     /// [`AcquireError`].
-    pub fn heartbeat(&self, name: &str, allowance: Duration) -> Result<Heartbeat, AcquireError> {
-        let guard = self.arm(name, TimerKind::Heartbeat, allowance)?;
-        Ok(Heartbeat::new(guard, allowance))
+    pub fn heartbeat(&self, name: &str, timeout: Duration) -> Result<Heartbeat, AcquireError> {
+        let guard = self.arm(name, TimerKind::Heartbeat, timeout)?;
+        Ok(Heartbeat::new(guard, timeout))
     }
 
-    /// Begins a heartbeat whose rounds have their allowance by the watchdog's deadlines file; see
+    /// Begins a heartbeat whose rounds have their timeout by the watchdog's deadlines file; see
     /// [`Scope::heartbeat_as_learned`].
     ///
     /// # Errors
@@ -113,16 +113,16 @@ impl Worker {
 }
 
 impl Scope {
-    /// Begins a heartbeat whose rounds must each come within the allowance that the watchdog's deadlines
+    /// Begins a heartbeat whose rounds must each come within the timeout that the watchdog's deadlines
     /// file gives the scope, as it is at each kick. Where the file gives it none any more, it keeps what it
     /// began with.
     ///
     /// # Errors
     /// As [`Scope::expires_as_learned`].
     pub fn heartbeat_as_learned(&self) -> Result<Heartbeat, AcquireError> {
-        let allowance = self.learned()?;
+        let timeout = self.learned()?;
         let guard = self.arm_as_learned(TimerKind::Heartbeat)?;
-        Ok(Heartbeat::as_learned(guard, *self, allowance))
+        Ok(Heartbeat::as_learned(guard, *self, timeout))
     }
 }
 

@@ -18,8 +18,8 @@ impl Worker {
     ///
     /// # Errors
     /// [`AcquireError`].
-    pub fn acquire(&self, name: &str, allowance: Duration) -> Result<(), AcquireError> {
-        acquire(*self, name, allowance)
+    pub fn acquire(&self, name: &str, timeout: Duration) -> Result<(), AcquireError> {
+        acquire(*self, name, timeout)
     }
 
     /// Ends what [`Worker::acquire`] began, from any thread; says whether it was in time, too late or
@@ -32,9 +32,9 @@ impl Worker {
     }
 }
 
-/// Sets the deadline of `name` to `allowance` from now.
-fn acquire(worker: Worker, name: &str, allowance: Duration) -> Result<(), AcquireError> {
-    crate::lane::allowance_ns(allowance)?;
+/// Sets the deadline of `name` to `timeout` from now.
+fn acquire(worker: Worker, name: &str, timeout: Duration) -> Result<(), AcquireError> {
+    crate::lane::timeout_ns(timeout)?;
     if name.is_empty() {
         return Err(AcquireError::EmptyScope);
     }
@@ -44,7 +44,7 @@ fn acquire(worker: Worker, name: &str, allowance: Duration) -> Result<(), Acquir
         // Armed or reported: the deadline is replaced. Condemned: its reap goes on, and the scope
         // has begun once more.
         let guard = Guard::new(worker.options, (*armed, *word));
-        let kicked = guard.kick(allowance);
+        let kicked = guard.kick(timeout);
         (*word, armed.acquired_at) = (guard.word(), Nanos(crate::sys::clock::monotonic_ns()));
         std::mem::forget(guard);
         if kicked.is_ok() {
@@ -54,7 +54,7 @@ fn acquire(worker: Worker, name: &str, allowance: Duration) -> Result<(), Acquir
         guard::end(armed, *word, worker.options, None);
         keyed.remove(name);
     }
-    let guard = worker.arm(name, TimerKind::Keyed, allowance)?;
+    let guard = worker.arm(name, TimerKind::Keyed, timeout)?;
     keyed.insert(name.to_owned(), guard.into_parts());
     Ok(())
 }

@@ -12,7 +12,7 @@ use hangwatch_core::wire::record::{Operation, Place};
 use hangwatch_core::wire::ring::RingWriter;
 use hangwatch_core::wire::scope::{OTHER, ScopeId, ScopeName};
 use hangwatch_core::wire::stats::{ScopeStats, StatsWords};
-use hangwatch_core::wire::time::{MAX_ALLOWANCE, Nanos, Units, duration_ns};
+use hangwatch_core::wire::time::{MAX_TIMEOUT, Nanos, Units, duration_ns};
 use hangwatch_core::wire::timer::{Released, Timer, TimerState, TimerWord};
 
 use crate::error::AcquireError;
@@ -98,14 +98,14 @@ impl Armed {
 
 /// Checks what a caller gives as a deadline.
 #[inline]
-pub(crate) fn allowance_ns(allowance: Duration) -> Result<u64, AcquireError> {
-    if allowance.is_zero() {
+pub(crate) fn timeout_ns(timeout: Duration) -> Result<u64, AcquireError> {
+    if timeout.is_zero() {
         return Err(AcquireError::Zero);
     }
-    if allowance > MAX_ALLOWANCE {
-        return Err(AcquireError::Absurd { asked: allowance });
+    if timeout > MAX_TIMEOUT {
+        return Err(AcquireError::Absurd { asked: timeout });
     }
-    Ok(duration_ns(allowance))
+    Ok(duration_ns(timeout))
 }
 
 impl LaneOwner {
@@ -199,11 +199,11 @@ impl LaneOwner {
         self.timing.now(&self.pool.mapped.words)
     }
 
-    /// When a deadline `allowance_ns` from the present is due.
+    /// When a deadline `timeout_ns` from the present is due.
     #[inline]
-    pub(crate) fn deadline_after(&mut self, allowance_ns: u64) -> Units {
+    pub(crate) fn deadline_after(&mut self, timeout_ns: u64) -> Units {
         let now = self.now();
-        self.timing.deadline(now, allowance_ns)
+        self.timing.deadline(now, timeout_ns)
     }
 
     /// The timers that this thread has armed, and the words that were found in them.
@@ -236,13 +236,13 @@ impl LaneOwner {
         &mut self,
         index: u16,
         subject: Subject,
-        allowance_ns: u64,
+        timeout_ns: u64,
         at: Option<Nanos>,
     ) -> (Armed, TimerWord) {
         let place = usize::from(index);
         let subject = subject.in_lane(self.index);
         let now = at.unwrap_or_else(|| self.now());
-        let deadline = self.timing.deadline(now, allowance_ns);
+        let deadline = self.timing.deadline(now, timeout_ns);
         if index >= self.high_water {
             self.high_water = index + 1;
             self.lane.raise_high_water(place + 1);
@@ -256,7 +256,7 @@ impl LaneOwner {
         self.ring.write(Operation::Acquire, Place::Own, index, [now.0, begins.0, subject.bits()]);
         crash::point("worker-recorded");
         stats.acquired();
-        self.ring_if_near(deadline, allowance_ns);
+        self.ring_if_near(deadline, timeout_ns);
         (Armed { pool: self.pool, acquired_at: now, subject, index }, word)
     }
 
@@ -285,14 +285,14 @@ impl LaneOwner {
         }
     }
 
-    /// Writes the news of a timer of this lane, or of another of this segment.
+    /// Writes the updates of a timer of this lane, or of another of this segment.
     pub(crate) fn record(&mut self, operation: Operation, of: &Armed, at: Nanos, deadline: Units) {
         let place = if of.subject.lane() == self.index { Place::Own } else { Place::Foreign };
         let payload = [at.0, deadline.begins().0, of.subject.bits()];
         self.ring.write(operation, place, of.index, payload);
     }
 
-    /// Ends an acquire of this lane's timers, and takes down how it ended: its record, its
+    /// Ends an acquire of this lane's timers, and records how it ended: its record, its
     /// statistics, and the timer as idle. `at` is the time where the caller knows it already.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
@@ -321,7 +321,7 @@ impl LaneOwner {
         Released::InTime
     }
 
-    /// Ends an acquire of any lane of the segment, and takes down in this one how it ended.
+    /// Ends an acquire of any lane of the segment, and records in this one how it ended.
     pub(crate) fn release_any(
         &mut self,
         armed: &Armed,
@@ -338,7 +338,7 @@ impl LaneOwner {
         Released::InTime
     }
 
-    /// Takes down the rarer endings.
+    /// Records the rarer endings.
     #[cold]
     #[inline(never)]
     fn ended_otherwise(&mut self, released: Released, armed: &Armed, now: Nanos) -> Released {
@@ -416,7 +416,7 @@ impl LaneOwner {
         let free = own.iter().find(|block| ScopeStats(block).scope().is_none());
         let (block, counts) = free.map_or((last, OTHER), |free| (free, scope));
         ScopeStats(block).take_for(counts.0);
-        self.pool.mapped.words.allowance(counts).note_clock(self.timing.kind());
+        self.pool.mapped.words.timeout(counts).note_clock(self.timing.kind());
         if let Some(known) = self.blocks.get_mut(usize::from(scope.0)) {
             *known = Some(block);
         }

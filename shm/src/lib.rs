@@ -80,7 +80,7 @@ pub use guard::Guard;
 pub use hangwatch_core::wire::clock::ClockKind;
 pub use hangwatch_core::wire::layout::Geometry;
 pub use hangwatch_core::wire::record::Operation;
-pub use hangwatch_core::wire::time::{MAX_ALLOWANCE, Nanos};
+pub use hangwatch_core::wire::time::{MAX_TIMEOUT, Nanos};
 pub use hangwatch_core::wire::timer::Released;
 pub use heartbeat::Heartbeat;
 pub use labels::Labels;

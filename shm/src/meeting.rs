@@ -7,7 +7,7 @@ use hangwatch_core::wire::meeting::{GroupId, MAX_SEQUENCE, Meeting, Members};
 
 use crate::error::AcquireError;
 use crate::guard::Guard;
-use crate::lane::allowance_ns;
+use crate::lane::timeout_ns;
 use crate::scope::Scope;
 use crate::thread;
 use crate::worker::Worker;
@@ -53,7 +53,7 @@ impl Group {
         sequence: u64,
         timeout: Duration,
     ) -> Result<Guard, AcquireError> {
-        self.arm(scope, sequence, allowance_ns(timeout)?, AllowedBy::Acquire)
+        self.arm(scope, sequence, timeout_ns(timeout)?, AllowedBy::Acquire)
     }
 
     /// Begins a meeting that must end within the time that the watchdog's deadlines file gives `scope`.
@@ -61,15 +61,15 @@ impl Group {
     /// # Errors
     /// [`AcquireError::NoDeadline`] where it gives none; otherwise as [`Group::meeting`].
     pub fn meeting_as_learned(&self, scope: &Scope, sequence: u64) -> Result<Guard, AcquireError> {
-        let allowance_ns = allowance_ns(scope.learned()?)?;
-        self.arm(scope, sequence, allowance_ns, AllowedBy::Scope)
+        let timeout_ns = timeout_ns(scope.learned()?)?;
+        self.arm(scope, sequence, timeout_ns, AllowedBy::Scope)
     }
 
     fn arm(
         &self,
         scope: &Scope,
         sequence: u64,
-        allowance_ns: u64,
+        timeout_ns: u64,
         allowed_by: AllowedBy,
     ) -> Result<Guard, AcquireError> {
         let here = self.worker.attachment.lanes.here().map_err(|error| Box::new(error.into()))?;
@@ -78,9 +78,9 @@ impl Group {
         let armed = match self.id {
             Some(group) => {
                 let meeting = Meeting { group, sequence: sequence.min(MAX_SEQUENCE) };
-                thread::arm_meeting(here, options, subject, meeting, allowance_ns)?
+                thread::arm_meeting(here, options, subject, meeting, timeout_ns)?
             }
-            None => thread::arm(here, options, subject, allowance_ns, None)?,
+            None => thread::arm(here, options, subject, timeout_ns, None)?,
         };
         Ok(Guard::new(options, armed))
     }

@@ -54,8 +54,8 @@ pub struct WatchdogView {
     pub holder: Holder,
     /// When its last tick ended; 0 where there never was one.
     pub last_tick_at: Nanos,
-    /// Whether the brake holds.
-    pub braked: bool,
+    /// Whether the kill limiter holds.
+    pub limited: bool,
 }
 
 /// One lane and its owner.
@@ -141,7 +141,7 @@ pub struct TimerView {
     /// How long ago it was acquired or last kicked.
     pub age: Duration,
     /// The time it has from then on.
-    pub allowance: Duration,
+    pub timeout: Duration,
     /// The time left, negative once overdue; `None` while paused.
     pub left_ns: Option<i64>,
     /// The meeting it was armed in, if it is one.
@@ -158,7 +158,7 @@ pub struct ScopeView {
     /// The clocks that its workers used.
     pub clocks: Clocks,
     /// How long it may take where its acquire brings no time, by the watchdog's deadlines file.
-    pub allowance: Option<Duration>,
+    pub timeout: Option<Duration>,
     /// What ran beyond that, as far as a watchdog has looked for it.
     pub overruns: Overruns,
 }
@@ -190,7 +190,7 @@ pub(crate) fn glance(name: &str, words: &Words<'_>, holder: Holder) -> Observati
         watchdog: WatchdogView {
             holder,
             last_tick_at: Nanos(watchdog.last_tick_at().load(Ordering::Relaxed)),
-            braked: watchdog.braked().load(Ordering::Relaxed) != 0,
+            limited: watchdog.limited().load(Ordering::Relaxed) != 0,
         },
         lanes: (0..words.lanes_used()).filter_map(|lane| lane_view(words, lane, at)).collect(),
         lane_count: words.geometry().lanes,
@@ -309,7 +309,7 @@ fn timer_with_start(
             kind: detail.kind,
             signal: detail.signal,
             age: Duration::from_nanos(at.since(detail.acquired_at)),
-            allowance: Duration::from_nanos(deadline.since(detail.acquired_at)),
+            timeout: Duration::from_nanos(deadline.since(detail.acquired_at)),
             meeting: detail.meeting.and_then(|meeting| meeting_view(words, meeting)),
             left_ns: (!paused).then(|| deadline.0.cast_signed().wrapping_sub(at.0.cast_signed())),
         };
@@ -371,13 +371,13 @@ pub(crate) fn scope_views(words: &Words<'_>) -> Vec<ScopeView> {
 }
 
 fn scope_view(words: &Words<'_>, scope: ScopeId, counts: Counts) -> ScopeView {
-    let allowance = words.allowance(scope);
+    let timeout = words.timeout(scope);
     ScopeView {
         name: scope_name(words, scope),
         counts,
-        clocks: allowance.clocks(),
-        allowance: allowance.get_ns().map(Duration::from_nanos),
-        overruns: allowance.overruns(),
+        clocks: timeout.clocks(),
+        timeout: timeout.get_ns().map(Duration::from_nanos),
+        overruns: timeout.overruns(),
     }
 }
 

@@ -72,7 +72,7 @@ impl Observer {
             }
         })??;
         let mut observer = Observer { name: name.to_owned(), max_interval: Duration::ZERO, source };
-        observer.max_interval = Duration::from_nanos(observer.words()?.fixed().horizon_ns);
+        observer.max_interval = Duration::from_nanos(observer.words()?.fixed().max_interval_ns);
         Ok(observer)
     }
 
@@ -81,7 +81,7 @@ impl Observer {
         &self.name
     }
 
-    /// The segment's wake horizon, as [`Segment::max_interval`].
+    /// The segment's max interval, as [`Segment::max_interval`].
     pub fn max_interval(&self) -> Duration {
         self.max_interval
     }

@@ -17,7 +17,7 @@ use hangwatch_core::wire::timer::TimerWord;
 use crate::attachment::{Attachment, HeldUp, Paused};
 use crate::error::AcquireError;
 use crate::guard::Guard;
-use crate::lane::{Armed, LaneOptions, allowance_ns};
+use crate::lane::{Armed, LaneOptions, timeout_ns};
 use crate::mapped::lock;
 use crate::sys::clock;
 use crate::thread;
@@ -122,7 +122,7 @@ impl Worker {
 
 impl Pause {
     pub(crate) fn begin(worker: Worker, name: &str, max: Duration) -> Result<Pause, AcquireError> {
-        let max_ns = allowance_ns(max)?;
+        let max_ns = timeout_ns(max)?;
         worker.scope(name)?; // before any timer is moved: a name that is refused pauses nothing
         let here = worker.attachment.here().map_err(|error| Box::new(error.into()))?;
         let mut pause = {

@@ -8,20 +8,20 @@ use hangwatch_core::wire::time::Nanos;
 
 use crate::error::AcquireError;
 use crate::guard::Guard;
-use crate::lane::allowance_ns;
+use crate::lane::timeout_ns;
 use crate::mapped::Mapped;
 use crate::names;
 use crate::thread;
 use crate::worker::Worker;
 
 impl Worker {
-    /// Begins a scope that must end within `allowance`. For a hot path intern the name once, by
+    /// Begins a scope that must end within `timeout`. For a hot path intern the name once, by
     /// [`Worker::scope`].
     ///
     /// # Errors
     /// [`AcquireError`].
-    pub fn expires(&self, scope: &str, allowance: Duration) -> Result<Guard, AcquireError> {
-        self.arm(scope, TimerKind::Guard, allowance)
+    pub fn expires(&self, scope: &str, timeout: Duration) -> Result<Guard, AcquireError> {
+        self.arm(scope, TimerKind::Guard, timeout)
     }
 
     /// Arms a timer by its scope's name, which is told also where the table has no room for it.
@@ -29,26 +29,21 @@ impl Worker {
         &self,
         name: &str,
         kind: TimerKind,
-        allowance: Duration,
+        timeout: Duration,
     ) -> Result<Guard, AcquireError> {
         let id = names::intern(&self.attachment.lanes, name)?;
         let scope = Scope::new(*self, id);
         if !names::is_without_room(id, name) {
-            return scope.arm(kind, allowance, None);
+            return scope.arm(kind, timeout, None);
         }
-        let allowance_ns = allowance_ns(allowance)?;
+        let timeout_ns = timeout_ns(timeout)?;
         let (subject, name) = (scope.subject().of_kind(kind), ScopeName::new(name));
-        let armed = thread::arm_spilled(
-            &self.attachment.lanes,
-            self.options,
-            subject,
-            &name,
-            allowance_ns,
-        )?;
+        let armed =
+            thread::arm_spilled(&self.attachment.lanes, self.options, subject, &name, timeout_ns)?;
         Ok(Guard::new(self.options, armed))
     }
 
-    /// Begins a scope that must end within its allowance by the watchdog's deadlines file
+    /// Begins a scope that must end within its timeout by the watchdog's deadlines file
     /// (`hangwatch run --deadlines FILE`). For a hot path intern the name once, by [`Worker::scope`].
     ///
     /// # Errors
@@ -80,20 +75,20 @@ impl Scope {
         Scope { worker, subject: Subject::new(id, worker.signal, TimerKind::Guard) }
     }
 
-    /// Begins the scope; it must end within `allowance`.
+    /// Begins the scope; it must end within `timeout`.
     ///
     /// # Errors
     /// [`AcquireError`].
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
-    pub fn expires(&self, allowance: Duration) -> Result<Guard, AcquireError> {
-        self.arm(TimerKind::Guard, allowance, None)
+    pub fn expires(&self, timeout: Duration) -> Result<Guard, AcquireError> {
+        self.arm(TimerKind::Guard, timeout, None)
     }
 
     /// Begins the scope as [`Scope::expires`] does, without a reading of the clock: `now` is a time that
     /// the caller has just read, by [`crate::now`]. For loops that read it anyway.
     ///
-    /// The deadline is `now + allowance`: a `now` of long ago may have passed it already, and this very
+    /// The deadline is `now + timeout`: a `now` of long ago may have passed it already, and this very
     /// process is reaped for it.
     ///
     /// ```no_run
@@ -113,12 +108,12 @@ impl Scope {
     /// [`AcquireError`].
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
-    pub fn expires_at(&self, now: Nanos, allowance: Duration) -> Result<Guard, AcquireError> {
+    pub fn expires_at(&self, now: Nanos, timeout: Duration) -> Result<Guard, AcquireError> {
         // No machine is up for so long; what comes after must not wrap.
-        self.arm(TimerKind::Guard, allowance, Some(now.min(Nanos(1 << 60))))
+        self.arm(TimerKind::Guard, timeout, Some(now.min(Nanos(1 << 60))))
     }
 
-    /// Begins the scope; it must end within the allowance that the watchdog's deadlines file gives it
+    /// Begins the scope; it must end within the timeout that the watchdog's deadlines file gives it
     /// at this moment: one load more than [`Scope::expires`].
     ///
     /// # Errors
@@ -132,9 +127,9 @@ impl Scope {
     pub(crate) fn arm_as_learned(&self, kind: TimerKind) -> Result<Guard, AcquireError> {
         let worker = self.worker;
         let here = worker.attachment.lanes.here().map_err(|error| Box::new(error.into()))?;
-        let allowance_ns = self.learned_ns(&here.mapped)?;
+        let timeout_ns = self.learned_ns(&here.mapped)?;
         let subject = self.subject.of_kind(kind).allowed_by(AllowedBy::Scope);
-        let armed = thread::arm(here, worker.options, subject, allowance_ns, None)?;
+        let armed = thread::arm(here, worker.options, subject, timeout_ns, None)?;
         Ok(Guard::new(worker.options, armed))
     }
 
@@ -146,16 +141,16 @@ impl Scope {
 
     #[inline]
     fn learned_ns(&self, here: &Mapped) -> Result<u64, AcquireError> {
-        match here.words.allowance(self.id()).get_ns() {
-            Some(allowance_ns) => Ok(allowance_ns),
-            None => self.others_allowance_ns(here),
+        match here.words.timeout(self.id()).get_ns() {
+            Some(timeout_ns) => Ok(timeout_ns),
+            None => self.others_timeout_ns(here),
         }
     }
 
     /// What the deadlines file gives scopes that it does not name.
     #[cold]
-    fn others_allowance_ns(&self, here: &Mapped) -> Result<u64, AcquireError> {
-        here.words.others_allowance_ns().ok_or_else(|| {
+    fn others_timeout_ns(&self, here: &Mapped) -> Result<u64, AcquireError> {
+        here.words.others_timeout_ns().ok_or_else(|| {
             let name = here.words.names().name(self.id());
             let scope = name.map_or("(unknown)".into(), |name| name.as_str().into());
             AcquireError::NoDeadline { scope }
@@ -167,13 +162,12 @@ impl Scope {
     pub(crate) fn arm(
         &self,
         kind: TimerKind,
-        allowance: Duration,
+        timeout: Duration,
         at: Option<Nanos>,
     ) -> Result<Guard, AcquireError> {
-        let (worker, allowance_ns) = (self.worker, allowance_ns(allowance)?);
+        let (worker, timeout_ns) = (self.worker, timeout_ns(timeout)?);
         let subject = self.subject.of_kind(kind);
-        let armed =
-            thread::arm(&worker.attachment.lanes, worker.options, subject, allowance_ns, at)?;
+        let armed = thread::arm(&worker.attachment.lanes, worker.options, subject, timeout_ns, at)?;
         Ok(Guard::new(worker.options, armed))
     }
 

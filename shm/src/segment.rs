@@ -24,9 +24,10 @@ use crate::sys::{clock, host};
 /// The environment variable that names the segment where nobody else does.
 pub const SEGMENT_VARIABLE: &str = "HANGWATCH_SEGMENT";
 
-/// How long a segment's wake horizon may be: 1 ms to a minute.
-pub const MAX_INTERVALS: RangeInclusive<Duration> = Duration::from_nanos(*limit::HORIZON_NS.start())
-    ..=Duration::from_nanos(*limit::HORIZON_NS.end());
+/// How long a segment's max interval may be: 1 ms to a minute.
+pub const MAX_INTERVALS: RangeInclusive<Duration> =
+    Duration::from_nanos(*limit::MAX_INTERVAL_NS.start())
+        ..=Duration::from_nanos(*limit::MAX_INTERVAL_NS.end());
 
 /// A segment in this process: cheap to copy, valid for the process's life.
 ///
@@ -52,7 +53,7 @@ pub struct Segment {
 pub struct CreateOptions {
     /// Its sizes.
     pub geometry: Geometry,
-    /// The wake horizon: the longest time between two ticks, one of [`MAX_INTERVALS`].
+    /// The max interval: the longest time between two ticks, one of [`MAX_INTERVALS`].
     pub max_interval: Duration,
     /// The permission bits of its file.
     pub mode: u32,
@@ -112,7 +113,7 @@ impl Segment {
             boot_id: host::boot_id().map_err(host)?,
             time_namespace: host::time_namespace().map_err(host)?,
             incarnation: incarnation(),
-            horizon_ns: duration_ns(options.max_interval),
+            max_interval_ns: duration_ns(options.max_interval),
             created_at: Nanos(clock::monotonic_ns()),
         };
         let registry = registry(name)?;
@@ -196,9 +197,9 @@ impl Segment {
         self.attachment.mapped().words.geometry()
     }
 
-    /// Its wake horizon.
+    /// Its max interval.
     pub fn max_interval(&self) -> Duration {
-        Duration::from_nanos(self.attachment.mapped().words.fixed().horizon_ns)
+        Duration::from_nanos(self.attachment.mapped().words.fixed().max_interval_ns)
     }
 
     /// The watchdog that serves it, by the lock the kernel holds for it.

@@ -56,7 +56,7 @@ impl Survey {
         TimerState::Armed,
         TimerState::Paused,
         TimerState::Reported,
-        TimerState::Braked,
+        TimerState::Limited,
         TimerState::Condemned,
     ];
 }

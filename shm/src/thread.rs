@@ -241,7 +241,7 @@ pub(crate) fn arm(
     pool: &'static LanePool,
     options: &'static LaneOptions,
     subject: Subject,
-    allowance_ns: u64,
+    timeout_ns: u64,
     at: Option<Nanos>,
 ) -> Result<(Armed, TimerWord), AcquireError> {
     // One place makes what is returned: a second one, in the cold path, would put it in memory.
@@ -249,7 +249,7 @@ pub(crate) fn arm(
         if let Some(mut lane) = current(pool.mapped.key())
             && let Some(idle) = lane.take_idle()
         {
-            return Ok(lane.arm(idle, subject, allowance_ns, at));
+            return Ok(lane.arm(idle, subject, timeout_ns, at));
         }
         make_current(pool, options)?;
     }
@@ -261,7 +261,7 @@ pub(crate) fn arm_spilled(
     options: &'static LaneOptions,
     subject: Subject,
     name: &ScopeName,
-    allowance_ns: u64,
+    timeout_ns: u64,
 ) -> Result<(Armed, TimerWord), AcquireError> {
     let subject = subject.in_scope(ScopeId::spilled(name));
     loop {
@@ -269,7 +269,7 @@ pub(crate) fn arm_spilled(
             && let Some(idle) = lane.take_idle()
         {
             lane.write_name(idle, name);
-            let armed = lane.arm(idle, subject, allowance_ns, None);
+            let armed = lane.arm(idle, subject, timeout_ns, None);
             // A handle of another name may have the same scope.
             lane.write_name(idle, name);
             return Ok(armed);
@@ -284,14 +284,14 @@ pub(crate) fn arm_meeting(
     options: &'static LaneOptions,
     subject: Subject,
     meeting: Meeting,
-    allowance_ns: u64,
+    timeout_ns: u64,
 ) -> Result<(Armed, TimerWord), AcquireError> {
     loop {
         if let Some(mut lane) = current(pool.mapped.key())
             && let Some(idle) = lane.take_idle()
         {
             lane.attend(idle, meeting);
-            return Ok(lane.arm(idle, subject.of_meeting(), allowance_ns, None));
+            return Ok(lane.arm(idle, subject.of_meeting(), timeout_ns, None));
         }
         make_current(pool, options)?;
     }
@@ -321,7 +321,7 @@ pub(crate) fn lane_of(armed: &Armed) -> Option<Lent> {
     lend(|lane| lane.armed(armed))
 }
 
-/// The lane of this thread that news of `armed` belong in: the timer's own if it is this thread's,
+/// The lane of this thread that updates of `armed` belong in: the timer's own if it is this thread's,
 /// else any of the segment. `None` where the thread has none (any more), or one is lent.
 ///
 /// It is for one use: while it is lent, nothing else of this module finds a lane.

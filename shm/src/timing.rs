@@ -63,13 +63,13 @@ impl Timing {
         self.kind
     }
 
-    /// When a deadline `allowance_ns` from `now` is due: never early by the clock's resolution.
+    /// When a deadline `timeout_ns` from `now` is due: never early by the clock's resolution.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "the hot path: a call would copy what it returns")]
-    pub(crate) fn deadline(&self, now: Nanos, allowance_ns: u64) -> Units {
-        // No addition can wrap: the time is no more than 2^60 ns, the allowance below 2^59. `now` is added
+    pub(crate) fn deadline(&self, now: Nanos, timeout_ns: u64) -> Units {
+        // No addition can wrap: the time is no more than 2^60 ns, the timeout below 2^59. `now` is added
         // last, for it is ready last: the release's locked instruction waits for this chain.
-        let ahead_ns = allowance_ns + self.round_up_ns;
+        let ahead_ns = timeout_ns + self.round_up_ns;
         Units::begun_by(Nanos(now.0 + ahead_ns))
     }
 
@@ -168,7 +168,7 @@ mod tests {
             boot_id: [1, 2],
             time_namespace: 3,
             incarnation: 4,
-            horizon_ns: 100_000_000,
+            max_interval_ns: 100_000_000,
             created_at: Nanos(5),
         };
         let words: Vec<AtomicU64> =

@@ -229,7 +229,7 @@ fn absurd_times_are_refused() {
     let worker = Worker::attach(named.0.as_str()).unwrap();
     assert!(matches!(worker.expires("s", Duration::ZERO), Err(AcquireError::Zero)));
     assert!(matches!(worker.expires("s", Duration::MAX), Err(AcquireError::Absurd { .. })));
-    drop(worker.expires("s", hangwatch::MAX_ALLOWANCE).unwrap());
+    drop(worker.expires("s", hangwatch::MAX_TIMEOUT).unwrap());
     assert_eq!(named.armed(), [""; 0], "a refused acquire leaves nothing armed");
 }
 
@@ -605,7 +605,7 @@ fn a_process_learns_what_of_its_own_was_condemned() {
     assert!(timer.condemn(timer.load()));
     let [found] = &condemned()[..] else { panic!("{:?}", condemned()) };
     assert_eq!((found.scope.as_str(), found.lane, found.timer), ("inner", 0, 1));
-    assert!(found.late > Duration::ZERO && found.allowance < Duration::from_millis(1));
+    assert!(found.late > Duration::ZERO && found.timeout < Duration::from_millis(1));
     assert_eq!(condemned()[0].acquired_at, found.acquired_at, "it tells the acquire from others");
     assert_eq!([inner.release(), outer.release()], [Released::TooLate, Released::InTime]);
     // One that is another process's by its start, under the same pid.
@@ -630,8 +630,8 @@ fn an_acquire_without_a_time_has_its_scopes_at_that_moment() {
     assert!(refused.contains("\"forward\"") && refused.contains("--deadlines"), "{refused}");
 
     let allow = |seconds: Option<u64>| {
-        let allowance = seconds.map(|seconds| seconds * 1_000_000_000);
-        words.allowance(id).set_ns(allowance, hangwatch::Nanos(1));
+        let timeout = seconds.map(|seconds| seconds * 1_000_000_000);
+        words.timeout(id).set_ns(timeout, hangwatch::Nanos(1));
     };
     let check = |guard: &Guard, seconds: u64| {
         let (left, most) = (guard.remaining().unwrap(), Duration::from_secs(seconds));
@@ -644,10 +644,10 @@ fn an_acquire_without_a_time_has_its_scopes_at_that_moment() {
     check(&first, 600);
     check(&second, 60);
     allow(None);
-    words.set_others_allowance_ns(Some(6_000_000_000_000));
+    words.set_others_timeout_ns(Some(6_000_000_000_000));
     check(&scope.expires_as_learned().unwrap(), 6_000);
     check(&worker.expires_as_learned("unnamed").unwrap(), 6_000);
-    words.set_others_allowance_ns(None);
+    words.set_others_timeout_ns(None);
     assert!(matches!(scope.expires_as_learned(), Err(AcquireError::NoDeadline { .. })));
 }
 
@@ -659,8 +659,8 @@ fn a_heartbeat_by_the_deadlines_file_follows_it_from_kick_to_kick() {
     let worker = Worker::attach(named.0.as_str()).unwrap();
     let id = words.names().intern("loop").scope;
     let allow = |seconds: Option<u64>| {
-        let allowance = seconds.map(|seconds| seconds * 1_000_000_000);
-        words.allowance(id).set_ns(allowance, hangwatch::Nanos(1));
+        let timeout = seconds.map(|seconds| seconds * 1_000_000_000);
+        words.timeout(id).set_ns(timeout, hangwatch::Nanos(1));
     };
     assert!(matches!(worker.heartbeat_as_learned("loop"), Err(AcquireError::NoDeadline { .. })));
     allow(Some(600));
@@ -726,7 +726,7 @@ fn the_flight_record_tells_what_a_thread_did_last() {
     assert_eq!(did(0), told);
     assert_eq!(segment.recent_records(0, 1)[0].deadline, None);
     assert!(segment.recent_records(0, 4)[0].deadline.unwrap() > Nanos(0));
-    // Released by another thread, whose lane's ring has the news.
+    // Released by another thread, whose lane's ring has the updates.
     let (lane, elsewhere) = std::thread::spawn(move || {
         drop(worker.expires("loop", LONG).unwrap());
         drop(outer);
@@ -741,12 +741,12 @@ fn the_flight_record_tells_what_a_thread_did_last() {
 }
 
 #[test]
-fn an_allowance_counts_no_pause() {
-    let named = Named::small("pause-allowance");
+fn an_timeout_counts_no_pause() {
+    let named = Named::small("pause-timeout");
     let worker = Worker::attach(named.0.as_str()).unwrap();
-    let allowances = || -> Vec<Duration> {
+    let timeouts = || -> Vec<Duration> {
         let seen = Segment::observe(&named.0).unwrap();
-        seen.lanes.iter().flat_map(|lane| &lane.timers).map(|timer| timer.allowance).collect()
+        seen.lanes.iter().flat_map(|lane| &lane.timers).map(|timer| timer.timeout).collect()
     };
     let beat = worker.heartbeat("loop", LONG).unwrap();
     let _step = worker.expires("step", LONG).unwrap();
@@ -760,11 +760,11 @@ fn an_allowance_counts_no_pause() {
         std::thread::sleep(rest);
         pause
     });
-    let seen = allowances();
+    let seen = timeouts();
     assert_eq!(seen.len(), 2);
-    for allowance in seen {
+    for timeout in seen {
         let rounded = LONG..LONG + Duration::from_millis(1);
-        assert!(rounded.contains(&allowance), "{allowance:?}");
+        assert!(rounded.contains(&timeout), "{timeout:?}");
     }
 }
 
@@ -775,8 +775,8 @@ fn the_time_a_caller_gives_is_the_time_that_is_kept() {
     let now = hangwatch::now();
     let guard = scope.expires_at(now, LONG).unwrap();
     let armed = &Segment::observe(&named.0).unwrap().lanes[0].timers[0];
-    assert!(armed.allowance >= LONG, "never early");
-    assert!(armed.allowance < LONG + Duration::from_millis(100), "{:?}", armed.allowance);
+    assert!(armed.timeout >= LONG, "never early");
+    assert!(armed.timeout < LONG + Duration::from_millis(100), "{:?}", armed.timeout);
     assert_eq!(guard.release_at(Nanos(now.0 + 3_000_000_000)), Released::InTime);
     let counts = named.counts("event");
     assert_eq!((counts.acquired, counts.released()), (1, 1));

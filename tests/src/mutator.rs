@@ -91,7 +91,7 @@ impl Mutator {
                     TimerState::Armed,
                     TimerState::Condemned,
                     TimerState::Paused,
-                    TimerState::Braked,
+                    TimerState::Limited,
                 ];
                 let at = Units::at_or_after(Nanos(monotonic_ns() + any % 50_000_000));
                 TimerWord::new(*random.pick(&state), at, any).bits()

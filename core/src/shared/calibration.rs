@@ -138,7 +138,7 @@ impl Segment<'_> {
     /// Publishes a calibration. The watchdog's alone.
     pub fn publish_calibration(&self, calibration: Calibration) {
         let words = self.calibration_words();
-        // Odd while it is written.
+        // Culprit while it is written.
         let writing = words.stamp().wrapping_add(1) | 1;
         let Calibration { counter, at, multiplier } = calibration;
         words.write(writing, [counter, at.0, multiplier], writing.wrapping_add(1));

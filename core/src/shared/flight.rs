@@ -1,10 +1,10 @@
 //! The flight record: the newest records of a lane's ring, as evidence of what its thread did last.
 //!
 //! It is read without disturbing the writer, who may be at work, stopped or dead. Neighbours: [`ring`]
-//! has the protocol of one record, the drain in [`news`] reads for the table and keeps its place.
+//! has the protocol of one record, the drain in [`updates`] reads for the table and keeps its place.
 //!
 //! [`ring`]: crate::wire::ring
-//! [`news`]: crate::watchdog::updates
+//! [`updates`]: crate::watchdog::updates
 
 use alloc::vec::Vec;
 
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lying_lane_yields_no_more_than_it_holds() {
+    fn an_inconsistent_lane_yields_no_more_than_it_holds() {
         let seen = flown(100, |lane, writer| {
             push_all(writer, 0..16);
             lane.head().store(u64::MAX, Ordering::Relaxed);
@@ -128,6 +128,6 @@ mod tests {
             push_all(writer, 0..16);
             lane.ring()[13][0].store(u64::MAX, Ordering::Relaxed);
         });
-        assert_eq!(seen, [14, 15], "up to the record that lies");
+        assert_eq!(seen, [14, 15], "up to the inconsistent record");
     }
 }

@@ -19,8 +19,8 @@ const STALL_WORDS: usize = 2;
 const LOG_WORDS: usize = 3 + KEPT * STALL_WORDS;
 
 /// The least lateness that counts as a stall, ns.
-pub fn threshold_ns(horizon_ns: u64) -> u64 {
-    horizon_ns.max(100_000_000)
+pub fn threshold_ns(max_interval_ns: u64) -> u64 {
+    max_interval_ns.max(100_000_000)
 }
 
 /// A time the machine stood still.
@@ -34,10 +34,16 @@ pub struct Stall {
 
 impl Stall {
     /// The stall at whose end it is `now`, if a look that was `due` comes so late. Nobody knows when
-    /// after `looked_at` it began, so it is counted from there: at most a horizon too long, and never
+    /// after `looked_at` it began, so it is counted from there: at most a max interval too long, and never
     /// too short for the timer whose deadline the watchdog slept towards.
-    pub fn between(looked_at: Nanos, due: Nanos, now: Nanos, horizon_ns: u64) -> Option<Stall> {
-        (now.since(due) > threshold_ns(horizon_ns)).then_some(Stall { from: looked_at, until: now })
+    pub fn between(
+        looked_at: Nanos,
+        due: Nanos,
+        now: Nanos,
+        max_interval_ns: u64,
+    ) -> Option<Stall> {
+        (now.since(due) > threshold_ns(max_interval_ns))
+            .then_some(Stall { from: looked_at, until: now })
     }
 
     /// How long it took, ns.
@@ -98,7 +104,7 @@ impl Segment<'_> {
         crash::point("stall-credited");
     }
 
-    /// Reads the log. Stalls from the future or backwards are a lie and ignored.
+    /// Reads the log. Stalls from the future or backwards are inconsistent and ignored.
     pub fn stalls(&self, now: Nanos) -> Stalls {
         let log: &[AtomicU64; LOG_WORDS] = self.block(STALLS);
         let count = log[0].load(Ordering::Acquire);
@@ -169,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lying_log_gives_nothing() {
+    fn an_inconsistent_log_gives_nothing() {
         let words = tiny_segment();
         let segment = Segment::open(&words).unwrap();
         for word in &words[STALLS..STALLS + LOG_WORDS] {

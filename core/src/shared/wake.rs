@@ -1,6 +1,6 @@
 //! Waking the watchdog without paying for it.
 //!
-//! The watchdog looks at least once a horizon, so an acquire with a later deadline says nothing. A
+//! The watchdog looks at least once a max interval, so an acquire with a later deadline says nothing. A
 //! nearer one and the watchdog's going to sleep race; Dekker's pattern decides it:
 //!
 //! ```text
@@ -18,20 +18,20 @@ use crate::wire::time::Nanos;
 #[derive(Clone, Copy)]
 pub struct Wake<'a> {
     next_wake: &'a AtomicU64,
-    horizon_ns: u64,
+    max_interval_ns: u64,
 }
 
 impl<'a> Wake<'a> {
     /// The protocol over the segment's `next_wake` word.
-    pub fn new(next_wake: &'a AtomicU64, horizon_ns: u64) -> Self {
-        Wake { next_wake, horizon_ns }
+    pub fn new(next_wake: &'a AtomicU64, max_interval_ns: u64) -> Self {
+        Wake { next_wake, max_interval_ns }
     }
 
     /// The worker's side, after its record: whether it must ring the doorbell for `deadline`, which is
     /// `ahead_ns` away or a little more.
     #[inline]
     pub fn must_ring(&self, deadline: Nanos, ahead_ns: u64) -> bool {
-        ahead_ns < self.horizon_ns && self.is_before_announced(deadline)
+        ahead_ns < self.max_interval_ns && self.is_before_announced(deadline)
     }
 
     #[cold]

@@ -9,7 +9,7 @@
 //! than all of them is 1 in n + 1; of the margin beyond that nothing can be proved, it is a margin.
 
 use crate::wire::stats::{BUCKETS, Counts, bucket_begins_ns};
-use crate::wire::time::{MAX_ALLOWANCE, duration_ns};
+use crate::wire::time::{MAX_TIMEOUT, duration_ns};
 
 /// The shortest deadline that is suggested, ns: below it the machine's own delays decide.
 pub const LEAST_NS: u64 = SECOND_NS;
@@ -112,7 +112,7 @@ fn longest_ns(counts: &Counts) -> u64 {
 }
 
 /// Rounded up to a number that is pleasant to read: two digits or so, whole minutes from ten minutes
-/// on. At most [`MAX_ALLOWANCE`].
+/// on. At most [`MAX_TIMEOUT`].
 fn rounded_up_ns(ns: u64) -> u64 {
     const STEPS: [(u64, u64); 5] = [
         (10 * SECOND_NS, SECOND_NS / 10),
@@ -122,7 +122,7 @@ fn rounded_up_ns(ns: u64) -> u64 {
         (10 * HOUR_NS, 10 * MINUTE_NS),
     ];
     let step = STEPS.iter().find(|(below, _)| ns < *below).map_or(HOUR_NS, |(_, step)| *step);
-    let most = duration_ns(MAX_ALLOWANCE);
+    let most = duration_ns(MAX_TIMEOUT);
     ns.min(most).next_multiple_of(step).min(most)
 }
 

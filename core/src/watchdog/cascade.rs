@@ -24,7 +24,7 @@
 mod log;
 
 use crate::shared::flight;
-use crate::watchdog::culprit::{Odd, Place, Wait, odd_one_out};
+use crate::watchdog::culprit::{Culprit, Place, Wait, find_culprit};
 use crate::watchdog::worker::WorkerId;
 use crate::wire::lane::{Lane, OwnerWord};
 use crate::wire::record::Operation;
@@ -134,27 +134,29 @@ pub fn find(
         }
     }
     let odd =
-        odd_one_out(members.iter().filter_map(|member| Some((*member, member.stands.place()?))));
+        find_culprit(members.iter().filter_map(|member| Some((*member, member.stands.place()?))));
     // Whoever entered before a suspect was named for this scope waited for that one.
     let named = before.filter(|before| first_entered_at <= before.at.plus(slack_ns));
     let is_another = |named: &Suspected| match odd {
-        Odd::NotYet(member) | Odd::One(member) => !named.is(&member),
-        Odd::Alone | Odd::Nobody | Odd::Several => true,
+        Culprit::NotYet(member) | Culprit::One(member) => !named.is(&member),
+        Culprit::Alone | Culprit::Nobody | Culprit::Several => true,
     };
     let finding = match odd {
         _ if named.is_some_and(is_another) => Finding::ReapedBefore,
-        Odd::Alone => Finding::Alone,
-        Odd::Several => Finding::SeveralOutside,
-        Odd::Nobody if members.iter().any(|member| member.stands == Stands::Leaving) => {
+        Culprit::Alone => Finding::Alone,
+        Culprit::Several => Finding::SeveralOutside,
+        Culprit::Nobody if members.iter().any(|member| member.stands == Stands::Leaving) => {
             Finding::Leaving
         }
-        Odd::Nobody => Finding::NobodyOutside,
-        Odd::NotYet(member) | Odd::One(member) if member.stands == Stands::Unheard => {
+        Culprit::Nobody => Finding::NobodyOutside,
+        Culprit::NotYet(member) | Culprit::One(member) if member.stands == Stands::Unheard => {
             Finding::NotYet(member)
         }
-        Odd::NotYet(member) | Odd::One(member) if member.worker.is_none() => Finding::Unproved,
-        Odd::NotYet(member) => Finding::NotYet(member),
-        Odd::One(member) => Finding::Suspect(member),
+        Culprit::NotYet(member) | Culprit::One(member) if member.worker.is_none() => {
+            Finding::Unproved
+        }
+        Culprit::NotYet(member) => Finding::NotYet(member),
+        Culprit::One(member) => Finding::Suspect(member),
     };
     (scene, finding)
 }

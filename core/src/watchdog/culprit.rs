@@ -1,7 +1,7 @@
-//! The odd one out: the one of a job that is not where all the others wait.
+//! The culprit: the one of a job that is not where all the others wait.
 //!
 //! One rule, for whoever asks: [`cascade`](crate::watchdog::cascade), which has it reaped, the suspect of an
-//! incident, and the fleet's view. Seen from one scope, [`odd_one_out`] names somebody only where
+//! incident, and the fleet's view. Seen from one scope, [`find_culprit`] names somebody only where
 //!
 //! * two at least are in the scope: of two ranks each is where the other is not, and nothing here says
 //!   which of them waits;
@@ -32,7 +32,7 @@ pub enum Wait {
 
 /// What is seen from a scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Odd<T> {
+pub enum Culprit<T> {
     /// Fewer than two are in it.
     Alone,
     /// All are in it.
@@ -45,17 +45,17 @@ pub enum Odd<T> {
     One(T),
 }
 
-/// Who of these is the odd one out, seen from one scope.
+/// Who of these is the culprit, seen from one scope.
 ///
 /// ```
-/// use hangwatch_core::watchdog::culprit::{Odd, Place, Wait, odd_one_out};
+/// use hangwatch_core::watchdog::culprit::{Culprit, Place, Wait, find_culprit};
 ///
 /// let waits = Place::Inside(Wait::Long);
 /// let ranks = [(0, waits), (1, Place::Outside), (2, waits)];
-/// assert_eq!(odd_one_out(ranks), Odd::One(1));
-/// assert_eq!(odd_one_out([ranks[0], ranks[1]]), Odd::Alone);
+/// assert_eq!(find_culprit(ranks), Culprit::One(1));
+/// assert_eq!(find_culprit([ranks[0], ranks[1]]), Culprit::Alone);
 /// ```
-pub fn odd_one_out<T>(members: impl IntoIterator<Item = (T, Place)>) -> Odd<T> {
+pub fn find_culprit<T>(members: impl IntoIterator<Item = (T, Place)>) -> Culprit<T> {
     let (mut inside, mut outside, mut all_wait, mut odd) = (0_usize, 0_usize, true, None);
     for (member, place) in members {
         match place {
@@ -70,10 +70,10 @@ pub fn odd_one_out<T>(members: impl IntoIterator<Item = (T, Place)>) -> Odd<T> {
         }
     }
     match odd {
-        _ if inside < 2 => Odd::Alone,
-        None => Odd::Nobody,
-        Some(_) if outside > 1 => Odd::Several,
-        Some(member) if all_wait => Odd::One(member),
-        Some(member) => Odd::NotYet(member),
+        _ if inside < 2 => Culprit::Alone,
+        None => Culprit::Nobody,
+        Some(_) if outside > 1 => Culprit::Several,
+        Some(member) if all_wait => Culprit::One(member),
+        Some(member) => Culprit::NotYet(member),
     }
 }

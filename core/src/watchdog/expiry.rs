@@ -1,6 +1,6 @@
 //! Expiry: the table over a real segment. Which timers there are, whose, and which have expired.
 //!
-//! [`Expiry`] keeps a seat for each lane (who sits there, and whether the kernel has said so) and a
+//! [`Expiry`] keeps a slot for each lane (who sits there, and whether the kernel has said so) and a
 //! leaf of the [`Minima`] for each timer. A leaf says when to look at the timer word, nothing more:
 //! whatever is popped is decided by the word itself, so a leaf may be early but never late.
 //!
@@ -11,8 +11,8 @@
 mod lanes;
 mod leaves;
 mod members;
-mod seat;
 mod shadow;
+mod slot;
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -22,7 +22,7 @@ use crate::shared::stall::{Stall, Stalls};
 use crate::watchdog::policy::Policy;
 use crate::watchdog::table::{IDLE, Minima};
 use crate::watchdog::tick::{Expired, Table};
-use crate::watchdog::updates::News;
+use crate::watchdog::updates::Update;
 use crate::watchdog::worker::WorkerId;
 use crate::wire::lane::OwnerWord;
 use crate::wire::segment::{Counter, Segment};
@@ -32,25 +32,25 @@ use crate::wire::timer::{Timer, TimerState, TimerWord};
 use lanes::ASK_AGAIN_NS;
 use leaves::is_any_due;
 pub use members::Place;
-pub use seat::{Admission, ExpiredTimer, Request};
-use seat::{Phase, Seat};
+pub use slot::{Admission, ExpiredTimer, Request};
+use slot::{Phase, Slot};
 
 /// How soon a due timer whose lane's owner is not yet proved is looked at again, ns; later the longer
 /// the kernel has been asked.
 const UNPROVED_RETRY_NS: u64 = 1_000_000;
 /// A word no timer that is looked at has: it names no state.
-const NOT_PUT_OFF: TimerWord = TimerWord::from_bits(u64::MAX);
+const NOT_DEFERRED: TimerWord = TimerWord::from_bits(u64::MAX);
 
 /// The table over a segment.
 pub struct Expiry<'a> {
     segment: Segment<'a>,
     minima: Minima,
-    seats: Vec<Seat>,
+    slots: Vec<Slot>,
     /// Of each lane which process gave it back last, by its own word, and when that was seen.
     given_back: Vec<(u32, Nanos)>,
     /// The word for which a timer's leaf was put off, for a retry or a credit: as long as the word is
-    /// that, neither the sweep nor news of the timer move the leaf.
-    put_off: Vec<TimerWord>,
+    /// that, neither the sweep nor updates of the timer move the leaf.
+    deferred: Vec<TimerWord>,
     stalls: Stalls,
     warn: Option<Warnings>,
     shadow: Option<shadow::Follower>,
@@ -66,18 +66,18 @@ struct Warnings {
 }
 
 impl<'a> Expiry<'a> {
-    /// A table that knows nothing yet: the lanes are news.
+    /// A table that knows nothing yet: the lanes are updates.
     pub fn new(segment: Segment<'a>, policy: Policy, now: Nanos) -> Self {
         let geometry = segment.geometry();
         let timers = geometry.lanes as usize * geometry.timers as usize;
         let warn = policy.warn_at.map(|_| Warnings { policy, warned: alloc::vec![0; timers] });
-        let vacant = Seat { owner: OwnerWord(0), phase: Phase::Vacant };
+        let vacant = Slot { owner: OwnerWord(0), phase: Phase::Vacant };
         Expiry {
             segment,
             minima: Minima::new(timers),
-            seats: alloc::vec![vacant; geometry.lanes as usize],
+            slots: alloc::vec![vacant; geometry.lanes as usize],
             given_back: alloc::vec![(0, Nanos(0)); geometry.lanes as usize],
-            put_off: alloc::vec![NOT_PUT_OFF; timers],
+            deferred: alloc::vec![NOT_DEFERRED; timers],
             stalls: segment.stalls(now),
             warn,
             shadow: shadow::Follower::new(&policy, timers),
@@ -92,7 +92,7 @@ impl<'a> Expiry<'a> {
     pub fn set_policy(&mut self, policy: Policy) {
         self.follow_policy(&policy);
         let warned = self.warn.take().map(|warn| warn.warned);
-        let timers = self.put_off.len();
+        let timers = self.deferred.len();
         self.warn = policy.warn_at.map(|_| {
             let warned = warned.unwrap_or_else(|| alloc::vec![0; timers]);
             Warnings { policy, warned }
@@ -123,33 +123,33 @@ impl<'a> Expiry<'a> {
     /// Looks at a worker's condemned timers at once, however long they were put off for.
     pub fn look_again(&mut self, worker: WorkerId) {
         for lane in 0..self.segment.lanes_used() {
-            if self.seats[lane as usize].phase != Phase::Admitted(worker) {
+            if self.slots[lane as usize].phase != Phase::Admitted(worker) {
                 continue;
             }
             for (index, word) in self.segment.lane_timers(lane).iter().enumerate() {
                 let word = Timer(word).load();
                 if word.state() == Some(TimerState::Condemned) {
-                    self.put_off(self.id(lane, index), word, self.now);
+                    self.deferred(self.id(lane, index), word, self.now);
                 }
             }
         }
     }
 
-    /// The brake was released: the timers that it spared are looked at again.
+    /// The kill limiter was released: the timers that it excluded are looked at again.
     pub fn judge_again(&mut self) {
-        self.look_anew_at(TimerState::Braked);
+        self.look_anew_at(TimerState::Limited);
     }
 
     /// Looks at all timers in this state by their words, however long they were put off for.
     fn look_anew_at(&mut self, state: TimerState) {
         for lane in 0..self.segment.lanes_used() {
-            if !self.seats[lane as usize].is_taken() {
+            if !self.slots[lane as usize].is_taken() {
                 continue;
             }
             for (index, word) in self.segment.lane_timers(lane).iter().enumerate() {
                 if Timer(word).load().state() == Some(state) {
                     let id = self.id(lane, index);
-                    self.put_off[id] = NOT_PUT_OFF;
+                    self.deferred[id] = NOT_DEFERRED;
                     self.refresh(lane, index);
                 }
             }
@@ -166,7 +166,7 @@ impl<'a> Expiry<'a> {
 
     /// The condemned timers of these workers, which are sorted: lane, index and word of each.
     fn condemned_of(&self, workers: &[WorkerId]) -> Vec<(u32, usize, TimerWord)> {
-        let is_theirs = |lane: &u32| match self.seats[*lane as usize].phase {
+        let is_theirs = |lane: &u32| match self.slots[*lane as usize].phase {
             Phase::Admitted(worker) => workers.binary_search(&worker).is_ok(),
             _ => false,
         };
@@ -187,10 +187,10 @@ impl<'a> Expiry<'a> {
         let Some(word) = place.timer(index).map(Timer::load) else {
             return;
         };
-        let phase = self.seats[lane as usize].phase;
+        let phase = self.slots[lane as usize].phase;
         match word.state() {
             None => return self.quarantine(lane),
-            Some(TimerState::Armed | TimerState::Condemned | TimerState::Braked) => {}
+            Some(TimerState::Armed | TimerState::Condemned | TimerState::Limited) => {}
             Some(_) => return,
         }
         let Some(detail) = place.read_detail(index, word) else {
@@ -210,7 +210,7 @@ impl<'a> Expiry<'a> {
             }
             Phase::Asked(at) => {
                 let retry_ns = now.since(at).clamp(UNPROVED_RETRY_NS, ASK_AGAIN_NS);
-                self.put_off(id, word, now.plus(retry_ns));
+                self.deferred(id, word, now.plus(retry_ns));
             }
             Phase::Unattestable(_) => self.unattestable(id, expired),
             Phase::Vacant | Phase::Quarantined(_) => {}
@@ -236,15 +236,15 @@ impl<'a> Expiry<'a> {
         if self.shadow.is_some() {
             look_at = look_at.min(self.look_for_overrun(expired, now));
         }
-        self.put_off(id, expired.word, look_at);
+        self.deferred(id, expired.word, look_at);
     }
 
-    /// Reported once: the word says so, for a successor too. Condemned or spared by a watchdog that
+    /// Reported once: the word says so, for a successor too. Condemned or excluded by a watchdog that
     /// could prove its owner, it stays so.
     fn unattestable(&mut self, id: usize, expired: ExpiredTimer) {
         let place = self.segment.lane(expired.lane).timer(usize::from(expired.timer));
         if expired.word.state() != Some(TimerState::Armed) {
-            self.put_off(id, expired.word, Nanos::NEVER);
+            self.deferred(id, expired.word, Nanos::NEVER);
         } else if place.is_some_and(|timer| timer.report(expired.word)) {
             add_single_writer(self.segment.counter(Counter::Expired), 1);
             add_single_writer(self.segment.counter(Counter::Reported), 1);
@@ -273,18 +273,18 @@ impl Due {
 }
 
 impl Table for Expiry<'_> {
-    type News = News;
+    type Update = Update;
     type Worker = WorkerId;
     type Timer = ExpiredTimer;
 
-    fn apply(&mut self, news: News) {
-        match news {
-            News::Timers { lane, first, timers } => {
+    fn apply(&mut self, update: Update) {
+        match update {
+            Update::Timers { lane, first, timers } => {
                 self.refresh_some(lane, first.into(), timers);
             }
-            News::Lapped { lane } => self.refresh_lane(lane),
-            News::Owner { lane, owner } => self.owner_changed(lane, owner),
-            News::Garbage { lane } => self.quarantine(lane),
+            Update::Lapped { lane } => self.refresh_lane(lane),
+            Update::Owner { lane, owner } => self.owner_changed(lane, owner),
+            Update::Garbage { lane } => self.quarantine(lane),
         }
     }
 
@@ -325,9 +325,9 @@ impl Table for Expiry<'_> {
             let place = self.segment.lane(timer.lane).timer(index);
             let word = place.map_or(timer.word, Timer::load);
             if word.is_of_arming(timer.word) {
-                self.put_off(self.id(timer.lane, index), word, again_at);
+                self.deferred(self.id(timer.lane, index), word, again_at);
             } else {
-                // Released and armed anew meanwhile: another deadline, and maybe no news of it.
+                // Released and armed anew meanwhile: another deadline, and maybe no update of it.
                 self.refresh(timer.lane, index);
             }
         }

@@ -16,7 +16,7 @@ pub enum Shadow {
     /// It does not.
     #[default]
     Off,
-    /// It does, and holds all timers to their scopes' allowances.
+    /// It does, and holds all timers to their scopes' timeouts.
     On,
 }
 
@@ -29,13 +29,13 @@ pub struct Policy {
     pub grace_ns: u64,
     /// The shortest grace, ns: a handler that gets no time at all need not be called.
     pub least_grace_ns: u64,
-    /// The brake: more workers reaped than this in a minute, and the watchdog goes notify-only.
+    /// The kill limiter: more workers reaped than this in a minute, and the watchdog goes notify-only.
     pub max_reaps: Option<u32>,
     /// How long after SIGKILL a worker counts as unkillable, ns.
     pub unkillable_after_ns: u64,
     /// How often an unkillable worker is tried again, ns.
     pub unkillable_retry_ns: u64,
-    /// The fraction of a timer's allowance at which it is warned of, once; none where absent.
+    /// The fraction of a timer's timeout at which it is warned of, once; none where absent.
     pub warn_at: Option<f64>,
     /// Whether what would have been reaped is followed to its end.
     pub shadow: Shadow,
@@ -97,23 +97,23 @@ impl Policy {
         #[expect(
             clippy::cast_precision_loss,
             clippy::cast_sign_loss,
-            reason = "a fraction of an allowance needs no last digit"
+            reason = "a fraction of a timeout needs no last digit"
         )]
         let into = (deadline.since(acquired_at) as f64 * fraction) as u64;
         Some(acquired_at.plus(into))
     }
 }
 
-/// The brake on reaping: a storm of expiries is more likely a mistake than that many hangs.
+/// The kill limiter on reaping: a storm of expiries is more likely a mistake than that many hangs.
 #[derive(Clone, Debug, Default)]
-pub struct Brake {
+pub struct KillLimiter {
     recent: VecDeque<Nanos>,
     engaged: bool,
 }
 
-impl Brake {
-    /// Whether one more worker may be reaped at `now`. The first that may not engages the brake,
-    /// and it holds until [`Brake::release`].
+impl KillLimiter {
+    /// Whether one more worker may be reaped at `now`. The first that may not engages the kill limiter,
+    /// and it holds until [`KillLimiter::release`].
     pub fn allows(&mut self, now: Nanos, max_reaps: Option<u32>) -> bool {
         let Some(max_reaps) = max_reaps else {
             return !self.engaged; // by a watchdog before this one, which had a limit
@@ -129,19 +129,19 @@ impl Brake {
         true
     }
 
-    /// Engages it, until [`Brake::release`].
+    /// Engages it, until [`KillLimiter::release`].
     pub fn engage(&mut self) {
         self.engaged = true;
     }
 
-    /// Whether the brake holds.
+    /// Whether the kill limiter holds.
     pub fn is_engaged(&self) -> bool {
         self.engaged
     }
 
     /// Lets go, and forgets what led to it.
     pub fn release(&mut self) {
-        *self = Brake::default();
+        *self = KillLimiter::default();
     }
 }
 
@@ -160,22 +160,22 @@ mod tests {
     }
 
     #[test]
-    fn the_brake_holds_once_engaged_until_it_is_released() {
-        let mut brake = Brake::default();
+    fn the_limiter_holds_once_engaged_until_it_is_released() {
+        let mut limiter = KillLimiter::default();
         let second = |s: u64| Nanos(s * 1_000_000_000);
-        assert!(brake.allows(second(0), Some(2)));
-        assert!(brake.allows(second(61), Some(2)), "a minute later the first is forgotten");
-        assert!(brake.allows(second(62), Some(2)));
-        assert!(!brake.allows(second(63), Some(2)));
-        assert!(!brake.allows(second(1000), Some(2)), "until told otherwise");
-        assert!(!brake.allows(second(1000), None), "nor for a successor without a limit");
-        brake.release();
-        assert!(brake.allows(second(1001), Some(2)));
-        assert!(brake.allows(second(1001), None));
+        assert!(limiter.allows(second(0), Some(2)));
+        assert!(limiter.allows(second(61), Some(2)), "a minute later the first is forgotten");
+        assert!(limiter.allows(second(62), Some(2)));
+        assert!(!limiter.allows(second(63), Some(2)));
+        assert!(!limiter.allows(second(1000), Some(2)), "until told otherwise");
+        assert!(!limiter.allows(second(1000), None), "nor for a successor without a limit");
+        limiter.release();
+        assert!(limiter.allows(second(1001), Some(2)));
+        assert!(limiter.allows(second(1001), None));
     }
 
     #[test]
-    fn a_warning_comes_at_its_fraction_of_the_allowance() {
+    fn a_warning_comes_at_its_fraction_of_the_timeout() {
         let policy = Policy { warn_at: Some(0.5), ..Policy::default() };
         assert_eq!(policy.warn_time(Nanos(100), Nanos(300)), Some(Nanos(200)));
         assert_eq!(Policy::default().warn_time(Nanos(100), Nanos(300)), None);

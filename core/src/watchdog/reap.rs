@@ -6,7 +6,7 @@
 //!                             +-> dead
 //! ```
 //!
-//! [`Reaping`] decides first whether a worker may be signalled at all ([`Verdict`], brake, notify
+//! [`Reaping`] decides first whether a worker may be signalled at all ([`Verdict`], kill limiter, notify
 //! only), condemns its timers (a release that comes first wins), then drives one machine a worker.
 //! Nothing here waits: a step that must is asked again on a later tick. The first look is here, what it
 //! asks in `leave`, what is told instead of a signal in `reports`, all that follows in `machine`.
@@ -14,9 +14,9 @@
 //! Where one worker holds up the others of its job, it may be reaped before them, and they are held
 //! back meanwhile: see `suspects`, and [`cascade`](crate::watchdog::cascade) for the rule.
 
-mod hands;
 mod leave;
 mod machine;
+mod process_control;
 mod reports;
 mod suspects;
 
@@ -26,48 +26,50 @@ use alloc::vec::Vec;
 use crate::atomic::{AtomicU64, Ordering, add_single_writer};
 use crate::crash;
 use crate::watchdog::expiry::{ExpiredTimer, Expiry};
-use crate::watchdog::policy::{Brake, Policy, SIGKILL};
+use crate::watchdog::policy::{KillLimiter, Policy, SIGKILL};
 use crate::watchdog::tick::{Ended, Expired, Reap, Reaper};
 use crate::watchdog::worker::WorkerId;
 use crate::wire::lane::TimerSignal;
 use crate::wire::scope::OTHER;
-use crate::wire::segment::{BRAKE_RELEASE_ASKED, BRAKED, Counter, Segment};
+use crate::wire::segment::{Counter, LIMITED, LIMITER_RELEASE_ASKED, Segment};
 use crate::wire::time::Nanos;
 use crate::wire::timer::TimerState;
 use crate::wire::timer::TimerWord;
 
-pub use hands::{Course, Event, Evidence, Hands, Hold, Outcome, Sent, Spared, Usual, Verdict};
 use leave::Held;
 use machine::Machine;
 pub use machine::State;
+pub use process_control::{
+    Course, Event, Evidence, Excluded, Hold, Outcome, ProcessControl, Sent, Usual, Verdict,
+};
 use suspects::{Suspects, Suspicion};
 
 /// The reaper over a real segment.
 pub struct Reaping<'a, H> {
     segment: Segment<'a>,
     policy: Policy,
-    brake: Brake,
+    limiter: KillLimiter,
     machines: BTreeMap<WorkerId, Machine>,
     held: BTreeMap<WorkerId, Held>,
     suspects: Suspects,
-    hands: H,
+    control: H,
 }
 
-impl<'a, H: Hands> Reaping<'a, H> {
+impl<'a, H: ProcessControl> Reaping<'a, H> {
     /// A reaper with nothing under way.
-    pub fn new(segment: Segment<'a>, policy: Policy, hands: H) -> Self {
+    pub fn new(segment: Segment<'a>, policy: Policy, control: H) -> Self {
         let (machines, held) = (BTreeMap::new(), BTreeMap::new());
-        let mut brake = Brake::default();
-        if segment.watchdog().braked().load(Ordering::Relaxed) == BRAKED {
-            brake.engage(); // a predecessor's, until an operator releases it
+        let mut limiter = KillLimiter::default();
+        if segment.watchdog().limited().load(Ordering::Relaxed) == LIMITED {
+            limiter.engage(); // a predecessor's, until an operator releases it
         }
         let suspects = Suspects::default();
-        Reaping { segment, policy, brake, machines, held, suspects, hands }
+        Reaping { segment, policy, limiter, machines, held, suspects, control }
     }
 
     /// The hands.
-    pub fn hands_mut(&mut self) -> &mut H {
-        &mut self.hands
+    pub fn control_mut(&mut self) -> &mut H {
+        &mut self.control
     }
 
     /// What a reap has waited for is there: it goes on with the next tick, however long it was put off
@@ -121,10 +123,10 @@ impl<'a, H: Hands> Reaping<'a, H> {
     /// The workers with a reap under way that are dead by now, and whether any was sent SIGKILL and
     /// is not dead yet.
     pub fn dying(&mut self) -> (Vec<WorkerId>, bool) {
-        let hands = &mut self.hands;
+        let control = &mut self.control;
         let (mut dead, mut is_any_left) = (Vec::new(), false);
         for (worker, machine) in &self.machines {
-            if hands.is_dead(*worker) {
+            if control.is_dead(*worker) {
                 dead.push(*worker);
             } else if let State::Killed { .. } = machine.state {
                 is_any_left = true;
@@ -133,20 +135,20 @@ impl<'a, H: Hands> Reaping<'a, H> {
         (dead, is_any_left)
     }
 
-    /// Whether the brake holds.
-    pub fn is_braked(&self) -> bool {
-        self.brake.is_engaged()
+    /// Whether the kill limiter holds.
+    pub fn is_limited(&self) -> bool {
+        self.limiter.is_engaged()
     }
 
-    /// Whether an operator has asked, through the segment, for the brake's release.
+    /// Whether an operator has asked, through the segment, for the kill limiter's release.
     pub fn is_release_asked(&self) -> bool {
-        self.segment.watchdog().braked().load(Ordering::Relaxed) == BRAKE_RELEASE_ASKED
+        self.segment.watchdog().limited().load(Ordering::Relaxed) == LIMITER_RELEASE_ASKED
     }
 
-    /// Lets the brake go: an operator said so.
-    pub fn release_brake(&mut self) {
-        self.brake.release();
-        self.segment.watchdog().braked().store(0, Ordering::Relaxed);
+    /// Lets the kill limiter go: an operator said so.
+    pub fn release_limiter(&mut self) {
+        self.limiter.release();
+        self.segment.watchdog().limited().store(0, Ordering::Relaxed);
     }
 
     /// Changes the policy from now on.
@@ -169,7 +171,7 @@ impl<'a, H: Hands> Reaping<'a, H> {
             if won {
                 crash::point("condemn");
                 if timer.word.state() == Some(TimerState::Armed) {
-                    self.count(Counter::Expired); // else it counted when the brake spared it
+                    self.count(Counter::Expired); // else it counted when the kill limiter excluded it
                 }
                 self.count(Counter::Condemned);
             }
@@ -187,9 +189,9 @@ impl<'a, H: Hands> Reaping<'a, H> {
     ) -> Option<Result<Machine, Nanos>> {
         let mut left = self.split_off_reports(now, worker, timers);
         left.first()?;
-        let spared = |timer: &ExpiredTimer| timer.word.state() == Some(TimerState::Braked);
-        if self.brake.is_engaged() && left.iter().all(spared) {
-            return None; // told of already; judged again when the brake is released
+        let excluded = |timer: &ExpiredTimer| timer.word.state() == Some(TimerState::Limited);
+        if self.limiter.is_engaged() && left.iter().all(excluded) {
+            return None; // told of already; judged again when the kill limiter is released
         }
         if let Some(again_at) = self.suspects.again_at(worker) {
             return Some(Err(again_at));
@@ -198,7 +200,7 @@ impl<'a, H: Hands> Reaping<'a, H> {
             return Some(Err(again_at));
         }
         let resumed = left.iter().any(|timer| timer.word.state() == Some(TimerState::Condemned));
-        // A condemned timer is final: the brake only holds back what is not condemned yet.
+        // A condemned timer is final: the kill limiter only holds back what is not condemned yet.
         if !resumed && self.does_brake(now) {
             for timer in &left {
                 self.spare(now, worker, timer);
@@ -214,20 +216,20 @@ impl<'a, H: Hands> Reaping<'a, H> {
         Some(Ok(machine))
     }
 
-    /// Whether the brake forbids one more reap. The first that it does engages it.
+    /// Whether the kill limiter forbids one more reap. The first that it does engages it.
     fn does_brake(&mut self, now: Nanos) -> bool {
-        let was_braked = self.brake.is_engaged();
-        let brakes = !self.brake.allows(now, self.policy.max_reaps);
+        let was_braked = self.limiter.is_engaged();
+        let brakes = !self.limiter.allows(now, self.policy.max_reaps);
         if brakes && !was_braked {
-            self.segment.watchdog().braked().store(BRAKED, Ordering::Relaxed);
+            self.segment.watchdog().limited().store(LIMITED, Ordering::Relaxed);
             let max_reaps = self.policy.max_reaps.unwrap_or_default();
-            self.hands.note(Event::Braked { max_reaps });
+            self.control.note(Event::Limited { max_reaps });
         }
         brakes
     }
 }
 
-impl<H: Hands> Reaper<Expiry<'_>> for Reaping<'_, H> {
+impl<H: ProcessControl> Reaper<Expiry<'_>> for Reaping<'_, H> {
     type Error = H::Error;
 
     fn weigh(
@@ -281,7 +283,7 @@ impl<H: Hands> Reaper<Expiry<'_>> for Reaping<'_, H> {
     }
 
     fn reap_failed(&mut self, worker: WorkerId, error: H::Error) {
-        self.hands.note(Event::Failed { worker, error });
+        self.control.note(Event::Failed { worker, error });
     }
 
     /// The table tells no more of a worker whose lane is quarantined; its grace ends all the same.

@@ -25,15 +25,15 @@ pub trait Clock {
     fn now(&mut self) -> Nanos;
 }
 
-/// Where news come from.
+/// Where updates come from.
 pub trait Queue {
     /// What it holds.
-    type News;
+    type Update;
     /// How much there is.
     fn size(&mut self) -> usize;
-    /// Hands over at most `most` pieces of news; where there is none, waits for the first of them
+    /// ProcessControl over at most `most` updates; where there is none, waits for the first of them
     /// until `until`.
-    fn get(&mut self, most: NonZeroUsize, until: Nanos, news: impl FnMut(Self::News));
+    fn get(&mut self, most: NonZeroUsize, until: Nanos, update: impl FnMut(Self::Update));
 }
 
 /// The expired timers of one worker.
@@ -48,16 +48,16 @@ pub struct Expired<W, T> {
 /// What knows every timer.
 pub trait Table {
     /// What it is told.
-    type News;
+    type Update;
     /// Who owns timers.
     type Worker: Copy + Ord + Debug;
     /// A timer.
     type Timer;
-    /// Takes in one piece of news.
-    fn apply(&mut self, news: Self::News);
+    /// Takes in one piece of updates.
+    fn apply(&mut self, update: Self::Update);
     /// The earliest time it wants to be looked at.
     fn next_deadline(&self) -> Nanos;
-    /// Looks at the timers themselves, in case there was no news of one.
+    /// Looks at the timers themselves, in case there was no update of one.
     fn sweep(&mut self, _now: Nanos) {}
     /// Takes the timers that have expired, by worker, in the order of their first deadlines.
     fn expired(&mut self, now: Nanos) -> Vec<Expired<Self::Worker, Self::Timer>>;
@@ -151,7 +151,7 @@ pub struct Watchdog<C, Q, T, R> {
     pub table: T,
     /// The reaper.
     pub reaper: R,
-    /// The longest time between two ticks, ns: the wake horizon.
+    /// The longest time between two ticks, ns: the max interval.
     pub max_interval_ns: u64,
     /// When the watchdog meant to read the clock next; `None` before its first tick.
     pub expected: Option<Nanos>,
@@ -163,7 +163,7 @@ impl<C, Q, T, R> Watchdog<C, Q, T, R>
 where
     C: Clock,
     Q: Queue,
-    T: Table<News = Q::News>,
+    T: Table<Update = Q::Update>,
     R: Reaper<T>,
 {
     /// A watchdog that has not ticked yet.
@@ -172,7 +172,7 @@ where
         Watchdog { clock, queue, table, reaper, max_interval_ns, expected, looked_at }
     }
 
-    /// One pass. Sleeps at most `max_interval_ns`, and not at all where there is news.
+    /// One pass. Sleeps at most `max_interval_ns`, and not at all where there are updates.
     pub fn tick(&mut self) -> Ticked {
         let mut ticked = Ticked::default();
         let now = self.look(&mut ticked);
@@ -186,7 +186,7 @@ where
         // Already due means due now, not then: a retry that waits since the year dot is no stall.
         self.expected = Some(until.max(now));
         let table = &mut self.table;
-        self.queue.get(most, until, |news| table.apply(news));
+        self.queue.get(most, until, |update| table.apply(update));
 
         let now = self.look(&mut ticked);
         self.table.sweep(now);
@@ -269,23 +269,23 @@ mod tests {
 
     struct DoubleQueue(Calls, usize);
     impl Queue for DoubleQueue {
-        type News = u8;
+        type Update = u8;
         fn size(&mut self) -> usize {
             self.0.borrow_mut().push("size".into());
             self.1
         }
-        fn get(&mut self, most: NonZeroUsize, until: Nanos, mut news: impl FnMut(u8)) {
+        fn get(&mut self, most: NonZeroUsize, until: Nanos, mut update: impl FnMut(u8)) {
             self.0.borrow_mut().push(format!("get {most} until {}", until.0));
-            news(7);
+            update(7);
         }
     }
 
     impl Table for Doubles {
-        type News = u8;
+        type Update = u8;
         type Worker = u32;
         type Timer = &'static str;
-        fn apply(&mut self, news: u8) {
-            self.calls.borrow_mut().push(format!("apply {news}"));
+        fn apply(&mut self, update: u8) {
+            self.calls.borrow_mut().push(format!("apply {update}"));
         }
         fn next_deadline(&self) -> Nanos {
             self.next

@@ -1,8 +1,8 @@
-//! The news: what changed in the lanes since the last tick, drained from their rings by size.
+//! The updates: what changed in the lanes since the last tick, drained from their rings by size.
 //!
 //! [`Rings`] is the watchdog's request queue: [`Rings::size`] counts what waits by the writers'
 //! hints, [`Rings::get`] sleeps if there is nothing, then drains. Many records of one timer make one
-//! piece of news: what a record says is not applied, it says where to look. The timer word is the
+//! piece of updates: what a record says is not applied, it says where to look. The timer word is the
 //! truth, so the order in which lanes are drained does not matter.
 
 use alloc::vec::Vec;
@@ -19,7 +19,7 @@ use crate::wire::time::Nanos;
 
 /// Something the table must look at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
+pub enum Update {
     /// Timers of a lane changed: bit `n` of `timers` is timer `first + n`.
     Timers {
         /// The lane.
@@ -88,7 +88,7 @@ impl LaneReader {
 }
 
 impl<'a, S: Sleep> Rings<'a, S> {
-    /// The queue of `segment`. Every lane that was ever claimed is news at first.
+    /// The queue of `segment`. Every lane that was ever claimed are updates at first.
     pub fn new(segment: Segment<'a>, sleep: S) -> Self {
         let fresh = LaneReader::new(OwnerWord(0), 0);
         let lanes = segment.geometry().lanes as usize;
@@ -97,7 +97,7 @@ impl<'a, S: Sleep> Rings<'a, S> {
             lanes: alloc::vec![fresh; lanes],
             waiting: Vec::with_capacity(lanes),
             changed: Vec::with_capacity(lanes),
-            wake: Wake::new(segment.next_wake(), segment.fixed().horizon_ns),
+            wake: Wake::new(segment.next_wake(), segment.fixed().max_interval_ns),
             sleep,
         }
     }
@@ -134,10 +134,10 @@ impl<'a, S: Sleep> Rings<'a, S> {
         size
     }
 
-    fn deliver(&mut self, most: usize, news: &mut impl FnMut(News)) {
+    fn deliver(&mut self, most: usize, update: &mut impl FnMut(Update)) {
         // A new owner's timers are read from their words, so its ring is read from now on.
         for &(lane, owner) in &self.changed {
-            news(News::Owner { lane, owner });
+            update(Update::Owner { lane, owner });
         }
         let mut left = most.saturating_sub(self.changed.len()).max(1);
         for index in 0..self.waiting.len() {
@@ -147,11 +147,11 @@ impl<'a, S: Sleep> Rings<'a, S> {
                 break;
             }
             left -= take;
-            self.drain_lane(lane, take, news);
+            self.drain_lane(lane, take, update);
         }
     }
 
-    fn drain_lane(&mut self, index: u32, most: usize, news: &mut impl FnMut(News)) {
+    fn drain_lane(&mut self, index: u32, most: usize, update: &mut impl FnMut(Update)) {
         const WORDS: usize = limit::TIMERS as usize / 64;
         let lane = self.segment.lane(index);
         let geometry = self.segment.geometry();
@@ -166,7 +166,7 @@ impl<'a, S: Sleep> Rings<'a, S> {
                 None if u32::from(timer) < firsts => touched_first |= bit,
                 None if u32::from(timer) < geometry.timers => touched[word] |= bit,
                 Some(other) if u32::from(timer) < geometry.timers && other < geometry.lanes => {
-                    news(News::Timers { lane: other, first: timer & !63, timers: bit });
+                    update(Update::Timers { lane: other, first: timer & !63, timers: bit });
                 }
                 _ => garbage = true,
             }
@@ -174,35 +174,35 @@ impl<'a, S: Sleep> Rings<'a, S> {
         touched[0] = touched_first;
         for (word, timers) in touched.into_iter().enumerate() {
             if timers != 0 {
-                news(News::Timers { lane: index, first: word as u16 * 64, timers });
+                update(Update::Timers { lane: index, first: word as u16 * 64, timers });
             }
         }
         crate::atomic::add_single_writer(self.segment.counter(Counter::Drained), drained.records);
         if drained.lapped > 0 {
             crate::atomic::add_single_writer(self.segment.counter(Counter::Lapped), drained.lapped);
-            news(News::Lapped { lane: index });
+            update(Update::Lapped { lane: index });
         } else if drained.records == 0 {
             // The hint promises what the slots do not hold: the writer laps this very slot, or was
             // stopped at it, or lies. Looking again before the hint moves would only spin.
             self.lanes[index as usize].empty_at = Some(head);
-            news(News::Lapped { lane: index });
+            update(Update::Lapped { lane: index });
         }
         if garbage || drained.garbage {
             // Until it has another owner, the lane is left alone.
             self.lanes[index as usize].muted = true;
-            news(News::Garbage { lane: index });
+            update(Update::Garbage { lane: index });
         }
     }
 }
 
 impl<S: Sleep> Queue for Rings<'_, S> {
-    type News = News;
+    type Update = Update;
 
     fn size(&mut self) -> usize {
         self.look()
     }
 
-    fn get(&mut self, most: NonZeroUsize, until: Nanos, mut news: impl FnMut(News)) {
+    fn get(&mut self, most: NonZeroUsize, until: Nanos, mut update: impl FnMut(Update)) {
         if self.waiting.is_empty() && self.changed.is_empty() {
             self.sleep.prepare();
             self.wake.announce(until);
@@ -214,6 +214,6 @@ impl<S: Sleep> Queue for Rings<'_, S> {
                 self.wake.awake();
             }
         }
-        self.deliver(most.get(), &mut news);
+        self.deliver(most.get(), &mut update);
     }
 }

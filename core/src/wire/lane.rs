@@ -192,7 +192,7 @@ impl<'a> Lane<'a> {
         attached
     }
 
-    /// Hands an attached lane to another thread of its process, under a new epoch. Its timers stay as
+    /// ProcessControl an attached lane to another thread of its process, under a new epoch. Its timers stay as
     /// they are, and the watchdog asks anew who owns the lane. `None` where it is no longer this
     /// owner's.
     pub fn hand_over(

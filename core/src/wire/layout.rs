@@ -1,7 +1,7 @@
 //! Where everything lies in a segment: the geometry, and every offset derived from it.
 //!
 //! ```text
-//! header (one page) | scope names | scope totals | allowances | groups | all lanes' fronts | all lanes' backs
+//! header (one page) | scope names | scope totals | timeouts | groups | all lanes' fronts | all lanes' backs
 //! ```
 //!
 //! Offsets count 64-bit words. A lane has two parts. Its front is what every tick reads, and the fronts
@@ -47,8 +47,8 @@ pub const RECORD_WORDS: usize = 4;
 pub const DETAIL_WORDS: usize = 2;
 /// The words of a scope's name slot: hash, length and state, then the name.
 pub const SCOPE_NAME_WORDS: usize = 16;
-/// The words of a scope's allowance: the allowance, what ran beyond it, the clocks in use.
-pub const ALLOWANCE_WORDS: usize = 8;
+/// The words of a scope's timeout: the timeout, what ran beyond it, the clocks in use.
+pub const TIMEOUT_WORDS: usize = 8;
 /// How many suspects the header remembers: the newest overwrites the oldest.
 pub const SUSPECTS_KEPT: usize = 8;
 /// The words of a remembered suspect.
@@ -78,7 +78,7 @@ pub mod limit {
     /// Bytes of a segment: 16 GiB.
     pub const BYTES: u64 = 16 << 30;
     /// The longest time between two ticks, ns: 1 ms to a minute.
-    pub const HORIZON_NS: core::ops::RangeInclusive<u64> = 1_000_000..=60_000_000_000;
+    pub const MAX_INTERVAL_NS: core::ops::RangeInclusive<u64> = 1_000_000..=60_000_000_000;
 }
 
 /// The sizes a segment is made with, fixed for its life.
@@ -170,7 +170,7 @@ impl Geometry {
 pub struct Layout {
     geometry: Geometry,
     totals_at: usize,
-    allowances_at: usize,
+    timeouts_at: usize,
     groups_at: usize,
     fronts_at: usize,
     front_stride: usize,
@@ -200,16 +200,16 @@ impl Layout {
         let back_words = stats_in_back + lane_scopes * STATS_WORDS;
         let totals_at = PAGE_WORDS + geometry.scopes as usize * SCOPE_NAME_WORDS;
         let totals_words = geometry.scopes as usize * STATS_WORDS;
-        let allowances_at = (totals_at + totals_words).next_multiple_of(ALIGNED_WORDS);
-        let allowances_words = geometry.scopes as usize * ALLOWANCE_WORDS;
-        let groups_at = allowances_at + allowances_words;
+        let timeouts_at = (totals_at + totals_words).next_multiple_of(ALIGNED_WORDS);
+        let timeouts_words = geometry.scopes as usize * TIMEOUT_WORDS;
+        let groups_at = timeouts_at + timeouts_words;
         let groups_words = groups(geometry) * GROUP_WORDS;
         let fronts_at = (groups_at + groups_words).next_multiple_of(PAGE_WORDS);
         let fronts_words = geometry.lanes as usize * front_stride;
         Layout {
             geometry,
             totals_at,
-            allowances_at,
+            timeouts_at,
             groups_at,
             fronts_at,
             front_stride,
@@ -240,9 +240,9 @@ impl Layout {
         self.totals_at
     }
 
-    /// Where the scopes' allowances begin.
-    pub fn allowances_at(&self) -> usize {
-        self.allowances_at
+    /// Where the scopes' timeouts begin.
+    pub fn timeouts_at(&self) -> usize {
+        self.timeouts_at
     }
 
     /// Where the groups begin.

@@ -9,7 +9,7 @@
 //! * The reader keeps its own position. The writer publishes its own as a hint only ([`Lane::head`]):
 //!   it says how much there may be, never what is read.
 //!
-//! A reader that falls behind by a lap loses the news between, is told how many, and must look at
+//! A reader that falls behind by a lap loses the updates between, is told how many, and must look at
 //! the timer words themselves. What the table needs stands in the stamp alone, so the drain
 //! ([`RingReader::drain`]) reads one word a record; flight records read all four
 //! ([`RingReader::next`]).
@@ -119,7 +119,7 @@ impl RingReader {
         Some(lost)
     }
 
-    /// Reads up to `most` records and hands `news` the timer that each tells of, and that timer's lane
+    /// Reads up to `most` records and hands `updates` the timer that each tells of, and that timer's lane
     /// where it is another.
     ///
     /// A stamp is a single word, so it needs no second look; whoever gets it decides by the timer
@@ -129,7 +129,7 @@ impl RingReader {
         &mut self,
         slots: Slots<'_>,
         most: usize,
-        mut news: impl FnMut(u16, Option<u32>),
+        mut update: impl FnMut(u16, Option<u32>),
     ) -> Drained {
         let mut drained = Drained::default();
         let mask = slots.len() - 1;
@@ -145,7 +145,7 @@ impl RingReader {
                 // the timer word before is visible.
                 let stamp = Stamp(slot[0].load(Ordering::Acquire));
                 let Some(timer) = stamp.own_timer_at(position) else { return Some((slot, stamp)) };
-                news(timer, None);
+                update(timer, None);
                 position = position.wrapping_add(1);
                 own += 1;
                 None
@@ -155,7 +155,7 @@ impl RingReader {
             left -= 1;
             match other_record(slot, stamp, position, mask) {
                 Other::Foreign(lane) => {
-                    news(stamp.timer(), Some(lane));
+                    update(stamp.timer(), Some(lane));
                     position = position.wrapping_add(1);
                 }
                 Other::Overwritten => {} // the next look finds the later lap

@@ -96,7 +96,7 @@ impl ScopeName {
         ScopeName { bytes, length: SHORTENED.len() + tail.len() }
     }
 
-    /// The name; bytes from a lying segment that are no UTF-8 read as `(unreadable)`.
+    /// The name; bytes from an inconsistent segment that are no UTF-8 read as `(unreadable)`.
     pub fn as_str(&self) -> &str {
         core::str::from_utf8(&self.bytes[..self.length]).unwrap_or("(unreadable)")
     }

@@ -10,20 +10,20 @@ mod watchdog;
 use crate::atomic::{AtomicU64, Ordering};
 use crate::wire::lane::{Lane, LaneHeader};
 use crate::wire::layout::{
-    ALLOWANCE_WORDS, CASCADE_WORDS, FRONT_WORDS, Geometry, Layout, PAGE_WORDS,
+    CASCADE_WORDS, FRONT_WORDS, Geometry, Layout, PAGE_WORDS, TIMEOUT_WORDS,
 };
 use crate::wire::meeting::Groups;
 use crate::wire::scope::{OTHER, ScopeId, ScopeName, ScopeNames};
 use crate::wire::stats::{STATS_WORDS, StatsWords};
-use crate::wire::timeout::{ScopeAllowance, checked_ns};
+use crate::wire::timeout::{ScopeTimeout, checked_ns};
 
 pub use fixed::{DIES_WITH_MAKER, FIXED_WORDS, Fixed, FormatError};
-pub use watchdog::{BRAKE_RELEASE_ASKED, BRAKED, Counter, WatchdogWords};
+pub use watchdog::{Counter, LIMITED, LIMITER_RELEASE_ASKED, WatchdogWords};
 
 const NEXT_WAKE: usize = 16;
 const LANES_USED: usize = 17;
 const SCOPES_OVERFLOWED: usize = 18;
-const OTHERS_ALLOWANCE: usize = 19;
+const OTHERS_TIMEOUT: usize = 19;
 /// The word that holds the doorbell: 32 bits for the kernel's futex, never read as a word.
 pub const DOORBELL_AT_WORD: usize = 24;
 pub(crate) const CALIBRATION: usize = 32;
@@ -174,23 +174,23 @@ impl<'a> Segment<'a> {
         self.block(self.layout.totals_at() + index * STATS_WORDS)
     }
 
-    /// The allowance of `scope`; of `(other)` where there is no such scope.
+    /// The timeout of `scope`; of `(other)` where there is no such scope.
     #[inline]
-    pub fn allowance(&self, scope: ScopeId) -> ScopeAllowance<'a> {
+    pub fn timeout(&self, scope: ScopeId) -> ScopeTimeout<'a> {
         let known = u32::from(scope.0) < self.fixed.geometry.scopes;
         let index = if known { usize::from(scope.0) } else { 0 };
-        ScopeAllowance(self.block(self.layout.allowances_at() + index * ALLOWANCE_WORDS))
+        ScopeTimeout(self.block(self.layout.timeouts_at() + index * TIMEOUT_WORDS))
     }
 
-    /// How long a scope may take, ns, that has no allowance of its own; `None` where that is not said.
-    pub fn others_allowance_ns(&self) -> Option<u64> {
-        checked_ns(self.words[OTHERS_ALLOWANCE].load(Ordering::Relaxed))
+    /// How long a scope may take, ns, that has no timeout of its own; `None` where that is not said.
+    pub fn others_timeout_ns(&self) -> Option<u64> {
+        checked_ns(self.words[OTHERS_TIMEOUT].load(Ordering::Relaxed))
     }
 
-    /// Sets the allowance of scopes that have none of their own. The watchdog's alone.
-    pub fn set_others_allowance_ns(&self, allowance_ns: Option<u64>) {
+    /// Sets the timeout of scopes that have none of their own. The watchdog's alone.
+    pub fn set_others_timeout_ns(&self, timeout_ns: Option<u64>) {
         // Relaxed: the word alone says it all.
-        self.words[OTHERS_ALLOWANCE].store(allowance_ns.unwrap_or(0), Ordering::Relaxed);
+        self.words[OTHERS_TIMEOUT].store(timeout_ns.unwrap_or(0), Ordering::Relaxed);
     }
 
     /// When the watchdog will wake by itself, ns; 0 while it is awake. The watchdog's alone.
@@ -251,7 +251,7 @@ pub(crate) mod tests {
             boot_id: [1, 2],
             time_namespace: 3,
             incarnation: 4,
-            horizon_ns: 100_000_000,
+            max_interval_ns: 100_000_000,
             created_at: Nanos(5),
         }
     }
@@ -315,9 +315,9 @@ pub(crate) mod tests {
         };
         let features = Fixed { incompatible_features: 4, ..tiny_fixed() };
         assert_eq!(open(features), Some(FormatError::Features { features: 4 }));
-        for horizon_ns in [0, 999_999, 60_000_000_001, u64::MAX] {
-            let spinning = Fixed { horizon_ns, ..tiny_fixed() };
-            assert_eq!(open(spinning), Some(FormatError::Horizon { ns: horizon_ns }));
+        for max_interval_ns in [0, 999_999, 60_000_000_001, u64::MAX] {
+            let spinning = Fixed { max_interval_ns, ..tiny_fixed() };
+            assert_eq!(open(spinning), Some(FormatError::MaxInterval { ns: max_interval_ns }));
         }
         let huge = Geometry { lanes: u32::MAX, ..tiny_fixed().geometry };
         let huge = Fixed { geometry: huge, ..tiny_fixed() };

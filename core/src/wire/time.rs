@@ -14,7 +14,7 @@ const UNIT_SHIFT: u32 = 10;
 pub const DEADLINE_BITS: u32 = 50;
 
 /// The longest time a timer may be armed for: ten years. Anything above is refused as absurd.
-pub const MAX_ALLOWANCE: Duration = Duration::from_hours(10 * 365 * 24);
+pub const MAX_TIMEOUT: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// A point in time: nanoseconds of `CLOCK_MONOTONIC`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -21,8 +21,8 @@
 //!    |                     watchdog only |                 v
 //!    |                                   +--report--> Reported ---rearm---> Armed
 //!    |                                   |                 +---release---> Idle
-//!    |                                   +--spare---> Braked, as Reported, but:
-//!    |                                   |              | condemn (the brake was released)
+//!    |                                   +--spare---> Limited, as Reported, but:
+//!    |                                   |              | condemn (the kill limiter was released)
 //!    +--clear (process dead)------ Condemned <----------+
 //!                                      +---give_up (process alive)---> Reported
 //! ```
@@ -56,9 +56,9 @@ pub enum TimerState {
     Paused = 3,
     /// Claimed by the watchdog: no change by the worker succeeds, only the watchdog leaves it.
     Condemned = 4,
-    /// Its deadline passed while the brake held: reported, and judged again when the brake is
+    /// Its deadline passed while the kill limiter held: reported, and judged again when the kill limiter is
     /// released. May be armed again.
-    Braked = 5,
+    Limited = 5,
 }
 
 impl TimerState {
@@ -70,7 +70,7 @@ impl TimerState {
             TimerState::Reported => "reported",
             TimerState::Paused => "paused",
             TimerState::Condemned => "condemned",
-            TimerState::Braked => "braked",
+            TimerState::Limited => "braked",
         }
     }
 }
@@ -114,7 +114,7 @@ impl TimerWord {
             2 => TimerState::Reported,
             3 => TimerState::Paused,
             4 => TimerState::Condemned,
-            5 => TimerState::Braked,
+            5 => TimerState::Limited,
             _ => return None,
         })
     }
@@ -131,11 +131,11 @@ impl TimerWord {
         self.0 & GENERATION_MASK
     }
 
-    /// Whether this is `armed` as it was, or as the watchdog spared or condemned it.
+    /// Whether this is `armed` as it was, or as the watchdog excluded or condemned it.
     #[inline]
     pub fn is_of_arming(self, armed: TimerWord) -> bool {
         let as_is = |state| self == armed.with_state(state);
-        self == armed || as_is(TimerState::Condemned) || as_is(TimerState::Braked)
+        self == armed || as_is(TimerState::Condemned) || as_is(TimerState::Limited)
     }
 
     /// Whether the timer is armed and its deadline has come by the unit `now`.
@@ -146,7 +146,7 @@ impl TimerWord {
     }
 
     /// When the watchdog must look at this timer: its deadline, at once for a condemned one (its
-    /// reap goes on) and for one that the brake spared (if it still holds), never for the rest.
+    /// reap goes on) and for one that the kill limiter excluded (if it still holds), never for the rest.
     #[inline]
     pub fn look_at(self) -> Nanos {
         match self.0 >> STATE_SHIFT {
@@ -229,7 +229,7 @@ impl Timer<'_> {
         word
     }
 
-    /// Gives an armed, reported or spared timer a new deadline. `expected` is a guess that saves a
+    /// Gives an armed, reported or excluded timer a new deadline. `expected` is a guess that saves a
     /// load where it is right.
     ///
     /// # Errors
@@ -237,7 +237,7 @@ impl Timer<'_> {
     #[inline]
     pub fn rearm(self, expected: TimerWord, deadline: Units) -> Result<TimerWord, Refused> {
         self.change(expected, |word| match word.state() {
-            Some(TimerState::Armed | TimerState::Reported | TimerState::Braked) => {
+            Some(TimerState::Armed | TimerState::Reported | TimerState::Limited) => {
                 Some(word.armed_next(deadline))
             }
             _ => None,
@@ -248,11 +248,11 @@ impl Timer<'_> {
     /// Moves an armed timer's deadline on by `ns`.
     ///
     /// # Errors
-    /// [`Refused`] where the timer is not armed (or reported, or spared).
+    /// [`Refused`] where the timer is not armed (or reported, or excluded).
     #[inline]
     pub fn extend(self, expected: TimerWord, ns: u64) -> Result<TimerWord, Refused> {
         self.change(expected, |word| match word.state() {
-            Some(TimerState::Armed | TimerState::Reported | TimerState::Braked) => {
+            Some(TimerState::Armed | TimerState::Reported | TimerState::Limited) => {
                 Some(word.armed_next(Units::at_or_after(word.deadline().begins().plus(ns))))
             }
             _ => None,
@@ -321,13 +321,13 @@ impl Timer<'_> {
     fn release_what_is_there(self) -> Released {
         let released = self.change(self.load(), |word| match word.state()? {
             TimerState::Idle | TimerState::Condemned => None,
-            TimerState::Armed | TimerState::Paused | TimerState::Reported | TimerState::Braked => {
+            TimerState::Armed | TimerState::Paused | TimerState::Reported | TimerState::Limited => {
                 Some(word.idle())
             }
         });
         match released {
             Ok((was, _)) => match was.state() {
-                Some(TimerState::Reported | TimerState::Braked) => Released::Reported,
+                Some(TimerState::Reported | TimerState::Limited) => Released::Reported,
                 _ => Released::InTime,
             },
             Err(Refused { word }) if word.state() == Some(TimerState::Condemned) => {
@@ -337,11 +337,11 @@ impl Timer<'_> {
         }
     }
 
-    /// Claims an expired timer, or one that the brake spared, for the watchdog: from here a release
+    /// Claims an expired timer, or one that the kill limiter excluded, for the watchdog: from here a release
     /// can no longer win. False where the worker changed it first.
     #[inline]
     pub fn condemn(self, seen: TimerWord) -> bool {
-        matches!(seen.state(), Some(TimerState::Armed | TimerState::Braked))
+        matches!(seen.state(), Some(TimerState::Armed | TimerState::Limited))
             && self.swap_exactly(seen, seen.with_state(TimerState::Condemned))
     }
 
@@ -352,11 +352,11 @@ impl Timer<'_> {
             && self.swap_exactly(seen, seen.with_state(TimerState::Reported))
     }
 
-    /// Marks an expired timer as spared by the brake, once. False where the worker changed it first.
+    /// Marks an expired timer as excluded by the kill limiter, once. False where the worker changed it first.
     #[inline]
     pub fn spare(self, seen: TimerWord) -> bool {
         seen.state() == Some(TimerState::Armed)
-            && self.swap_exactly(seen, seen.with_state(TimerState::Braked))
+            && self.swap_exactly(seen, seen.with_state(TimerState::Limited))
     }
 
     /// Frees a condemned timer whose process is dead. Only the watchdog may call this.
@@ -431,7 +431,7 @@ mod tests {
         assert!(due(TimerState::Armed, 9, 10));
         assert!(!due(TimerState::Armed, 11, 10));
         for state in
-            [TimerState::Idle, TimerState::Reported, TimerState::Paused, TimerState::Braked]
+            [TimerState::Idle, TimerState::Reported, TimerState::Paused, TimerState::Limited]
         {
             assert!(!due(state, 1, 10), "{state:?}");
         }
@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timer_that_the_brake_spared_is_the_workers_until_it_is_condemned() {
+    fn a_timer_that_the_limiter_excluded_is_the_workers_until_it_is_condemned() {
         let word = AtomicU64::new(0);
         let timer = Timer(&word);
         let armed = timer.arm(at(5));

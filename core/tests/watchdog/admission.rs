@@ -5,7 +5,7 @@ use hangwatch_core::wire::lane::LaneState;
 use hangwatch_core::wire::segment::Counter;
 use hangwatch_core::wire::timer::TimerState;
 
-use crate::world::{HORIZON, SECOND, World, place, words};
+use crate::world::{MAX_INTERVAL, SECOND, World, place, words};
 
 #[test]
 fn a_worker_the_kernel_has_not_proved_is_never_signalled_and_reaped_once_it_is() {
@@ -23,7 +23,10 @@ fn a_worker_the_kernel_has_not_proved_is_never_signalled_and_reaped_once_it_is()
     world.serve_for(SECOND);
     let signals = world.signals();
     assert_eq!(signals.len(), 1);
-    assert!(signals[0].at.since(proved_at) <= 500_000_000 + HORIZON, "asked every half second");
+    assert!(
+        signals[0].at.since(proved_at) <= 500_000_000 + MAX_INTERVAL,
+        "asked every half second"
+    );
 }
 
 #[test]
@@ -120,14 +123,14 @@ fn an_answer_about_an_earlier_owner_is_ignored() {
     let words = words();
     let mut world = World::new(&words, Policy::default());
     let first = world.worker(10);
-    world.serve_for(HORIZON);
+    world.serve_for(MAX_INTERVAL);
     first.detach();
     world.serve_for(SECOND);
     let mut second = world.worker(20);
     assert_eq!(second.lane, first.lane);
     world.process(20, |process| process.admission = Admission::Unknown);
     second.acquire(0, SECOND);
-    world.serve_for(HORIZON);
+    world.serve_for(MAX_INTERVAL);
     world.watchdog.table.admit(first.lane, first.owner, Admission::Worker(WorkerId(10)));
     world.watchdog.table.admit(first.lane, first.owner, Admission::Gone);
     world.serve_for(5 * SECOND);

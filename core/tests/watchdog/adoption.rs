@@ -6,7 +6,7 @@ use hangwatch_core::wire::segment::Counter;
 use hangwatch_core::wire::stats::ScopeStats;
 use hangwatch_core::wire::timer::TimerState;
 
-use crate::world::{HORIZON, MS, SCOPE, SECOND, World, words};
+use crate::world::{MAX_INTERVAL, MS, SCOPE, SECOND, World, words};
 
 #[test]
 fn a_successor_finds_every_armed_timer_with_its_deadline() {
@@ -52,13 +52,13 @@ fn a_successor_resumes_the_reap_of_a_condemned_timer_and_counts_it_once() {
     let mut hung = world.worker(10);
     world.process(10, |process| process.survives.insert(SIGKILL));
     let deadline = hung.acquire(0, SECOND);
-    world.serve_until(deadline.plus(HORIZON));
+    world.serve_until(deadline.plus(MAX_INTERVAL));
     assert_eq!(world.signalled(), [(10, SIGKILL)]);
     assert_eq!(hung.state(0), Some(TimerState::Condemned));
     world.process(10, |process| process.survives.clear());
     world.succeed(Policy { max_reaps: Some(0), ..Policy::default() });
     world.serve_for(SECOND);
-    assert_eq!(world.signalled(), [(10, SIGKILL), (10, SIGKILL)], "the brake holds no reap back");
+    assert_eq!(world.signalled(), [(10, SIGKILL), (10, SIGKILL)], "the limiter holds no reap back");
     assert_eq!(world.outcomes(), [Outcome::Reaped]);
     assert_eq!(world.count(Counter::Condemned), 1);
     assert_eq!(world.segment.lane(hung.lane).owner().state(), Some(LaneState::Free));

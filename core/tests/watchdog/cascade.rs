@@ -1,6 +1,6 @@
 use hangwatch_core::watchdog::expiry::Admission;
 use hangwatch_core::watchdog::policy::{Cascade, Policy, SIGKILL};
-use hangwatch_core::watchdog::reap::{Course, Hold, Outcome, Spared, Usual, Verdict};
+use hangwatch_core::watchdog::reap::{Course, Excluded, Hold, Outcome, Usual, Verdict};
 use hangwatch_core::watchdog::worker::WorkerId;
 use hangwatch_core::wire::clock::ClockKind;
 use hangwatch_core::wire::lane::{Identity, LaneNames, TimerSignal};
@@ -9,7 +9,7 @@ use hangwatch_core::wire::segment::Counter;
 use hangwatch_core::wire::time::Nanos;
 use hangwatch_core::wire::timer::{Released, TimerState};
 
-use crate::world::{HORIZON, MS, SECOND, Told, Worker, World, words};
+use crate::world::{MAX_INTERVAL, MS, SECOND, Told, Worker, World, words};
 
 const SIGTERM: u8 = 15;
 const STEP: ScopeId = ScopeId(1);
@@ -17,7 +17,7 @@ const BARRIER: ScopeId = ScopeId(2);
 const LOAD: ScopeId = ScopeId(3);
 const HOLD: u64 = 5 * SECOND;
 /// How late a tick may be.
-const TICK: u64 = HORIZON + 2048;
+const TICK: u64 = MAX_INTERVAL + 2048;
 
 fn holding() -> Policy {
     Policy { cascade: Cascade::Hold { hold_ns: HOLD }, ..Policy::default() }
@@ -113,7 +113,7 @@ fn the_first_to_run_out_of_time_waits_for_the_pattern_to_show() {
     let last = workers[2].enter(BARRIER, 0, 3 * SECOND);
     world.serve_until(second.plus(500 * MS));
     assert_eq!(world.signals(), [], "nobody before all are overdue");
-    world.serve_until(last.plus(HORIZON));
+    world.serve_until(last.plus(MAX_INTERVAL));
     assert_eq!(world.signalled(), [(4, SIGKILL)]);
     world.check_killed(4, last);
     assert!(
@@ -126,12 +126,12 @@ fn the_first_to_run_out_of_time_waits_for_the_pattern_to_show() {
 }
 
 #[test]
-fn a_suspect_that_comes_in_late_is_spared_and_so_are_the_others() {
+fn a_suspect_that_comes_in_late_is_excluded_and_so_are_the_others() {
     let words = words();
     let mut world = World::new(&words, holding());
     let mut workers: Vec<_> = (1..=4).map(|pid| world.worker(pid)).collect();
-    for (worker, allowance) in workers[..3].iter_mut().zip([SECOND, 3 * SECOND, 3 * SECOND]) {
-        worker.enter(BARRIER, 0, allowance);
+    for (worker, timeout) in workers[..3].iter_mut().zip([SECOND, 3 * SECOND, 3 * SECOND]) {
+        worker.enter(BARRIER, 0, timeout);
     }
     world.serve_for(2 * SECOND);
     workers[3].enter(BARRIER, 0, 30 * SECOND);
@@ -220,7 +220,7 @@ fn nobody_is_suspected_for_having_left_first() {
     let words = words();
     let mut world = World::new(&words, holding());
     let (mut workers, deadline) = barrier(&world, 4, SECOND);
-    world.serve_until(deadline.plus(HORIZON));
+    world.serve_until(deadline.plus(MAX_INTERVAL));
     assert_eq!(world.signalled(), [(4, SIGKILL)]);
     workers[0].release(0);
     world.serve_for(SECOND);
@@ -247,7 +247,7 @@ fn who_was_in_the_scope_with_the_others_and_left_it_is_no_suspect() {
     world.serve_for(2 * SECOND);
     for pid in [1, 2] {
         world.check_killed(pid, deadline);
-        assert_eq!(courses(&world, pid), [Course::Usual(Usual::Spared(Spared::HasLeft))]);
+        assert_eq!(courses(&world, pid), [Course::Usual(Usual::Excluded(Excluded::HasLeft))]);
     }
     assert_eq!(world.signals().len(), 2);
 }
@@ -267,7 +267,7 @@ fn whose_thread_was_in_the_scope_and_has_ended_is_no_suspect() {
     world.serve_until(deadline.plus(SECOND));
     for pid in [1, 2] {
         world.check_killed(pid, deadline);
-        assert_eq!(courses(&world, pid), [Course::Usual(Usual::Spared(Spared::AtWork))]);
+        assert_eq!(courses(&world, pid), [Course::Usual(Usual::Excluded(Excluded::AtWork))]);
     }
     assert_eq!(world.signals().len(), 2);
 }
@@ -286,7 +286,7 @@ fn who_is_awaited_in_two_scopes_at_once_is_reaped_once() {
     assert!(own > deadline && other > deadline);
     world.serve_until(deadline.plus(SECOND));
     assert_eq!(world.signalled(), [(3, SIGKILL)]);
-    assert!(!world.watchdog.reaper.is_braked(), "one reap counts once");
+    assert!(!world.watchdog.reaper.is_limited(), "one reap counts once");
     assert_eq!(world.count(Counter::Condemned), 1);
 }
 
@@ -300,7 +300,7 @@ fn who_has_recorded_so_much_since_is_at_work_and_no_suspect() {
         workers[2].release(0);
     }
     world.serve_until(deadline.plus(SECOND));
-    assert_eq!(courses(&world, 1), [Course::Usual(Usual::Spared(Spared::AtWork))]);
+    assert_eq!(courses(&world, 1), [Course::Usual(Usual::Excluded(Excluded::AtWork))]);
     assert_eq!(world.signalled(), [(1, SIGKILL), (2, SIGKILL)]);
 }
 
@@ -318,7 +318,7 @@ fn a_suspect_that_may_not_be_signalled_is_told_of_and_the_others_reaped_as_usual
     let reports_only = |_: &World<'_>, suspect: &mut Worker<'_>| {
         suspect.enter_with(LOAD, 0, 60 * SECOND, TimerSignal::NotifyOnly);
     };
-    check(&reports_only, holding(), Usual::Spared(Spared::ReportsOnly));
+    check(&reports_only, holding(), Usual::Excluded(Excluded::ReportsOnly));
     let unattestable = |world: &World<'_>, _: &mut Worker<'_>| {
         world.process(3, |process| process.admission = Admission::Unattestable);
     };
@@ -326,9 +326,9 @@ fn a_suspect_that_may_not_be_signalled_is_told_of_and_the_others_reaped_as_usual
     let traced = |world: &World<'_>, _: &mut Worker<'_>| {
         world.process(3, |process| process.verdict = Verdict::Held(Hold::Traced));
     };
-    check(&traced, holding(), Usual::Spared(Spared::Held(Hold::Traced)));
-    let braked = Policy { max_reaps: Some(0), ..holding() };
-    check(&|_, _| {}, braked, Usual::Spared(Spared::Braked));
+    check(&traced, holding(), Usual::Excluded(Excluded::Held(Hold::Traced)));
+    let limited = Policy { max_reaps: Some(0), ..holding() };
+    check(&|_, _| {}, limited, Usual::Excluded(Excluded::Limited));
 }
 
 #[test]
@@ -341,7 +341,7 @@ fn a_suspect_whose_verdict_is_not_in_yet_is_asked_about_again_soon() {
     world.serve_until(known_at);
     assert_eq!(world.signals(), []);
     world.process(3, |process| process.verdict = Verdict::Go);
-    world.serve_for(HORIZON);
+    world.serve_for(MAX_INTERVAL);
     check_killed_within(&world, 3, known_at, known_at);
 }
 
@@ -409,7 +409,7 @@ fn a_successor_decides_anew_and_holds_back_no_longer() {
     world.succeed(holding());
     world.serve_for(500 * MS);
     assert_eq!(world.signals(), []);
-    world.serve_until(second.plus(HORIZON));
+    world.serve_until(second.plus(MAX_INTERVAL));
     assert_eq!(world.signalled(), [(3, SIGKILL)]);
     world.serve_until(second.plus(HOLD + SECOND));
     check_killed_within(&world, 1, first.plus(HOLD), first.plus(HOLD));
@@ -422,7 +422,7 @@ fn a_successor_names_no_second_suspect_for_the_same_wait() {
     let words = words();
     let mut world = World::new(&words, holding());
     let (mut workers, deadline) = barrier(&world, 4, SECOND);
-    world.serve_until(deadline.plus(HORIZON));
+    world.serve_until(deadline.plus(MAX_INTERVAL));
     assert_eq!(world.signalled(), [(4, SIGKILL)]);
     workers[0].release(0);
     // Its flight record does not reach back: it went on.
@@ -447,7 +447,7 @@ fn a_successor_resumes_the_reap_of_a_suspect_that_has_not_died() {
     let (mut workers, deadline) = barrier(&world, 3, SECOND);
     workers[2].enter(LOAD, 0, 3600 * SECOND);
     world.process(3, |process| process.survives.insert(SIGKILL));
-    world.serve_until(deadline.plus(HORIZON));
+    world.serve_until(deadline.plus(MAX_INTERVAL));
     assert_eq!(workers[2].state(0), Some(TimerState::Condemned));
     world.process(3, |process| process.survives.clear());
     world.succeed(holding());
@@ -474,7 +474,7 @@ fn left_just_before(clock: ClockKind) -> Vec<(u64, u8)> {
     world.kernel.borrow_mut().now = now.plus(5 * MS);
     let deadline = workers[0].enter(BARRIER, 0, SECOND);
     workers[1].enter(BARRIER, 0, SECOND);
-    world.serve_until(deadline.plus(HORIZON));
+    world.serve_until(deadline.plus(MAX_INTERVAL));
     world.signalled()
 }
 

@@ -8,14 +8,14 @@ use hangwatch_core::wire::time::Nanos;
 use hangwatch_core::wire::timer::TimerState;
 use proptest::prelude::*;
 
-use crate::world::{HORIZON, MS, Told, Worker, World, words};
+use crate::world::{MAX_INTERVAL, MS, Told, Worker, World, words};
 
 const HOLD: u64 = 2_000 * MS;
 const WORKERS: u64 = 4;
 const TIMERS: u16 = 3;
 const SCOPES: std::ops::Range<u16> = 1..3;
 /// From the end of a hold to the signal: a tick, and the retry of a question.
-const TICKS: u64 = 2 * HORIZON + 4096;
+const TICKS: u64 = 2 * MAX_INTERVAL + 4096;
 
 /// What happens next.
 #[derive(Clone, Copy, Debug)]

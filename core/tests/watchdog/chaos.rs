@@ -18,7 +18,7 @@ use hangwatch_core::wire::stats::ScopeStats;
 use hangwatch_core::wire::time::{Nanos, Units};
 use hangwatch_core::wire::timer::{TimerState, TimerWord};
 
-use crate::world::{HORIZON, MS, START, Worker, World, fixed, words};
+use crate::world::{MAX_INTERVAL, MS, START, Worker, World, fixed, words};
 
 /// Bytes as a source of decisions; 0 without end once they are used up.
 struct Bytes<'b>(&'b [u8]);
@@ -254,7 +254,7 @@ pub(crate) fn others_are_served(bytes: &[u8]) {
     let fronts = layout.front_at(1)..layout.front_at(lanes);
     let backs = layout.back_at(1)..layout.back_at(lanes);
     let wild: Vec<usize> = fronts.chain(backs).collect();
-    while !bytes.0.is_empty() && world.now().plus(2 * HORIZON) < deadline {
+    while !bytes.0.is_empty() && world.now().plus(2 * MAX_INTERVAL) < deadline {
         for _ in 0..bytes.byte() {
             let claim = bytes.claim(world.now());
             words[wild[bytes.below(wild.len())]].store(claim, Ordering::Relaxed);
@@ -266,7 +266,7 @@ pub(crate) fn others_are_served(bytes: &[u8]) {
         liar.acquire(u16::from(bytes.byte() % 8), u64::from(bytes.byte()) * MS);
         world.tick();
     }
-    world.serve_until(deadline.plus(HORIZON));
+    world.serve_until(deadline.plus(MAX_INTERVAL));
     world.check_killed(1, deadline);
 }
 

@@ -15,9 +15,7 @@ mod cascade_model;
 mod chaos;
 /// Lanes that lie are quarantined, the others served.
 mod hostile;
-/// How news of a timer reaches the table, and what is found without any.
-mod news;
-/// From expiry to the end: release, reports, signals, grace, unkillable, brake, held.
+/// From expiry to the end: release, reports, signals, grace, unkillable, kill limiter, held.
 mod reap;
 /// Lanes of the gone come back with their statistics.
 mod recycle;
@@ -25,3 +23,5 @@ mod recycle;
 mod shadow;
 /// Stalls are given back.
 mod stall;
+/// How updates of a timer reaches the table, and what is found without any.
+mod updates;

@@ -9,7 +9,7 @@ use hangwatch_core::wire::segment::Counter;
 use hangwatch_core::wire::time::{Nanos, Units};
 use hangwatch_core::wire::timer::{Released, TimerState};
 
-use crate::world::{HORIZON, MS, SECOND, Told, World, words};
+use crate::world::{MAX_INTERVAL, MS, SECOND, Told, World, words};
 
 const SIGTERM: u8 = 15;
 
@@ -20,7 +20,7 @@ fn a_hung_worker_is_condemned_killed_and_its_lane_recycled_the_others_untouched(
     let (mut hung, mut fine) = (world.worker(10), world.worker(20));
     let deadline = hung.acquire(0, SECOND);
     fine.acquire(0, 10 * SECOND);
-    world.serve_until(deadline.plus(HORIZON));
+    world.serve_until(deadline.plus(MAX_INTERVAL));
     world.check_killed(10, deadline);
     assert_eq!(world.signals().len(), 1, "nobody else");
     world.serve_for(SECOND);
@@ -80,7 +80,7 @@ fn a_late_release_cancels_nothing() {
     let mut hung = world.worker(10);
     world.process(10, |process| process.survives.insert(SIGTERM));
     let deadline = hung.acquire(0, SECOND);
-    world.serve_until(deadline.plus(HORIZON));
+    world.serve_until(deadline.plus(MAX_INTERVAL));
     assert_eq!(hung.release(0), Released::TooLate);
     world.serve_for(10 * SECOND);
     assert_eq!(world.signalled(), [(10, SIGTERM), (10, SIGKILL)]);
@@ -93,13 +93,13 @@ fn a_worker_that_ignores_a_signal_gets_its_grace_and_then_sigkill() {
     let mut hung = world.worker(10);
     world.process(10, |process| process.survives.insert(SIGTERM));
     let deadline = hung.acquire_with(0, SECOND, TimerSignal::Signal(SIGTERM));
-    world.serve_until(deadline.plus(HORIZON));
+    world.serve_until(deadline.plus(MAX_INTERVAL));
     assert!(matches!(world.watchdog.reaper.state(WorkerId(10)), Some(State::InGrace { .. })));
     world.serve_for(10 * SECOND);
     let signals = world.signals();
     assert_eq!(world.signalled(), [(10, SIGTERM), (10, SIGKILL)]);
     let grace = signals[1].at.since(signals[0].at);
-    assert!((2 * SECOND..=2 * SECOND + HORIZON).contains(&grace), "{grace}");
+    assert!((2 * SECOND..=2 * SECOND + MAX_INTERVAL).contains(&grace), "{grace}");
     assert_eq!(world.outcomes(), [Outcome::Reaped]);
 }
 
@@ -123,7 +123,7 @@ fn a_worker_that_was_dead_already_is_not_signalled() {
     let deadline = worker.acquire(0, SECOND);
     world.serve_for(500 * MS);
     world.kernel.borrow_mut().kill(10);
-    world.serve_until(deadline.plus(HORIZON));
+    world.serve_until(deadline.plus(MAX_INTERVAL));
     assert_eq!(world.signals(), []);
     assert_eq!(world.outcomes(), [Outcome::Exited]);
 }
@@ -157,7 +157,7 @@ fn a_timer_armed_again_while_its_report_is_told_is_enforced() {
     world.kernel.borrow_mut().on_told = Some(Box::new(move || {
         timer.rearm(timer.load(), Units::at_or_after(deadline.plus(SECOND))).unwrap();
     }));
-    world.serve_until(deadline.plus(SECOND + HORIZON));
+    world.serve_until(deadline.plus(SECOND + MAX_INTERVAL));
     assert_eq!(world.outcomes(), [Outcome::Reported; 2]);
 }
 
@@ -242,7 +242,7 @@ fn a_reap_that_fails_in_its_grace_leaves_the_timer_reported() {
     let mut odd = world.worker(10);
     world.process(10, |process| process.survives.insert(SIGTERM));
     let deadline = odd.acquire_with(0, SECOND, TimerSignal::Signal(SIGTERM));
-    world.serve_until(deadline.plus(HORIZON));
+    world.serve_until(deadline.plus(MAX_INTERVAL));
     world.process(10, |process| process.cannot_be_signalled = true);
     world.serve_for(5 * SECOND);
     assert_eq!(world.count(Counter::Failed), 1);
@@ -272,7 +272,7 @@ fn a_successor_that_excludes_a_condemned_process_reports_it() {
     let mut own = world.worker(10);
     world.process(10, |process| process.survives.insert(SIGTERM));
     let deadline = own.acquire_with(0, SECOND, TimerSignal::Signal(SIGTERM));
-    world.serve_until(deadline.plus(HORIZON));
+    world.serve_until(deadline.plus(MAX_INTERVAL));
     assert_eq!(own.state(0), Some(TimerState::Condemned));
     world.process(10, |process| process.is_excluded = true);
     world.succeed(policy);
@@ -282,7 +282,7 @@ fn a_successor_that_excludes_a_condemned_process_reports_it() {
 }
 
 #[test]
-fn the_brake_holds_back_a_storm_until_it_is_released() {
+fn the_limiter_holds_back_a_storm_until_it_is_released() {
     let words = words();
     let mut world = World::new(&words, Policy { max_reaps: Some(2), ..Policy::default() });
     let mut workers: Vec<_> = (1..=5).map(|pid| world.worker(pid)).collect();
@@ -291,29 +291,29 @@ fn the_brake_holds_back_a_storm_until_it_is_released() {
     }
     world.serve_for(5 * SECOND);
     assert_eq!(world.signals().len(), 2);
-    assert!(world.watchdog.reaper.is_braked());
-    let braked = world.told().iter().filter(|told| **told == Told::Braked).count();
-    assert_eq!(braked, 1, "said once");
-    assert_eq!(world.outcomes().iter().filter(|told| **told == Outcome::Braked).count(), 3);
-    assert_eq!(world.segment.watchdog().braked().load(Ordering::Relaxed), 1);
-    assert_eq!(workers[4].state(0), Some(TimerState::Braked));
+    assert!(world.watchdog.reaper.is_limited());
+    let limited = world.told().iter().filter(|told| **told == Told::Limited).count();
+    assert_eq!(limited, 1, "said once");
+    assert_eq!(world.outcomes().iter().filter(|told| **told == Outcome::Limited).count(), 3);
+    assert_eq!(world.segment.watchdog().limited().load(Ordering::Relaxed), 1);
+    assert_eq!(workers[4].state(0), Some(TimerState::Limited));
     assert_eq!(workers[4].release(0), Released::Reported);
     let deadline = workers[4].acquire(0, 20 * SECOND);
-    world.release_brake();
+    world.release_limiter();
     world.serve_for(SECOND);
     assert_eq!(world.signals().len(), 4, "who is still overdue is judged again, up to the limit");
-    assert!(!world.watchdog.reaper.is_braked());
+    assert!(!world.watchdog.reaper.is_limited());
     world.serve_until(deadline.plus(SECOND));
-    assert!(world.watchdog.reaper.is_braked(), "a third in a minute");
+    assert!(world.watchdog.reaper.is_limited(), "a third in a minute");
     let counts = [Counter::Expired, Counter::Condemned, Counter::Reported].map(|c| world.count(c));
     assert_eq!(counts, [6, 4, 4], "expired once for each arming");
-    world.release_brake();
+    world.release_limiter();
     world.serve_for(SECOND);
     assert_eq!(world.signalled()[4], (5, SIGKILL));
 }
 
 #[test]
-fn what_the_brake_spared_is_told_once_and_judged_by_a_successor_after_its_release() {
+fn what_the_limiter_excluded_is_told_once_and_judged_by_a_successor_after_its_release() {
     let words = words();
     let policy = Policy { max_reaps: Some(1), ..Policy::default() };
     let mut world = World::new(&words, policy);
@@ -329,16 +329,16 @@ fn what_the_brake_spared_is_told_once_and_judged_by_a_successor_after_its_releas
         workers[1].release(1);
     }
     world.serve_for(5 * SECOND);
-    assert_eq!(world.signals().len(), 1, "a successor keeps the brake, with a limit or without");
-    let braked = world.outcomes().iter().filter(|told| **told == Outcome::Braked).count();
-    assert_eq!(braked, 2, "told once each");
-    world.release_brake();
+    assert_eq!(world.signals().len(), 1, "a successor keeps the limiter, with a limit or without");
+    let limited = world.outcomes().iter().filter(|told| **told == Outcome::Limited).count();
+    assert_eq!(limited, 2, "told once each");
+    world.release_limiter();
     world.serve_for(SECOND);
     assert_eq!(world.signals().len(), 3);
 }
 
 #[test]
-fn a_worker_that_died_or_released_while_the_brake_held_is_not_signalled_after_it() {
+fn a_worker_that_died_or_released_while_the_limiter_held_is_not_signalled_after_it() {
     let words = words();
     let mut world = World::new(&words, Policy { max_reaps: Some(1), ..Policy::default() });
     let mut workers: Vec<_> = (1..=3).map(|pid| world.worker(pid)).collect();
@@ -348,7 +348,7 @@ fn a_worker_that_died_or_released_while_the_brake_held_is_not_signalled_after_it
     world.serve_for(5 * SECOND);
     world.kernel.borrow_mut().kill(2);
     workers[2].release(0);
-    world.release_brake();
+    world.release_limiter();
     world.serve_for(5 * SECOND);
     assert_eq!(world.signalled(), [(1, SIGKILL)]);
 }
@@ -360,7 +360,7 @@ fn a_worker_whose_lane_is_quarantined_in_its_grace_is_killed_after_it() {
     let mut hung = world.worker(10);
     world.process(10, |process| process.survives.insert(SIGTERM));
     let deadline = hung.acquire_with(0, SECOND, TimerSignal::Signal(SIGTERM));
-    world.serve_until(deadline.plus(HORIZON));
+    world.serve_until(deadline.plus(MAX_INTERVAL));
     assert_eq!(world.signalled(), [(10, SIGTERM)]);
     hung.segment.lane(hung.lane).timers()[3].store(u64::MAX, Ordering::Relaxed);
     hung.tell(Operation::Acquire, Place::Own, hung.lane, 3);
@@ -381,7 +381,7 @@ fn hold(world: &mut World<'_>, pid: u64, hold: Hold, until: Nanos) {
 }
 
 #[test]
-fn a_held_worker_is_reported_once_and_gets_its_allowance_when_it_is_let_go() {
+fn a_held_worker_is_reported_once_and_gets_its_timeout_when_it_is_let_go() {
     let words = words();
     let mut world = World::new(&words, Policy::default());
     let (mut traced, mut hung) = (world.worker(10), world.worker(20));
@@ -407,19 +407,19 @@ fn a_held_worker_is_told_of_once_however_often_it_is_asked_about() {
     let mut traced = world.worker(10);
     let deadline = traced.acquire(0, SECOND);
     world.process(10, |process| process.verdict = Verdict::Held(Hold::Traced));
-    world.serve_until(deadline.plus(HORIZON));
+    world.serve_until(deadline.plus(MAX_INTERVAL));
     for _ in 0..5 {
-        let answered_at = world.now().plus(HORIZON + MS);
+        let answered_at = world.now().plus(MAX_INTERVAL + MS);
         world.process(10, |process| process.verdict = Verdict::Wait(answered_at));
         world.serve_until(answered_at);
         world.process(10, |process| process.verdict = Verdict::Held(Hold::Traced));
-        world.serve_for(2 * HORIZON);
+        world.serve_for(2 * MAX_INTERVAL);
     }
     assert_eq!(world.told(), [Told::Held { worker: 10, hold: Hold::Traced }]);
 }
 
 #[test]
-fn who_was_held_and_released_has_no_more_than_its_allowance_for_what_it_acquires_later() {
+fn who_was_held_and_released_has_no_more_than_its_timeout_for_what_it_acquires_later() {
     for watchdog in ["the same", "a successor"] {
         let words = words();
         let mut world = World::new(&words, Policy::default());
@@ -439,7 +439,7 @@ fn who_was_held_and_released_has_no_more_than_its_allowance_for_what_it_acquires
 }
 
 #[test]
-fn a_successor_gives_a_worker_that_was_held_its_allowance() {
+fn a_successor_gives_a_worker_that_was_held_its_timeout() {
     for let_go in ["before", "after"] {
         let words = words();
         let mut world = World::new(&words, Policy::default());
@@ -448,12 +448,12 @@ fn a_successor_gives_a_worker_that_was_held_its_allowance() {
         let end = world.now().plus(10 * SECOND);
         hold(&mut world, 10, Hold::Traced, end);
         if let_go == "after" {
-            world.serve_for(HORIZON); // the first has seen it
+            world.serve_for(MAX_INTERVAL); // the first has seen it
         }
         world.succeed(Policy::default());
         world.serve_for(SECOND + 500 * MS);
         assert_eq!(world.signals(), [], "let go {let_go} the first's last look");
-        // Another gives no further allowance for the same hold.
+        // Another gives no further timeout for the same hold.
         if let_go == "after" {
             world.succeed(Policy::default());
         }
@@ -508,7 +508,7 @@ fn the_next_owner_of_a_lane_inherits_no_hold() {
 }
 
 #[test]
-fn every_timer_that_was_held_gets_its_allowance_again() {
+fn every_timer_that_was_held_gets_its_timeout_again() {
     let words = words();
     let mut world = World::new(&words, Policy::default());
     let mut frozen = world.worker(10);
@@ -524,7 +524,7 @@ fn every_timer_that_was_held_gets_its_allowance_again() {
 }
 
 #[test]
-fn a_timer_held_beside_an_earlier_one_does_not_end_its_allowance() {
+fn a_timer_held_beside_an_earlier_one_does_not_end_its_timeout() {
     let words = words();
     let mut world = World::new(&words, Policy::default());
     let mut frozen = world.worker(10);
@@ -537,14 +537,14 @@ fn a_timer_held_beside_an_earlier_one_does_not_end_its_allowance() {
 }
 
 #[test]
-fn a_lapped_ring_does_not_end_the_allowance_of_a_worker_that_was_held() {
+fn a_lapped_ring_does_not_end_the_timeout_of_a_worker_that_was_held() {
     let words = words();
     let mut world = World::new(&words, Policy::default());
     let mut traced = world.worker(10);
     traced.acquire(0, SECOND);
     let let_go = world.now().plus(10 * SECOND);
     hold(&mut world, 10, Hold::Traced, let_go);
-    world.serve_for(2 * HORIZON);
+    world.serve_for(2 * MAX_INTERVAL);
     for _ in 0..50 {
         traced.acquire(1, 60 * SECOND);
         traced.release(1);
@@ -564,7 +564,7 @@ fn a_verdict_that_is_not_in_yet_is_waited_for() {
     world.serve_until(known_at);
     assert_eq!(world.signals(), []);
     world.process(10, |process| process.verdict = Verdict::Go);
-    world.serve_for(HORIZON);
+    world.serve_for(MAX_INTERVAL);
     world.check_killed(10, known_at);
 }
 
@@ -625,12 +625,12 @@ fn a_policy_that_changes_warns_of_timers_that_are_armed_already_and_of_none_twic
     world.serve_for(2 * SECOND);
     assert_eq!(world.requests(), []);
     world.set_policy(warn_at(Some(0.5)));
-    world.serve_for(HORIZON);
+    world.serve_for(MAX_INTERVAL);
     let requests = world.requests();
     assert!(matches!(requests[..], [Request::Warning(_)]), "{requests:?}");
     world.set_policy(warn_at(Some(0.9)));
     world.set_policy(warn_at(None));
-    world.serve_until(deadline.plus(HORIZON));
+    world.serve_until(deadline.plus(MAX_INTERVAL));
     assert_eq!(world.requests().len(), 1, "it was warned of, and is not again");
     world.check_killed(10, deadline);
 }

@@ -4,7 +4,7 @@ use hangwatch_core::wire::lane::TimerSignal;
 use hangwatch_core::wire::timeout::Overruns;
 use hangwatch_core::wire::timer::{TimerState, TimerWord};
 
-use crate::world::{HORIZON, MS, SCOPE, SECOND, Worker, World, words};
+use crate::world::{MAX_INTERVAL, MS, SCOPE, SECOND, Worker, World, words};
 
 const ALLOWED: u64 = 2 * SECOND;
 
@@ -14,11 +14,11 @@ fn shadow() -> Policy {
 
 fn shadowed(words: &[hangwatch_core::atomic::AtomicU64]) -> World<'_> {
     let world = World::new(words, shadow());
-    world.segment.allowance(SCOPE).set_ns(Some(ALLOWED), world.now());
+    world.segment.timeout(SCOPE).set_ns(Some(ALLOWED), world.now());
     world
 }
 
-/// Those told to have run beyond their allowance, and those told to have ended late, with how late.
+/// Those told to have run beyond their timeout, and those told to have ended late, with how late.
 fn told(world: &World<'_>) -> (usize, Vec<u64>) {
     let (mut overruns, mut ended) = (0, Vec::new());
     for request in world.requests() {
@@ -35,9 +35,9 @@ fn told(world: &World<'_>) -> (usize, Vec<u64>) {
 /// deadline was rounded up by, and less than two ticks more.
 #[track_caller]
 fn check(world: &World<'_>, ended: u64, died: u64, latest_ns: u64) {
-    let Overruns { ended: e, died: d, max_late_ns, .. } = world.segment.allowance(SCOPE).overruns();
+    let Overruns { ended: e, died: d, max_late_ns, .. } = world.segment.timeout(SCOPE).overruns();
     assert_eq!((e, d), (ended, died));
-    let most = if latest_ns == 0 { 0 } else { latest_ns + 2 * HORIZON };
+    let most = if latest_ns == 0 { 0 } else { latest_ns + 2 * MAX_INTERVAL };
     assert!(
         (latest_ns.saturating_sub(1_024)..=most).contains(&max_late_ns),
         "{max_late_ns} beside {latest_ns}"
@@ -67,7 +67,7 @@ fn who_passes_the_deadline_counts_once_it_is_released_and_is_not_signalled() {
 }
 
 #[test]
-fn a_longer_time_of_its_own_is_held_to_the_allowance_and_told_once() {
+fn a_longer_time_of_its_own_is_held_to_the_timeout_and_told_once() {
     let words = words();
     let mut world = shadowed(&words);
     let mut worker = world.worker(10);
@@ -83,7 +83,7 @@ fn a_longer_time_of_its_own_is_held_to_the_allowance_and_told_once() {
 }
 
 #[test]
-fn who_is_in_time_by_the_allowance_is_not_counted() {
+fn who_is_in_time_by_the_timeout_is_not_counted() {
     let words = words();
     let mut world = shadowed(&words);
     let mut worker = world.worker(10);
@@ -96,7 +96,7 @@ fn who_is_in_time_by_the_allowance_is_not_counted() {
 }
 
 #[test]
-fn an_extension_moves_the_allowance_too() {
+fn an_extension_moves_the_timeout_too() {
     let words = words();
     let mut world = shadowed(&words);
     let mut worker = world.worker(10);

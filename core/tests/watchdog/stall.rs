@@ -3,19 +3,19 @@ use hangwatch_core::watchdog::policy::Policy;
 use hangwatch_core::wire::segment::Counter;
 use hangwatch_core::wire::time::Nanos;
 
-use crate::world::{HORIZON, MS, SECOND, World, words};
+use crate::world::{MAX_INTERVAL, MS, SECOND, World, words};
 
 const STALL: u64 = 3 * SECOND;
 
-/// A worker with a deadline nearer than the horizon; the machine stands still while the watchdog
+/// A worker with a deadline nearer than the max interval; the machine stands still while the watchdog
 /// sleeps towards it. Returns when the worker is due at the earliest: nobody knows when in the sleep
-/// the stall began, so it gets the whole of its allowance from the end of it.
+/// the stall began, so it gets the whole of its timeout from the end of it.
 fn stalled(words: &[AtomicU64]) -> (World<'_>, Nanos) {
     let mut world = World::new(words, Policy::default());
     let mut worker = world.worker(10);
     world.serve_for(SECOND);
     worker.acquire(0, 50 * MS);
-    world.watchdog.tick(); // its record is news
+    world.watchdog.tick(); // its record are updates
     world.kernel.borrow_mut().oversleeps = STALL;
     world.tick();
     let due = world.now().plus(50 * MS);
@@ -44,7 +44,7 @@ fn a_successor_honours_the_credit() {
 }
 
 #[test]
-fn a_stall_in_the_middle_of_a_long_allowance_is_added_to_it() {
+fn a_stall_in_the_middle_of_a_long_timeout_is_added_to_it() {
     let words = words();
     let mut world = World::new(&words, Policy::default());
     let mut worker = world.worker(10);
@@ -55,7 +55,7 @@ fn a_stall_in_the_middle_of_a_long_allowance_is_added_to_it() {
     world.serve_for(20 * SECOND);
     let killed_at = world.signals()[0].at;
     let credited = killed_at.since(deadline);
-    assert!((STALL..=STALL + 2 * HORIZON).contains(&credited), "{credited}");
+    assert!((STALL..=STALL + 2 * MAX_INTERVAL).contains(&credited), "{credited}");
 }
 
 #[test]

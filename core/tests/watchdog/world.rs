@@ -9,7 +9,7 @@ use hangwatch_core::atomic::{AtomicU64, Ordering};
 use hangwatch_core::watchdog::expiry::{Admission, ExpiredTimer, Expiry, Request};
 use hangwatch_core::watchdog::policy::{Policy, SIGKILL};
 use hangwatch_core::watchdog::reap::{
-    Course, Event, Evidence, Hands, Hold, Outcome, Reaping, Sent, Verdict,
+    Course, Event, Evidence, Hold, Outcome, ProcessControl, Reaping, Sent, Verdict,
 };
 use hangwatch_core::watchdog::tick::{Clock, Watchdog};
 use hangwatch_core::watchdog::updates::{Rings, Sleep};
@@ -28,8 +28,8 @@ use hangwatch_core::wire::timer::{Released, Timer, TimerState, TimerWord};
 
 pub(crate) const MS: u64 = 1_000_000;
 pub(crate) const SECOND: u64 = 1_000 * MS;
-/// The wake horizon: no tick comes later than this.
-pub(crate) const HORIZON: u64 = 100 * MS;
+/// The max interval: no tick comes later than this.
+pub(crate) const MAX_INTERVAL: u64 = 100 * MS;
 /// When every world begins: 1,000 s after boot, whole units.
 pub(crate) const START: Nanos = Nanos(1_000_000_000_000 / 1024 * 1024);
 /// The scope of every timer here.
@@ -45,7 +45,7 @@ pub(crate) fn fixed() -> Fixed {
         boot_id: [1, 2],
         time_namespace: 3,
         incarnation: 4,
-        horizon_ns: HORIZON,
+        max_interval_ns: MAX_INTERVAL,
         created_at: START,
     }
 }
@@ -63,7 +63,7 @@ pub(crate) fn words() -> Vec<AtomicU64> {
 pub(crate) enum Told {
     Expiry { worker: u64, lane: u32, timer: u16, signal: u8, outcome: Outcome },
     Held { worker: u64, hold: Hold },
-    Braked,
+    Limited,
     Failed { worker: u64 },
     Cascade { worker: u64, suspect: Option<u64>, course: Course },
     Suspect { worker: u64, signal: u8, outcome: Outcome },
@@ -155,14 +155,14 @@ impl Sleep for FakeSleep<'_> {
 
 pub(crate) struct FakeHands<'a>(Shared<'a>);
 
-impl Hands for FakeHands<'_> {
+impl ProcessControl for FakeHands<'_> {
     type Error = &'static str;
 
     fn verdict(&mut self, _now: Nanos, worker: WorkerId, _lane: u32) -> Verdict {
         self.0.borrow().processes[&worker.0].verdict
     }
 
-    fn is_spared(&self, worker: WorkerId) -> bool {
+    fn is_excluded(&self, worker: WorkerId) -> bool {
         self.0.borrow().processes[&worker.0].is_excluded
     }
 
@@ -205,7 +205,7 @@ impl Hands for FakeHands<'_> {
             Event::Held { worker, hold, .. } => {
                 kernel.told.push(Told::Held { worker: worker.0, hold });
             }
-            Event::Braked { .. } => kernel.told.push(Told::Braked),
+            Event::Limited { .. } => kernel.told.push(Told::Limited),
             Event::Failed { worker, .. } => kernel.told.push(Told::Failed { worker: worker.0 }),
             Event::Cascade { worker, suspect, course, .. } => {
                 let suspect = suspect.and_then(|suspect| suspect.worker).map(|suspect| suspect.0);
@@ -244,7 +244,7 @@ fn watchdog<'a>(segment: Segment<'a>, kernel: &Shared<'a>, policy: Policy) -> Fa
         Rings::new(segment, FakeSleep(kernel.clone())),
         Expiry::new(segment, policy, now),
         Reaping::new(segment, policy, FakeHands(kernel.clone())),
-        HORIZON,
+        MAX_INTERVAL,
     )
 }
 
@@ -262,9 +262,9 @@ impl<'a> World<'a> {
         self.watchdog = watchdog(self.segment, &self.kernel, policy);
     }
 
-    /// An operator releases the brake.
-    pub(crate) fn release_brake(&mut self) {
-        self.watchdog.reaper.release_brake();
+    /// An operator releases the kill limiter.
+    pub(crate) fn release_limiter(&mut self) {
+        self.watchdog.reaper.release_limiter();
         self.watchdog.table.judge_again();
     }
 
@@ -420,7 +420,7 @@ impl<'a> World<'a> {
             panic!("worker {pid} was to be killed once: {sent:?}");
         };
         let late = at.0.checked_sub(deadline.0).expect("never early");
-        assert!(late <= HORIZON + 2048, "worker {pid} was killed {late} ns late");
+        assert!(late <= MAX_INTERVAL + 2048, "worker {pid} was killed {late} ns late");
     }
 }
 

@@ -130,7 +130,7 @@ impl LaneOwner {
             lane,
             owner: attached,
             ring: RingWriter::resume(lane.ring(), lane.head()),
-            wake: Wake::new(words.next_wake(), words.fixed().horizon_ns),
+            wake: Wake::new(words.next_wake(), words.fixed().max_interval_ns),
             idle: Vec::with_capacity(lane.timers().len()),
             inherited: Vec::new(),
             high_water: 0,
@@ -152,7 +152,7 @@ impl LaneOwner {
                 && let Some(known) = self.blocks.get_mut(usize::from(scope))
             {
                 *known = Some(block);
-                self.pool.mapped.words.allowance(ScopeId(scope)).note_clock(self.timing.kind());
+                self.pool.mapped.words.timeout(ScopeId(scope)).note_clock(self.timing.kind());
             }
         }
     }

@@ -2,7 +2,7 @@
 //! is released; then as many again.
 
 use hangwatch_core::atomic::Ordering;
-use hangwatch_core::wire::segment::BRAKE_RELEASE_ASKED;
+use hangwatch_core::wire::segment::LIMITER_RELEASE_ASKED;
 
 use super::{Part, Run};
 use crate::{Actor, Stage, Watchdog, until};
@@ -29,7 +29,7 @@ fn inject(run: &mut Run) {
             let spared = hung.len().saturating_sub(MAX_REAPS);
             until("as many are reaped as may be", || {
                 hung.retain_mut(Actor::is_alive);
-                let holds = spared == 0 || stage.picture().watchdog.braked;
+                let holds = spared == 0 || stage.picture().watchdog.limited;
                 (hung.len() <= spared && holds).then_some(())
             });
             if hung.len() < spared {
@@ -57,8 +57,8 @@ fn inject(run: &mut Run) {
 
 /// As `hangwatch release-brake`, but also where the brake does not hold: the reaps are forgotten.
 fn release_brake(stage: &Stage, watchdog: &mut Watchdog) {
-    let braked = stage.segment.words().watchdog().braked();
-    braked.store(BRAKE_RELEASE_ASKED, Ordering::Relaxed);
+    let braked = stage.segment.words().watchdog().limited();
+    braked.store(LIMITER_RELEASE_ASKED, Ordering::Relaxed);
     stage.segment.ring();
     watchdog.event(|event| event["event"] == "brake_released");
 }

@@ -63,7 +63,7 @@ fn inject(run: &mut Run) {
     let mut last = stage.watchdog(&[]);
     workers.end(run, &stage);
     assert!(last.end().success(), "the last watchdog ends in order");
-    if stage.picture().watchdog.braked || stage.segment.words().is_folding() {
+    if stage.picture().watchdog.limited || stage.segment.words().is_folding() {
         run.lost("something was left half-done");
     }
 }

@@ -95,9 +95,9 @@ fn a_braked_watchdog_is_red_until_its_brake_is_released() {
     watchdog.event(|event| event["event"] == "braked");
     socket.until_red("release-brake");
     drop(workers);
-    let braked = stage.segment.words().watchdog().braked();
+    let braked = stage.segment.words().watchdog().limited();
     braked.store(
-        hangwatch_core::wire::segment::BRAKE_RELEASE_ASKED,
+        hangwatch_core::wire::segment::LIMITER_RELEASE_ASKED,
         hangwatch_core::atomic::Ordering::Relaxed,
     );
     stage.segment.ring();

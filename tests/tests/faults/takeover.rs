@@ -166,8 +166,8 @@ fn a_header_that_was_rewritten_is_refused_by_watchdogs_and_workers() {
     let larger = Geometry { lanes: good.geometry.lanes * 2, ..good.geometry };
     let larger_length = larger.check().unwrap().bytes() as u64;
     for (fixed, length, expected) in [
-        (Fixed { horizon_ns: 0, ..good }, length, "0 ns between two ticks"),
-        (Fixed { horizon_ns: u64::MAX, ..good }, length, "ns between two ticks"),
+        (Fixed { max_interval_ns: 0, ..good }, length, "0 ns between two ticks"),
+        (Fixed { max_interval_ns: u64::MAX, ..good }, length, "ns between two ticks"),
         (Fixed { created_at: Nanos(u64::MAX), ..good }, length, "made in the future"),
         (Fixed { boot_id: [0, 0], ..good }, length, "boot"),
         (Fixed { geometry: larger, ..good }, length, "its geometry asks for"),

@@ -113,7 +113,7 @@ fn a_file_is_read_anew_without_touching_what_is_under_way() {
     let allowances = || -> Vec<Duration> {
         let lanes = stage.picture().lanes;
         let timers = lanes.iter().flat_map(|lane| &lane.timers);
-        timers.map(|timer| Duration::from_secs(timer.allowance.as_secs())).collect()
+        timers.map(|timer| Duration::from_secs(timer.timeout.as_secs())).collect()
     };
     let of = |name: &str| scope(&stage, name)["deadline_ns"].as_u64();
     assert_eq!(allowances(), [Duration::from_mins(10)]);

@@ -150,9 +150,9 @@ impl Deadlines {
             }
         }
         published.scopes = allowed.len();
-        words.set_others_allowance_ns(self.default.map(duration_ns));
+        words.set_others_timeout_ns(self.default.map(duration_ns));
         for scope in (0..words.geometry().scopes).map(|index| ScopeId(index as u16)) {
-            words.allowance(scope).set_ns(allowed.get(&scope).copied(), now);
+            words.timeout(scope).set_ns(allowed.get(&scope).copied(), now);
         }
         published
     }

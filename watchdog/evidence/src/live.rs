@@ -53,7 +53,7 @@ fn open(view: &TimerView, lane: u32, at_ns: u64) -> Timer {
     let nanos =
         |duration: std::time::Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     let at = |monotonic_ns| Moment { monotonic_ns, ..Moment::default() };
-    let (age_ns, allowance_ns) = (nanos(view.age), nanos(view.allowance));
+    let (age_ns, allowance_ns) = (nanos(view.age), nanos(view.timeout));
     let acquired_ns = at_ns.saturating_sub(age_ns);
     let is_paused = view.state == TimerState::Paused;
     Timer {

@@ -167,7 +167,7 @@ impl Teller<'_> {
     fn timer(&self, lane: u32, view: &TimerView) -> Timer {
         let ns = |duration: std::time::Duration| duration.as_nanos() as u64;
         let acquired_at = Nanos(self.at.0.saturating_sub(ns(view.age)));
-        let due = self.stalls.credited(acquired_at, acquired_at.plus(ns(view.allowance)));
+        let due = self.stalls.credited(acquired_at, acquired_at.plus(ns(view.timeout)));
         Timer {
             lane,
             timer: view.timer,
@@ -178,7 +178,7 @@ impl Teller<'_> {
             acquired: self.clocks.moment(acquired_at),
             deadline: (view.state != TimerState::Paused).then(|| self.clocks.moment(due)),
             age_ns: ns(view.age),
-            allowance_ns: ns(view.allowance),
+            allowance_ns: ns(view.timeout),
         }
     }
 }

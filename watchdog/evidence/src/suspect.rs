@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use hangwatch_core::watchdog::culprit::{Odd, Place, Wait, odd_one_out};
+use hangwatch_core::watchdog::culprit::{Culprit, Place, Wait, find_culprit};
 
 use hangwatch_incident::schema::{Peer, Suspect, Timer};
 
@@ -62,7 +62,7 @@ fn seen_from(scope: &str, peers: &[&Peer], waited_ns: u64) -> Option<Suspect> {
             (true, false) => Place::Inside(Wait::Short),
         }
     };
-    let Odd::One(suspect) = odd_one_out(peers.iter().map(|peer| (*peer, place(peer)))) else {
+    let Culprit::One(suspect) = find_culprit(peers.iter().map(|peer| (*peer, place(peer)))) else {
         return None;
     };
     let waiting = peers.len() - 1;

@@ -168,7 +168,7 @@ impl SegmentState {
                 _ => None,
             },
             watchdog_last_tick_at_ns: seen.watchdog.last_tick_at.0,
-            braked: seen.watchdog.braked,
+            braked: seen.watchdog.limited,
             lane_count: seen.lane_count,
             lanes: seen.lanes.iter().map(|lane| LaneState::of(lane, &mut commands)).collect(),
             scopes: seen.scopes.iter().map(ScopeState::of).collect(),
@@ -218,7 +218,7 @@ impl TimerState {
             },
             notify_only: timer.signal == TimerSignal::NotifyOnly,
             age_ns: nanos(timer.age),
-            allowance_ns: nanos(timer.allowance),
+            allowance_ns: nanos(timer.timeout),
             left_ns: timer.left_ns,
         }
     }
@@ -238,7 +238,7 @@ impl ScopeState {
             p99_ns: counts.quantile_ns(0.99),
             p999_ns: counts.quantile_ns(0.999),
             max_ns: counts.max_ns,
-            deadline_ns: scope.allowance.map(duration_ns),
+            deadline_ns: scope.timeout.map(duration_ns),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! for a suspect: [`SuspectEnd`]. Both as facts, as one sentence, and as a line in the log.
 
 use hangwatch_core::watchdog::cascade::Scene;
-use hangwatch_core::watchdog::reap::{Course, Outcome, Spared, Usual};
+use hangwatch_core::watchdog::reap::{Course, Excluded, Outcome, Usual};
 
 use super::events::{ExpiryOutcome, TimerFacts, WorkerFacts, hold_name};
 use super::facts::LaneFacts;
@@ -112,19 +112,19 @@ impl Cascade {
                 "the one worker of its job that is not in {scope:?} cannot be proved by the kernel"
             ),
             Usual::HeldLongEnough => "it has been held back for the time of the cascade".to_owned(),
-            Usual::Spared(spared) => {
+            Usual::Excluded(spared) => {
                 let why = match spared {
-                    Spared::OwnProcess => "is the watchdog's own process",
-                    Spared::ReportsOnly => "asks for reports only",
-                    Spared::HasLeft => "was in it with the others and has left it",
-                    Spared::AtWork => "goes on recording, and so is at work",
-                    Spared::Held(hold) => {
+                    Excluded::OwnProcess => "is the watchdog's own process",
+                    Excluded::ReportsOnly => "asks for reports only",
+                    Excluded::HasLeft => "was in it with the others and has left it",
+                    Excluded::AtWork => "goes on recording, and so is at work",
+                    Excluded::Held(hold) => {
                         return format!(
                             "only {suspect} is not in {scope:?}, but it is held up ({})",
                             hold_name(hold)
                         );
                     }
-                    Spared::Braked => "may not be reaped while the brake holds",
+                    Excluded::Limited => "may not be reaped while the brake holds",
                 };
                 format!("only {suspect} is not in {scope:?}, but it {why}")
             }
@@ -245,7 +245,7 @@ mod tests {
              overdue: this one is held back",
         );
         check(
-            Course::Usual(Usual::Spared(Spared::AtWork)),
+            Course::Usual(Usual::Excluded(Excluded::AtWork)),
             "as_usual",
             "reaped as usual: only rank 2 (pid 77) is not in \"barrier\", but it goes on recording, \
              and so is at work",

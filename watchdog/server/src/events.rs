@@ -293,7 +293,7 @@ impl ExpiryOutcome {
             ExpiryOutcome::Reap(Outcome::Reaped) => "reaped",
             ExpiryOutcome::Reap(Outcome::Exited) => "exited",
             ExpiryOutcome::Reap(Outcome::Reported) => "reported",
-            ExpiryOutcome::Reap(Outcome::Braked) => "braked",
+            ExpiryOutcome::Reap(Outcome::Limited) => "braked",
             ExpiryOutcome::Reap(Outcome::Unkillable) => "unkillable",
             ExpiryOutcome::Reap(Outcome::Failed) => "failed",
             ExpiryOutcome::Unattestable => "unattestable",

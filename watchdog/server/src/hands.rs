@@ -17,7 +17,7 @@ use hangwatch::sys::{clock, crash};
 use hangwatch_core::watchdog::expiry::ExpiredTimer;
 use hangwatch_core::watchdog::policy::SIGKILL;
 use hangwatch_core::watchdog::reap::{
-    Course, Event, Evidence, Hands, Hold, Outcome, Sent, Verdict,
+    Course, Event, Evidence, Hold, Outcome, ProcessControl, Sent, Verdict,
 };
 use hangwatch_core::watchdog::worker::WorkerId;
 use hangwatch_core::wire::lane::OwnerWord;
@@ -299,7 +299,7 @@ impl ProcessHands {
     }
 }
 
-impl Hands for ProcessHands {
+impl ProcessControl for ProcessHands {
     type Error = HandsError;
 
     fn verdict(&mut self, now: Nanos, worker: WorkerId, lane: u32) -> Verdict {
@@ -315,7 +315,7 @@ impl Hands for ProcessHands {
         verdict
     }
 
-    fn is_spared(&self, worker: WorkerId) -> bool {
+    fn is_excluded(&self, worker: WorkerId) -> bool {
         let known = self.known.get(&worker);
         self.own_process == OwnProcess::Spare && known.is_some_and(|known| known.worker.is_self())
     }
@@ -424,7 +424,7 @@ impl Hands for ProcessHands {
                     Note::Suspect(SuspectEndNote { suspect, scope, timer, signal, outcome, case })
                 })
             }
-            Event::Braked { max_reaps } => Some(Note::Braked { max_reaps }),
+            Event::Limited { max_reaps } => Some(Note::Braked { max_reaps }),
             Event::Signalled { worker, signal, at } => {
                 let case = self.known.get(&worker).and_then(|known| known.case.clone());
                 if let (Some(stand), Some(case)) = (&self.witness, case) {

@@ -48,10 +48,10 @@ impl Tick {
         if noted == 0 || reaper.state(id).is_some() {
             return;
         }
-        if reaper.hands_mut().removes_descendants() && reaper.take_over_stopped(now, id, lane) {
+        if reaper.control_mut().removes_descendants() && reaper.take_over_stopped(now, id, lane) {
             return;
         }
-        if let Some(worker) = reaper.hands_mut().admitted(id) {
+        if let Some(worker) = reaper.control_mut().admitted(id) {
             self.resumer.resume(Stopped { worker, lane, reach: Reach::of_code(noted) });
         }
     }

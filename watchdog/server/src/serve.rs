@@ -105,7 +105,7 @@ pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
     words.watchdog().started_at().store(now.0, Ordering::Relaxed);
     journal.note(Note::Serving { adopted_lanes: words.lanes_used() });
 
-    let interval_ns = words.fixed().horizon_ns;
+    let interval_ns = words.fixed().max_interval_ns;
     let hands = ProcessHands::new(
         segment,
         desk,
@@ -126,7 +126,7 @@ pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
         Reaping::new(words, policy, hands),
         interval_ns,
     );
-    if dog.reaper.is_braked() {
+    if dog.reaper.is_limited() {
         // A predecessor's: said again, because nobody is signalled here either.
         journal.note(Note::Braked { max_reaps: policy.max_reaps.unwrap_or_default() });
     }

@@ -131,14 +131,14 @@ impl Tick {
     /// Signals who was condemned and spared for the sake of evidence. Who cannot be verified in that time
     /// stays condemned: a successor goes on with it.
     fn hurry_reaps(&mut self) {
-        let hurried = self.dog.reaper.hands_mut().hurry();
+        let hurried = self.dog.reaper.control_mut().hurry();
         // Whose descendants are not listed yet is signalled when they are.
-        let mut killer = self.dog.reaper.hands_mut().watch_kin();
-        while self.dog.reaper.hands_mut().is_listing_kin() && self.goes_on(killer.as_mut()) {
+        let mut killer = self.dog.reaper.control_mut().watch_kin();
+        while self.dog.reaper.control_mut().is_listing_kin() && self.goes_on(killer.as_mut()) {
             thread::sleep(LAST_REAPS_PAUSE);
         }
         let until = Nanos(clock::monotonic_ns()).plus(LAST_REAPS_NS);
-        while self.dog.reaper.hands_mut().is_any_unsignalled(&hurried) {
+        while self.dog.reaper.control_mut().is_any_unsignalled(&hurried) {
             for worker in &hurried {
                 self.dog.table.look_again(*worker);
                 self.dog.reaper.look_again(*worker);
@@ -162,7 +162,7 @@ impl Tick {
     /// has ended wants to hear of what.
     fn finish_reaps(&mut self) {
         let until = Nanos(clock::monotonic_ns()).plus(LAST_REAPS_NS);
-        let mut killer = self.dog.reaper.hands_mut().watch_kin();
+        let mut killer = self.dog.reaper.control_mut().watch_kin();
         loop {
             let (dead, is_any_left) = self.dog.reaper.dying();
             for worker in dead {
@@ -170,7 +170,7 @@ impl Tick {
             }
             // Those being removed are stopped: only a killer that is stuck is not waited for.
             let is_removing =
-                self.dog.reaper.hands_mut().is_removing_kin() && self.goes_on(killer.as_mut());
+                self.dog.reaper.control_mut().is_removing_kin() && self.goes_on(killer.as_mut());
             if !is_removing && (!is_any_left || clock::monotonic_ns() > until.0) {
                 return;
             }
@@ -183,16 +183,18 @@ impl Tick {
             let (table, reaper) = (&mut self.dog.table, &mut self.dog.reaper);
             match answer {
                 Answer::Admission { lane, owner, admission, worker, facts } => {
-                    reaper.hands_mut().learn(lane, facts, worker);
+                    reaper.control_mut().learn(lane, facts, worker);
                     table.admit(lane, owner, admission);
                     if let Admission::Worker(worker) = admission {
                         self.take_over_stopped(Nanos(clock::monotonic_ns()), lane, worker);
                     }
                 }
-                Answer::Standing { worker, at, hold } => reaper.hands_mut().stood(worker, at, hold),
-                Answer::Unverified { worker, why } => reaper.hands_mut().unverified(worker, why),
+                Answer::Standing { worker, at, hold } => {
+                    reaper.control_mut().stood(worker, at, hold)
+                }
+                Answer::Unverified { worker, why } => reaper.control_mut().unverified(worker, why),
                 Answer::SameProgram { lane, owner, at } => {
-                    reaper.hands_mut().ran_same_program(lane, owner, at);
+                    reaper.control_mut().ran_same_program(lane, owner, at);
                 }
                 Answer::Pictured { worker } => {
                     if let Some(place) = self.parted.iter().position(|(id, _)| *id == worker) {
@@ -206,7 +208,7 @@ impl Tick {
                 }
                 Answer::Died { worker } => self.left(worker, Leaving::Died),
                 Answer::Execd { worker } => {
-                    reaper.hands_mut().execd(worker);
+                    reaper.control_mut().execd(worker);
                     self.left(worker, Leaving::Execd);
                 }
             }
@@ -214,7 +216,7 @@ impl Tick {
     }
 
     fn left(&mut self, worker: WorkerId, how: Leaving) {
-        let is_awaited = self.dog.reaper.hands_mut().is_awaited(worker);
+        let is_awaited = self.dog.reaper.control_mut().is_awaited(worker);
         self.dog.reaper.worker_died(worker);
         if is_awaited {
             // The lanes are given to nobody before the witness has taken down what stands in them.
@@ -222,7 +224,7 @@ impl Tick {
         } else {
             self.dog.table.worker_gone(worker);
         }
-        if let Some(worker) = self.dog.reaper.hands_mut().forget(worker) {
+        if let Some(worker) = self.dog.reaper.control_mut().forget(worker) {
             self.journal.note(Note::Left { worker, how });
         }
     }
@@ -251,7 +253,7 @@ impl Tick {
         }
         if let Some(holds) = holds {
             self.control.holds.set(holds);
-            self.dog.reaper.hands_mut().set_holds(holds);
+            self.dog.reaper.control_mut().set_holds(holds);
         }
         // Last: who is overdue still is judged again by the policy that is asked for.
         if let Some(ReleaseBrake) = brake {
@@ -260,7 +262,7 @@ impl Tick {
     }
 
     fn release_brake(&mut self) {
-        self.dog.reaper.release_brake();
+        self.dog.reaper.release_limiter();
         self.dog.table.judge_again();
         self.journal.note(Note::BrakeReleased);
     }
@@ -273,14 +275,14 @@ impl Tick {
             && let Some((lane, _)) = self.dog.table.next_lane()
             && let Some(worker) = self.dog.table.worker_of(lane)
         {
-            self.dog.reaper.hands_mut().prepare(now, worker);
+            self.dog.reaper.control_mut().prepare(now, worker);
         }
     }
 
     fn pass_on_requests(&mut self) {
         let now = Nanos(clock::monotonic_ns());
         for request in self.dog.table.take_requests() {
-            let hands = self.dog.reaper.hands_mut();
+            let hands = self.dog.reaper.control_mut();
             match request {
                 Request::Admit { lane, owner } => {
                     if !hands.desk().ask(Question::Admit { lane }) {
@@ -337,7 +339,7 @@ impl Tick {
         control.last_tick_at.store(now.0, Ordering::Relaxed);
         control.late_ns.store(late_ns, Ordering::Relaxed);
         control.latest_ns.fetch_max(late_ns, Ordering::Relaxed);
-        control.braked.store(self.dog.reaper.is_braked(), Ordering::Relaxed);
-        control.reaped.store(self.dog.reaper.hands_mut().reaped, Ordering::Relaxed);
+        control.braked.store(self.dog.reaper.is_limited(), Ordering::Relaxed);
+        control.reaped.store(self.dog.reaper.control_mut().reaped, Ordering::Relaxed);
     }
 }

@@ -119,7 +119,7 @@ fn timer_line(timer: &TimerView, width: usize, theme: Theme) -> Line<'static> {
     let left = match (timer.state, timer.left_ns) {
         (TimerState::Condemned, _) => "condemned".to_owned(),
         (TimerState::Reported, _) => "reported".to_owned(),
-        (TimerState::Braked, _) => "braked".to_owned(),
+        (TimerState::Limited, _) => "braked".to_owned(),
         (_, None) => "paused".to_owned(),
         (_, Some(left @ ..0)) => format!("{} over", short_duration(left.unsigned_abs())),
         (_, Some(left)) => format!("{} left", short_duration(left.unsigned_abs())),

@@ -86,10 +86,10 @@ pub(super) fn urgency(timer: &TimerView) -> Urgency {
 
 /// How much of its allowance a timer has used: 1 at its deadline.
 pub(super) fn used(timer: &TimerView) -> f64 {
-    if timer.allowance.is_zero() {
+    if timer.timeout.is_zero() {
         return 1.0;
     }
-    timer.age.as_secs_f64() / timer.allowance.as_secs_f64()
+    timer.age.as_secs_f64() / timer.timeout.as_secs_f64()
 }
 
 pub(super) fn ns(duration: std::time::Duration) -> u64 {

@@ -20,7 +20,7 @@ pub(super) fn timer(scope: &str, age: u64, allowance: u64) -> TimerView {
         kind: TimerKind::Guard,
         signal: TimerSignal::Default,
         age: Duration::from_secs(age),
-        allowance: Duration::from_secs(allowance),
+        timeout: Duration::from_secs(allowance),
         left_ns: Some(left * 1_000_000_000),
         meeting: None,
     }

@@ -241,7 +241,7 @@ fn watchdog(seen: &Observation, interval_ns: u64) -> Watchdog {
         Holder::Unseen | Holder::Description => return Watchdog::Unseen,
         Holder::Process(pid) => pid.as_raw_pid().unsigned_abs(),
     };
-    if seen.watchdog.braked {
+    if seen.watchdog.limited {
         return Watchdog::Braked(pid);
     }
     let silent_ns = seen.at.since(seen.watchdog.last_tick_at);
@@ -299,7 +299,11 @@ mod tests {
             let seen = Observation {
                 segment: String::new(),
                 at: Nanos(100_000_000_000),
-                watchdog: WatchdogView { holder, last_tick_at: Nanos(last_tick_at), braked },
+                watchdog: WatchdogView {
+                    holder,
+                    last_tick_at: Nanos(last_tick_at),
+                    limited: braked,
+                },
                 lanes: Vec::new(),
                 lane_count: 1,
                 scopes: Vec::new(),

@@ -200,8 +200,8 @@ fn bar(timer: &TimerView, columns: usize, theme: Theme) -> Line<'static> {
         TimerState::Paused => "paused".to_owned(),
         TimerState::Condemned => "condemned".to_owned(),
         TimerState::Reported => "reported".to_owned(),
-        TimerState::Braked => "braked".to_owned(),
-        _ => short_duration(ns(timer.allowance)),
+        TimerState::Limited => "braked".to_owned(),
+        _ => short_duration(ns(timer.timeout)),
     };
     let fraction = if timer.state == TimerState::Paused { 0.0 } else { used(timer) };
     let style = theme.of_urgency(super::row::urgency(timer));

@@ -73,7 +73,7 @@ impl Segment<'_> {
         crash::point("suspected");
     }
 
-    /// Reads the log. What is from the future is a lie and ignored.
+    /// Reads the log. What is from the future is inconsistent and ignored.
     pub fn suspects(&self, now: Nanos) -> SuspectLog {
         let log: &[AtomicU64; CASCADE_WORDS] = self.block(CASCADES);
         SuspectLog(core::array::from_fn(|index| {
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lying_log_names_nobody_from_the_future() {
+    fn an_inconsistent_log_names_nobody_from_the_future() {
         let words = tiny_segment();
         let segment = Segment::open(&words).unwrap();
         for word in &words[CASCADES..CASCADES + CASCADE_WORDS] {

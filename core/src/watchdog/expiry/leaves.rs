@@ -23,7 +23,7 @@ impl<'a> Expiry<'a> {
 
     /// Sets the leaves of the timers `first + n` by their words, for every bit `n` of `timers`.
     pub(super) fn refresh_some(&mut self, lane: u32, first: usize, mut timers: u64) {
-        if !self.seats[lane as usize].is_taken() {
+        if !self.slots[lane as usize].is_taken() {
             return;
         }
         let words = self.segment.lane_timers(lane);
@@ -39,7 +39,7 @@ impl<'a> Expiry<'a> {
                 return self.quarantine(lane);
             }
             let id = ids + index;
-            if self.put_off[id] == word {
+            if self.deferred[id] == word {
                 continue; // its leaf says more than its word
             }
             let mut look_at = word.look_at();
@@ -80,15 +80,15 @@ impl<'a> Expiry<'a> {
         }
     }
 
-    pub(super) fn put_off(&mut self, id: usize, word: TimerWord, until: Nanos) {
-        self.put_off[id] = word;
+    pub(super) fn deferred(&mut self, id: usize, word: TimerWord, until: Nanos) {
+        self.deferred[id] = word;
         self.minima.set(id, until.0);
     }
 
     /// The timers a sweep looks at: none of a lane that is nobody's, or does not exist.
     pub(super) fn armed_timers(&self, lane: u32) -> &'a [AtomicU64] {
-        match self.seats.get(lane as usize) {
-            Some(seat) if seat.is_taken() && seat.owner.state() == Some(LaneState::Attached) => {
+        match self.slots.get(lane as usize) {
+            Some(slot) if slot.is_taken() && slot.owner.state() == Some(LaneState::Attached) => {
                 let timers = self.segment.lane_timers(lane);
                 &timers[..self.segment.lane_header(lane).high_water().min(timers.len())]
             }
@@ -96,7 +96,7 @@ impl<'a> Expiry<'a> {
         }
     }
 
-    /// Sets the leaves of a lane's due timers that no news told of.
+    /// Sets the leaves of a lane's due timers that no update told of.
     pub(super) fn sweep_lane(&mut self, lane: u32, today: Units) {
         let place = self.segment.lane(lane);
         for index in 0..place.timers().len() {
@@ -104,7 +104,7 @@ impl<'a> Expiry<'a> {
             let Some(word) = place.timer(index).map(Timer::load) else {
                 return;
             };
-            if word.is_due(today) && self.minima.get(id) > self.now.0 && self.put_off[id] != word {
+            if word.is_due(today) && self.minima.get(id) > self.now.0 && self.deferred[id] != word {
                 self.refresh(lane, index);
             }
         }

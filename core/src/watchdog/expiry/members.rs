@@ -4,7 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::collections::btree_map::Entry;
 use alloc::vec::Vec;
 
-use super::seat::Phase;
+use super::slot::Phase;
 use super::{ExpiredTimer, Expiry};
 use crate::watchdog::cascade::{Member, Overdue, Stands};
 use crate::watchdog::worker::WorkerId;
@@ -33,7 +33,7 @@ impl Expiry<'_> {
         let mut known: BTreeMap<(usize, WorkerId), usize> = BTreeMap::new();
         for lane in self.attached_lanes() {
             let job = self.segment.lane(lane).job_label();
-            let (worker, owner) = (self.worker_of(lane), self.seats[lane as usize].owner);
+            let (worker, owner) = (self.worker_of(lane), self.slots[lane as usize].owner);
             for (index, place) in places.iter().enumerate().filter(|(_, place)| place.job == job) {
                 let stands = match self.stands(now, lane, place.scope) {
                     // Nobody is reaped because the kernel was not asked soon enough who waits for whom.
@@ -85,16 +85,16 @@ impl Expiry<'_> {
 
     /// Whether the kernel has been asked who owns a lane, and has not answered.
     fn is_asked(&self, lane: u32) -> bool {
-        matches!(self.seats[lane as usize].phase, Phase::Asked(_))
+        matches!(self.slots[lane as usize].phase, Phase::Asked(_))
     }
 
     fn attached_lanes(&self) -> impl Iterator<Item = u32> {
         (0..self.segment.lanes_used()).filter(|lane| {
-            let seat = &self.seats[*lane as usize];
-            let is_attached = seat.owner.state() == Some(LaneState::Attached);
+            let slot = &self.slots[*lane as usize];
+            let is_attached = slot.owner.state() == Some(LaneState::Attached);
             is_attached
                 && matches!(
-                    seat.phase,
+                    slot.phase,
                     Phase::Asked(_) | Phase::Admitted(_) | Phase::Unattestable(_)
                 )
         })

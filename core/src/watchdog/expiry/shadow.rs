@@ -1,12 +1,12 @@
 //! Shadow: what a watchdog that only reports would have reaped, and how late it was in the end.
 //!
-//! A timer counts from when its deadline passes, or its scope's allowance does: also one that brought a
+//! A timer counts from when its deadline passes, or its scope's timeout does: also one that brought a
 //! longer time of its own, because the question is what would happen once the times in the code are
 //! left out. Extensions and pauses of such a timer move both. It is followed until it is released (or
 //! armed anew), and counted then in its scope's [`Overruns`](crate::wire::timeout::Overruns).
 //!
 //! Who is late is found at a tick, and so is its end: to within the watchdog's interval, never too
-//! little. What overruns an allowance by less than an interval, with a longer time of its own, may be
+//! little. What overruns a timeout by less than an interval, with a longer time of its own, may be
 //! missed; the scope's histogram has it.
 
 use alloc::vec::Vec;
@@ -40,7 +40,7 @@ impl Expiry<'_> {
     /// Begins to follow, goes on, or stops, as a policy has it.
     pub(super) fn follow_policy(&mut self, policy: &Policy) {
         let before = self.shadow.take();
-        let timers = self.put_off.len();
+        let timers = self.deferred.len();
         self.shadow = match policy.shadow {
             Shadow::On => before.or_else(|| Follower::new(policy, timers)),
             Shadow::Off => None,
@@ -72,7 +72,7 @@ impl Expiry<'_> {
         self.shadow.as_ref().is_some_and(|shadow| shadow.late.iter().any(is_it))
     }
 
-    /// When an armed timer with a time of its own will have run beyond its scope's allowance; never
+    /// When an armed timer with a time of its own will have run beyond its scope's timeout; never
     /// where it has none, was found late already, or is due before that.
     pub(super) fn overrun_at(&mut self, lane: u32, index: usize, word: TimerWord) -> Nanos {
         let id = self.id(lane, index);
@@ -83,8 +83,8 @@ impl Expiry<'_> {
         if detail.allowed_by == AllowedBy::Scope || shadow.noted[id] == word.bits() {
             return Nanos::NEVER;
         }
-        let allowance = self.segment.allowance(detail.scope).get_ns();
-        let Some(allowance_ns) = allowance.or_else(|| self.segment.others_allowance_ns()) else {
+        let timeout = self.segment.timeout(detail.scope).get_ns();
+        let Some(timeout_ns) = timeout.or_else(|| self.segment.others_timeout_ns()) else {
             return Nanos::NEVER;
         };
         let (acquired_at, deadline) = (detail.acquired_at, word.deadline().begins());
@@ -92,11 +92,11 @@ impl Expiry<'_> {
         if first.0 != acquired_at {
             *first = (acquired_at, deadline);
         }
-        let at = acquired_at.plus(allowance_ns).plus(deadline.since(first.1));
+        let at = acquired_at.plus(timeout_ns).plus(deadline.since(first.1));
         if at < deadline { self.stalls.credited(acquired_at, at) } else { Nanos::NEVER }
     }
 
-    /// Looks whether a timer whose own deadline is still to come has run beyond its scope's allowance;
+    /// Looks whether a timer whose own deadline is still to come has run beyond its scope's timeout;
     /// when to look again.
     pub(super) fn look_for_overrun(&mut self, expired: ExpiredTimer, now: Nanos) -> Nanos {
         let at = self.overrun_at(expired.lane, usize::from(expired.timer), expired.word);
@@ -125,10 +125,10 @@ impl Expiry<'_> {
         let mut late = core::mem::take(&mut shadow.late);
         late.retain(|timer| {
             let place = self.segment.lane(timer.lane);
-            let allowance = self.segment.allowance(timer.detail.scope);
+            let timeout = self.segment.timeout(timer.detail.scope);
             let is_leaving = self.recycle.iter().any(|(lane, _)| *lane == timer.lane);
             if is_leaving || place.owner().state() != Some(LaneState::Attached) {
-                allowance.died_late();
+                timeout.died_late();
                 return false;
             }
             let word = place.timer(usize::from(timer.timer)).map(Timer::load);
@@ -136,7 +136,7 @@ impl Expiry<'_> {
                 return true;
             }
             let late_ns = now.since(timer.deadline);
-            allowance.ended_late(late_ns);
+            timeout.ended_late(late_ns);
             self.requests.push(Request::EndedLate { timer: *timer, late_ns });
             false
         });

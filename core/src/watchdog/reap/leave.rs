@@ -1,9 +1,9 @@
-//! Leave to signal: whether a worker that is overdue could run at all, and has had its allowance since.
+//! Leave to signal: whether a worker that is overdue could run at all, and has had its timeout since.
 
 use alloc::vec::Vec;
 
 use super::Reaping;
-use super::hands::{Event, Hands, Hold, Verdict};
+use super::process_control::{Event, Hold, ProcessControl, Verdict};
 use crate::watchdog::expiry::ExpiredTimer;
 use crate::watchdog::worker::WorkerId;
 use crate::wire::lane::{NotedHold, OwnerWord};
@@ -24,11 +24,11 @@ pub(super) enum Held {
         /// The lanes in which that is noted, and who owned them.
         lanes: Vec<(u32, OwnerWord)>,
     },
-    /// It was found let go at this time: timers older than that have their allowance from then.
+    /// It was found let go at this time: timers older than that have their timeout from then.
     Until(Nanos),
 }
 
-impl<H: Hands> Reaping<'_, H> {
+impl<H: ProcessControl> Reaping<'_, H> {
     /// Whether the worker may be signalled now; if not, when to ask again.
     pub(super) fn may_signal(
         &mut self,
@@ -38,17 +38,17 @@ impl<H: Hands> Reaping<'_, H> {
     ) -> Result<(), Nanos> {
         let Some(first) = timers.first() else {
             // Nothing proves it overdue.
-            return Err(now.plus(self.segment.fixed().horizon_ns));
+            return Err(now.plus(self.segment.fixed().max_interval_ns));
         };
         let is_condemned =
             timers.iter().any(|timer| timer.word.state() == Some(TimerState::Condemned));
-        match self.hands.verdict(now, worker, first.lane).of_condemned(is_condemned) {
-            Verdict::Go => self.has_had_its_allowance(now, worker, timers),
+        match self.control.verdict(now, worker, first.lane).of_condemned(is_condemned) {
+            Verdict::Go => self.has_had_its_timeout(now, worker, timers),
             Verdict::Held(hold) => {
                 let lanes = timers.iter().map(|timer| timer.lane).collect();
                 let (again_at, before) = self.hold(now, worker, hold, lanes);
                 if before != Some(hold) {
-                    self.hands.note(Event::Held { worker, timer: first, hold });
+                    self.control.note(Event::Held { worker, timer: first, hold });
                 }
                 Err(again_at)
             }
@@ -64,7 +64,7 @@ impl<H: Hands> Reaping<'_, H> {
         hold: Hold,
         lanes: Vec<u32>,
     ) -> (Nanos, Option<Hold>) {
-        let again_at = now.plus(self.segment.fixed().horizon_ns);
+        let again_at = now.plus(self.segment.fixed().max_interval_ns);
         let noted = |lane| {
             self.segment.lane(lane).note_hold(NotedHold::Held);
             (lane, self.segment.lane(lane).owner())
@@ -86,9 +86,9 @@ impl<H: Hands> Reaping<'_, H> {
     }
 
     /// Who was held and is not overdue any more has been let go: what it acquires from here on has its
-    /// own allowance and no other.
+    /// own timeout and no other.
     pub(super) fn let_go_who_released(&mut self, now: Nanos) {
-        if self.brake.is_engaged() {
+        if self.limiter.is_engaged() {
             return; // what it spares is overdue, and not looked at
         }
         for held in self.held.values_mut() {
@@ -107,8 +107,8 @@ impl<H: Hands> Reaping<'_, H> {
     }
 
     /// A worker could not run while it was held: each timer from before it was let go gets its
-    /// allowance once more. If that of none has passed, when the first does.
-    fn has_had_its_allowance(
+    /// timeout once more. If that of none has passed, when the first does.
+    fn has_had_its_timeout(
         &mut self,
         now: Nanos,
         worker: WorkerId,

@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::Reaping;
-use super::hands::{Event, Evidence, Hands, Outcome, Sent, Verdict};
+use super::process_control::{Event, Evidence, Outcome, ProcessControl, Sent, Verdict};
 use super::suspects::Suspicion;
 use crate::watchdog::expiry::ExpiredTimer;
 use crate::watchdog::policy::SIGKILL;
@@ -93,7 +93,7 @@ impl Machine {
     }
 }
 
-impl<H: Hands> Reaping<'_, H> {
+impl<H: ProcessControl> Reaping<'_, H> {
     /// Moves one machine as far as it goes without waiting.
     pub(super) fn step(
         &mut self,
@@ -105,7 +105,7 @@ impl<H: Hands> Reaping<'_, H> {
             match machine.state {
                 State::Condemned => machine.state = State::Evidence,
                 State::Evidence => {
-                    match self.hands.evidence(now, worker, machine.condemned()) {
+                    match self.control.evidence(now, worker, machine.condemned()) {
                         Evidence::Ready => {}
                         Evidence::Pending(again_at) => return Ok(Reap::Kept { again_at }),
                     }
@@ -117,7 +117,7 @@ impl<H: Hands> Reaping<'_, H> {
                     }
                 }
                 State::InGrace { until } => {
-                    if self.hands.is_dead(worker) {
+                    if self.control.is_dead(worker) {
                         return Ok(self.ended(worker, machine, Outcome::Reaped));
                     }
                     if now < until {
@@ -129,13 +129,13 @@ impl<H: Hands> Reaping<'_, H> {
                     self.send(worker, machine, SIGKILL)?;
                 }
                 State::Killed { until } | State::Unkillable { until } => {
-                    if self.hands.is_dead(worker) {
+                    if self.control.is_dead(worker) {
                         return Ok(self.ended(worker, machine, Outcome::Reaped));
                     }
                     if now < until {
                         return Ok(Reap::Kept { again_at: until });
                     }
-                    if self.hands.is_kill_pending(worker) {
+                    if self.control.is_kill_pending(worker) {
                         let until = now.plus(self.policy.unkillable_after_ns);
                         machine.state = State::Killed { until };
                         return Ok(Reap::Kept { again_at: until });
@@ -150,16 +150,16 @@ impl<H: Hands> Reaping<'_, H> {
     /// program by now, or be held up: whether it may be signalled is asked anew.
     fn must_wait(&mut self, now: Nanos, worker: WorkerId, machine: &mut Machine) -> Option<Nanos> {
         // Nothing vouches for the dead any more, and no signal reaches them.
-        if machine.vouched_at == now || self.hands.is_dead(worker) {
+        if machine.vouched_at == now || self.control.is_dead(worker) {
             return None;
         }
-        let verdict = self.hands.verdict(now, worker, machine.lane()?);
+        let verdict = self.control.verdict(now, worker, machine.lane()?);
         match verdict.of_condemned(machine.is_resumed) {
             Verdict::Go => {
                 machine.vouched_at = now;
                 None
             }
-            Verdict::Held(_) => Some(now.plus(self.segment.fixed().horizon_ns)),
+            Verdict::Held(_) => Some(now.plus(self.segment.fixed().max_interval_ns)),
             Verdict::Wait(until) => Some(until),
         }
     }
@@ -171,7 +171,7 @@ impl<H: Hands> Reaping<'_, H> {
         machine: &mut Machine,
         signal: u8,
     ) -> Result<bool, H::Error> {
-        let Sent::At(at) = self.hands.signal(worker, signal)? else {
+        let Sent::At(at) = self.control.signal(worker, signal)? else {
             if machine.signalled_at.is_some() {
                 machine.state = State::Killed { until: Nanos::NEVER }; // dead: the next step says so
             }
@@ -184,7 +184,7 @@ impl<H: Hands> Reaping<'_, H> {
         } else {
             State::InGrace { until: at.plus(self.policy.grace_after_ns(signal)) }
         };
-        self.hands.note(Event::Signalled { worker, signal, at });
+        self.control.note(Event::Signalled { worker, signal, at });
         Ok(true)
     }
 
@@ -199,7 +199,7 @@ impl<H: Hands> Reaping<'_, H> {
             self.count(Counter::Unkillable);
             self.tell(worker, machine, Outcome::Unkillable);
         }
-        self.hands.signal(worker, SIGKILL)?;
+        self.control.signal(worker, SIGKILL)?;
         let again_at = now.plus(self.policy.unkillable_retry_ns);
         machine.state = State::Unkillable { until: again_at };
         Ok(Reap::Kept { again_at })
@@ -209,11 +209,11 @@ impl<H: Hands> Reaping<'_, H> {
         let signal = if machine.signalled_at.is_some() { machine.signal } else { 0 };
         if let Some(Suspicion { lane, scope, timer }) = &machine.suspicion {
             let (lane, scope, timer) = (*lane, *scope, timer.as_ref());
-            self.hands.note(Event::Suspect { worker, lane, scope, timer, signal, outcome });
+            self.control.note(Event::Suspect { worker, lane, scope, timer, signal, outcome });
         }
         for timer in &machine.timers {
             let late_ns = machine.signalled_at.map_or(0, |at| at.since(timer.deadline));
-            self.hands.note(Event::Expiry { worker, timer, signal, late_ns, outcome });
+            self.control.note(Event::Expiry { worker, timer, signal, late_ns, outcome });
         }
     }
 

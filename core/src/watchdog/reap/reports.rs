@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::Reaping;
-use super::hands::{Event, Hands, Outcome};
+use super::process_control::{Event, Outcome, ProcessControl};
 use crate::watchdog::expiry::ExpiredTimer;
 use crate::watchdog::worker::WorkerId;
 use crate::wire::lane::TimerSignal;
@@ -11,7 +11,7 @@ use crate::wire::segment::Counter;
 use crate::wire::time::Nanos;
 use crate::wire::timer::{Timer, TimerState};
 
-impl<'a, H: Hands> Reaping<'a, H> {
+impl<'a, H: ProcessControl> Reaping<'a, H> {
     /// Reports a timer instead of condemning it. Nothing where its worker released it first.
     fn report(&mut self, now: Nanos, worker: WorkerId, timer: &ExpiredTimer) {
         if self.place(timer).is_some_and(|place| place.report(timer.word)) {
@@ -21,13 +21,13 @@ impl<'a, H: Hands> Reaping<'a, H> {
         }
     }
 
-    /// Reports a timer because the brake holds. Nothing where its worker released it first, or it was
+    /// Reports a timer because the kill limiter holds. Nothing where its worker released it first, or it was
     /// reported so already.
     pub(super) fn spare(&mut self, now: Nanos, worker: WorkerId, timer: &ExpiredTimer) {
         if self.place(timer).is_some_and(|place| place.spare(timer.word)) {
             self.count(Counter::Expired);
             self.count(Counter::Reported);
-            self.tell_reported(now, worker, timer, Outcome::Braked);
+            self.tell_reported(now, worker, timer, Outcome::Limited);
         }
     }
 
@@ -51,11 +51,11 @@ impl<'a, H: Hands> Reaping<'a, H> {
         outcome: Outcome,
     ) {
         let late_ns = now.since(timer.deadline);
-        self.hands.note(Event::Expiry { worker, timer, signal: 0, late_ns, outcome });
+        self.control.note(Event::Expiry { worker, timer, signal: 0, late_ns, outcome });
     }
 
     /// Reports the timers that ask for no signal, or all where the worker may never be signalled
-    /// ([`Hands::is_spared`]), and returns the rest. A watchdog that signals nobody only tells of what
+    /// ([`ProcessControl::is_excluded`]), and returns the rest. A watchdog that signals nobody only tells of what
     /// one before it condemned; condemned it stays.
     pub(super) fn split_off_reports(
         &mut self,
@@ -64,14 +64,14 @@ impl<'a, H: Hands> Reaping<'a, H> {
         timers: &[ExpiredTimer],
     ) -> Vec<ExpiredTimer> {
         let mut left = Vec::with_capacity(timers.len());
-        let is_spared = self.hands.is_spared(worker);
+        let is_excluded = self.control.is_excluded(worker);
         for timer in timers {
             let condemned = timer.word.state() == Some(TimerState::Condemned);
             let signals_nobody = self.policy.signal == TimerSignal::NotifyOnly;
             let wants_signal = self.policy.signal_for(timer.detail.signal).is_some();
-            if is_spared && condemned {
+            if is_excluded && condemned {
                 self.give_up(now, worker, timer);
-            } else if !is_spared && (wants_signal || (condemned && !signals_nobody)) {
+            } else if !is_excluded && (wants_signal || (condemned && !signals_nobody)) {
                 left.push(*timer);
             } else if condemned {
                 self.tell_reported(now, worker, timer, Outcome::Reported);

@@ -10,7 +10,7 @@ mod view;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-use super::{Course, Event, Hands, Held, Machine, Reaping, Spared, Usual, Verdict};
+use super::{Course, Event, Excluded, Held, Machine, ProcessControl, Reaping, Usual, Verdict};
 use crate::atomic::add_single_writer;
 use crate::crash;
 use crate::watchdog::cascade::{Finding, Member, Scene, Suspected, Visit, has_been_in};
@@ -74,7 +74,7 @@ struct Overdue {
 
 type AllExpired = Vec<Expired<WorkerId, ExpiredTimer>>;
 
-impl<H: Hands> Reaping<'_, H> {
+impl<H: ProcessControl> Reaping<'_, H> {
     pub(super) fn look_for_suspects(
         &mut self,
         now: Nanos,
@@ -145,13 +145,13 @@ impl<H: Hands> Reaping<'_, H> {
         let armed = table.armed_by(worker);
         let timer =
             armed.iter().filter(|timer| asks_for_signal(timer)).min_by_key(|timer| timer.deadline);
-        view.spared = if !armed.is_empty() && timer.is_none() {
-            Some(Spared::ReportsOnly)
+        view.excluded = if !armed.is_empty() && timer.is_none() {
+            Some(Excluded::ReportsOnly)
         } else {
             self.left_it(table, worker, &member, &view.scene)
         };
         let Cascade::Hold { hold_ns } = self.cascade() else { return };
-        if view.spared.is_some() || !matches!(view.finding, Finding::Suspect(_)) {
+        if view.excluded.is_some() || !matches!(view.finding, Finding::Suspect(_)) {
             return;
         }
         if self.machines.contains_key(&worker) {
@@ -160,7 +160,7 @@ impl<H: Hands> Reaping<'_, H> {
         let timer = timer.copied();
         match self.may_reap_suspect(now, worker, member.lane, hold_ns) {
             Ok(()) => {}
-            Err(Refusal::Spared(spared)) => return view.spared = Some(spared),
+            Err(Refusal::Excluded(excluded)) => return view.excluded = Some(excluded),
             Err(Refusal::Later(again_at)) => return view.first = First::Later(again_at),
         }
         let (scope, lane, owner) = (view.place.scope, member.lane, member.owner);
@@ -184,16 +184,16 @@ impl<H: Hands> Reaping<'_, H> {
         worker: WorkerId,
         member: &Member,
         scene: &Scene,
-    ) -> Option<Spared> {
+    ) -> Option<Excluded> {
         // By another worker's clock: what may have been after that counts.
         let since = Nanos(scene.entered_at.0.saturating_sub(table.clock_slack_ns()));
         let is_at_work = table.has_given_back(member.owner.pid(), since);
         let visits = table
             .lanes_of(worker)
             .map(|lane| has_been_in(self.segment.lane(lane), scene.scope, since));
-        visits.fold(is_at_work.then_some(Spared::AtWork), |so_far, visit| match visit {
-            Visit::Lately => Some(Spared::HasLeft),
-            Visit::Overwritten => so_far.or(Some(Spared::AtWork)),
+        visits.fold(is_at_work.then_some(Excluded::AtWork), |so_far, visit| match visit {
+            Visit::Lately => Some(Excluded::HasLeft),
+            Visit::Overwritten => so_far.or(Some(Excluded::AtWork)),
             Visit::None => so_far,
         })
     }
@@ -205,11 +205,11 @@ impl<H: Hands> Reaping<'_, H> {
         lane: u32,
         hold_ns: u64,
     ) -> Result<(), Refusal> {
-        match self.hands.verdict(now, worker, lane) {
+        match self.control.verdict(now, worker, lane) {
             Verdict::Go => {}
             Verdict::Held(hold) => {
                 self.hold(now, worker, hold, alloc::vec![lane]);
-                return Err(Refusal::Spared(Spared::Held(hold)));
+                return Err(Refusal::Excluded(Excluded::Held(hold)));
             }
             Verdict::Wait(until) => {
                 self.look_for_hold(now, worker, until);
@@ -226,7 +226,7 @@ impl<H: Hands> Reaping<'_, H> {
                 return Err(Refusal::Later(until));
             }
         }
-        if self.does_brake(now) { Err(Refusal::Spared(Spared::Braked)) } else { Ok(()) }
+        if self.does_brake(now) { Err(Refusal::Excluded(Excluded::Limited)) } else { Ok(()) }
     }
 
     /// Claims a timer before its deadline.
@@ -283,7 +283,7 @@ impl<H: Hands> Reaping<'_, H> {
             .min_by_key(|(_, _, course)| rank(course));
         let Some((timer, view, mut course)) = best else { return };
         let (timer, view) = (*timer, *view);
-        let is_refused = matches!(course, Course::Usual(Usual::Spared(_)));
+        let is_refused = matches!(course, Course::Usual(Usual::Excluded(_)));
         let is_promised = overdue.timers.iter().any(|timer| self.suspects.is_promised(timer));
         if is_promised && !is_refused && matches!(course, Course::Usual(_)) {
             course = Course::HeldBack { until };
@@ -292,7 +292,7 @@ impl<H: Hands> Reaping<'_, H> {
             course = Course::Usual(Usual::HeldLongEnough);
         }
         if let Course::HeldBack { .. } | Course::SuspectFirst { .. } = course {
-            let mut again_at = until.min(now.plus(self.segment.fixed().horizon_ns));
+            let mut again_at = until.min(now.plus(self.segment.fixed().max_interval_ns));
             if let First::Later(at) = view.first {
                 again_at = again_at.min(at);
             }
@@ -310,8 +310,8 @@ impl<H: Hands> Reaping<'_, H> {
             Finding::NobodyOutside => Usual::NobodyOutside,
             Finding::SeveralOutside => Usual::SeveralOutside,
             Finding::Unproved => Usual::Unproved,
-            _ => match (view.spared, self.cascade(), view.first) {
-                (Some(spared), ..) => Usual::Spared(spared),
+            _ => match (view.excluded, self.cascade(), view.first) {
+                (Some(excluded), ..) => Usual::Excluded(excluded),
                 (None, Cascade::Hold { .. }, First::Begun) => {
                     return Course::SuspectFirst { until };
                 }
@@ -333,14 +333,14 @@ impl<H: Hands> Reaping<'_, H> {
             return;
         }
         let (scene, suspect) = (view.scene, view.member().copied());
-        self.hands.note(Event::Cascade { worker, timer, scene, suspect, course });
+        self.control.note(Event::Cascade { worker, timer, scene, suspect, course });
     }
 }
 
 /// Why a suspect is not reaped now.
 enum Refusal {
     /// It is not reaped at all.
-    Spared(Spared),
+    Excluded(Excluded),
     /// It is asked about again at this time.
     Later(Nanos),
 }
@@ -351,7 +351,7 @@ fn rank(course: &Course) -> u8 {
         Course::SuspectFirst { .. } => 0,
         Course::HeldBack { .. } => 1,
         Course::Told => 2,
-        Course::Usual(Usual::Spared(_)) => 3,
+        Course::Usual(Usual::Excluded(_)) => 3,
         Course::Usual(Usual::Alone) => 5,
         Course::Usual(_) => 4,
     }

@@ -27,7 +27,7 @@ impl TimerKind {
     }
 }
 
-/// Whose a timer's allowance is.
+/// Whose a timer's timeout is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum AllowedBy {
@@ -117,7 +117,7 @@ impl Subject {
         Subject((self.0 & !(3 << KIND_SHIFT)) | ((kind as u64) << KIND_SHIFT))
     }
 
-    /// The same with an allowance of the acquire's own, or the scope's.
+    /// The same with a timeout of the acquire's own, or the scope's.
     #[inline]
     #[must_use]
     pub fn allowed_by(self, by: AllowedBy) -> Subject {
@@ -173,9 +173,9 @@ impl Subject {
         TimerSignal::from_bits((self.0 >> 16) as u8)
     }
 
-    /// Whose its allowance is.
+    /// Whose its timeout is.
     #[inline]
-    pub fn allowance(self) -> AllowedBy {
+    pub fn timeout(self) -> AllowedBy {
         match (self.0 >> ALLOWED_SHIFT) & 1 {
             0 => AllowedBy::Acquire,
             _ => AllowedBy::Scope,
@@ -215,7 +215,7 @@ pub struct TimerDetail {
     pub signal: TimerSignal,
     /// What kind of deadline it is.
     pub kind: TimerKind,
-    /// Whose its allowance is.
+    /// Whose its timeout is.
     pub allowed_by: AllowedBy,
     /// The meeting it was armed in, if it is one. A claim.
     pub meeting: Option<Meeting>,
@@ -228,7 +228,7 @@ impl TimerDetail {
             scope: subject.scope(),
             signal: subject.signal(),
             kind: subject.kind(),
-            allowed_by: subject.allowance(),
+            allowed_by: subject.timeout(),
             meeting,
         }
     }

@@ -27,8 +27,8 @@ pub struct Fixed {
     pub time_namespace: u64,
     /// A random number that tells this segment from any other of its name.
     pub incarnation: u64,
-    /// The wake horizon: every tick comes no later than this, ns.
-    pub horizon_ns: u64,
+    /// The max interval: every tick comes no later than this, ns.
+    pub max_interval_ns: u64,
     /// When it was made, ns.
     pub created_at: Nanos,
 }
@@ -62,7 +62,7 @@ pub enum FormatError {
     Geometry(#[from] GeometryError),
     /// The longest time between two ticks is out of bounds.
     #[error("its header is damaged: {ns} ns between two ticks, but 1 ms to 1 minute are possible")]
-    Horizon {
+    MaxInterval {
         /// What it says, ns.
         ns: u64,
     },
@@ -101,7 +101,7 @@ impl Fixed {
             self.boot_id[1],
             self.time_namespace,
             self.incarnation,
-            self.horizon_ns,
+            self.max_interval_ns,
             self.created_at.0,
             0,
             0,
@@ -129,8 +129,8 @@ impl Fixed {
             return Err(FormatError::Features { features: words[3] });
         }
         // Whoever may write the segment can make a checksum hold: every value is a claim.
-        if !limit::HORIZON_NS.contains(&words[11]) {
-            return Err(FormatError::Horizon { ns: words[11] });
+        if !limit::MAX_INTERVAL_NS.contains(&words[11]) {
+            return Err(FormatError::MaxInterval { ns: words[11] });
         }
         let reserved = [(6, words[6] >> 32), (13, words[13]), (14, words[14])];
         if let Some((word, _)) = reserved.into_iter().find(|(_, bits)| *bits != 0) {
@@ -149,7 +149,7 @@ impl Fixed {
             boot_id: [words[7], words[8]],
             time_namespace: words[9],
             incarnation: words[10],
-            horizon_ns: words[11],
+            max_interval_ns: words[11],
             created_at: Nanos(words[12]),
         })
     }

@@ -22,17 +22,17 @@ impl<'a> WatchdogWords<'a> {
         &self.0[2]
     }
 
-    /// [`BRAKED`] while the brake holds, [`BRAKE_RELEASE_ASKED`] once an operator has asked for its
+    /// [`LIMITED`] while the kill limiter holds, [`LIMITER_RELEASE_ASKED`] once an operator has asked for its
     /// release, else 0.
-    pub fn braked(self) -> &'a AtomicU64 {
+    pub fn limited(self) -> &'a AtomicU64 {
         &self.0[3]
     }
 }
 
-/// The brake holds.
-pub const BRAKED: u64 = 1;
-/// The brake holds, and an operator wants it released.
-pub const BRAKE_RELEASE_ASKED: u64 = 2;
+/// The kill limiter holds.
+pub const LIMITED: u64 = 1;
+/// The kill limiter holds, and an operator wants it released.
+pub const LIMITER_RELEASE_ASKED: u64 = 2;
 
 /// The watchdog's counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub enum Counter {
     Lapped,
     /// Timers found expired.
     Expired,
-    /// Timers reported; those that the brake spared may have been condemned after its release.
+    /// Timers reported; those that the kill limiter excluded may have been condemned after its release.
     Reported,
     /// Timers condemned.
     Condemned,

@@ -11,7 +11,7 @@ use hangwatch_process::pidfd::signal_of;
 use rustix::process::Signal;
 
 use hangwatch_core::wire::signal;
-use hangwatch_core::wire::time::MAX_ALLOWANCE;
+use hangwatch_core::wire::time::MAX_TIMEOUT;
 
 const UNITS: &str = "write a number with a unit, such as 100ms, 5s, 1m30s or 2h; \
                      a bare number counts seconds";
@@ -41,7 +41,7 @@ pub fn duration_or_zero(text: &str) -> Result<Duration, String> {
     if text.starts_with('-') {
         return Err("must not be negative".to_owned());
     }
-    let too_long = || format!("is longer than ten years ({}s)", MAX_ALLOWANCE.as_secs());
+    let too_long = || format!("is longer than ten years ({}s)", MAX_TIMEOUT.as_secs());
     // humantime has M for months: a slip of the shift key, and a deadline is as good as none.
     if text.contains('M') {
         return Err("has M for a unit; write m for minutes, or days".to_owned());
@@ -55,7 +55,7 @@ pub fn duration_or_zero(text: &str) -> Result<Duration, String> {
             _ => format!("is not a duration; {UNITS}"),
         })?,
     };
-    if duration > MAX_ALLOWANCE { Err(too_long()) } else { Ok(duration) }
+    if duration > MAX_TIMEOUT { Err(too_long()) } else { Ok(duration) }
 }
 
 /// The time between two pictures: 100 ms to 1 minute.

@@ -200,7 +200,7 @@ impl ScopeJson<'_> {
             suggested_deadline_ns: advice.deadline_ns,
             confidence: advice.confidence.name(),
             factor: advice.confidence.factor(),
-            deadline_ns: scope.allowance.map(hangwatch_core::wire::time::duration_ns),
+            deadline_ns: scope.timeout.map(hangwatch_core::wire::time::duration_ns),
             remarks: remarks(scope),
         }
     }

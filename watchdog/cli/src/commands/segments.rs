@@ -11,7 +11,7 @@ use hangwatch::{
 };
 use hangwatch_core::atomic::Ordering;
 use hangwatch_core::wire::lane::LaneState;
-use hangwatch_core::wire::segment::{BRAKE_RELEASE_ASKED, BRAKED};
+use hangwatch_core::wire::segment::{LIMITED, LIMITER_RELEASE_ASKED};
 use hangwatch_process::attest::{Claim, Claimed, claimed_process};
 
 use super::{Failure, print};
@@ -252,10 +252,14 @@ fn who(role: &str, holder: Holder) -> Option<String> {
 pub(super) fn release_brake(options: &ReleaseBrake) -> Result<Exit, Failure> {
     let name = Segment::name_or_environment(options.segment.as_deref())?;
     let segment = Segment::open(&name)?;
-    let braked = segment.words().watchdog().braked();
+    let braked = segment.words().watchdog().limited();
     // Relaxed: the word alone says it all.
-    let asked =
-        braked.compare_exchange(BRAKED, BRAKE_RELEASE_ASKED, Ordering::Relaxed, Ordering::Relaxed);
+    let asked = braked.compare_exchange(
+        LIMITED,
+        LIMITER_RELEASE_ASKED,
+        Ordering::Relaxed,
+        Ordering::Relaxed,
+    );
     if asked.is_err() {
         print(&format!("the brake of segment {name:?} does not hold\n"))?;
         return Ok(Exit::Ok);

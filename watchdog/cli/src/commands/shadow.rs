@@ -55,7 +55,7 @@ impl<'s> ScopeJson<'s> {
         let overruns = &scope.overruns;
         ScopeJson {
             scope: &scope.name,
-            deadline_ns: scope.allowance.map(hangwatch_core::wire::time::duration_ns),
+            deadline_ns: scope.timeout.map(hangwatch_core::wire::time::duration_ns),
             for_ns: (overruns.since.0 > 0).then(|| seen.at.since(overruns.since)),
             ended_late: overruns.ended,
             died_late: overruns.died,
@@ -76,7 +76,7 @@ impl<'s> ScopeJson<'s> {
 fn late_now(seen: &Observation, scope: &ScopeView) -> u64 {
     let timers = seen.lanes.iter().flat_map(|lane| &lane.timers);
     let is_late = |timer: &&hangwatch::TimerView| {
-        let is_beyond = scope.allowance.is_some_and(|allowance| timer.age > allowance);
+        let is_beyond = scope.timeout.is_some_and(|allowance| timer.age > allowance);
         match timer.state {
             TimerState::Reported => true,
             TimerState::Armed => is_beyond || timer.left_ns.is_some_and(|left| left < 0),

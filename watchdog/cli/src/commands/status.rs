@@ -85,7 +85,7 @@ pub(super) fn table(seen: &Observation) -> String {
         Holder::Free if seen.lanes.is_empty() => "no watchdog".to_owned(),
         Holder::Free => "NO WATCHDOG".to_owned(),
     };
-    let brake = if seen.watchdog.braked { ", brake holds" } else { "" };
+    let brake = if seen.watchdog.limited { ", brake holds" } else { "" };
     let _ = writeln!(
         text,
         "segment {}: {watchdog}{brake}, {} of {} lanes taken",
@@ -137,7 +137,7 @@ fn left(timer: &TimerView) -> String {
     match (timer.state, timer.left_ns) {
         (TimerState::Condemned, _) => "condemned".to_owned(),
         (TimerState::Reported, _) => "reported".to_owned(),
-        (TimerState::Braked, _) => "braked".to_owned(),
+        (TimerState::Limited, _) => "braked".to_owned(),
         (_, None) => "paused".to_owned(),
         (_, Some(left)) if left < 0 => {
             format!("-{}", brief(Duration::from_nanos(left.unsigned_abs())))

@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use hangwatch_core::watchdog::culprit::{self, Wait, odd_one_out};
+use hangwatch_core::watchdog::culprit::{self, Wait, find_culprit};
 use serde::Serialize;
 
 use super::answer::{Answer, Lane, Segment, State, Trouble};
@@ -294,7 +294,7 @@ impl Job {
         let candidates = scopes.into_iter().filter_map(|scope| {
             let known = self.ranks.iter().map(|(rank, of)| (*rank, of.place(scope)));
             let all = known.chain(absent.iter().map(|rank| (*rank, culprit::Place::Outside)));
-            let culprit::Odd::One(rank) = odd_one_out(all) else { return None };
+            let culprit::Culprit::One(rank) = find_culprit(all) else { return None };
             let waited = self.ranks.values().filter_map(|rank| rank.scopes.get(scope));
             Some((*waited.min()?, scope, rank))
         });

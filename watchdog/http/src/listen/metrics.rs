@@ -216,7 +216,7 @@ impl Scrape {
     fn encode_allowances(&self, page: &mut Page) -> fmt::Result {
         let mut allowed: BTreeMap<Plain<'_>, Duration> = BTreeMap::new();
         for (name, scope) in self.own_series() {
-            let Some(time) = scope.allowance.filter(|_| name != OTHER) else { continue };
+            let Some(time) = scope.timeout.filter(|_| name != OTHER) else { continue };
             allowed.entry(name).or_insert(time);
         }
         let help = "How long an acquire without a time may take, by the deadlines file";
@@ -268,7 +268,7 @@ impl Scrape {
         let mut by_name: BTreeMap<Plain<'_>, Overruns> = BTreeMap::new();
         for (name, scope) in self.own_series() {
             let overruns = &scope.overruns;
-            if scope.allowance.is_none() && *overruns == Overruns::default() {
+            if scope.timeout.is_none() && *overruns == Overruns::default() {
                 continue;
             }
             let sum = by_name.entry(name).or_default();

@@ -112,7 +112,7 @@ fn allowances_and_what_ran_beyond_them_are_told() {
     let page = get(stage.address(), "/metrics", &[]).body;
     assert!(!page.contains("scope_allowance") && !page.contains("_overrun"), "{page}");
     let words = stage.segment.words();
-    let allowance = |scope: &str| words.allowance(words.names().intern(scope).scope);
+    let allowance = |scope: &str| words.timeout(words.names().intern(scope).scope);
     let forward = allowance("forward");
     forward.set_ns(Some(250_000_000), Nanos(clock::monotonic_ns()));
     allowance("load").set_ns(Some(5_000_000_000), Nanos(clock::monotonic_ns()));

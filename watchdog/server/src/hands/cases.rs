@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hangwatch::sys::clock;
 use hangwatch_core::watchdog::expiry::ExpiredTimer;
-use hangwatch_core::watchdog::reap::{Course, Hands, Outcome, Usual};
+use hangwatch_core::watchdog::reap::{Course, Outcome, ProcessControl, Usual};
 use hangwatch_core::watchdog::worker::WorkerId;
 use hangwatch_core::wire::time::Nanos;
 
@@ -74,13 +74,13 @@ impl ProcessHands {
         timer: &ExpiredTimer,
         outcome: Outcome,
     ) -> Option<Arc<Case>> {
-        let is_spared = self.is_spared(worker);
+        let is_excluded = self.is_excluded(worker);
         let known = self.known.get_mut(&worker)?;
         if !outcome.is_report() {
             return known.case.clone();
         }
         // The watchdog knows itself; and the incident of a reap under way does not end with a report.
-        if is_spared || known.case.is_some() {
+        if is_excluded || known.case.is_some() {
             return None;
         }
         let now = Nanos(clock::monotonic_ns());

@@ -272,7 +272,7 @@ fn the_state_of_a_timer_is_written_out() {
     for (state, word) in [
         (TimerState::Reported, "reported"),
         (TimerState::Condemned, "condemned"),
-        (TimerState::Braked, "braked"),
+        (TimerState::Limited, "braked"),
         (TimerState::Paused, "paused"),
     ] {
         let mut model = model(vec![row(0, "a", &[TimerView { state, ..timer("x", 31, 30) }])]);

@@ -3,7 +3,7 @@
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
-use super::super::{Hands, Reaping, Spared};
+use super::super::{Excluded, ProcessControl, Reaping};
 use super::Overdue;
 use crate::watchdog::cascade::{Finding, Member, Scene, Stands, SuspectLog, find};
 use crate::watchdog::expiry::{ExpiredTimer, Expiry, Place};
@@ -20,7 +20,7 @@ pub(super) struct View {
     pub(super) scene: Scene,
     pub(super) finding: Finding,
     /// What is done about it: filled in once for all that wait there.
-    pub(super) spared: Option<Spared>,
+    pub(super) excluded: Option<Excluded>,
     /// Whether the suspect is reaped now.
     pub(super) first: First,
 }
@@ -54,7 +54,7 @@ pub(super) struct Known<'k> {
     pub(super) leaving: &'k BTreeSet<WorkerId>,
 }
 
-impl<H: Hands> Reaping<'_, H> {
+impl<H: ProcessControl> Reaping<'_, H> {
     pub(super) fn place_of(&self, timer: &ExpiredTimer) -> Place {
         Place { job: self.segment.lane(timer.lane).job_label(), scope: timer.detail.scope }
     }
@@ -90,7 +90,7 @@ impl<H: Hands> Reaping<'_, H> {
             let is_reaped = self.machines.contains_key(&worker);
             match member.stands {
                 Stands::Inside { .. } => !is_reaped,
-                _ if self.hands.is_spared(worker) => false,
+                _ if self.control.is_excluded(worker) => false,
                 _ => {
                     if is_reaped || known.leaving.contains(&worker) {
                         member.stands = Stands::Leaving;
@@ -102,7 +102,7 @@ impl<H: Hands> Reaping<'_, H> {
         loop {
             let (scene, finding) = find(place.scope, &members, before, slack_ns);
             let view =
-                View { place, scene, finding, spared: None, first: First::Later(Nanos::NEVER) };
+                View { place, scene, finding, excluded: None, first: First::Later(Nanos::NEVER) };
             // That one is dead may not have been told yet. Before anybody is reaped, all are asked.
             let asked = |member: &Member| match finding {
                 Finding::Suspect(_) => true,
@@ -110,7 +110,7 @@ impl<H: Hands> Reaping<'_, H> {
                 _ => false,
             };
             let mut is_dead = |member: &Member| {
-                asked(member) && member.worker.is_some_and(|worker| self.hands.is_dead(worker))
+                asked(member) && member.worker.is_some_and(|worker| self.control.is_dead(worker))
             };
             let count = members.len();
             members.retain(|member| !is_dead(member));

@@ -43,16 +43,16 @@ pub enum Request {
         /// Its owner word.
         owner: OwnerWord,
     },
-    /// A lane lied and is quarantined.
+    /// A lane is inconsistent and quarantined.
     Quarantined {
         /// The lane.
         lane: u32,
     },
     /// A timer expired whose owner cannot be proved: it is reported, nobody is signalled.
     Unattestable(ExpiredTimer),
-    /// A timer has used the fraction of its allowance that `--warn-at` names.
+    /// A timer has used the fraction of its timeout that `--warn-at` names.
     Warning(ExpiredTimer),
-    /// In a shadow: a timer has run beyond its scope's allowance, which `deadline` is the end of.
+    /// In a shadow: a timer has run beyond its scope's timeout, which `deadline` is the end of.
     Overrun(ExpiredTimer),
     /// In a shadow: a late timer has come to its end.
     EndedLate {
@@ -72,17 +72,17 @@ pub(super) enum Phase {
     Admitted(WorkerId),
     /// The kernel could not say, last asked at this time.
     Unattestable(Nanos),
-    /// It lied; whether its owner lives was last asked at this time.
+    /// It was inconsistent; whether its owner lives was last asked at this time.
     Quarantined(Nanos),
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Seat {
+pub(super) struct Slot {
     pub(super) owner: OwnerWord,
     pub(super) phase: Phase,
 }
 
-impl Seat {
+impl Slot {
     pub(super) fn is_quarantined(&self) -> bool {
         matches!(self.phase, Phase::Quarantined(_))
     }

@@ -1,4 +1,4 @@
-//! What a reap does to the world, and what it tells of it: [`Hands`] and [`Event`].
+//! What a reap does to the world, and what it tells of it: [`ProcessControl`] and [`Event`].
 
 use crate::watchdog::cascade::{Member, Scene};
 use crate::watchdog::expiry::ExpiredTimer;
@@ -57,14 +57,14 @@ pub enum Evidence {
 }
 
 /// What a reap does to the world.
-pub trait Hands {
+pub trait ProcessControl {
     /// A failure that should not be.
     type Error: core::fmt::Debug;
     /// Whether the worker that owns `lane` may be signalled.
     fn verdict(&mut self, now: Nanos, worker: WorkerId, lane: u32) -> Verdict;
     /// Whether the worker is never signalled, whatever it does: the watchdog's own process. Its
     /// expired timers are reported and not condemned.
-    fn is_spared(&self, _worker: WorkerId) -> bool {
+    fn is_excluded(&self, _worker: WorkerId) -> bool {
         false
     }
     /// Captures evidence; called until it is ready. The default has none to capture.
@@ -96,8 +96,8 @@ pub enum Outcome {
     Exited,
     /// Reported only: the timer or the watchdog is notify-only.
     Reported,
-    /// Reported only, because the brake holds.
-    Braked,
+    /// Reported only, because the kill limiter holds.
+    Limited,
     /// The worker survived SIGKILL until now. Another event follows when it is dead.
     Unkillable,
     /// The signal could not be sent: the reap ends, and the worker keeps its timers as reported.
@@ -107,7 +107,7 @@ pub enum Outcome {
 impl Outcome {
     /// Whether nobody was signalled for it, and nobody will be.
     pub fn is_report(self) -> bool {
-        matches!(self, Outcome::Reported | Outcome::Braked)
+        matches!(self, Outcome::Reported | Outcome::Limited)
     }
 }
 
@@ -144,12 +144,12 @@ pub enum Usual {
     /// It has had the time of the cascade.
     HeldLongEnough,
     /// There is a suspect, which may not be reaped.
-    Spared(Spared),
+    Excluded(Excluded),
 }
 
 /// Why a suspect is not reaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spared {
+pub enum Excluded {
     /// It is the watchdog's own process.
     OwnProcess,
     /// Its timers ask for reports only.
@@ -160,8 +160,8 @@ pub enum Spared {
     AtWork,
     /// It could not run.
     Held(Hold),
-    /// The brake holds.
-    Braked,
+    /// The kill limiter holds.
+    Limited,
 }
 
 /// One thing a reap has to tell.
@@ -218,8 +218,8 @@ pub enum Event<'e, E> {
         /// How it ended.
         outcome: Outcome,
     },
-    /// The brake engaged.
-    Braked {
+    /// The kill limiter engaged.
+    Limited {
         /// The limit that was reached, workers a minute.
         max_reaps: u32,
     },

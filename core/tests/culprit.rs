@@ -1,8 +1,8 @@
-//! The odd one out, by properties: who is named, whatever the others are and in whatever order.
+//! The culprit, by properties: who is named, whatever the others are and in whatever order.
 
 #![cfg(not(loom))]
 
-use hangwatch_core::watchdog::culprit::{Odd, Place, Wait, odd_one_out};
+use hangwatch_core::watchdog::culprit::{Culprit, Place, Wait, find_culprit};
 use proptest::prelude::*;
 
 const WAITS: Place = Place::Inside(Wait::Long);
@@ -14,8 +14,8 @@ fn places() -> impl Strategy<Value = Vec<Place>> {
     prop::collection::vec(place, 0..12)
 }
 
-fn find(places: &[Place]) -> Odd<usize> {
-    odd_one_out(places.iter().copied().enumerate())
+fn find(places: &[Place]) -> Culprit<usize> {
+    find_culprit(places.iter().copied().enumerate())
 }
 
 proptest! {
@@ -26,21 +26,21 @@ proptest! {
         let waiting = places.iter().filter(|&&place| place == WAITS).count();
         let is_odd = outside.len() == 1 && waiting >= 2 && waiting + 1 == places.len();
         match find(&places) {
-            Odd::One(named) => prop_assert!(is_odd && outside == [named]),
-            Odd::NotYet(named) => {
+            Culprit::One(named) => prop_assert!(is_odd && outside == [named]),
+            Culprit::NotYet(named) => {
                 prop_assert!(outside == [named] && places.contains(&PASSES) && places.len() > 2);
             }
-            Odd::Several => prop_assert!(outside.len() > 1),
-            Odd::Nobody => prop_assert!(outside.is_empty()),
-            Odd::Alone => prop_assert!(places.len() - outside.len() < 2),
+            Culprit::Several => prop_assert!(outside.len() > 1),
+            Culprit::Nobody => prop_assert!(outside.is_empty()),
+            Culprit::Alone => prop_assert!(places.len() - outside.len() < 2),
         }
-        prop_assert_eq!(is_odd, matches!(find(&places), Odd::One(_)));
+        prop_assert_eq!(is_odd, matches!(find(&places), Culprit::One(_)));
     }
 
     #[test]
     fn the_order_says_nothing(places in places(), turn in 0_usize..12) {
-        let named = |odd: Odd<usize>| match odd {
-            Odd::One(index) => Some(index),
+        let named = |odd: Culprit<usize>| match odd {
+            Culprit::One(index) => Some(index),
             _ => None,
         };
         let length = places.len().max(1);
@@ -52,17 +52,17 @@ proptest! {
 
     #[test]
     fn one_more_who_waits_changes_nothing_and_one_more_outside_names_nobody(places in places()) {
-        if let Odd::One(named) = find(&places) {
-            prop_assert_eq!(find(&[&places[..], &[WAITS]].concat()), Odd::One(named));
-            prop_assert_eq!(find(&[&places[..], &[PASSES]].concat()), Odd::NotYet(named));
-            prop_assert_eq!(find(&[&places[..], &[Place::Outside]].concat()), Odd::Several);
+        if let Culprit::One(named) = find(&places) {
+            prop_assert_eq!(find(&[&places[..], &[WAITS]].concat()), Culprit::One(named));
+            prop_assert_eq!(find(&[&places[..], &[PASSES]].concat()), Culprit::NotYet(named));
+            prop_assert_eq!(find(&[&places[..], &[Place::Outside]].concat()), Culprit::Several);
         }
     }
 }
 
 #[test]
 fn of_two_nobody_is_odd() {
-    assert_eq!(find(&[WAITS, Place::Outside]), Odd::Alone);
-    assert_eq!(find(&[WAITS, WAITS]), Odd::Nobody);
-    assert_eq!(find(&[]), Odd::Alone);
+    assert_eq!(find(&[WAITS, Place::Outside]), Culprit::Alone);
+    assert_eq!(find(&[WAITS, WAITS]), Culprit::Nobody);
+    assert_eq!(find(&[]), Culprit::Alone);
 }

@@ -6,23 +6,23 @@ use hangwatch_core::wire::record::{Operation, Place, Stamp};
 use hangwatch_core::wire::segment::Counter;
 use hangwatch_core::wire::time::Nanos;
 
-use crate::world::{HORIZON, MS, SECOND, World, words};
+use crate::world::{MAX_INTERVAL, MS, SECOND, World, words};
 
 #[test]
 fn the_table_knows_the_next_deadline_from_the_records() {
     let words = words();
     let mut world = World::new(&words, Policy::default());
     let mut worker = world.worker(10);
-    world.serve_for(HORIZON);
+    world.serve_for(MAX_INTERVAL);
     worker.acquire(2, 9 * SECOND);
     let deadline = worker.acquire(5, 3 * SECOND);
-    world.serve_for(HORIZON);
+    world.serve_for(MAX_INTERVAL);
     assert_eq!(world.watchdog.table.next_deadline(), deadline);
     worker.release(5);
-    world.serve_for(HORIZON);
+    world.serve_for(MAX_INTERVAL);
     assert!(world.watchdog.table.next_deadline() > deadline);
     worker.release(2);
-    world.serve_for(HORIZON);
+    world.serve_for(MAX_INTERVAL);
     assert_eq!(world.watchdog.table.next_deadline(), Nanos::NEVER);
 }
 
@@ -80,7 +80,7 @@ fn a_release_by_another_lane_reaches_the_table() {
     let timer = owner.timer(3);
     timer.release(timer.load());
     other.tell(Operation::Release, Place::Foreign, owner.lane, 3);
-    world.serve_for(HORIZON);
+    world.serve_for(MAX_INTERVAL);
     assert_eq!(world.watchdog.table.next_deadline(), Nanos::NEVER);
     world.serve_for(10 * SECOND);
     assert_eq!(world.signals(), []);
@@ -104,12 +104,12 @@ fn a_record_that_is_never_finished_does_not_make_the_watchdog_spin() {
     assert_eq!(world.watchdog.table.next_deadline(), deadline);
     worker.tell(Operation::Rearm, Place::Own, worker.lane, 4);
     worker.acquire(5, 2 * SECOND);
-    world.serve_for(HORIZON);
+    world.serve_for(MAX_INTERVAL);
     assert!(world.watchdog.table.next_deadline() < deadline, "it goes on when the worker does");
 }
 
 #[test]
-fn an_idle_watchdog_looks_once_a_horizon() {
+fn an_idle_watchdog_looks_once_a_max_interval() {
     let words = words();
     let mut world = World::new(&words, Policy::default());
     let mut worker = world.worker(10);
