@@ -144,8 +144,8 @@ impl Expires {
         };
         if self.prefers_learned || self.allowance.is_none() {
             let learned = match meeting {
-                Some((group, sequence)) => group.meeting_as_learned(scope, sequence),
-                None => scope.expires_as_learned(),
+                Some((group, sequence)) => group.meeting_default(scope, sequence),
+                None => scope.expires_default(),
             };
             let has_none = matches!(learned, Err(AcquireError::NoDeadline { .. }));
             if !has_none || self.allowance.is_none() {

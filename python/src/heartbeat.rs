@@ -74,7 +74,7 @@ pub(crate) fn heartbeat<'py>(
     let text = scope.to_string_lossy();
     let beat = py.detach(|| match allowance {
         Some(allowance) => worker.heartbeat(&text, allowance),
-        None => worker.heartbeat_as_learned(&text),
+        None => worker.heartbeat_default(&text),
     });
     let beat = attachment::unless_gone(py, beat)?;
     beat.iter().for_each(|beat| beat.note_task(task::current(py)));

@@ -92,7 +92,10 @@ pub(crate) fn signal(py: Python<'_>, given: Option<&Bound<'_, PyAny>>) -> PyResu
         return Ok(Signal::NotifyOnly);
     }
     match reap_signal(&text) {
-        Ok(signal) => Ok(signal.number().map_or(Signal::NotifyOnly, Signal::Number)),
+        Ok(signal) => signal
+            .number()
+            .map_or(Ok(Signal::NotifyOnly), Signal::number)
+            .map_err(|why| errors::argument(py, &why.to_string())),
         Err(why) => Err(errors::argument(py, &format!("{text:?} {why}"))),
     }
 }

@@ -13,6 +13,7 @@ use crate::sys::claim::Claim;
 /// A timer of this process whose deadline has passed, and for which the watchdog is about to signal
 /// it, or has.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Condemned {
     /// The segment's name.
     pub segment: String,

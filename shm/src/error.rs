@@ -12,7 +12,7 @@ use crate::sys::mapping::MapError;
 use crate::sys::{file, name::NameError};
 
 /// Why a segment could not be made.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum CreateError {
     /// A size out of bounds.
@@ -56,7 +56,7 @@ pub enum CreateError {
 }
 
 /// Why a segment could not be opened.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// No name was given, and the environment has none.
@@ -129,7 +129,7 @@ pub enum OpenError {
 }
 
 /// Why a worker could not attach.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum AttachError {
     /// The segment could not be opened.
@@ -178,7 +178,7 @@ pub enum AttachError {
 }
 
 /// Why a deadline could not be set. Small: it travels beside every guard.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum AcquireError {
     /// No time at all.
@@ -222,4 +222,38 @@ pub enum AcquireError {
     /// Too late: the watchdog has condemned the timer, or it was released.
     #[error("too late: the timer of this scope is no longer armed")]
     NotArmed,
+}
+
+/// A number that no signal has.
+#[derive(thiserror::Error)]
+#[error("{number} is not the number of a signal: those are 1 to 64")]
+#[non_exhaustive]
+pub struct SignalError {
+    /// The number.
+    pub number: u8,
+}
+
+/// `unwrap` and `expect` print `Debug`: it reads like the message that a user sees.
+macro_rules! debug_is_display {
+    ($($error:ty),*) => {
+        $(impl std::fmt::Debug for $error {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Display::fmt(self, f)
+            }
+        })*
+    };
+}
+pub(crate) use debug_is_display;
+
+debug_is_display!(CreateError, OpenError, AttachError, AcquireError, SignalError);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_unwrap_prints_is_the_message() {
+        let error = AttachError::NoWatchdog { name: "train".into() };
+        assert_eq!(format!("{error:?}"), error.to_string());
+    }
 }

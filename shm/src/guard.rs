@@ -23,7 +23,7 @@ use crate::thread;
 ///
 /// ```no_run
 /// # use std::time::Duration;
-/// # let worker = hangwatch::Worker::attach(None)?;
+/// # let worker = hangwatch::Worker::attach_from_env()?;
 /// let guard = worker.expires("forward", Duration::from_secs(30))?;
 /// guard.extend(Duration::from_secs(5))?;
 /// println!("{:?} left", guard.remaining());

@@ -15,7 +15,7 @@ use crate::worker::Worker;
 ///
 /// ```no_run
 /// # use std::time::Duration;
-/// # let worker = hangwatch::Worker::attach(None)?;
+/// # let worker = hangwatch::Worker::attach_from_env()?;
 /// let beat = worker.heartbeat("loop", Duration::from_secs(5))?;
 /// loop {
 ///     beat.kick()?;
@@ -41,7 +41,7 @@ impl Heartbeat {
     }
 
     /// One that goes by the deadlines file.
-    pub(crate) fn as_learned(guard: Guard, scope: Scope, timeout: Duration) -> Heartbeat {
+    pub(crate) fn by_default(guard: Guard, scope: Scope, timeout: Duration) -> Heartbeat {
         Heartbeat { guard, timeout, learned: Some(scope) }
     }
 
@@ -103,12 +103,12 @@ impl Worker {
     }
 
     /// Begins a heartbeat whose rounds have their timeout by the watchdog's deadlines file; see
-    /// [`Scope::heartbeat_as_learned`].
+    /// [`Scope::heartbeat_default`].
     ///
     /// # Errors
-    /// As [`Worker::expires_as_learned`].
-    pub fn heartbeat_as_learned(&self, name: &str) -> Result<Heartbeat, AcquireError> {
-        self.scope(name)?.heartbeat_as_learned()
+    /// As [`Worker::expires_default`].
+    pub fn heartbeat_default(&self, name: &str) -> Result<Heartbeat, AcquireError> {
+        self.scope(name)?.heartbeat_default()
     }
 }
 
@@ -118,11 +118,11 @@ impl Scope {
     /// began with.
     ///
     /// # Errors
-    /// As [`Scope::expires_as_learned`].
-    pub fn heartbeat_as_learned(&self) -> Result<Heartbeat, AcquireError> {
+    /// As [`Scope::expires_default`].
+    pub fn heartbeat_default(&self) -> Result<Heartbeat, AcquireError> {
         let timeout = self.learned()?;
-        let guard = self.arm_as_learned(TimerKind::Heartbeat)?;
-        Ok(Heartbeat::as_learned(guard, *self, timeout))
+        let guard = self.arm_default(TimerKind::Heartbeat)?;
+        Ok(Heartbeat::by_default(guard, *self, timeout))
     }
 }
 

@@ -7,7 +7,7 @@
 //! ```no_run
 //! use std::time::Duration;
 //!
-//! let worker = hangwatch::Worker::attach("train")?; // or None: $HANGWATCH_SEGMENT
+//! let worker = hangwatch::Worker::attach("train")?; // or attach_from_env: $HANGWATCH_SEGMENT
 //! {
 //!     let guard = worker.expires("forward", Duration::from_secs(30))?;
 //!     // ... the work; the guard releases on drop, from whatever thread ...
@@ -33,6 +33,13 @@
 //! * The memory is trusted by nobody: what is read from it is checked. But whoever may write to the
 //!   segment may arm timers in its own name, and a worker of a segment whose file someone truncates
 //!   gets SIGBUS.
+//!
+//! # Signal handlers
+//!
+//! Nothing here is async-signal-safe: attaching allocates and takes locks, and a deadline uses the calling
+//! thread's lane. A handler that interrupts this library in its own thread gets
+//! [`AcquireError::Reentered`] for a deadline that it sets; dropping a [`Guard`] there ends its timer. Let
+//! a handler wake a thread, and call the library from that.
 
 mod error;
 mod lock_bytes;
@@ -62,6 +69,7 @@ mod guard;
 mod heartbeat;
 mod keyed;
 mod meeting;
+mod optional;
 mod pause;
 mod scope;
 
@@ -75,7 +83,7 @@ mod survey;
 pub mod sys;
 
 pub use condemned::Condemned;
-pub use error::{AcquireError, AttachError, CreateError, OpenError};
+pub use error::{AcquireError, AttachError, CreateError, OpenError, SignalError};
 pub use guard::Guard;
 pub use hangwatch_core::wire::clock::ClockKind;
 pub use hangwatch_core::wire::layout::Geometry;
@@ -89,6 +97,7 @@ pub use observe::{
     AttendedView, LaneView, MeetingView, Observation, ScopeView, TimerView, WatchdogView,
 };
 pub use observer::Observer;
+pub use optional::OptionalWorker;
 pub use pause::Pause;
 pub use ptracer::{PTRACER_VARIABLE, Ptracer};
 pub use recent::RecordView;
@@ -96,7 +105,22 @@ pub use scope::Scope;
 pub use segment::{CreateOptions, Lifetime, MAX_INTERVALS, SEGMENT_VARIABLE, Segment};
 pub use stale::StaleError;
 pub use survey::{OverdueView, Survey};
-pub use worker::{Signal, Worker, WorkerOptions};
+pub use worker::{Signal, SignalNumber, Worker, WorkerOptions};
+
+// What the fields and errors above are made of.
+pub use hangwatch_core::wire::lane::{LaneState, TimerKind, TimerSignal};
+pub use hangwatch_core::wire::layout::GeometryError;
+pub use hangwatch_core::wire::meeting::Members;
+pub use hangwatch_core::wire::segment::FormatError;
+pub use hangwatch_core::wire::stats::Counts;
+pub use hangwatch_core::wire::timeout::{Clocks, Overruns};
+pub use hangwatch_core::wire::timer::TimerState;
+pub use sys::file::{CreateError as FileCreateError, OpenError as FileOpenError, RemoveError};
+pub use sys::fork::CanaryError;
+pub use sys::host::HostError;
+pub use sys::lock::{Holder, LockError};
+pub use sys::mapping::MapError;
+pub use sys::name::NameError;
 
 #[doc(hidden)]
 pub use lock_bytes::{HEIR_LOCK_BYTE, MAKER_LOCK_BYTE, WATCHDOG_LOCK_BYTE, lane_lock_byte};

@@ -60,7 +60,7 @@ impl Group {
     ///
     /// # Errors
     /// [`AcquireError::NoDeadline`] where it gives none; otherwise as [`Group::meeting`].
-    pub fn meeting_as_learned(&self, scope: &Scope, sequence: u64) -> Result<Guard, AcquireError> {
+    pub fn meeting_default(&self, scope: &Scope, sequence: u64) -> Result<Guard, AcquireError> {
         let timeout_ns = timeout_ns(scope.learned()?)?;
         self.arm(scope, sequence, timeout_ns, AllowedBy::Scope)
     }

@@ -27,7 +27,8 @@ use crate::sys::lock::Holder;
 const TRIES: u32 = 8;
 
 /// A picture of a segment at one time.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Observation {
     /// The segment's name.
     pub segment: String,
@@ -49,6 +50,7 @@ pub struct Observation {
 
 /// The serving watchdog, by the kernel's word and its own.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct WatchdogView {
     /// Who holds the watchdog's lock; `Free` where nobody serves the segment.
     pub holder: Holder,
@@ -59,7 +61,8 @@ pub struct WatchdogView {
 }
 
 /// One lane and its owner.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct LaneView {
     /// The lane's index.
     pub lane: u32,
@@ -100,6 +103,7 @@ pub struct LaneView {
 
 /// The last meeting of a group that a thread has entered.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AttendedView {
     /// The group's name.
     pub group: String,
@@ -111,6 +115,7 @@ pub struct AttendedView {
 
 /// The meeting that a timer was armed in.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MeetingView {
     /// The group's name.
     pub group: String,
@@ -124,6 +129,7 @@ pub struct MeetingView {
 
 /// One timer that is not idle.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct TimerView {
     /// Its index in the lane.
     pub timer: u16,
@@ -150,6 +156,7 @@ pub struct TimerView {
 
 /// One scope's counts over all lanes that are and were.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct ScopeView {
     /// Its name.
     pub name: String,
@@ -161,6 +168,31 @@ pub struct ScopeView {
     pub timeout: Option<Duration>,
     /// What ran beyond that, as far as a watchdog has looked for it.
     pub overruns: Overruns,
+}
+
+impl Default for WatchdogView {
+    /// None.
+    fn default() -> Self {
+        WatchdogView { holder: Holder::Free, last_tick_at: Nanos(0), limited: false }
+    }
+}
+
+impl Default for TimerView {
+    /// An armed guard without a name or time; for tests of what shows views.
+    fn default() -> Self {
+        TimerView {
+            timer: 0,
+            state: TimerState::Armed,
+            scope: String::new(),
+            task: 0,
+            kind: TimerKind::Guard,
+            signal: TimerSignal::Default,
+            age: Duration::ZERO,
+            timeout: Duration::ZERO,
+            left_ns: None,
+            meeting: None,
+        }
+    }
 }
 
 impl Segment {

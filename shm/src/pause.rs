@@ -32,7 +32,7 @@ use crate::worker::Worker;
 ///
 /// ```no_run
 /// # use std::time::Duration;
-/// # let worker = hangwatch::Worker::attach(None)?;
+/// # let worker = hangwatch::Worker::attach_from_env()?;
 /// let step = worker.expires("step", Duration::from_secs(30))?;
 /// {
 ///     let _pause = worker.pause("checkpoint", Duration::from_secs(600))?;

@@ -11,6 +11,7 @@ use crate::segment::Segment;
 
 /// One record of a lane's ring. The owner's claims.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RecordView {
     /// What happened.
     pub operation: Operation,
@@ -24,6 +25,20 @@ pub struct RecordView {
     pub scope: String,
     /// The new deadline, of an acquire, an extension or a kick.
     pub deadline: Option<Nanos>,
+}
+
+impl Default for RecordView {
+    /// An acquire at time 0; for tests of what shows views.
+    fn default() -> Self {
+        RecordView {
+            operation: Operation::Acquire,
+            at: Nanos(0),
+            timer: 0,
+            lane: 0,
+            scope: String::new(),
+            deadline: None,
+        }
+    }
 }
 
 impl Segment {

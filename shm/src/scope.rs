@@ -49,8 +49,8 @@ impl Worker {
     /// # Errors
     /// [`AcquireError::NoDeadline`] where the watchdog has published none; otherwise as
     /// [`Worker::expires`].
-    pub fn expires_as_learned(&self, scope: &str) -> Result<Guard, AcquireError> {
-        self.scope(scope)?.expires_as_learned()
+    pub fn expires_default(&self, scope: &str) -> Result<Guard, AcquireError> {
+        self.scope(scope)?.expires_default()
     }
 
     /// Interns a scope's name. A name beyond the segment's table has no statistics of its own, one too
@@ -93,7 +93,7 @@ impl Scope {
     ///
     /// ```no_run
     /// # use std::time::Duration;
-    /// # let worker = hangwatch::Worker::attach(None)?;
+    /// # let worker = hangwatch::Worker::attach_from_env()?;
     /// let (scope, mut now) = (worker.scope("event")?, hangwatch::now());
     /// for _event in 0..1000 {
     ///     let guard = scope.expires_at(now, Duration::from_secs(5))?;
@@ -119,12 +119,12 @@ impl Scope {
     /// # Errors
     /// [`AcquireError::NoDeadline`] where it gives none; otherwise as [`Scope::expires`].
     #[inline]
-    pub fn expires_as_learned(&self) -> Result<Guard, AcquireError> {
-        self.arm_as_learned(TimerKind::Guard)
+    pub fn expires_default(&self) -> Result<Guard, AcquireError> {
+        self.arm_default(TimerKind::Guard)
     }
 
     #[inline]
-    pub(crate) fn arm_as_learned(&self, kind: TimerKind) -> Result<Guard, AcquireError> {
+    pub(crate) fn arm_default(&self, kind: TimerKind) -> Result<Guard, AcquireError> {
         let worker = self.worker;
         let here = worker.attachment.lanes.here().map_err(|error| Box::new(error.into()))?;
         let timeout_ns = self.learned_ns(&here.mapped)?;

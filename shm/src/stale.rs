@@ -21,7 +21,7 @@ use crate::sys::lock::{self, LockError};
 use crate::sys::maps::maps_segment;
 
 /// Why it could not be found out whether a segment died with its maker, or it could not be removed.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum StaleError {
     /// The file could not be opened.
@@ -52,6 +52,8 @@ pub enum StaleError {
     #[error(transparent)]
     Remove(#[from] file::RemoveError),
 }
+
+crate::error::debug_is_display!(StaleError);
 
 impl Segment {
     /// Removes a segment that died with its maker: made as [`Lifetime::Makers`](crate::Lifetime::Makers) by a process that is

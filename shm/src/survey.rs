@@ -16,6 +16,7 @@ use crate::sys::clock;
 
 /// A segment in numbers.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Survey {
     /// The segment's name.
     pub segment: String,
@@ -41,6 +42,7 @@ pub struct Survey {
 
 /// A timer past its deadline, and whose it is as far as its owner says.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct OverdueView {
     /// The job.
     pub job: String,

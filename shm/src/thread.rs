@@ -218,6 +218,20 @@ pub(crate) fn attach(
     })
 }
 
+/// Gives back this thread's lanes of the segment.
+pub(crate) fn leave(key: u64) -> Result<(), AcquireError> {
+    with_lanes(|lanes| {
+        lanes.forget_parents();
+        CURRENT.set(None);
+        lanes.has_current = false;
+        // SAFETY: as in `ThreadLanes::all`.
+        let is_left = |lane: &mut OwnedLane| unsafe { lane.get() }.is_of(key);
+        let left: Vec<OwnedLane> = lanes.lanes.extract_if(.., is_left).collect();
+        left.into_iter().for_each(|lane| lane.into_lane().leave());
+        Ok(())
+    })
+}
+
 /// Does something with this thread's lanes, unless it has none any more, or one is lent: then a signal
 /// handler has interrupted its use.
 fn with_lanes<T>(
@@ -418,6 +432,21 @@ mod tests {
         assert_eq!(armed_timers(worker.attachment.mapped().key()).len(), 1, "the heartbeat");
         let again = scope.expires(long).unwrap();
         assert_eq!([again.release(), beat.release()], [Released::InTime; 2]);
+        Segment::remove(&name).unwrap();
+    }
+
+    #[test]
+    fn a_thread_gives_its_lane_back_and_takes_one_anew() {
+        let name = format!("test-leave-{}", std::process::id());
+        let segment = Segment::create(&name, CreateOptions::default()).unwrap();
+        let worker = Worker::attach(&name).unwrap();
+        assert_eq!(segment.picture().lanes.len(), 1);
+        worker.leave_thread().unwrap();
+        assert_eq!(segment.picture().lanes.len(), 0);
+        let guard = worker.expires("again", Duration::from_mins(1)).unwrap();
+        worker.leave_thread().unwrap();
+        assert_eq!(segment.picture().lanes.len(), 1, "its timer is armed: it stays enforced");
+        assert_eq!(guard.release(), Released::InTime);
         Segment::remove(&name).unwrap();
     }
 }

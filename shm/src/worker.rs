@@ -6,7 +6,7 @@ use hangwatch_core::wire::clock::ClockKind;
 use hangwatch_core::wire::lane::TimerSignal;
 
 use crate::attachment::Attachment;
-use crate::error::{AcquireError, AttachError};
+use crate::error::{AcquireError, AttachError, SignalError};
 use crate::labels::Labels;
 use crate::lane::LaneOptions;
 use crate::ptracer::Ptracer;
@@ -20,11 +20,53 @@ pub enum Signal {
     /// What the watchdog was told by `--signal`, SIGKILL if nothing.
     #[default]
     Default,
-    /// This signal, 1 to 64; SIGKILL follows after the watchdog's grace. What is no signal's number
-    /// counts as [`Signal::Default`].
-    Number(u8),
+    /// This signal; SIGKILL follows after the watchdog's grace. See [`Signal::number`].
+    Number(SignalNumber),
     /// None: the expiry is reported, nobody is signalled.
     NotifyOnly,
+}
+
+/// The number of a signal, 1 to 64: those up to 31 by signal(7), the real-time signals above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignalNumber(u8);
+
+impl SignalNumber {
+    /// The signal with this number.
+    ///
+    /// # Errors
+    /// [`SignalError`] where it is not 1 to 64.
+    pub const fn new(number: u8) -> Result<SignalNumber, SignalError> {
+        match number {
+            1..=64 => Ok(SignalNumber(number)),
+            _ => Err(SignalError { number }),
+        }
+    }
+
+    /// Its number.
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+}
+
+impl Signal {
+    /// The signal with this number.
+    ///
+    /// ```
+    /// use hangwatch::Signal;
+    ///
+    /// assert!(matches!(Signal::number(15)?, Signal::Number(term) if term.get() == 15));
+    /// assert!(Signal::number(65).is_err());
+    /// # Ok::<(), hangwatch::SignalError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SignalError`] where it is not 1 to 64.
+    pub const fn number(number: u8) -> Result<Signal, SignalError> {
+        match SignalNumber::new(number) {
+            Ok(number) => Ok(Signal::Number(number)),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// How a worker attaches.
@@ -108,18 +150,26 @@ impl WorkerOptions {
         self
     }
 
-    /// Attaches the calling thread to the segment `name`, or to `$HANGWATCH_SEGMENT`'s where it is
-    /// `None`. Other threads get lanes of their own when they first need one.
+    /// Attaches the calling thread to the segment `name`. Other threads get lanes of their own when they
+    /// first need one.
     ///
     /// Clock, labels and ptracer are settled when a thread first uses a segment. Where they are given
     /// after that, they must be the same.
     ///
     /// # Errors
     /// [`AttachError`]; [`AttachError::Settled`] where the thread has attached with other options.
-    pub fn attach<'n>(self, name: impl Into<Option<&'n str>>) -> Result<Worker, AttachError> {
-        let name = Segment::name_or_environment(name.into())?;
-        let segment = Segment::open(&name)?;
-        self.attach_to(segment)
+    pub fn attach(self, name: &str) -> Result<Worker, AttachError> {
+        self.attach_to(Segment::open(name)?)
+    }
+
+    /// As [`WorkerOptions::attach`], to the segment that [`SEGMENT_VARIABLE`](crate::SEGMENT_VARIABLE)
+    /// names: `hangwatch run -- COMMAND` sets it for the command.
+    ///
+    /// # Errors
+    /// [`AttachError`]; [`OpenError::Unnamed`](crate::OpenError::Unnamed) where the variable is not set.
+    pub fn attach_from_env(self) -> Result<Worker, AttachError> {
+        let name = Segment::name_or_environment(None)?;
+        self.attach(&name)
     }
 
     /// As [`WorkerOptions::attach`], to a segment this process has open already.
@@ -175,14 +225,26 @@ impl WorkerOptions {
 impl From<Signal> for TimerSignal {
     fn from(signal: Signal) -> TimerSignal {
         match signal {
-            Signal::Number(number @ 1..=64) => TimerSignal::Signal(number),
-            Signal::Default | Signal::Number(_) => TimerSignal::Default,
+            Signal::Number(number) => TimerSignal::Signal(number.get()),
+            Signal::Default => TimerSignal::Default,
             Signal::NotifyOnly => TimerSignal::NotifyOnly,
         }
     }
 }
 
 /// A process attached to a segment. Cheap to copy; any thread may use it.
+///
+/// ```
+/// # let name = format!("doc-worker-{}", std::process::id());
+/// # hangwatch::Segment::create(&name, hangwatch::CreateOptions::default())?;
+/// use std::time::Duration;
+///
+/// let worker = hangwatch::Worker::attach(&name)?; // a watchdog serves `name`
+/// let guard = worker.expires("load", Duration::from_secs(30))?;
+/// assert_eq!(guard.release(), hangwatch::Released::InTime);
+/// # hangwatch::Segment::remove(&name)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct Worker {
     pub(crate) attachment: &'static Attachment,
@@ -191,13 +253,31 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Attaches to the segment `name`, or to `$HANGWATCH_SEGMENT`'s where it is `None`, with the
-    /// default [`WorkerOptions`].
+    /// Attaches to the segment `name` with the default [`WorkerOptions`].
     ///
     /// # Errors
     /// [`AttachError`].
-    pub fn attach<'n>(name: impl Into<Option<&'n str>>) -> Result<Worker, AttachError> {
+    pub fn attach(name: &str) -> Result<Worker, AttachError> {
         WorkerOptions::new().attach(name)
+    }
+
+    /// Attaches to the segment that [`SEGMENT_VARIABLE`](crate::SEGMENT_VARIABLE) names, with the default
+    /// [`WorkerOptions`].
+    ///
+    /// # Errors
+    /// As [`WorkerOptions::attach_from_env`].
+    pub fn attach_from_env() -> Result<Worker, AttachError> {
+        WorkerOptions::new().attach_from_env()
+    }
+
+    /// Gives back the calling thread's lanes of this segment before the thread ends; a later deadline takes
+    /// one anew. Lanes with armed timers stay enforced, and the next thread of this process goes on with
+    /// them. For pools whose threads live long and set deadlines seldom.
+    ///
+    /// # Errors
+    /// [`AcquireError::Reentered`] in a signal handler that has interrupted this library.
+    pub fn leave_thread(&self) -> Result<(), AcquireError> {
+        thread::leave(self.attachment.mapped().key())
     }
 
     /// The same worker with another signal for the timers acquired through it.

@@ -626,7 +626,7 @@ fn an_acquire_without_a_time_has_its_scopes_at_that_moment() {
     let worker = Worker::attach(named.0.as_str()).unwrap();
     let scope = worker.scope("forward").unwrap();
     let id = words.names().intern("forward").scope;
-    let refused = scope.expires_as_learned().unwrap_err().to_string();
+    let refused = scope.expires_default().unwrap_err().to_string();
     assert!(refused.contains("\"forward\"") && refused.contains("--deadlines"), "{refused}");
 
     let allow = |seconds: Option<u64>| {
@@ -638,17 +638,17 @@ fn an_acquire_without_a_time_has_its_scopes_at_that_moment() {
         assert!(left > most / 2 && left <= most + Duration::from_millis(1), "{left:?} of {most:?}");
     };
     allow(Some(600));
-    let first = scope.expires_as_learned().unwrap();
+    let first = scope.expires_default().unwrap();
     allow(Some(60));
-    let second = worker.expires_as_learned("forward").unwrap();
+    let second = worker.expires_default("forward").unwrap();
     check(&first, 600);
     check(&second, 60);
     allow(None);
     words.set_others_timeout_ns(Some(6_000_000_000_000));
-    check(&scope.expires_as_learned().unwrap(), 6_000);
-    check(&worker.expires_as_learned("unnamed").unwrap(), 6_000);
+    check(&scope.expires_default().unwrap(), 6_000);
+    check(&worker.expires_default("unnamed").unwrap(), 6_000);
     words.set_others_timeout_ns(None);
-    assert!(matches!(scope.expires_as_learned(), Err(AcquireError::NoDeadline { .. })));
+    assert!(matches!(scope.expires_default(), Err(AcquireError::NoDeadline { .. })));
 }
 
 #[test]
@@ -662,9 +662,9 @@ fn a_heartbeat_by_the_deadlines_file_follows_it_from_kick_to_kick() {
         let timeout = seconds.map(|seconds| seconds * 1_000_000_000);
         words.timeout(id).set_ns(timeout, hangwatch::Nanos(1));
     };
-    assert!(matches!(worker.heartbeat_as_learned("loop"), Err(AcquireError::NoDeadline { .. })));
+    assert!(matches!(worker.heartbeat_default("loop"), Err(AcquireError::NoDeadline { .. })));
     allow(Some(600));
-    let beat = worker.heartbeat_as_learned("loop").unwrap();
+    let beat = worker.heartbeat_default("loop").unwrap();
     let check = |seconds: u64| {
         beat.kick().unwrap();
         let (left, most) = (beat.remaining().unwrap(), Duration::from_secs(seconds));

@@ -149,7 +149,7 @@ impl Actor {
     fn obey(&mut self, words: &[&str]) -> Result<String, Failure> {
         match *words {
             ["attach"] => {
-                self.worker = Some(Worker::attach(None)?);
+                self.worker = Some(Worker::attach_from_env()?);
                 Ok(std::process::id().to_string())
             }
             ["expires", name, time] => {
@@ -157,7 +157,7 @@ impl Actor {
                 Ok(self.keep(name, guard))
             }
             ["learned", name] => {
-                let guard = self.worker()?.expires_as_learned(name)?;
+                let guard = self.worker()?.expires_default(name)?;
                 Ok(self.keep(name, guard))
             }
             ["notify", name, time] => {
@@ -165,7 +165,7 @@ impl Actor {
                 Ok(self.keep(name, worker.expires(name, ms(time)?)?))
             }
             ["signal", number, name, time] => {
-                let worker = self.worker()?.with_signal(Signal::Number(number.parse()?));
+                let worker = self.worker()?.with_signal(Signal::number(number.parse()?)?);
                 Ok(self.keep(name, worker.expires(name, ms(time)?)?))
             }
             ["thread", name, time] => {

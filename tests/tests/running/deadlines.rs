@@ -77,7 +77,7 @@ fn statistics_survive_their_workers_and_watchdogs() {
 }
 
 #[test]
-fn what_was_learned_is_enforced_where_an_acquire_brings_no_time() {
+fn what_wby_default_is_enforced_where_an_acquire_brings_no_time() {
     let stage = Stage::new("learned");
     let file = File::new("");
     let mut teacher = stage.actor();

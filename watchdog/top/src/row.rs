@@ -235,7 +235,8 @@ mod tests {
         check(&[inner.clone(), outer], Some("inner"));
         let (late, later) = (timer("late", 12, 10), timer("later", 40, 10));
         check(&[inner, late.clone(), later], Some("later"));
-        let condemned = TimerView { state: TimerState::Condemned, left_ns: None, ..late };
+        let mut condemned = late;
+        (condemned.state, condemned.left_ns) = (TimerState::Condemned, None);
         check(&[timer("inner", 1, 10), condemned], Some("late"));
     }
 
@@ -248,9 +249,11 @@ mod tests {
         check(&[timer("inner", 1, 10)], Urgency::Calm);
         check(&[timer("inner", 8, 10)], Urgency::Near);
         check(&[timer("inner", 1, 10), timer("outer", 12, 10)], Urgency::Overdue);
-        let condemned = TimerView { state: TimerState::Condemned, ..timer("x", 1, 10) };
+        let mut condemned = timer("x", 1, 10);
+        condemned.state = TimerState::Condemned;
         check(&[condemned], Urgency::Overdue);
-        let paused = TimerView { left_ns: None, state: TimerState::Paused, ..timer("x", 9, 10) };
+        let mut paused = timer("x", 9, 10);
+        (paused.left_ns, paused.state) = (None, TimerState::Paused);
         check(&[paused], Urgency::Calm);
     }
 

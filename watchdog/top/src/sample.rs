@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use hangwatch::{ClockKind, LaneView, Nanos, TimerView};
-use hangwatch_core::wire::lane::{LaneState, TimerKind, TimerSignal};
-use hangwatch_core::wire::timer::TimerState;
+use hangwatch_core::wire::lane::LaneState;
 
 use super::model::{Model, Place, Seen, Watchdog};
 use super::row::Row;
@@ -12,46 +11,26 @@ use super::row::Row;
 /// An armed timer of this age and allowance, in seconds.
 pub(super) fn timer(scope: &str, age: u64, allowance: u64) -> TimerView {
     let left = allowance.cast_signed() - age.cast_signed();
-    TimerView {
-        task: 0,
-        timer: 0,
-        state: TimerState::Armed,
-        scope: scope.to_owned(),
-        kind: TimerKind::Guard,
-        signal: TimerSignal::Default,
-        age: Duration::from_secs(age),
-        timeout: Duration::from_secs(allowance),
-        left_ns: Some(left * 1_000_000_000),
-        meeting: None,
-    }
+    let mut timer = TimerView::default();
+    timer.scope = scope.to_owned();
+    timer.age = Duration::from_secs(age);
+    timer.timeout = Duration::from_secs(allowance);
+    timer.left_ns = Some(left * 1_000_000_000);
+    timer
 }
 
 /// The row of lane `lane`, of rank `lane` and pid 1000 and `lane`.
 pub(super) fn row(lane: u32, command: &str, timers: &[TimerView]) -> Row {
-    Row {
-        lane: LaneView {
-            lane,
-            pid: 1000 + lane,
-            pid_namespace: 1,
-            tid: 1000 + lane,
-            state: Some(LaneState::Attached),
-            quarantined: false,
-            thread: format!("thread-{lane}"),
-            job: "jobs".to_owned(),
-            host: String::new(),
-            rank: Some(lane),
-            world_size: 8,
-            local_rank: None,
-            clock: ClockKind::Counter,
-            attached_at: Nanos(1),
-            records: 1234,
-            timers: timers.to_vec(),
-            attended: Vec::new(),
-        },
-        command: command.to_owned(),
-        rate: Some(12.0),
-        incident: None,
-    }
+    let mut seen = LaneView::default();
+    (seen.lane, seen.pid, seen.tid) = (lane, 1000 + lane, 1000 + lane);
+    seen.pid_namespace = 1;
+    seen.state = Some(LaneState::Attached);
+    seen.thread = format!("thread-{lane}");
+    "jobs".clone_into(&mut seen.job);
+    (seen.rank, seen.world_size) = (Some(lane), 8);
+    (seen.clock, seen.attached_at, seen.records) = (ClockKind::Counter, Nanos(1), 1234);
+    seen.timers = timers.to_vec();
+    Row { lane: seen, command: command.to_owned(), rate: Some(12.0), incident: None }
 }
 
 /// A picture of these rows.

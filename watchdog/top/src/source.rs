@@ -265,7 +265,6 @@ fn pid(lane: &LaneView) -> Option<Pid> {
 #[cfg(test)]
 mod tests {
     use hangwatch::CreateOptions;
-    use hangwatch::WatchdogView;
 
     use super::*;
 
@@ -296,20 +295,10 @@ mod tests {
     fn a_silent_watchdog_is_stuck() {
         let check = |last_tick_at: u64, braked: bool, expected: &Watchdog| {
             let holder = Holder::Process(Pid::from_raw(7).unwrap());
-            let seen = Observation {
-                segment: String::new(),
-                at: Nanos(100_000_000_000),
-                watchdog: WatchdogView {
-                    holder,
-                    last_tick_at: Nanos(last_tick_at),
-                    limited: braked,
-                },
-                lanes: Vec::new(),
-                lane_count: 1,
-                scopes: Vec::new(),
-                scopes_overflowed: 0,
-                counters: Vec::new(),
-            };
+            let mut seen = Observation::default();
+            (seen.at, seen.lane_count) = (Nanos(100_000_000_000), 1);
+            (seen.watchdog.holder, seen.watchdog.limited) = (holder, braked);
+            seen.watchdog.last_tick_at = Nanos(last_tick_at);
             assert_eq!(watchdog(&seen, 100_000_000), *expected);
         };
         check(99_900_000_000, false, &Watchdog::Serving(7));

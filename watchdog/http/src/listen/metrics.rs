@@ -134,7 +134,7 @@ impl Scrape {
     fn encode_overdue(&self, page: &mut Page) -> fmt::Result {
         let mut subjects = Subjects::default();
         let mut overdue: BTreeMap<Subject, (usize, u64)> = BTreeMap::new();
-        for OverdueView { job, rank, timer } in &self.seen.overdue {
+        for OverdueView { job, rank, timer, .. } in &self.seen.overdue {
             let subject = Subject::new(job, rank.map(u64::from), &timer.scope);
             let (count, longest_ns) = overdue.entry(subjects.admit(subject)).or_default();
             *count += 1;

@@ -1,4 +1,4 @@
-use hangwatch::{Nanos, Operation, RecordView, ScopeView, TimerView};
+use hangwatch::{Nanos, Operation, RecordView, ScopeView};
 use hangwatch_core::wire::lane::{TimerKind, TimerSignal};
 use hangwatch_core::wire::stats::Counts;
 use hangwatch_core::wire::timer::TimerState;
@@ -111,18 +111,21 @@ fn rude_workers_cannot_reach_the_terminal() {
 
 fn detail(scope: &str) -> Detail {
     let counts = Counts { acquired: 12_345, ..Counts::default() };
-    let record = |operation, ago: u64, deadline: Option<u64>| RecordView {
-        operation,
-        at: Nanos(100_000_000_000 - ago),
-        timer: 0,
-        lane: 0,
-        scope: scope.to_owned(),
-        deadline: deadline.map(|left| Nanos(100_000_000_000 - ago + left)),
+    let record = |operation, ago: u64, deadline: Option<u64>| {
+        let mut record = RecordView::default();
+        record.operation = operation;
+        record.at = Nanos(100_000_000_000 - ago);
+        scope.clone_into(&mut record.scope);
+        record.deadline = deadline.map(|left| Nanos(100_000_000_000 - ago + left));
+        record
     };
+    let mut view = ScopeView::default();
+    scope.clone_into(&mut view.name);
+    view.counts = counts;
     Detail {
         lane: 0,
         arguments: format!("python3 train.py {scope}"),
-        scopes: vec![ScopeView { name: scope.to_owned(), counts, ..ScopeView::default() }],
+        scopes: vec![view],
         records: vec![
             record(Operation::Release, 13_000_000_000, None),
             record(Operation::Acquire, 12_000_000_000, Some(30_000_000_000)),
@@ -134,12 +137,8 @@ fn detail(scope: &str) -> Detail {
 #[test]
 fn what_is_special_about_a_timer_is_never_cut() {
     let long = "a/rather/long/path/to/train.py#1234:forward_backward_and_step";
-    let own = TimerView {
-        task: 0,
-        kind: TimerKind::Heartbeat,
-        signal: TimerSignal::NotifyOnly,
-        ..timer(long, 12, 30)
-    };
+    let mut own = timer(long, 12, 30);
+    (own.kind, own.signal) = (TimerKind::Heartbeat, TimerSignal::NotifyOnly);
     let mut model = busy();
     (model.selected, model.pane, model.focus) = (Some(0), Pane::Open, Focus::Detail);
     if let Place::Watching(seen) = &mut model.place {
@@ -275,7 +274,9 @@ fn the_state_of_a_timer_is_written_out() {
         (TimerState::Limited, "braked"),
         (TimerState::Paused, "paused"),
     ] {
-        let mut model = model(vec![row(0, "a", &[TimerView { state, ..timer("x", 31, 30) }])]);
+        let mut view = timer("x", 31, 30);
+        view.state = state;
+        let mut model = model(vec![row(0, "a", &[view])]);
         for (columns, rows) in [(80, 24), (40, 8)] {
             let lines = drawn(&mut model, columns, rows, PLAIN);
             assert!(lines[3].contains(word), "{columns}: {lines:#?}");

@@ -27,7 +27,7 @@ pub(crate) fn perform(options: &DemoWorker) -> Result<Exit, Failure> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     // It would be named after the link it was started by.
     rustix::thread::set_name(c"demo-worker")?;
-    let worker = Worker::attach(None)?;
+    let worker = Worker::attach_from_env()?;
     let mut list = Vec::new();
     std::io::stdin().lock().take(MOST_LIST_BYTES).read_to_end(&mut list)?;
     let share = &files::read_list(&list).ok_or("the list of files cannot be read")?;
