@@ -180,7 +180,7 @@ fn options(name: &str, only_reports: bool) -> ServerOptions {
 fn is_trouble(what: &What) -> bool {
     match what {
         What::ErrorFile { error, .. } => error.is_some(),
-        What::Kin { removed, .. } => !removed.survivors.is_empty(),
+        What::DescendantsKilled { removed, .. } => !removed.survivors.is_empty(),
         What::IncidentLost { .. }
         | What::DescendantsUnlisted { .. }
         | What::Quarantined { .. }
@@ -229,7 +229,7 @@ fn described<'py>(py: Python<'py>, event: &ServerEvent) -> PyResult<Bound<'py, P
         What::Serving { .. } => "serving",
         What::Standby => "standby",
         What::Ended(_) => "ended",
-        What::BrakeReleased => "brake_released",
+        What::LimiterReleased => "brake_released",
         What::Captured(_) => "captured",
         What::Closed { .. } => "closed",
         other if is_trouble(other) => {

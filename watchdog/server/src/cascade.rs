@@ -5,7 +5,7 @@ use hangwatch_core::watchdog::cascade::Scene;
 use hangwatch_core::watchdog::reap::{Course, Excluded, Outcome, Usual};
 
 use super::events::{ExpiryOutcome, TimerFacts, WorkerFacts, hold_name};
-use super::facts::LaneFacts;
+use super::worker::LaneFacts;
 
 /// What was decided about an overdue worker.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,7 +93,7 @@ impl Cascade {
     }
 
     /// Why the suspect is reaped, in one sentence.
-    pub(super) fn charge(&self) -> String {
+    pub(super) fn reason_for_suspect(&self) -> String {
         format!(
             "all {} other workers of its job ran out of time in {:?}, and it was not there",
             self.scene.inside, self.scope

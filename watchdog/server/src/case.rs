@@ -6,13 +6,13 @@ use std::sync::{Arc, OnceLock};
 use hangwatch_core::watchdog::expiry::ExpiredTimer;
 use hangwatch_core::wire::time::Nanos;
 
-use super::facts::{Admitted, LaneFacts};
-use super::journal::CascadeNote;
+use super::event_log::CascadeNote;
+use super::worker::{Admitted, LaneFacts};
 use hangwatch_incident::moment::Clocks;
 
 /// Whether a case's worker is to be signalled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Charge {
+pub(super) enum CaseKind {
     /// It is condemned.
     Condemned,
     /// Its timer is only reported: it must not notice.
@@ -21,7 +21,7 @@ pub(super) enum Charge {
 
 /// A look at the others of a worker's job, as far as it is about that worker.
 #[derive(Clone, Debug)]
-pub(super) struct Weighed {
+pub(super) struct CascadeDecision {
     pub(super) at: Nanos,
     pub(super) role: Role,
     pub(super) note: CascadeNote,
@@ -47,14 +47,14 @@ pub(super) struct Case {
     /// and it may have none.
     pub(super) timers: Vec<ExpiredTimer>,
     /// What was decided about it before.
-    pub(super) weighed: Vec<Weighed>,
-    pub(super) charge: Charge,
+    pub(super) decisions: Vec<CascadeDecision>,
+    pub(super) kind: CaseKind,
     /// When it was opened.
     pub(super) at: Nanos,
     /// When the evidence is over, whatever has come of it.
     pub(super) until: Nanos,
     clocks: OnceLock<Clocks>,
-    is_pictured: AtomicBool,
+    has_snapshot: AtomicBool,
     is_captured: AtomicBool,
 }
 
@@ -72,8 +72,8 @@ impl Case {
         worker: Arc<Admitted>,
         facts: Option<Arc<LaneFacts>>,
         timers: &[ExpiredTimer],
-        weighed: Vec<Weighed>,
-        charge: Charge,
+        decisions: Vec<CascadeDecision>,
+        kind: CaseKind,
         (at, until): (Nanos, Nanos),
     ) -> Case {
         Case {
@@ -81,12 +81,12 @@ impl Case {
             worker,
             facts,
             timers: timers.to_vec(),
-            weighed,
-            charge,
+            decisions,
+            kind,
             at,
             until,
             clocks: OnceLock::new(),
-            is_pictured: AtomicBool::new(false),
+            has_snapshot: AtomicBool::new(false),
             is_captured: AtomicBool::new(false),
         }
     }
@@ -103,13 +103,13 @@ impl Case {
     }
 
     /// What the segment says has been taken down: its lanes may be given to others.
-    pub(super) fn set_pictured(&self) {
-        // Release: pairs with the Acquire in `is_pictured`; the reads of the lanes came before.
-        self.is_pictured.store(true, Ordering::Release);
+    pub(super) fn set_has_snapshot(&self) {
+        // Release: pairs with the Acquire in `has_snapshot`; the reads of the lanes came before.
+        self.has_snapshot.store(true, Ordering::Release);
     }
 
-    pub(super) fn is_pictured(&self) -> bool {
-        self.is_pictured.load(Ordering::Acquire)
+    pub(super) fn has_snapshot(&self) -> bool {
+        self.has_snapshot.load(Ordering::Acquire)
     }
 
     /// There is no more evidence to come.

@@ -35,24 +35,24 @@ pub enum Ended {
 /// What the handle asks of the tick: of each the newest, however long the tick does not look. (One that
 /// waits for its predecessor's end does not for days.)
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Wishes {
+pub(super) struct PendingConfig {
     /// The policy from now on.
     pub(super) policy: Option<Policy>,
     /// The holds from now on.
     pub(super) holds: Option<Holds>,
     /// The brake's release.
-    pub(super) brake: Option<ReleaseBrake>,
+    pub(super) limiter: Option<ReleaseLimiter>,
 }
 
 /// The brake is to be let go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ReleaseBrake;
+pub(super) struct ReleaseLimiter;
 
 /// What the threads share.
 #[derive(Debug)]
 pub(super) struct Control {
     /// Held for an assignment only.
-    wishes: Mutex<Wishes>,
+    pending: Mutex<PendingConfig>,
     state: Mutex<State>,
     changed: Condvar,
     /// The tick is to end.
@@ -134,7 +134,7 @@ impl Durations {
 impl Control {
     pub(super) fn new(state: State, holds: Holds) -> Control {
         Control {
-            wishes: Mutex::default(),
+            pending: Mutex::default(),
             state: Mutex::new(state),
             changed: Condvar::new(),
             stop: AtomicBool::new(false),
@@ -157,17 +157,17 @@ impl Control {
     }
 
     /// Asks something of the tick, which is to be called then.
-    pub(super) fn wish(&self, wish: impl FnOnce(&mut Wishes)) {
-        wish(&mut self.wishes.lock().unwrap_or_else(PoisonError::into_inner));
+    pub(super) fn configure(&self, configure: impl FnOnce(&mut PendingConfig)) {
+        configure(&mut self.pending.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// What has been asked since the last time. It never waits: whoever holds the wishes in this moment
     /// calls the tick afterwards, and it looks again.
-    pub(super) fn take_wishes(&self) -> Wishes {
-        match self.wishes.try_lock() {
-            Ok(mut wishes) => std::mem::take(&mut *wishes),
-            Err(TryLockError::Poisoned(wishes)) => std::mem::take(&mut *wishes.into_inner()),
-            Err(TryLockError::WouldBlock) => Wishes::default(),
+    pub(super) fn take_pending_config(&self) -> PendingConfig {
+        match self.pending.try_lock() {
+            Ok(mut pending) => std::mem::take(&mut *pending),
+            Err(TryLockError::Poisoned(pending)) => std::mem::take(&mut *pending.into_inner()),
+            Err(TryLockError::WouldBlock) => PendingConfig::default(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The doorbell: how the tick sleeps, and how it is woken from within this process.
 //!
-//! [`Doorbell`] is the tick's [`Sleep`] over the segment's futex. [`Attention`] is what the other
+//! [`Doorbell`] is the tick's [`Sleep`] over the segment's futex. [`TickWaker`] is what the other
 //! threads of the watchdog call when they have something for the tick.
 
 use std::sync::Arc;
@@ -15,18 +15,18 @@ pub(super) const LEAD_NS: u64 = 2_000_000;
 
 /// Calls the tick, from any thread of this process.
 #[derive(Clone)]
-pub(super) struct Attention {
+pub(super) struct TickWaker {
     word: &'static AtomicU32,
     wanted: Arc<AtomicBool>,
 }
 
-impl Attention {
-    pub(super) fn new(word: &'static AtomicU32) -> Attention {
-        Attention { word, wanted: Arc::default() }
+impl TickWaker {
+    pub(super) fn new(word: &'static AtomicU32) -> TickWaker {
+        TickWaker { word, wanted: Arc::default() }
     }
 
     /// There is something for the tick. Call it after it is there.
-    pub(super) fn call(&self) {
+    pub(super) fn wake(&self) {
         // Release: pairs with the Acquire in `take` and `is_wanted`: what it is called for is there.
         self.wanted.store(true, Ordering::Release);
         // Release: pairs with the Acquire in `prepare`: a sleeper that missed the flag sees the word
@@ -47,7 +47,7 @@ impl Attention {
 
 /// The tick's sleep.
 pub(super) struct Doorbell {
-    attention: Attention,
+    tick_waker: TickWaker,
     expected: u32,
     prepared_at: Nanos,
     interval_ns: u64,
@@ -62,9 +62,9 @@ pub(super) struct Doorbell {
 
 impl Doorbell {
     /// The doorbell of a watchdog that ticks every `interval_ns`.
-    pub(super) fn new(attention: Attention, interval_ns: u64) -> Doorbell {
+    pub(super) fn new(tick_waker: TickWaker, interval_ns: u64) -> Doorbell {
         Doorbell {
-            attention,
+            tick_waker,
             expected: 0,
             prepared_at: Nanos(0),
             interval_ns,
@@ -96,18 +96,18 @@ impl Doorbell {
 impl Sleep for Doorbell {
     fn prepare(&mut self) {
         // Acquire: pairs with the Release of whoever rings.
-        self.expected = self.attention.word.load(Ordering::Acquire);
+        self.expected = self.tick_waker.word.load(Ordering::Acquire);
         self.prepared_at = Nanos(clock::monotonic_ns());
     }
 
     fn sleep(&mut self, until: Nanos) {
         crash::point("sleep");
         // Asked after `prepare`: what calls from now on changes the word.
-        if self.attention.is_wanted() {
+        if self.tick_waker.is_wanted() {
             return;
         }
         let at = self.wake_at(until);
-        let woken = futex::wait_until(self.attention.word, self.expected, Some(at.0));
+        let woken = futex::wait_until(self.tick_waker.word, self.expected, Some(at.0));
         if woken.is_err() {
             // The word's page is gone. Whoever only tried again would spin.
             sleep_until(at);
@@ -137,20 +137,20 @@ mod tests {
         static WORDS: [AtomicU32; 8] = [const { AtomicU32::new(0) }; 8];
         static USED: AtomicUsize = AtomicUsize::new(0);
         let word = &WORDS[USED.fetch_add(1, Ordering::Relaxed)];
-        Doorbell::new(Attention::new(word), 100_000_000)
+        Doorbell::new(TickWaker::new(word), 100_000_000)
     }
 
     #[test]
     fn a_call_between_the_drain_and_the_sleep_is_not_slept_through() {
         let mut doorbell = doorbell();
-        doorbell.attention.call();
+        doorbell.tick_waker.wake();
         doorbell.prepare();
         doorbell.sleep(Nanos::NEVER);
-        assert!(doorbell.attention.take());
+        assert!(doorbell.tick_waker.take());
         doorbell.prepare();
-        doorbell.attention.call();
+        doorbell.tick_waker.wake();
         doorbell.sleep(Nanos::NEVER);
-        assert!(doorbell.attention.take() && !doorbell.attention.take());
+        assert!(doorbell.tick_waker.take() && !doorbell.tick_waker.take());
     }
 
     #[test]

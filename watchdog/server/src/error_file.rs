@@ -23,9 +23,9 @@ use hangwatch::sys::clock;
 use rustix::process::Pid;
 use serde_json::{Value, json};
 
+use super::event_log::{EventLog, Note, TimerNote, timer_facts};
 use super::events::TimerFacts;
-use super::facts::Admitted;
-use super::journal::{Journal, Note, TimerNote, timer_facts};
+use super::worker::Admitted;
 use hangwatch_evidence::redact::Redactor;
 
 /// How torchrun tells a worker which file is its.
@@ -107,7 +107,7 @@ impl ErrorFiles {
         &self,
         worker: &Arc<Admitted>,
         timers: Vec<TimerNote>,
-        journal: &Journal,
+        event_log: &EventLog,
     ) -> Option<Ordered> {
         // Without a timer there is nothing to report: a suspect that had none armed.
         timers.first()?;
@@ -119,7 +119,7 @@ impl ErrorFiles {
             Ok(()) => Some(ordered),
             Err(TrySendError::Full(Some(Order { worker, path, .. }))) => {
                 let error = format!("{ORDERS} others wait for theirs");
-                journal.note(Note::ErrorFile { worker, path, error: Some(error) });
+                event_log.note(Note::ErrorFile { worker, path, error: Some(error) });
                 None
             }
             Err(_) => None, // its writer is no more: the server ends
@@ -134,7 +134,7 @@ impl ErrorFiles {
 
 impl Writer {
     /// Writes until nobody orders any more.
-    pub(super) fn run(mut self, segment: Segment, redactor: &Redactor, journal: &Journal) {
+    pub(super) fn run(mut self, segment: Segment, redactor: &Redactor, event_log: &EventLog) {
         while let Ok(order) = self.orders.recv() {
             self.start_helper();
             let Some(Order { worker, path, timers, done }) = order else { continue };
@@ -143,7 +143,7 @@ impl Writer {
             let Some(first) = timers.first() else { continue };
             let text = report(first, &timers, Instants::now()).to_string();
             let error = self.write(&worker, &path, &text);
-            journal.note(Note::ErrorFile { worker, path, error });
+            event_log.note(Note::ErrorFile { worker, path, error });
             // Release: pairs with the Acquire in `is_done`.
             done.store(true, Ordering::Release);
         }
@@ -225,7 +225,7 @@ mod tests {
     use hangwatch_core::wire::lane::TimerKind;
 
     use super::super::events::WorkerFacts;
-    use super::super::facts::LaneFacts;
+    use super::super::worker::LaneFacts;
     use super::*;
 
     const NOW: Instants = Instants { monotonic_ns: 100_000_000_000, wall: SystemTime::UNIX_EPOCH };

@@ -9,8 +9,8 @@ use hangwatch_core::wire::lane::TimerKind;
 
 use super::cascade::{Cascade, SuspectEnd};
 use super::control::Ended;
-use super::facts::{Command, LaneFacts};
-use super::vigil::Finding;
+use super::segment_file_check::Finding;
+use super::worker::{Command, LaneFacts};
 use hangwatch_incident::schema::Incident;
 use hangwatch_process::descendants::Removed;
 use hangwatch_text::{plain, plain_words};
@@ -110,7 +110,7 @@ pub enum What {
         error: Option<String>,
     },
     /// What became of the processes that were to be removed with a worker.
-    Kin {
+    DescendantsKilled {
         /// Whose.
         worker: WorkerFacts,
         /// What became of them.
@@ -140,12 +140,12 @@ pub enum What {
         error: String,
     },
     /// The brake holds: nobody is signalled until it is released.
-    Braked {
+    Limited {
         /// The limit that was reached, workers a minute.
         max_reaps: u32,
     },
     /// The brake was released.
-    BrakeReleased,
+    LimiterReleased,
     /// A lane lied, and is left alone until its owner is dead.
     Quarantined {
         /// The lane.

@@ -1,6 +1,6 @@
 //! Health: how a server is, and whether that is well.
 //!
-//! [`Health`] is a picture of what the tick last wrote down about itself; [`Health::sickness`] judges
+//! [`Health`] is a picture of what the tick last wrote down about itself; [`Health::unhealthy_reason`] judges
 //! it. [`Vitals`] is the handle that other threads take such pictures with: the tick only stores
 //! figures, relaxed, and never knows who looks.
 
@@ -44,7 +44,7 @@ pub struct Health {
 
 /// Why a server is not well: deadlines may pass unnoticed, or nobody is signalled.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sickness {
+pub enum UnhealthyReason {
     /// It waits for another watchdog's end.
     Standby,
     /// It has ended.
@@ -64,41 +64,41 @@ pub enum Sickness {
         by: Duration,
     },
     /// The brake holds: nobody is signalled.
-    Braked,
+    Limited,
 }
 
-impl fmt::Display for Sickness {
+impl fmt::Display for UnhealthyReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = |duration: &Duration| duration.as_millis();
         match self {
-            Sickness::Standby => {
+            UnhealthyReason::Standby => {
                 f.write_str("standing by: another watchdog serves the segment, this one ticks not")
             }
-            Sickness::Ended(Ended::Stopped) => f.write_str("ended: it was told to stop"),
-            Sickness::Ended(Ended::Truncated) => {
+            UnhealthyReason::Ended(Ended::Stopped) => f.write_str("ended: it was told to stop"),
+            UnhealthyReason::Ended(Ended::Truncated) => {
                 f.write_str("ended: the segment's file was cut short; nobody watches it any more")
             }
-            Sickness::Ended(Ended::Panicked) => {
+            UnhealthyReason::Ended(Ended::Panicked) => {
                 f.write_str("ended: a thread of the watchdog panicked; nobody watches any more")
             }
-            Sickness::Ended(Ended::Failed) => {
+            UnhealthyReason::Ended(Ended::Failed) => {
                 f.write_str("ended: it could not begin to serve, see its log")
             }
-            Sickness::NoTick => f.write_str("no tick has run yet"),
-            Sickness::Stuck { since, interval } => write!(
+            UnhealthyReason::NoTick => f.write_str("no tick has run yet"),
+            UnhealthyReason::Stuck { since, interval } => write!(
                 f,
                 "the last tick ended {} ms ago, and one is due every {} ms: it is stuck, or its \
                  process is stopped or starved",
                 ms(since),
                 ms(interval)
             ),
-            Sickness::Late { by } => write!(
+            UnhealthyReason::Late { by } => write!(
                 f,
                 "the last tick came {} ms late: the machine was suspended, or the watchdog's \
                  process stopped or starved",
                 ms(by)
             ),
-            Sickness::Braked => f.write_str(
+            UnhealthyReason::Limited => f.write_str(
                 "the brake holds, nobody is signalled: see why so many expired, then `hangwatch \
                  release-brake`",
             ),
@@ -125,25 +125,28 @@ impl Health {
     /// What is wrong at `now` with a server that is to tick every `interval`; `None` where it is
     /// well, which takes a tick that ran no longer ago than the interval and the lateness allowed:
     /// another interval, and 100 ms where that is more.
-    pub fn sickness(&self, now: Nanos, interval: Duration) -> Option<Sickness> {
+    pub fn unhealthy_reason(&self, now: Nanos, interval: Duration) -> Option<UnhealthyReason> {
         let interval_ns = duration_ns(interval);
         let late_ns = interval_ns.max(LEAST_LATE_NS);
         match &self.state {
-            State::Standby => return Some(Sickness::Standby),
-            State::Ended(ended) => return Some(Sickness::Ended(ended.clone())),
+            State::Standby => return Some(UnhealthyReason::Standby),
+            State::Ended(ended) => return Some(UnhealthyReason::Ended(ended.clone())),
             State::Serving => {}
         }
         if self.last_tick_at == Nanos(0) {
-            return Some(Sickness::NoTick);
+            return Some(UnhealthyReason::NoTick);
         }
         let since_ns = now.since(self.last_tick_at);
         if since_ns > interval_ns.saturating_add(late_ns) {
-            return Some(Sickness::Stuck { since: Duration::from_nanos(since_ns), interval });
+            return Some(UnhealthyReason::Stuck {
+                since: Duration::from_nanos(since_ns),
+                interval,
+            });
         }
         if duration_ns(self.late) > late_ns {
-            return Some(Sickness::Late { by: self.late });
+            return Some(UnhealthyReason::Late { by: self.late });
         }
-        self.braked.then_some(Sickness::Braked)
+        self.braked.then_some(UnhealthyReason::Limited)
     }
 }
 
@@ -173,10 +176,10 @@ impl Vitals {
     }
 
     /// What is wrong with it now.
-    pub fn sickness(&self) -> Option<Sickness> {
+    pub fn unhealthy_reason(&self) -> Option<UnhealthyReason> {
         let health = self.health();
         // Read after the figures: a tick that ends in between is not taken for one in the future.
-        health.sickness(Nanos(clock::monotonic_ns()), self.segment.max_interval())
+        health.unhealthy_reason(Nanos(clock::monotonic_ns()), self.segment.max_interval())
     }
 
     /// How long its ticks were at work, their sleep not counted.
@@ -217,32 +220,36 @@ mod tests {
 
     #[test]
     fn well_is_who_ticked_of_late() {
-        let check = |health: &Health, now_ms: u64, sickness: Option<Sickness>| {
+        let check = |health: &Health, now_ms: u64, unhealthy_reason: Option<UnhealthyReason>| {
             let now = Nanos(now_ms * 1_000_000);
-            assert_eq!(health.sickness(now, INTERVAL), sickness, "{health:?} at {now_ms} ms");
+            assert_eq!(
+                health.unhealthy_reason(now, INTERVAL),
+                unhealthy_reason,
+                "{health:?} at {now_ms} ms"
+            );
         };
         let well = health(10_000);
         check(&well, 10_000, None);
         check(&well, 11_000, None);
         let since = Duration::from_millis(1001);
-        check(&well, 11_001, Some(Sickness::Stuck { since, interval: INTERVAL }));
-        check(&health(0), 1, Some(Sickness::NoTick));
+        check(&well, 11_001, Some(UnhealthyReason::Stuck { since, interval: INTERVAL }));
+        check(&health(0), 1, Some(UnhealthyReason::NoTick));
         let late = |ms| Health { late: Duration::from_millis(ms), ..well.clone() };
         check(&late(500), 10_000, None);
         let by = Duration::from_millis(501);
-        check(&late(501), 10_000, Some(Sickness::Late { by }));
-        check(&Health { braked: true, ..well.clone() }, 10_000, Some(Sickness::Braked));
+        check(&late(501), 10_000, Some(UnhealthyReason::Late { by }));
+        check(&Health { braked: true, ..well.clone() }, 10_000, Some(UnhealthyReason::Limited));
         let at = |state| Health { state, ..well.clone() };
-        check(&at(State::Standby), 10_000, Some(Sickness::Standby));
+        check(&at(State::Standby), 10_000, Some(UnhealthyReason::Standby));
         let ended = Ended::Truncated;
-        check(&at(State::Ended(ended.clone())), 10_000, Some(Sickness::Ended(ended)));
+        check(&at(State::Ended(ended.clone())), 10_000, Some(UnhealthyReason::Ended(ended)));
     }
 
     #[test]
     fn a_short_interval_does_not_make_a_busy_machine_sick() {
         let interval = Duration::from_millis(1);
-        let at = |ms: u64| health(10_000).sickness(Nanos(ms * 1_000_000), interval);
+        let at = |ms: u64| health(10_000).unhealthy_reason(Nanos(ms * 1_000_000), interval);
         assert_eq!(at(10_101), None);
-        assert!(matches!(at(10_102), Some(Sickness::Stuck { .. })));
+        assert!(matches!(at(10_102), Some(UnhealthyReason::Stuck { .. })));
     }
 }

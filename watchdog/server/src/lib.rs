@@ -15,15 +15,15 @@
 //!    +--------- notes ------+---------> journal -> log, on a thread of its own
 //! ```
 //!
-//! * The tick (`serve`, `tick`, `doorbell`, `hands`, `calibrate`) runs the core's loop. It never waits but
+//! * The tick (`serve`, `tick`, `doorbell`, `process_control`, `calibrate`) runs the core's loop. It never waits but
 //!   for the doorbell: no file, no `/proc`, no channel can hold it up.
-//! * The clerk (`clerk`) keeps who was admitted, says how a worker stands, and hears when a process dies.
-//! * The inspector (`inspector`) finds out who owns which lane, and reads what a process can keep a reader
+//! * The clerk (`attestor`) keeps who was admitted, says how a worker stands, and hears when a process dies.
+//! * The inspector (`proc_reader`) finds out who owns which lane, and reads what a process can keep a reader
 //!   waiting for, on a thread for each process that does.
-//! * The witness (`witness`, `stand`, `case`, `dossier`) takes evidence of who is condemned, with a helper
-//!   process for each; the archive (`archive`) writes it down. Neither holds a signal up for longer
+//! * The witness (`collector`, `collector_handle`, `case`, `builder`) takes evidence of who is condemned, with a helper
+//!   process for each; the archive (`incident_writer`) writes it down. Neither holds a signal up for longer
 //!   than the budget.
-//! * The journal (`journal`, [`events`]) tells what happened.
+//! * The journal (`event_log`, [`events`]) tells what happened.
 //! * The error files of torch (`error_file`) have a writer of their own.
 //!
 //! ```no_run
@@ -41,40 +41,40 @@
 //! What it does not do: it removes no segment; it signals nobody whose lane the kernel does not vouch
 //! for; and where its own process is paused, suspended or starved it acts late, and says so.
 
-mod archive;
+mod attestor;
 mod calibrate;
 pub mod cascade;
 mod case;
-mod clerk;
+mod collector_handle;
 mod control;
+mod descendant_killer;
 mod doorbell;
-mod dossier;
 mod error;
 mod error_file;
+mod event_log;
 pub mod events;
-mod facts;
-mod hands;
+mod evidence_collector;
 mod health;
 pub mod hook;
-mod inspector;
-mod journal;
-mod kin;
+mod incident_builder;
+mod incident_writer;
+mod lane_registry;
 mod lock;
 mod messages;
 pub mod notify;
 mod options;
+mod proc_reader;
+mod process_control;
 mod protect;
 mod resume;
-mod seating;
+mod segment_file_check;
 mod serve;
-mod staff;
-mod stand;
+mod threads;
 mod tick;
 mod tracers;
 mod turns;
-mod vigil;
 mod wake_up;
-mod witness;
+mod worker;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -92,23 +92,23 @@ use hangwatch_core::wire::time::Nanos;
 pub use self::control::{Ended, State};
 pub use self::error::ServeError;
 pub use self::events::ServerEvent;
-pub use self::facts::{Command, LaneFacts};
-pub use self::health::{Health, Sickness, Vitals};
+pub use self::health::{Health, UnhealthyReason, Vitals};
 pub use self::options::{
     Ask, CONNECTIONS, ErrorFiles, Holds, OnPanic, OwnProcess, Protection, ServerOptions, Standby,
     Treatment,
 };
-pub use self::vigil::Finding;
+pub use self::segment_file_check::Finding;
+pub use self::worker::{Command, LaneFacts};
 
 pub use self::error_file::serve_orders as write_error_files;
 pub use self::protect::{caught, exit_now};
 
-use self::control::{Control, ReleaseBrake, Wishes};
-use self::doorbell::Attention;
-use self::journal::{Journal, Note};
+use self::control::{Control, PendingConfig, ReleaseLimiter};
+use self::doorbell::TickWaker;
+use self::event_log::{EventLog, Note};
 use self::lock::WatchLock;
 use self::serve::Parts;
-use self::staff::STACK_BYTES;
+use self::threads::STACK_BYTES;
 use hangwatch_process::join::{ends_within, ends_within_time};
 
 /// How long a dying server waits for its last event to be logged.
@@ -128,8 +128,8 @@ const ALL_THREADS: Duration = Duration::from_secs(3);
 pub struct Server {
     segment: Segment,
     control: Arc<Control>,
-    attention: Attention,
-    journal: Journal,
+    tick_waker: TickWaker,
+    event_log: EventLog,
     /// In a forked child the threads are not there to be joined.
     canary: Canary,
     tick: Option<JoinHandle<()>>,
@@ -168,12 +168,12 @@ impl Server {
             Canary::arm().map_err(|source| ServeError::Canary { segment: name, source })?;
         let state = if lock.is_some() { State::Serving } else { State::Standby };
         let control = Arc::new(Control::new(state, options.holds));
-        let attention = Attention::new(segment.doorbell());
-        attention.call(); // the first pass of the loop looks at everything
-        let (hired, is_hired) = sync_channel(1);
-        let (journal, reader) = journal::journal();
+        let tick_waker = TickWaker::new(segment.doorbell());
+        tick_waker.wake(); // the first pass of the loop looks at everything
+        let (started, is_started) = sync_channel(1);
+        let (event_log, reader) = event_log::event_log();
         let failed = |source| ServeError::Thread { segment: name, source };
-        let (panicked, to_call) = (Arc::clone(&control), attention.clone());
+        let (panicked, to_call) = (Arc::clone(&control), tick_waker.clone());
         let redactor = options.evidence.redactor.clone();
         let told = move || {
             if let Err(message) =
@@ -182,7 +182,7 @@ impl Server {
                 // Who would write this down is no more; where nobody hears it, its exit code tells.
                 let _ = writeln!(std::io::stderr(), "hangwatch: panicked: {message}");
                 panicked.panicked.store(true, Ordering::Release);
-                to_call.call();
+                to_call.wake();
             }
         };
         let log = spawn("hangwatch-log", told).map_err(failed)?;
@@ -190,20 +190,20 @@ impl Server {
             segment,
             options,
             control: Arc::clone(&control),
-            journal: journal.clone(),
-            attention: attention.clone(),
-            hired,
+            event_log: event_log.clone(),
+            tick_waker: tick_waker.clone(),
+            started,
         };
         let is_standby = lock.is_none();
         let tick = spawn("hangwatch-tick", move || live(parts, lock)).map_err(failed)?;
         let (tick, log) = (Some(tick), Some(log));
-        let server = Server { segment, control, attention, journal, canary, tick, log };
+        let server = Server { segment, control, tick_waker, event_log, canary, tick, log };
         if is_standby {
             return Ok(server);
         }
         // Whoever starts a command next relies on being watched. (Where the tick has panicked there is
         // no answer, and the server's state tells.)
-        match is_hired.recv() {
+        match is_started.recv() {
             Ok(Err(source)) => Err(failed(source)), // the drop waits for the threads' end
             Ok(Ok(())) | Err(_) => Ok(server),
         }
@@ -225,23 +225,23 @@ impl Server {
     }
 
     /// Lets the brake go. A standby does as soon as it serves.
-    pub fn release_brake(&self) {
-        self.wish(|wishes| wishes.brake = Some(ReleaseBrake));
+    pub fn release_limiter(&self) {
+        self.configure(|pending| pending.limiter = Some(ReleaseLimiter));
     }
 
     /// Changes what is done about expired timers from now on; no timer is lost, or forgiven, for it.
     pub fn set_policy(&self, policy: Policy) {
-        self.wish(|wishes| wishes.policy = Some(policy));
+        self.configure(|pending| pending.policy = Some(policy));
     }
 
     /// Changes what is done from now on about an overdue worker that something holds up.
     pub fn set_holds(&self, holds: Holds) {
-        self.wish(|wishes| wishes.holds = Some(holds));
+        self.configure(|pending| pending.holds = Some(holds));
     }
 
-    fn wish(&self, wish: impl FnOnce(&mut Wishes)) {
-        self.control.wish(wish);
-        self.attention.call();
+    fn configure(&self, configure: impl FnOnce(&mut PendingConfig)) {
+        self.control.configure(configure);
+        self.tick_waker.wake();
     }
 
     /// Waits until it has ended by itself, or was stopped through another handle's drop.
@@ -278,16 +278,16 @@ impl Server {
             return Ended::Stopped;
         }
         self.control.stop.store(true, Ordering::Release);
-        self.attention.call();
+        self.tick_waker.wake();
         let has_noticed = || self.control.is_ending.load(Ordering::Acquire);
         if ends_within(&tick, TICK_NOTICES) || (has_noticed() && ends_within(&tick, TICK_ENDS)) {
             let _ = tick.join();
         } else {
-            self.journal.note(Note::LeftBehind("tick"));
-            self.journal.end(Ended::Failed);
+            self.event_log.note(Note::LeftBehind("tick"));
+            self.event_log.end(Ended::Failed);
             self.control.end(Ended::Failed);
         }
-        join_log(log, &self.journal);
+        join_log(log, &self.event_log);
         self.control.wait()
     }
 }
@@ -310,12 +310,12 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<Jo
 
 /// Waits until every event is told. A log that comes no further with one, held by a pipe that nobody
 /// reads, say, is left behind: nobody could be told of it.
-fn join_log(log: JoinHandle<()>, journal: &Journal) {
-    let mut untold = journal.untold();
+fn join_log(log: JoinHandle<()>, event_log: &EventLog) {
+    let mut pending = event_log.pending();
     while !ends_within(&log, ONE_EVENT) {
-        let before = std::mem::replace(&mut untold, journal.untold());
+        let before = std::mem::replace(&mut pending, event_log.pending());
         // Where all is told, the log comes to an end of its own: of hooks, which have a limit.
-        if untold != 0 && untold == before {
+        if pending != 0 && pending == before {
             return;
         }
     }
@@ -324,18 +324,18 @@ fn join_log(log: JoinHandle<()>, journal: &Journal) {
 
 /// The life of the tick thread: standby, service, end.
 fn live(parts: Parts, lock: Option<WatchLock>) {
-    let (control, journal) = (Arc::clone(&parts.control), parts.journal.clone());
+    let (control, event_log) = (Arc::clone(&parts.control), parts.event_log.clone());
     let on_panic = parts.options.on_panic;
     let ended = match protect::caught("hangwatch-tick", || stand_by_and_serve(parts, lock)) {
         Ok(ended) => ended,
         Err(message) => {
-            journal.note(Note::Panicked(message));
+            event_log.note(Note::Panicked(message));
             Ended::Panicked
         }
     };
-    journal.end(ended.clone());
+    event_log.end(ended.clone());
     if let (Ended::Panicked, OnPanic::Exit(code)) = (&ended, on_panic) {
-        exit_after_last_words(&journal, code);
+        exit_after_last_words(&event_log, code);
     }
     control.end(ended);
 }
@@ -344,11 +344,11 @@ fn stand_by_and_serve(parts: Parts, lock: Option<WatchLock>) -> Ended {
     let lock = if let Some(lock) = lock {
         lock
     } else {
-        parts.journal.note(Note::Standby);
+        parts.event_log.note(Note::Standby);
         match WatchLock::wait(parts.segment) {
             Ok(lock) => lock,
             Err(error) => {
-                parts.journal.note(Note::Admission(error.to_string()));
+                parts.event_log.note(Note::Admission(error.to_string()));
                 return Ended::Failed;
             }
         }
@@ -359,9 +359,9 @@ fn stand_by_and_serve(parts: Parts, lock: Option<WatchLock>) -> Ended {
     serve::serve(parts, lock)
 }
 
-fn exit_after_last_words(journal: &Journal, code: u8) -> ! {
+fn exit_after_last_words(event_log: &EventLog, code: u8) -> ! {
     let until = Nanos(clock::monotonic_ns()) + LAST_WORDS;
-    while !journal.is_read() && clock::monotonic_ns() < until.0 {
+    while !event_log.is_drained() && clock::monotonic_ns() < until.0 {
         thread::sleep(Duration::from_millis(1));
     }
     protect::exit_now(code)

@@ -13,8 +13,8 @@ use hangwatch_core::watchdog::worker::WorkerId;
 use hangwatch_core::wire::lane::OwnerWord;
 use hangwatch_core::wire::time::Nanos;
 
-use super::doorbell::Attention;
-use super::facts::{Admitted, LaneFacts};
+use super::doorbell::TickWaker;
+use super::worker::{Admitted, LaneFacts};
 
 /// What the clerk is asked.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +22,7 @@ pub(super) enum Question {
     /// Who owns this lane?
     Admit { lane: u32 },
     /// Is anything holding this worker up that is not its own doing?
-    Standing { worker: WorkerId },
+    Status { worker: WorkerId },
     /// This lane of an admitted worker has no lock: does the worker still run the same program?
     Unlocked { lane: u32, owner: OwnerWord, worker: WorkerId },
 }
@@ -39,14 +39,14 @@ pub(super) enum Answer {
         facts: Arc<LaneFacts>,
     },
     /// How a worker stood at that time.
-    Standing { worker: WorkerId, at: Nanos, hold: Option<Hold> },
+    Status { worker: WorkerId, at: Nanos, hold: Option<Hold> },
     /// How a worker stands cannot be verified, for this reason.
     Unverified { worker: WorkerId, why: Box<str> },
     /// A lane without its lock whose owner ran the same program, with the segment mapped, at that
     /// time.
     SameProgram { lane: u32, owner: OwnerWord, at: Nanos },
     /// What the segment says of an expired worker has been taken down.
-    Pictured { worker: WorkerId },
+    SnapshotTaken { worker: WorkerId },
     /// There is no more evidence of an expired worker to wait for.
     Captured { worker: WorkerId },
     /// The process is dead.
@@ -59,7 +59,7 @@ pub(super) enum Answer {
 #[derive(Clone)]
 pub(super) struct Answers {
     pub(super) sender: SyncSender<Answer>,
-    pub(super) attention: Attention,
+    pub(super) tick_waker: TickWaker,
 }
 
 impl Answers {
@@ -67,11 +67,11 @@ impl Answers {
     pub(super) fn tell(&self, answer: Answer) {
         match self.sender.try_send(answer) {
             Err(std::sync::mpsc::TrySendError::Full(answer)) => {
-                self.attention.call();
+                self.tick_waker.wake();
                 let _ = self.sender.send(answer);
             }
             Ok(()) | Err(std::sync::mpsc::TrySendError::Disconnected(_)) => {}
         }
-        self.attention.call();
+        self.tick_waker.wake();
     }
 }

@@ -90,10 +90,10 @@ impl Drop for Notifier {
 
 fn tell_all(vitals: &Vitals, orders: &Receiver<Order>) {
     let between = sd_notify::watchdog_enabled();
-    let mut story = Story::new(vitals.segment().name(), between, Instant::now());
+    let mut notifications = Notifications::new(vitals.segment().name(), between, Instant::now());
     loop {
-        say(&story.chapter(&vitals.health(), Instant::now()));
-        match orders.recv_timeout(story.pause()) {
+        say(&notifications.next_lines(&vitals.health(), Instant::now()));
+        match orders.recv_timeout(notifications.pause()) {
             Ok(Order::Reloading) => say_reloading(),
             Ok(Order::Reloaded) => say(&["READY=1".to_owned()]),
             Err(RecvTimeoutError::Timeout) => {}
@@ -122,7 +122,7 @@ fn say(lines: &[String]) {
 
 /// What has been told, and so what is still to tell.
 #[derive(Debug)]
-struct Story {
+struct Notifications {
     segment: &'static str,
     /// How long the manager waits for a `WATCHDOG=1`, where it does.
     patience: Option<Duration>,
@@ -132,10 +132,10 @@ struct Story {
     status: String,
 }
 
-impl Story {
-    fn new(segment: &'static str, patience: Option<Duration>, now: Instant) -> Story {
+impl Notifications {
+    fn new(segment: &'static str, patience: Option<Duration>, now: Instant) -> Notifications {
         let status = String::new();
-        Story { segment, patience, is_ready: false, told_ticks: 0, told_at: now, status }
+        Notifications { segment, patience, is_ready: false, told_ticks: 0, told_at: now, status }
     }
 
     /// How long to wait before the next look.
@@ -153,7 +153,7 @@ impl Story {
     }
 
     /// The next lines to tell.
-    fn chapter(&mut self, health: &Health, now: Instant) -> Vec<String> {
+    fn next_lines(&mut self, health: &Health, now: Instant) -> Vec<String> {
         let mut lines = Vec::new();
         // A standby does not tick: that it is there is all it can show.
         let is_well = match health.state {
@@ -220,9 +220,10 @@ mod tests {
     #[test]
     fn it_is_ready_with_the_first_tick_and_well_with_each_further() {
         let begun = Instant::now();
-        let mut story = Story::new("train", Some(Duration::from_secs(3)), begun);
+        let mut notifications = Notifications::new("train", Some(Duration::from_secs(3)), begun);
         let mut at = |second: u64, state: State, ticks: u64| {
-            let lines = story.chapter(&health(state, ticks), begun + Duration::from_secs(second));
+            let lines = notifications
+                .next_lines(&health(state, ticks), begun + Duration::from_secs(second));
             lines.into_iter().filter(|line| !line.starts_with("STATUS")).collect::<Vec<_>>()
         };
         assert_eq!(at(0, State::Serving, 0), [""; 0], "no tick has run");
@@ -238,21 +239,24 @@ mod tests {
     #[test]
     fn a_standby_is_ready_and_well_without_ticks() {
         let begun = Instant::now();
-        let mut story = Story::new("train", Some(Duration::from_secs(3)), begun);
-        let said = story.chapter(&health(State::Standby, 0), begun + Duration::from_secs(1));
-        assert_eq!(said, ["READY=1", "WATCHDOG=1", "STATUS=standing by for segment train"]);
-        let said = story.chapter(&health(State::Standby, 0), begun + Duration::from_secs(2));
-        assert_eq!(said, ["WATCHDOG=1"], "the status is told when it changes");
-        let said = story.chapter(&health(State::Serving, 1), begun + Duration::from_secs(2));
-        assert_eq!(said, ["STATUS=segment train: 1 worker, 2 reaped"]);
+        let mut notifications = Notifications::new("train", Some(Duration::from_secs(3)), begun);
+        let log_limit =
+            notifications.next_lines(&health(State::Standby, 0), begun + Duration::from_secs(1));
+        assert_eq!(log_limit, ["READY=1", "WATCHDOG=1", "STATUS=standing by for segment train"]);
+        let log_limit =
+            notifications.next_lines(&health(State::Standby, 0), begun + Duration::from_secs(2));
+        assert_eq!(log_limit, ["WATCHDOG=1"], "the status is told when it changes");
+        let log_limit =
+            notifications.next_lines(&health(State::Serving, 1), begun + Duration::from_secs(2));
+        assert_eq!(log_limit, ["STATUS=segment train: 1 worker, 2 reaped"]);
     }
 
     #[test]
     fn who_did_not_ask_for_a_watchdog_hears_of_none() {
         let begun = Instant::now();
-        let mut story = Story::new("train", None, begun);
-        let said = story.chapter(&health(State::Serving, 1), begun + LOOK * 100);
-        assert_eq!(said, ["READY=1", "STATUS=segment train: 1 worker, 2 reaped"]);
-        assert_eq!(story.pause(), LOOK);
+        let mut notifications = Notifications::new("train", None, begun);
+        let log_limit = notifications.next_lines(&health(State::Serving, 1), begun + LOOK * 100);
+        assert_eq!(log_limit, ["READY=1", "STATUS=segment train: 1 worker, 2 reaped"]);
+        assert_eq!(notifications.pause(), LOOK);
     }
 }

@@ -80,7 +80,7 @@ impl Holds {
 pub enum OwnProcess {
     /// Nobody is signalled: the expiry ends as failed, and its late release says so.
     #[default]
-    Spare,
+    Exclude,
     /// It is signalled like any other, and the watchdog with it.
     Signal,
 }

@@ -12,7 +12,7 @@ use std::{fs, io};
 
 use hangwatch_process::limits;
 
-use super::journal::{Journal, Note};
+use super::event_log::{EventLog, Note};
 use super::options::{Ask, Protection};
 
 const OOM_SCORE: &str = "/proc/self/oom_score_adj";
@@ -20,9 +20,9 @@ const OOM_SCORE: &str = "/proc/self/oom_score_adj";
 const LOW_OOM_SCORE: &str = "-900";
 
 /// Protects the calling thread, the tick's, and its process.
-pub(super) fn protect(protection: Protection, journal: &Journal) {
+pub(super) fn protect(protection: Protection, event_log: &EventLog) {
     let refused = |what: &str, error: io::Error| {
-        journal.note(Note::Unprotected(format!("{what}: {error}")));
+        event_log.note(Note::Unprotected(format!("{what}: {error}")));
     };
     if let Err(error) = limits::set_timer_slack(NonZeroU64::MIN) {
         refused("no timer slack of 1 ns", error);

@@ -14,10 +14,10 @@ use hangwatch_core::watchdog::worker::WorkerId;
 use hangwatch_core::wire::time::Nanos;
 use hangwatch_process::descendants::{Descendants, Reach, Rights};
 
-use super::facts::Admitted;
-use super::journal::{Journal, Note};
-use super::staff::Spawner;
+use super::event_log::{EventLog, Note};
+use super::threads::Spawner;
 use super::tick::Tick;
+use super::worker::Admitted;
 
 /// How soon it is tried again where `/proc` refuses.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Starts threads that let stopped workers run again.
 pub(super) struct Resumer {
     pub(super) segment: Segment,
-    pub(super) journal: Journal,
+    pub(super) event_log: EventLog,
     pub(super) spawner: Spawner,
     /// Those for which there was no thread.
     pub(super) waiting: Vec<Stopped>,
@@ -59,9 +59,12 @@ impl Tick {
 
 impl Resumer {
     fn resume(&mut self, stopped: Stopped) {
-        let (segment, journal, taken) = (self.segment, self.journal.clone(), stopped.clone());
+        let (segment, event_log, taken) = (self.segment, self.event_log.clone(), stopped.clone());
         // Never joined: it may be stuck in a `/proc` that hangs.
-        if self.spawner.spawn("hangwatch-resume", move || taken.resume(segment, &journal)).is_err()
+        if self
+            .spawner
+            .spawn("hangwatch-resume", move || taken.resume(segment, &event_log))
+            .is_err()
         {
             self.waiting.push(stopped);
         }
@@ -77,7 +80,7 @@ impl Resumer {
 
 impl Stopped {
     /// Has it and its descendants run again, however often that has to be tried.
-    fn resume(self, segment: Segment, journal: &Journal) {
+    fn resume(self, segment: Segment, event_log: &EventLog) {
         let Stopped { worker, lane, reach } = self;
         let (process, pid) = (&worker.process, worker.pid());
         let rights = Rights::Of(Some(worker.origin.users));
@@ -92,11 +95,11 @@ impl Stopped {
                     if words.owner() == owner {
                         words.note_stop(0);
                     }
-                    return journal.note(Note::Resumed { worker, processes });
+                    return event_log.note(Note::Resumed { worker, processes });
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut is_said, true) {
-                        journal.note(Note::KinUnlisted { pid, error: error.to_string() });
+                        event_log.note(Note::DescendantsUnlisted { pid, error: error.to_string() });
                     }
                     thread::sleep(PAUSE);
                 }

@@ -21,18 +21,18 @@ use rustix::process::{Resource, getrlimit};
 
 use super::calibrate::Calibrator;
 use super::control::{Control, Ended};
-use super::doorbell::{Attention, Doorbell};
-use super::hands::{HandsParts, ProcessHands};
-use super::journal::{Journal, Note};
-use super::kin::Progress;
+use super::descendant_killer::Progress;
+use super::doorbell::{Doorbell, TickWaker};
+use super::event_log::{EventLog, Note};
+use super::evidence_collector::LAST_WRITES;
 use super::lock::WatchLock;
 use super::messages::Answers;
 use super::options::ServerOptions;
+use super::process_control::{PidfdControl, PidfdControlParts};
 use super::protect;
 use super::resume::Resumer;
-use super::staff::{Hired, Spawner, Staff};
+use super::threads::{Spawner, ThreadParts, Threads};
 use super::tick::{SystemClock, Tick};
-use super::witness::LAST_WRITES;
 use crate::options::CONNECTIONS;
 use hangwatch_process::join::ends_within;
 use hangwatch_process::sigbus;
@@ -54,46 +54,60 @@ pub(super) struct Parts {
     pub(super) segment: Segment,
     pub(super) options: ServerOptions,
     pub(super) control: Arc<Control>,
-    pub(super) journal: Journal,
-    pub(super) attention: Attention,
+    pub(super) event_log: EventLog,
+    pub(super) tick_waker: TickWaker,
     /// Told whether all threads are there; whoever started a standby does not listen.
-    pub(super) hired: SyncSender<std::io::Result<()>>,
+    pub(super) started: SyncSender<std::io::Result<()>>,
 }
 
 /// Serves the segment until told to stop, or until it cannot be served. The lock is given back as soon as
 /// nothing is done to the segment any more; what is left to be done about incidents comes after that.
 pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
-    let Parts { segment, options, control, journal, attention, hired } = parts;
-    protect::protect(options.protection, &journal);
+    let Parts { segment, options, control, event_log, tick_waker, started } = parts;
+    protect::protect(options.protection, &event_log);
     // For a worker, and for the memory of its program.
     let wanted = 2 * u64::from(segment.geometry().lanes) + SPARE_DESCRIPTORS;
     // All that is allowed: what is opened in passing, for a worker's descendants, finds room beside those.
     let allowed = getrlimit(Resource::Nofile).maximum.unwrap_or(wanted);
     if let Err(error) = limits::raise_descriptor_limit(wanted.max(allowed)) {
-        journal.note(Note::Admission(error.to_string()));
+        event_log.note(Note::Admission(error.to_string()));
     }
     let guard = match sigbus::Guard::new(segment) {
         Ok(guard) => Some(guard),
         Err(error) => {
-            journal.note(Note::Unprotected(format!("no handler for SIGBUS: {error}")));
+            event_log.note(Note::Unprotected(format!("no handler for SIGBUS: {error}")));
             None
         }
     };
     let (sender, answers) = sync_channel(ANSWERS);
-    let answerer = Answers { sender, attention: attention.clone() };
+    let answerer = Answers { sender, tick_waker: tick_waker.clone() };
     let policy = options.policy;
     let (own_process, holds_matter) = (options.own_process, options.holds.matter());
     let reach = options.reach;
-    let staff = Staff { segment, options, control: &control, journal: &journal, answers: answerer };
-    let Hired { desk, helpers, clerk, kin, stand, witness, archive } = match staff.hire() {
-        Ok(hired) => hired,
+    let threads = ThreadParts {
+        segment,
+        options,
+        control: &control,
+        event_log: &event_log,
+        answers: answerer,
+    };
+    let Threads {
+        desk,
+        helpers,
+        attestor,
+        descendants,
+        collector_handle,
+        collector,
+        incident_writer,
+    } = match threads.spawn() {
+        Ok(started) => started,
         Err(error) => {
-            journal.note(Note::Admission(format!("no clerk could be had: {error}")));
-            let _ = hired.send(Err(error));
+            event_log.note(Note::Admission(format!("no clerk could be had: {error}")));
+            let _ = started.send(Err(error));
             return Ended::Failed;
         }
     };
-    let _ = hired.send(Ok(()));
+    let _ = started.send(Ok(()));
 
     let words = segment.words();
     crash::cover_core();
@@ -103,61 +117,61 @@ pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
     add_single_writer(words.counter(Counter::Adopted), 1);
     words.watchdog().pid().store(std::process::id().into(), Ordering::Relaxed);
     words.watchdog().started_at().store(now.0, Ordering::Relaxed);
-    journal.note(Note::Serving { adopted_lanes: words.lanes_used() });
+    event_log.note(Note::Serving { adopted_lanes: words.lanes_used() });
 
     let interval_ns = words.fixed().max_interval_ns;
-    let hands = ProcessHands::new(
+    let process_control = PidfdControl::new(
         segment,
         desk,
-        HandsParts {
+        PidfdControlParts {
             helpers,
             reach,
-            witness: stand,
+            collector: collector_handle,
             own_process,
             holds_matter,
             control: Arc::clone(&control),
         },
-        journal.clone(),
+        event_log.clone(),
     );
     let dog = Watchdog::new(
         SystemClock,
-        Rings::new(words, Doorbell::new(attention.clone(), interval_ns)),
+        Rings::new(words, Doorbell::new(tick_waker.clone(), interval_ns)),
         Expiry::new(words, policy, now),
-        Reaping::new(words, policy, hands),
+        Reaping::new(words, policy, process_control),
         interval_ns,
     );
     if dog.reaper.is_limited() {
         // A predecessor's: said again, because nobody is signalled here either.
-        journal.note(Note::Braked { max_reaps: policy.max_reaps.unwrap_or_default() });
+        event_log.note(Note::Limited { max_reaps: policy.max_reaps.unwrap_or_default() });
     }
-    let (calibrator, parted) = (Calibrator::default(), Vec::new());
+    let (calibrator, departed) = (Calibrator::default(), Vec::new());
     let signed_at = now;
-    let spawner = Spawner::new(&control, &journal, &attention);
-    let resumer = Resumer { segment, journal: journal.clone(), spawner, waiting: Vec::new() };
+    let spawner = Spawner::new(&control, &event_log, &tick_waker);
+    let resumer = Resumer { segment, event_log: event_log.clone(), spawner, waiting: Vec::new() };
     let tick = Tick {
         segment,
         control: Arc::clone(&control),
-        journal: journal.clone(),
-        attention,
+        event_log: event_log.clone(),
+        tick_waker,
         answers,
         dog,
         calibrator,
         guard,
         resumer,
-        parted,
+        departed,
         signed_at,
         said_scopes_full: false,
     };
     let ended = tick.run();
     // The desk and the stand went with the tick: clerk and witness hear that nobody is left.
-    if ends_within(&clerk, CLERK_ENDS) {
-        let _ = clerk.join();
+    if ends_within(&attestor, CLERK_ENDS) {
+        let _ = attestor.join();
     } else {
         // It only reads, of the segment and of `/proc`.
-        journal.note(Note::LeftBehind("clerk"));
+        event_log.note(Note::LeftBehind("clerk"));
     }
-    if let Some((thread, progress)) = kin {
-        await_killer(thread, &progress, &journal);
+    if let Some((thread, progress)) = descendants {
+        await_killer(thread, &progress, &event_log);
     }
     words.next_wake().store(0, Ordering::Relaxed);
     words.watchdog().pid().store(0, Ordering::Relaxed);
@@ -165,13 +179,13 @@ pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
     // reads the segment, and rings its doorbell, as anybody may.
     let ended = control.end(ended);
     drop(lock);
-    if let Some(witness) = witness {
-        if ends_within(&witness, WITNESS_ENDS) {
-            let _ = witness.join();
+    if let Some(collector) = collector {
+        if ends_within(&collector, WITNESS_ENDS) {
+            let _ = collector.join();
         } else {
-            journal.note(Note::LeftBehind("witness"));
+            event_log.note(Note::LeftBehind("witness"));
             // What it has filed is written, or told to be lost.
-            archive.inspect(|archive| archive.close(LAST_WRITES));
+            incident_writer.inspect(|incident_writer| incident_writer.close(LAST_WRITES));
         }
     }
     ended
@@ -179,12 +193,12 @@ pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
 
 /// Waits until the removals under way are over, so that no process is left stopped; says so where the
 /// killer makes no progress.
-fn await_killer(thread: JoinHandle<()>, progress: &Progress, journal: &Journal) {
+fn await_killer(thread: JoinHandle<()>, progress: &Progress, event_log: &EventLog) {
     let mut killer = progress.watch();
-    while !ends_within(&thread, KILLER_LOOK) && killer.goes_on() {}
+    while !ends_within(&thread, KILLER_LOOK) && killer.makes_progress() {}
     if thread.is_finished() {
         let _ = thread.join();
     } else {
-        journal.note(Note::LeftBehind("descendant killer"));
+        event_log.note(Note::LeftBehind("descendant killer"));
     }
 }

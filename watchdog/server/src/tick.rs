@@ -1,7 +1,7 @@
 //! The tick: the core's [`Watchdog`] over the real clock, rings, table and hands, round after round.
 //!
-//! It never waits but for the doorbell. What is slow is asked of the [`clerk`](super::clerk), whose
-//! answers it takes between two ticks; what is to be told goes to the [`journal`](super::journal).
+//! It never waits but for the doorbell. What is slow is asked of the [`attestor`](super::clerk), whose
+//! answers it takes between two ticks; what is to be told goes to the [`event_log`](super::journal).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,13 +21,13 @@ use hangwatch_core::wire::segment::Counter;
 use hangwatch_core::wire::time::Nanos;
 
 use super::calibrate::{Calibrator, Trust};
-use super::control::{Control, Ended, ReleaseBrake, Wishes};
-use super::doorbell::{Attention, Doorbell, LEAD_NS};
+use super::control::{Control, Ended, PendingConfig, ReleaseLimiter};
+use super::descendant_killer::KillerWatch;
+use super::doorbell::{Doorbell, LEAD_NS, TickWaker};
+use super::event_log::{EventLog, Note};
 use super::events::Leaving;
-use super::hands::ProcessHands;
-use super::journal::{Journal, Note};
-use super::kin::Watched;
 use super::messages::{Answer, Question};
+use super::process_control::PidfdControl;
 use super::resume::Resumer;
 use hangwatch_process::sigbus;
 
@@ -50,22 +50,22 @@ type Dog = Watchdog<
     SystemClock,
     Rings<'static, Doorbell>,
     Expiry<'static>,
-    Reaping<'static, ProcessHands>,
+    Reaping<'static, PidfdControl>,
 >;
 
 /// The tick thread's own.
 pub(super) struct Tick {
     pub(super) segment: Segment,
     pub(super) control: Arc<Control>,
-    pub(super) journal: Journal,
-    pub(super) attention: Attention,
+    pub(super) event_log: EventLog,
+    pub(super) tick_waker: TickWaker,
     pub(super) answers: Receiver<Answer>,
     pub(super) dog: Dog,
     pub(super) calibrator: Calibrator,
     pub(super) guard: Option<sigbus::Guard>,
     pub(super) resumer: Resumer,
     /// Dead workers whose lanes the witness has not looked at yet, and since when.
-    pub(super) parted: Vec<(WorkerId, Nanos)>,
+    pub(super) departed: Vec<(WorkerId, Nanos)>,
     /// When the last tick ended.
     pub(super) signed_at: Nanos,
     /// Whether it was said that the segment has no room for more scope names.
@@ -76,7 +76,7 @@ impl Tick {
     /// Ticks until it is told to end.
     pub(super) fn run(mut self) -> Ended {
         loop {
-            if self.attention.take() {
+            if self.tick_waker.take() {
                 if let Some(ended) = self.told_to_end() {
                     self.control.is_ending.store(true, Ordering::Release);
                     if ended == Ended::Stopped {
@@ -86,24 +86,24 @@ impl Tick {
                     return ended;
                 }
                 self.take_answers();
-                self.take_wishes();
+                self.take_pending_config();
             }
-            self.let_go_of_parted();
+            self.release_departed();
             self.resumer.try_again();
             if self.dog.reaper.is_release_asked() {
-                self.release_brake();
+                self.release_limiter();
             }
             self.prepare();
             let ticked = self.dog.tick();
             crash::point("ticked");
             if let Some(stall) = ticked.stall {
-                self.journal.note(Note::Stalled { length_ns: stall.length_ns() });
+                self.event_log.note(Note::Stalled { length_ns: stall.length_ns() });
             }
             self.pass_on_requests();
             self.say_once_that_scopes_are_full();
             self.sign();
             if self.guard.as_ref().is_some_and(sigbus::Guard::was_hit) {
-                self.journal.note(Note::File(super::vigil::Finding::Truncated));
+                self.event_log.note(Note::File(super::segment_file_check::Finding::Truncated));
                 return Ended::Truncated;
             }
         }
@@ -113,7 +113,7 @@ impl Tick {
         let words = self.segment.words();
         if !self.said_scopes_full && words.scopes_overflowed().load(Ordering::Relaxed) > 0 {
             self.said_scopes_full = true;
-            self.journal.note(Note::ScopesFull { scopes: words.geometry().scopes });
+            self.event_log.note(Note::ScopesFull { scopes: words.geometry().scopes });
         }
     }
 
@@ -133,8 +133,10 @@ impl Tick {
     fn hurry_reaps(&mut self) {
         let hurried = self.dog.reaper.control_mut().hurry();
         // Whose descendants are not listed yet is signalled when they are.
-        let mut killer = self.dog.reaper.control_mut().watch_kin();
-        while self.dog.reaper.control_mut().is_listing_kin() && self.goes_on(killer.as_mut()) {
+        let mut killer = self.dog.reaper.control_mut().watch_killer();
+        while self.dog.reaper.control_mut().is_listing_descendants()
+            && self.makes_progress(killer.as_mut())
+        {
             thread::sleep(LAST_REAPS_PAUSE);
         }
         let until = Nanos(clock::monotonic_ns()).plus(LAST_REAPS_NS);
@@ -143,7 +145,7 @@ impl Tick {
                 self.dog.table.look_again(*worker);
                 self.dog.reaper.look_again(*worker);
             }
-            self.attention.call(); // so that the tick does not sleep
+            self.tick_waker.wake(); // so that the tick does not sleep
             self.dog.tick();
             if clock::monotonic_ns() > until.0 {
                 return;
@@ -154,23 +156,24 @@ impl Tick {
     }
 
     /// Whether the descendant killer makes progress.
-    fn goes_on(&self, killer: Option<&mut Watched>) -> bool {
-        !self.control.panicked.load(Ordering::Acquire) && killer.is_some_and(Watched::goes_on)
+    fn makes_progress(&self, killer: Option<&mut KillerWatch>) -> bool {
+        !self.control.panicked.load(Ordering::Acquire)
+            && killer.is_some_and(KillerWatch::makes_progress)
     }
 
     /// Waits a moment for the workers that were just killed: whoever stops a server because its job
     /// has ended wants to hear of what.
     fn finish_reaps(&mut self) {
         let until = Nanos(clock::monotonic_ns()).plus(LAST_REAPS_NS);
-        let mut killer = self.dog.reaper.control_mut().watch_kin();
+        let mut killer = self.dog.reaper.control_mut().watch_killer();
         loop {
             let (dead, is_any_left) = self.dog.reaper.dying();
             for worker in dead {
                 self.left(worker, Leaving::Died);
             }
             // Those being removed are stopped: only a killer that is stuck is not waited for.
-            let is_removing =
-                self.dog.reaper.control_mut().is_removing_kin() && self.goes_on(killer.as_mut());
+            let is_removing = self.dog.reaper.control_mut().is_killing_descendants()
+                && self.makes_progress(killer.as_mut());
             if !is_removing && (!is_any_left || clock::monotonic_ns() > until.0) {
                 return;
             }
@@ -189,16 +192,16 @@ impl Tick {
                         self.take_over_stopped(Nanos(clock::monotonic_ns()), lane, worker);
                     }
                 }
-                Answer::Standing { worker, at, hold } => {
-                    reaper.control_mut().stood(worker, at, hold)
+                Answer::Status { worker, at, hold } => {
+                    reaper.control_mut().record_status(worker, at, hold)
                 }
                 Answer::Unverified { worker, why } => reaper.control_mut().unverified(worker, why),
                 Answer::SameProgram { lane, owner, at } => {
                     reaper.control_mut().ran_same_program(lane, owner, at);
                 }
-                Answer::Pictured { worker } => {
-                    if let Some(place) = self.parted.iter().position(|(id, _)| *id == worker) {
-                        self.parted.swap_remove(place);
+                Answer::SnapshotTaken { worker } => {
+                    if let Some(place) = self.departed.iter().position(|(id, _)| *id == worker) {
+                        self.departed.swap_remove(place);
                         self.dog.table.worker_gone(worker);
                     }
                 }
@@ -220,23 +223,23 @@ impl Tick {
         self.dog.reaper.worker_died(worker);
         if is_awaited {
             // The lanes are given to nobody before the witness has taken down what stands in them.
-            self.parted.push((worker, Nanos(clock::monotonic_ns())));
+            self.departed.push((worker, Nanos(clock::monotonic_ns())));
         } else {
             self.dog.table.worker_gone(worker);
         }
         if let Some(worker) = self.dog.reaper.control_mut().forget(worker) {
-            self.journal.note(Note::Left { worker, how });
+            self.event_log.note(Note::Left { worker, how });
         }
     }
 
     /// Recycles the lanes that the witness should have looked at long ago.
-    fn let_go_of_parted(&mut self) {
-        if self.parted.is_empty() {
+    fn release_departed(&mut self) {
+        if self.departed.is_empty() {
             return;
         }
         let now = Nanos(clock::monotonic_ns());
         let table = &mut self.dog.table;
-        self.parted.retain(|(worker, since)| {
+        self.departed.retain(|(worker, since)| {
             let is_kept = now.since(*since) < KEPT_NS;
             if !is_kept {
                 table.worker_gone(*worker);
@@ -245,8 +248,8 @@ impl Tick {
         });
     }
 
-    fn take_wishes(&mut self) {
-        let Wishes { policy, holds, brake } = self.control.take_wishes();
+    fn take_pending_config(&mut self) {
+        let PendingConfig { policy, holds, limiter } = self.control.take_pending_config();
         if let Some(policy) = policy {
             self.dog.reaper.set_policy(policy);
             self.dog.table.set_policy(policy);
@@ -256,15 +259,15 @@ impl Tick {
             self.dog.reaper.control_mut().set_holds(holds);
         }
         // Last: who is overdue still is judged again by the policy that is asked for.
-        if let Some(ReleaseBrake) = brake {
-            self.release_brake();
+        if let Some(ReleaseLimiter) = limiter {
+            self.release_limiter();
         }
     }
 
-    fn release_brake(&mut self) {
+    fn release_limiter(&mut self) {
         self.dog.reaper.release_limiter();
         self.dog.table.judge_again();
-        self.journal.note(Note::BrakeReleased);
+        self.event_log.note(Note::LimiterReleased);
     }
 
     /// A deadline is near: what its reap will have to know is asked now.
@@ -282,35 +285,35 @@ impl Tick {
     fn pass_on_requests(&mut self) {
         let now = Nanos(clock::monotonic_ns());
         for request in self.dog.table.take_requests() {
-            let hands = self.dog.reaper.control_mut();
+            let process_control = self.dog.reaper.control_mut();
             match request {
                 Request::Admit { lane, owner } => {
-                    if !hands.desk().ask(Question::Admit { lane }) {
+                    if !process_control.desk().ask(Question::Admit { lane }) {
                         // No room: the table asks again in a while.
                         self.dog.table.admit(lane, owner, Admission::Unknown);
                     }
                 }
                 Request::Quarantined { lane } => {
-                    let owner = hands.facts_of(lane);
-                    self.journal.note(Note::Quarantined { lane, owner });
+                    let owner = process_control.facts_of(lane);
+                    self.event_log.note(Note::Quarantined { lane, owner });
                 }
                 Request::Unattestable(timer) => {
                     let late_ns = now.since(timer.deadline);
-                    let timer = hands.timer_note(None, &timer);
-                    self.journal.note(Note::Unattestable { timer, late_ns });
+                    let timer = process_control.timer_note(None, &timer);
+                    self.event_log.note(Note::Unattestable { timer, late_ns });
                 }
                 Request::Overrun(timer) => {
                     let worker = self.dog.table.worker_of(timer.lane);
-                    self.journal.note(Note::Overrun(hands.timer_note(worker, &timer)));
+                    self.event_log.note(Note::Overrun(process_control.timer_note(worker, &timer)));
                 }
                 Request::EndedLate { timer, late_ns } => {
                     let worker = self.dog.table.worker_of(timer.lane);
-                    let timer = hands.timer_note(worker, &timer);
-                    self.journal.note(Note::EndedLate { timer, late_ns });
+                    let timer = process_control.timer_note(worker, &timer);
+                    self.event_log.note(Note::EndedLate { timer, late_ns });
                 }
                 Request::Warning(timer) => {
                     let worker = self.dog.table.worker_of(timer.lane);
-                    self.journal.note(Note::Warning(hands.timer_note(worker, &timer)));
+                    self.event_log.note(Note::Warning(process_control.timer_note(worker, &timer)));
                 }
             }
         }

@@ -12,13 +12,13 @@ pub(super) struct WakeUp(Arc<OwnedFd>);
 impl WakeUp {
     /// One, and the descriptor that is readable for whoever it wakes.
     pub(super) fn new() -> io::Result<(WakeUp, Arc<OwnedFd>)> {
-        let called = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        Ok((WakeUp(Arc::clone(&called)), called))
+        let wake_fd = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        Ok((WakeUp(Arc::clone(&wake_fd)), wake_fd))
     }
 
     /// Another one for the same thread.
-    pub(super) fn of(called: &Arc<OwnedFd>) -> WakeUp {
-        WakeUp(Arc::clone(called))
+    pub(super) fn of(wake_fd: &Arc<OwnedFd>) -> WakeUp {
+        WakeUp(Arc::clone(wake_fd))
     }
 
     /// Whether that could be told. (Where it could not, it was told often enough before.)

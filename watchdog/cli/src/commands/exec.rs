@@ -72,7 +72,7 @@ fn alone(options: &Exec, relay: &Relay, inheritance: &Inheritance) -> Result<Exi
     // Of a worker that the command is or starts, with deadlines of its own.
     let (evidence, _) = options.evidence.options();
     let how =
-        ServerOptions { policy, own_process: OwnProcess::Spare, evidence, ..Default::default() };
+        ServerOptions { policy, own_process: OwnProcess::Exclude, evidence, ..Default::default() };
     // What becomes of exec's own deadline, it says itself.
     let told = |event: &ServerEvent| match &event.what {
         What::Expired(expiry) => {

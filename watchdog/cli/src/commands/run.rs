@@ -220,7 +220,7 @@ impl Voice {
         let hooks = hooks(options)?;
         let Voice(Some(bound)) = self else {
             let server = Server::start(segment, how, move |event| {
-                hooks.iter().for_each(|hooks| hooks.hear(&event));
+                hooks.iter().for_each(|hooks| hooks.on_event(&event));
                 emit(&event);
             })?;
             let notifier = Notifier::start(server.vitals())?;
@@ -230,7 +230,7 @@ impl Voice {
         let counted = Arc::clone(&tally);
         let server = Server::start(segment, how, move |event| {
             counted.note(&event);
-            hooks.iter().for_each(|hooks| hooks.hear(&event));
+            hooks.iter().for_each(|hooks| hooks.on_event(&event));
             emit(&event);
         })?;
         let host = options.listen.host.clone().unwrap_or_else(host::host_name);

@@ -12,11 +12,11 @@ use hangwatch_text::plain_up_to;
 const LONGEST_TEXT: usize = 256;
 
 /// What asking one target came to.
-pub type Answer = Result<State, Trouble>;
+pub type Answer = Result<State, TargetError>;
 
 /// Why a target has no state to show.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Trouble {
+pub enum TargetError {
     /// It cannot be reached.
     #[error("down: {0}")]
     Down(String),
@@ -25,20 +25,20 @@ pub enum Trouble {
     Slow(String),
     /// It answered what no watchdog answers.
     #[error("lying: {0}")]
-    Lying(String),
+    Malformed(String),
     /// It is a watchdog of another version.
     #[error("other version: it speaks schema {0}, this hangwatch knows {SCHEMA}")]
     OtherVersion(u64),
 }
 
-impl Trouble {
+impl TargetError {
     /// Its name in JSON.
     pub fn name(&self) -> &'static str {
         match self {
-            Trouble::Down(_) => "down",
-            Trouble::Slow(_) => "slow",
-            Trouble::Lying(_) => "lying",
-            Trouble::OtherVersion(_) => "other_version",
+            TargetError::Down(_) => "down",
+            TargetError::Slow(_) => "slow",
+            TargetError::Malformed(_) => "lying",
+            TargetError::OtherVersion(_) => "other_version",
         }
     }
 }
@@ -112,20 +112,20 @@ pub struct Timer {
 /// Reads a body.
 ///
 /// # Errors
-/// [`Trouble`], where it is no state.
+/// [`TargetError`], where it is no state.
 pub fn read(body: &[u8]) -> Answer {
     #[derive(Deserialize)]
     struct Schema {
         schema: u64,
     }
-    let lying = |error: serde_json::Error| Trouble::Lying(format!("no state: {error}"));
+    let malformed = |error: serde_json::Error| TargetError::Malformed(format!("no state: {error}"));
     // Asked first: of another version, the rest may be anything.
     match serde_json::from_slice(body) {
         Ok(Schema { schema }) if schema == u64::from(SCHEMA) => {
-            serde_json::from_slice(body).map_err(lying)
+            serde_json::from_slice(body).map_err(malformed)
         }
-        Ok(Schema { schema }) => Err(Trouble::OtherVersion(schema)),
-        Err(error) => Err(lying(error)),
+        Ok(Schema { schema }) => Err(TargetError::OtherVersion(schema)),
+        Err(error) => Err(malformed(error)),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A target has its time from its own connect to its last byte, and no other's work counts in it: how
 //! late this process was to look, and how long it kept the target waiting for room, is given back
-//! (`patience`). How many are connected to at once is bounded, and how much of their bodies is held:
+//! (`time_budget`). How many are connected to at once is bounded, and how much of their bodies is held:
 //! a target that floods is cut off at its own bound.
 
 use std::cell::Cell;
@@ -21,9 +21,9 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinSet, LocalSet, spawn_local};
 
-use super::answer::{self, Answer, Trouble, cleaned};
-use super::patience::{Pace, Patience};
+use super::answer::{self, Answer, TargetError, cleaned};
 use super::targets::{Place, Target};
+use super::time_budget::{OwnDelay, TimeBudget};
 
 /// The most that one body holds, KiB: the state of 10,000 lanes or so.
 const MOST_KIB: usize = 16 << 10;
@@ -90,29 +90,29 @@ impl Drop for Asker {
 /// What all conversations share.
 struct Bounds {
     timeout: Duration,
-    doors: Semaphore,
+    connections: Semaphore,
     /// Room for bodies that are not small.
     large: Semaphore,
-    pace: Pace,
+    own_delay: OwnDelay,
 }
 
 async fn ask_all(targets: &[Target], asking: Asking) -> Vec<Answer> {
     let bounds = Rc::new(Bounds {
         timeout: asking.timeout,
-        doors: Semaphore::new(asking.at_once.max(1)),
+        connections: Semaphore::new(asking.at_once.max(1)),
         large: Semaphore::new(LARGE_AT_ONCE),
-        pace: Pace::new(),
+        own_delay: OwnDelay::new(),
     });
-    let beating = spawn_local({
+    let measuring = spawn_local({
         let bounds = Rc::clone(&bounds);
-        async move { bounds.pace.beat().await }
+        async move { bounds.own_delay.measure().await }
     });
     let mut asked = JoinSet::new();
     for (index, target) in targets.iter().cloned().enumerate() {
         let bounds = Rc::clone(&bounds);
         asked.spawn_local(async move { (index, ask_one(&target.place, &bounds).await) });
     }
-    let nobody = || Err(Trouble::Down("it was not asked".to_owned()));
+    let nobody = || Err(TargetError::Down("it was not asked".to_owned()));
     let mut answers: Vec<Answer> = targets.iter().map(|_| nobody()).collect();
     while let Some(joined) = asked.join_next().await {
         match joined {
@@ -120,16 +120,16 @@ async fn ask_all(targets: &[Target], asking: Asking) -> Vec<Answer> {
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
     }
-    beating.abort();
+    measuring.abort();
     answers
 }
 
 async fn ask_one(place: &Place, bounds: &Bounds) -> Answer {
-    let _door = bounds.doors.acquire().await;
-    let patience = Patience::new(bounds.timeout, &bounds.pace);
+    let _door = bounds.connections.acquire().await;
+    let time_budget = TimeBudget::new(bounds.timeout, &bounds.own_delay);
     let got = Cell::new(Got::Nothing);
-    let talk = Talk { place, large: &bounds.large, patience: &patience, got: &got };
-    patience.with(talk.through()).await.unwrap_or_else(|| Err(got.get().after(bounds.timeout)))
+    let talk = Talk { place, large: &bounds.large, time_budget: &time_budget, got: &got };
+    time_budget.with(talk.through()).await.unwrap_or_else(|| Err(got.get().after(bounds.timeout)))
 }
 
 /// How far a target came.
@@ -142,11 +142,11 @@ enum Got {
 
 impl Got {
     /// What is wrong with a target that came no farther in its time.
-    fn after(self, timeout: Duration) -> Trouble {
+    fn after(self, timeout: Duration) -> TargetError {
         match self {
-            Got::Nothing => Trouble::Down(format!("no connection within {timeout:?}")),
-            Got::Connection => Trouble::Slow(format!("no answer within {timeout:?}")),
-            Got::Head => Trouble::Slow(format!("no whole answer within {timeout:?}")),
+            Got::Nothing => TargetError::Down(format!("no connection within {timeout:?}")),
+            Got::Connection => TargetError::Slow(format!("no answer within {timeout:?}")),
+            Got::Head => TargetError::Slow(format!("no whole answer within {timeout:?}")),
         }
     }
 }
@@ -155,13 +155,13 @@ impl Got {
 struct Talk<'a> {
     place: &'a Place,
     large: &'a Semaphore,
-    patience: &'a Patience<'a>,
+    time_budget: &'a TimeBudget<'a>,
     got: &'a Cell<Got>,
 }
 
 impl Talk<'_> {
     async fn through(&self) -> Answer {
-        let down = |error: io::Error| Trouble::Down(cleaned(&error.to_string()));
+        let down = |error: io::Error| TargetError::Down(cleaned(&error.to_string()));
         match self.place {
             Place::Tcp(host, port) => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(down)?;
@@ -187,13 +187,13 @@ impl Talk<'_> {
             .header(hyper::header::HOST, self.place.host_header())
             .header(hyper::header::ACCEPT, "application/json")
             .body(Empty::<Bytes>::new())
-            .map_err(|error| Trouble::Down(error.to_string()))?;
+            .map_err(|error| TargetError::Down(error.to_string()))?;
         // Dropped with this task: a target that is too slow keeps no connection.
         let mut talking = JoinSet::new();
         talking.spawn(connection);
         let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
         if response.status() != StatusCode::OK {
-            return Err(Trouble::Lying(format!("it answers {}", response.status())));
+            return Err(TargetError::Malformed(format!("it answers {}", response.status())));
         }
         self.got.set(Got::Head);
         self.read_body(response).await
@@ -201,7 +201,8 @@ impl Talk<'_> {
 
     /// Reads a body as it comes, as far as there is room for it.
     async fn read_body(&self, mut response: Response<Incoming>) -> Answer {
-        let too_large = || Trouble::Lying(format!("a body larger than {} MiB", MOST_KIB >> 10));
+        let too_large =
+            || TargetError::Malformed(format!("a body larger than {} MiB", MOST_KIB >> 10));
         if response.body().size_hint().lower() > (MOST_KIB << 10) as u64 {
             return Err(too_large());
         }
@@ -213,7 +214,7 @@ impl Talk<'_> {
                 return Err(too_large());
             }
             if room.is_none() && body.len() + chunk.len() > SMALL_KIB << 10 {
-                room = Some(self.patience.beside(self.large.acquire()).await);
+                room = Some(self.time_budget.paused_during(self.large.acquire()).await);
             }
             body.extend_from_slice(chunk);
         }
@@ -221,9 +222,9 @@ impl Talk<'_> {
     }
 }
 
-fn broken(error: &hyper::Error) -> Trouble {
+fn broken(error: &hyper::Error) -> TargetError {
     if error.is_incomplete_message() {
-        return Trouble::Down("it hung up".to_owned());
+        return TargetError::Down("it hung up".to_owned());
     }
-    Trouble::Lying(cleaned(&format!("no HTTP: {error}")))
+    TargetError::Malformed(cleaned(&format!("no HTTP: {error}")))
 }

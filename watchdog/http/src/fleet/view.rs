@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use hangwatch_core::watchdog::culprit::{self, Wait, find_culprit};
 use serde::Serialize;
 
-use super::answer::{Answer, Lane, Segment, State, Trouble};
+use super::answer::{Answer, Lane, Segment, State, TargetError};
 use super::targets::{PORT, Place, Target};
 use hangwatch_text::plain;
 
@@ -29,7 +29,7 @@ pub struct Fleet {
     /// The jobs of which ranks are on no host that answered.
     pub missing: Vec<Missing>,
     /// The odd one out of each job that has one.
-    pub odd: Vec<Odd>,
+    pub odd: Vec<Culprit>,
 }
 
 /// One target.
@@ -37,7 +37,7 @@ pub struct Fleet {
 pub struct TargetRow {
     /// As it was given.
     pub target: String,
-    /// `ok`, `down`, `slow`, `lying` or `other_version`.
+    /// `ok`, `down`, `slow`, `malformed` or `other_version`.
     pub status: &'static str,
     /// Why it is not ok, or not healthy, or signals nobody.
     pub reason: Option<String>,
@@ -93,7 +93,7 @@ pub struct Missing {
 
 /// The odd one out of a job.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Odd {
+pub struct Culprit {
     /// The job.
     pub job: String,
     /// The rank that is not where the others are.
@@ -120,7 +120,7 @@ impl Fleet {
                 segment.lanes.iter().for_each(|lane| join(&mut jobs, state, lane));
             }
         }
-        let odd: Vec<Odd> = jobs.iter().filter_map(|(name, job)| job.odd_one(name)).collect();
+        let odd: Vec<Culprit> = jobs.iter().filter_map(|(name, job)| job.odd_one(name)).collect();
         for worker in &mut workers {
             worker.odd =
                 odd.iter().any(|odd| odd.job == worker.job && worker.rank == Some(odd.rank));
@@ -140,7 +140,7 @@ impl Fleet {
 fn target_row((target, answer): (&Target, &Answer)) -> TargetRow {
     let (status, reason) = match answer {
         Ok(state) => ("ok", watchdog_trouble(state)),
-        Err(trouble @ Trouble::Down(why)) if target.lacks_port() => {
+        Err(trouble @ TargetError::Down(why)) if target.lacks_port() => {
             let told = format!("{} (port {PORT}, as the target names none)", plain(why));
             (trouble.name(), Some(told))
         }
@@ -156,10 +156,12 @@ fn target_row((target, answer): (&Target, &Answer)) -> TargetRow {
     }
 }
 
-fn told(trouble: &Trouble) -> String {
+fn told(trouble: &TargetError) -> String {
     match trouble {
-        Trouble::Down(why) | Trouble::Slow(why) | Trouble::Lying(why) => plain(why).into_owned(),
-        Trouble::OtherVersion(_) => trouble.to_string(),
+        TargetError::Down(why) | TargetError::Slow(why) | TargetError::Malformed(why) => {
+            plain(why).into_owned()
+        }
+        TargetError::OtherVersion(_) => trouble.to_string(),
     }
 }
 
@@ -287,7 +289,7 @@ impl Job {
         })
     }
 
-    fn odd_one(&self, name: &str) -> Option<Odd> {
+    fn odd_one(&self, name: &str) -> Option<Culprit> {
         let absent: Vec<u32> = self.absent().take(2).collect();
         let scopes: BTreeSet<&String> =
             self.ranks.values().flat_map(|rank| rank.scopes.keys()).collect();
@@ -302,7 +304,7 @@ impl Job {
         let (waited_ns, scope, rank) = candidates.min()?;
         let host = self.ranks.get(&rank).map(|rank| rank.host.clone());
         let others = self.ranks.len() - usize::from(host.is_some());
-        Some(Odd { job: name.to_owned(), rank, host, scope: scope.clone(), others, waited_ns })
+        Some(Culprit { job: name.to_owned(), rank, host, scope: scope.clone(), others, waited_ns })
     }
 }
 

@@ -5,7 +5,7 @@
 //! tick's figures or in the [`tally`](super::tally).
 //!
 //! A scope's name, a job and a rank are the workers' own words, so their number is bounded: the first
-//! [`SCOPES`] scopes and [`SUBJECTS`] subjects have series of their own, all others are summed up
+//! [`SCOPES`] scopes and [`MAX_LABEL_SETS`] subjects have series of their own, all others are summed up
 //! under `(other)`.
 
 use std::borrow::Cow;
@@ -24,19 +24,19 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use self::page::{Page, Spread, seconds};
-use super::http::Traffic;
-use super::tally::{self, OTHER, Subject, Subjects};
+use self::writer::{Histogram, Writer, seconds};
+use super::connections::Traffic;
+use super::tally::{self, LabelSets, Labels, OTHER};
 use hangwatch_server::Health;
 use hangwatch_text::{Plain, plain};
 
-mod page;
+mod writer;
 
 /// How many scopes have series of their own: the first that were interned, so that a series never
 /// changes what it counts.
 pub(super) const SCOPES: usize = 128;
 #[cfg(doc)]
-use super::tally::SUBJECTS;
+use super::tally::MAX_LABEL_SETS;
 
 /// What is counted of a scope.
 type Count = fn(&Counts) -> u64;
@@ -72,14 +72,14 @@ pub(super) fn render(scrape: Scrape) -> Result<String, fmt::Error> {
 
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
-        let mut page = Page(encoder);
-        self.encode_watchdog(&mut page)?;
-        self.encode_lanes(&mut page)?;
-        self.encode_overdue(&mut page)?;
-        self.encode_expiries(&mut page)?;
-        self.encode_scopes(&mut page)?;
-        self.encode_allowances(&mut page)?;
-        self.encode_itself(&mut page)
+        let mut writer = Writer(encoder);
+        self.encode_watchdog(&mut writer)?;
+        self.encode_lanes(&mut writer)?;
+        self.encode_overdue(&mut writer)?;
+        self.encode_expiries(&mut writer)?;
+        self.encode_scopes(&mut writer)?;
+        self.encode_allowances(&mut writer)?;
+        self.encode_itself(&mut writer)
     }
 }
 
@@ -88,71 +88,75 @@ impl Scrape {
         self.seen.counters.iter().find(|(known, _)| *known == name).map_or(0, |(_, count)| *count)
     }
 
-    fn encode_watchdog(&self, page: &mut Page) -> fmt::Result {
+    fn encode_watchdog(&self, writer: &mut Writer) -> fmt::Result {
         let version = [("version", env!("CARGO_PKG_VERSION"))];
-        page.one("build", "The watchdog's version", &Info::new(version))?;
-        page.gauge("healthy", "1 where /healthz is green, else 0", self.is_healthy.into())?;
-        page.gauge("braked", "1 while the brake holds and nobody is signalled", {
+        writer.one("build", "The watchdog's version", &Info::new(version))?;
+        writer.gauge("healthy", "1 where /healthz is green, else 0", self.is_healthy.into())?;
+        writer.gauge("braked", "1 while the brake holds and nobody is signalled", {
             self.health.braked.into()
         })?;
-        page.counter("ticks", "Ticks of all watchdogs of the segment", self.counter("ticks"))?;
+        writer.counter("ticks", "Ticks of all watchdogs of the segment", self.counter("ticks"))?;
         let help = "How long ticks were at work, their sleep not counted";
-        page.one("tick_duration_seconds", help, &Spread(&self.at_work))?;
+        writer.one("tick_duration_seconds", help, &Histogram(&self.at_work))?;
         let help = "How late ticks came that nothing woke before their time";
-        page.one("tick_lateness_seconds", help, &Spread(&self.lateness))?;
+        writer.one("tick_lateness_seconds", help, &Histogram(&self.lateness))?;
         let age_ns = self.seen.at.since(self.health.last_tick_at);
         let help = "How long ago the last tick ended";
-        page.one("last_tick_age_seconds", help, &ConstGauge::new(seconds(age_ns)))?;
-        page.counter("records_drained", "Records drained", self.counter("drained"))?;
+        writer.one("last_tick_age_seconds", help, &ConstGauge::new(seconds(age_ns)))?;
+        writer.counter("records_drained", "Records drained", self.counter("drained"))?;
         let help = "Records overwritten before they were drained; no deadline depends on them";
-        page.counter("records_lapped", help, self.counter("lapped"))?;
+        writer.counter("records_lapped", help, self.counter("lapped"))?;
         let help = "Stalls credited: the watchdog was late, and timers got the time back";
-        page.counter("stalls", help, self.counter("stalls"))?;
+        writer.counter("stalls", help, self.counter("stalls"))?;
         let help = "The length of the stalls since this watchdog began";
         let stalled = ConstCounter::new(seconds(self.tally.stalled_ns));
-        page.one("stall_seconds", help, &stalled)?;
-        page.counter("adoptions", "Watchdogs that took the segment over", self.counter("adopted"))
+        writer.one("stall_seconds", help, &stalled)?;
+        writer.counter("adoptions", "Watchdogs that took the segment over", self.counter("adopted"))
     }
 
-    fn encode_lanes(&self, page: &mut Page) -> fmt::Result {
-        page.gauge("workers", "Processes that the kernel vouched for and that live", {
+    fn encode_lanes(&self, writer: &mut Writer) -> fmt::Result {
+        writer.gauge("workers", "Processes that the kernel vouched for and that live", {
             self.health.workers
         })?;
-        page.gauge("lanes", "Lanes of the segment", self.seen.lane_count as usize)?;
-        page.gauge("lanes_taken", "Lanes that a worker's thread has", self.seen.lanes_taken)?;
+        writer.gauge("lanes", "Lanes of the segment", self.seen.lane_count as usize)?;
+        writer.gauge("lanes_taken", "Lanes that a worker's thread has", self.seen.lanes_taken)?;
         let quarantined = self.seen.lanes_quarantined;
-        page.gauge("lanes_quarantined", "Lanes that lied and are not enforced", quarantined)?;
-        page.counter("quarantines", "Lanes quarantined so far", self.counter("quarantined"))?;
-        page.counter("lanes_recycled", "Lanes recycled", self.counter("recycled"))?;
+        writer.gauge("lanes_quarantined", "Lanes that lied and are not enforced", quarantined)?;
+        writer.counter("quarantines", "Lanes quarantined so far", self.counter("quarantined"))?;
+        writer.counter("lanes_recycled", "Lanes recycled", self.counter("recycled"))?;
         let help = "Timers that are not idle, by state; the armed ones have a deadline to meet";
         let timers = Survey::STATES.into_iter().zip(self.seen.timers);
         let timers = timers.map(|(state, count)| ([("state", state.name())], count));
-        page.gauges("timers", help, timers)
+        writer.gauges("timers", help, timers)
     }
 
     /// Who is overdue right now.
-    fn encode_overdue(&self, page: &mut Page) -> fmt::Result {
-        let mut subjects = Subjects::default();
-        let mut overdue: BTreeMap<Subject, (usize, u64)> = BTreeMap::new();
+    fn encode_overdue(&self, writer: &mut Writer) -> fmt::Result {
+        let mut label_sets = LabelSets::default();
+        let mut overdue: BTreeMap<Labels, (usize, u64)> = BTreeMap::new();
         for OverdueView { job, rank, timer, .. } in &self.seen.overdue {
-            let subject = Subject::new(job, rank.map(u64::from), &timer.scope);
-            let (count, longest_ns) = overdue.entry(subjects.admit(subject)).or_default();
+            let labels = Labels::new(job, rank.map(u64::from), &timer.scope);
+            let (count, longest_ns) = overdue.entry(label_sets.admit(labels)).or_default();
             *count += 1;
             let overdue_ns = timer.left_ns.map_or(0, i64::unsigned_abs);
             *longest_ns = overdue_ns.max(*longest_ns);
         }
         let of = overdue.iter();
         let help = "Timers past their deadline that have not been released, cleared or reaped";
-        page.gauges("overdue", help, of.clone().map(|(who, &(count, _))| (who.labels(), count)))?;
+        writer.gauges(
+            "overdue",
+            help,
+            of.clone().map(|(who, &(count, _))| (who.labels(), count)),
+        )?;
         let help = "How long the longest overdue of them is";
         let longest = of.map(|(who, &(_, ns))| (who.labels(), ConstGauge::new(seconds(ns))));
-        page.family("overdue_seconds", help, longest)
+        writer.family("overdue_seconds", help, longest)
     }
 
-    fn encode_expiries(&self, page: &mut Page) -> fmt::Result {
+    fn encode_expiries(&self, writer: &mut Writer) -> fmt::Result {
         let tally = &self.tally;
         let help = "Expired timers by what became of them, since this watchdog began";
-        page.family(
+        writer.family(
             "expiries",
             help,
             tally.expiries.iter().map(|((outcome, who), times)| {
@@ -163,9 +167,9 @@ impl Scrape {
         let last = tally.expiries.iter().map(|((outcome, who), times)| {
             (with("outcome", outcome, who.labels()), ConstGauge::new(times.last_at_s))
         });
-        page.family("last_expiry_timestamp_seconds", help, last)?;
+        writer.family("last_expiry_timestamp_seconds", help, last)?;
         let help = "Overdue workers that were not signalled because something held them up";
-        page.family(
+        writer.family(
             "held",
             help,
             tally.held.iter().map(|((hold, who), times)| {
@@ -173,15 +177,15 @@ impl Scrape {
             }),
         )?;
         let help = "Timers that used the fraction of their allowance to be warned of";
-        page.counter("warnings", help, tally.warnings)?;
+        writer.counter("warnings", help, tally.warnings)?;
         let reaps = ["reaped", "unkillable", "failed"]
             .map(|outcome| ([("outcome", outcome)], ConstCounter::new(self.counter(outcome))));
         let help =
             "Workers reaped (dead after a signal), that survived SIGKILL, and reaps that failed";
-        page.family("reaps", help, reaps)
+        writer.family("reaps", help, reaps)
     }
 
-    fn encode_scopes(&self, page: &mut Page) -> fmt::Result {
+    fn encode_scopes(&self, writer: &mut Writer) -> fmt::Result {
         let scopes = self.scopes();
         let counters: [(&str, &str, Count); 6] = [
             ("acquires", "Acquires", |counts| counts.acquired),
@@ -192,7 +196,7 @@ impl Scrape {
             ("rearmed", "Deadlines moved while armed", |counts| counts.rearmed),
         ];
         for (name, help, count) in counters {
-            page.family(
+            writer.family(
                 name,
                 help,
                 scopes.iter().map(|(scope, counts)| {
@@ -202,25 +206,25 @@ impl Scrape {
         }
         let help = "From acquire to release";
         let durations =
-            scopes.iter().map(|(scope, counts)| ([("scope", &**scope)], Spread(counts)));
-        page.family("scope_duration_seconds", help, durations)?;
-        page.gauge("scopes", "Scope names interned", self.seen.scopes.len())?;
+            scopes.iter().map(|(scope, counts)| ([("scope", &**scope)], Histogram(counts)));
+        writer.family("scope_duration_seconds", help, durations)?;
+        writer.gauge("scopes", "Scope names interned", self.seen.scopes.len())?;
         let help = "Scope names that found no room in the segment and count as (other)";
-        page.counter("scopes_overflowed", help, self.seen.scopes_overflowed)?;
+        writer.counter("scopes_overflowed", help, self.seen.scopes_overflowed)?;
         let help = "Scopes without series of their own here, summed up as (other)";
         let own = scopes.iter().filter(|(scope, _)| scope != OTHER).count();
-        page.gauge("scopes_summed_up", help, self.seen.scopes.len() - own)
+        writer.gauge("scopes_summed_up", help, self.seen.scopes.len() - own)
     }
 
     /// How long scopes may take by the deadlines file, and what ran beyond that.
-    fn encode_allowances(&self, page: &mut Page) -> fmt::Result {
+    fn encode_allowances(&self, writer: &mut Writer) -> fmt::Result {
         let mut allowed: BTreeMap<Plain<'_>, Duration> = BTreeMap::new();
         for (name, scope) in self.own_series() {
             let Some(time) = scope.timeout.filter(|_| name != OTHER) else { continue };
             allowed.entry(name).or_insert(time);
         }
         let help = "How long an acquire without a time may take, by the deadlines file";
-        page.family(
+        writer.family(
             "scope_allowance_seconds",
             help,
             allowed.iter().map(|(scope, time)| {
@@ -236,17 +240,17 @@ impl Scrape {
             ends.map(|(end, count)| ([("scope", &**scope), ("end", end)], ConstCounter::new(count)))
         });
         let help = "Acquires that ran beyond the scope's allowance as it is now, by their end";
-        page.family("overruns", help, ends)?;
+        writer.family("overruns", help, ends)?;
         let late = |ns: u64| ConstCounter::new(seconds(ns));
         let help = "How long the released of them ran beyond it, together";
         let together =
             overruns.iter().map(|(scope, it)| ([("scope", &**scope)], late(it.sum_late_ns)));
-        page.family("overrun_seconds", help, together)?;
+        writer.family("overrun_seconds", help, together)?;
         let help = "How long the longest of the released ran beyond it";
         let longest = overruns
             .iter()
             .map(|(scope, it)| ([("scope", &**scope)], ConstGauge::new(seconds(it.max_late_ns))));
-        page.family("overrun_longest_seconds", help, longest)
+        writer.family("overrun_longest_seconds", help, longest)
     }
 
     /// Every scope with the name of its series: its own, clean, for the first [`SCOPES`], else [`OTHER`].
@@ -295,29 +299,29 @@ impl Scrape {
         scopes
     }
 
-    fn encode_itself(&self, page: &mut Page) -> fmt::Result {
+    fn encode_itself(&self, writer: &mut Writer) -> fmt::Result {
         let traffic = &self.traffic;
         let requests = traffic.requests.iter().map(|((path, status), count)| {
             ([("path", (*path).to_owned()), ("status", status.to_string())], *count)
         });
         let help = "Requests answered";
-        page.family("http_requests", help, requests.map(|(of, n)| (of, ConstCounter::new(n))))?;
+        writer.family("http_requests", help, requests.map(|(of, n)| (of, ConstCounter::new(n))))?;
         let help =
             "Connections by how they ended: closed, timed_out, broken, displaced by newer ones";
         let connections = traffic.connections.iter();
-        page.family(
+        writer.family(
             "http_connections",
             help,
             connections.map(|(how, count)| ([("end", *how)], ConstCounter::new(*count))),
         )?;
         let help = "Events that the log was too slow for";
-        page.counter("events_lost", help, self.tally.events_lost)?;
+        writer.counter("events_lost", help, self.tally.events_lost)?;
         let help = "Processor time used by the watchdog's process";
-        page.one("cpu_seconds", help, &ConstCounter::new(self.cpu_s))
+        writer.one("cpu_seconds", help, &ConstCounter::new(self.cpu_s))
     }
 }
 
-impl Subject {
+impl Labels {
     fn labels(&self) -> [(&'static str, &str); 3] {
         [("job_name", &self.job), ("rank", &self.rank), ("scope", &self.scope)]
     }

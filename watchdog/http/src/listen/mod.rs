@@ -17,7 +17,7 @@
 
 mod address;
 mod classic;
-mod http;
+mod connections;
 mod metrics;
 mod pages;
 mod tally;
@@ -38,7 +38,7 @@ pub use self::address::{Address, AddressError, ListenError};
 pub use self::tally::Tally;
 
 use self::address::Socket;
-use self::http::{Door, Porter, Traffic};
+use self::connections::{AcceptLoop, Listener, Traffic};
 use self::pages::{Pages, Reach};
 use self::unix::SocketFile;
 use hangwatch_process::join::ends_within;
@@ -121,32 +121,32 @@ impl Bound {
             Address::Tcp(at) if at.ip().to_canonical().is_loopback() => Reach::Loopback,
             _ => Reach::Elsewhere,
         };
-        let (door, file) = open(&runtime, socket).map_err(failed)?;
+        let (listener, file) = open(&runtime, socket).map_err(failed)?;
         let (stop, stopped) = oneshot::channel();
-        let body = move || serve(&runtime, door, reach, subject, stopped);
+        let body = move || serve(&runtime, listener, reach, subject, stopped);
         let thread = thread::Builder::new().name("hangwatch-listen".to_owned());
         let thread = thread.spawn(body).map_err(failed)?;
         Ok(Listening { address, stop: Some(stop), thread: Some(thread), _file: file })
     }
 }
 
-fn open(runtime: &Runtime, socket: Socket) -> io::Result<(Door, Option<SocketFile>)> {
+fn open(runtime: &Runtime, socket: Socket) -> io::Result<(Listener, Option<SocketFile>)> {
     let _in_it = runtime.enter();
     Ok(match socket {
         Socket::Tcp(socket) => {
             socket.set_nonblocking(true)?;
-            (Door::Tcp(tokio::net::TcpListener::from_std(socket)?), None)
+            (Listener::Tcp(tokio::net::TcpListener::from_std(socket)?), None)
         }
         Socket::Unix(socket, file) => {
             socket.set_nonblocking(true)?;
-            (Door::Unix(tokio::net::UnixListener::from_std(socket)?), Some(file))
+            (Listener::Unix(tokio::net::UnixListener::from_std(socket)?), Some(file))
         }
     })
 }
 
 fn serve(
     runtime: &Runtime,
-    door: Door,
+    listener: Listener,
     reach: Reach,
     subject: Subject,
     stopped: oneshot::Receiver<()>,
@@ -156,7 +156,7 @@ fn serve(
     let traffic = Rc::new(RefCell::new(Traffic::default()));
     let pages = Rc::new(Pages::new(subject, reach, Rc::clone(&traffic)));
     let tasks = LocalSet::new();
-    tasks.spawn_local(Porter::new(pages, traffic).stand_at(door));
+    tasks.spawn_local(AcceptLoop::new(pages, traffic).run(listener));
     // Told to stop, or nobody is left to tell.
     let _ = tasks.block_on(runtime, stopped);
 }

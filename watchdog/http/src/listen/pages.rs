@@ -21,7 +21,7 @@ use hyper::header::{
 use hyper::{Method, Request, Response, StatusCode};
 use rustix::time::ClockId;
 
-use super::http::{Answer, Traffic};
+use super::connections::{Answer, Traffic};
 use super::metrics::{self, Scrape};
 use super::{Subject, classic};
 use crate::state::{SCHEMA, SegmentState, WatchdogState};
@@ -91,10 +91,10 @@ impl Pages {
     }
 
     fn health_page(&self) -> Page {
-        match self.subject.vitals.sickness() {
+        match self.subject.vitals.unhealthy_reason() {
             None => (StatusCode::OK, PLAIN, Bytes::from_static(b"ok\n")),
-            Some(sickness) => {
-                (StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("{sickness}\n").into())
+            Some(unhealthy_reason) => {
+                (StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("{unhealthy_reason}\n").into())
             }
         }
     }
@@ -115,7 +115,7 @@ impl Pages {
             host: host.clone(),
             seen: vitals.segment().survey(),
             health: vitals.health(),
-            is_healthy: vitals.sickness().is_none(),
+            is_healthy: vitals.unhealthy_reason().is_none(),
             at_work: vitals.at_work(),
             lateness: vitals.lateness(),
             tally: tally.snapshot(),
@@ -127,14 +127,14 @@ impl Pages {
     fn state_page(&self) -> Page {
         let page = fresh(&self.state, || {
             let Subject { vitals, host, .. } = &self.subject;
-            let sickness = vitals.sickness();
+            let unhealthy_reason = vitals.unhealthy_reason();
             let state = WatchdogState {
                 schema: SCHEMA,
                 host: host.clone(),
                 watchdog_pid: std::process::id(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                healthy: sickness.is_none(),
-                reason: sickness.map(|sickness| sickness.to_string()),
+                healthy: unhealthy_reason.is_none(),
+                reason: unhealthy_reason.map(|unhealthy_reason| unhealthy_reason.to_string()),
                 segments: vec![SegmentState::of(&vitals.segment().picture())],
             };
             to_json(&state).unwrap_or_default() + "\n"

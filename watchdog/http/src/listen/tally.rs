@@ -13,50 +13,50 @@ use hangwatch_text::plain;
 
 /// How many subjects have counts of their own at most; the rest is counted together, under
 /// [`OTHER`].
-pub(super) const SUBJECTS: usize = 256;
+pub(super) const MAX_LABEL_SETS: usize = 256;
 /// The scope of subjects without counts of their own.
 pub(super) const OTHER: &str = "(other)";
 
 /// Whom a count is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Subject {
+pub(super) struct Labels {
     pub(super) job: String,
     /// Empty where there is none.
     pub(super) rank: String,
     pub(super) scope: String,
 }
 
-impl Subject {
+impl Labels {
     /// With clean names: those that are alike then are one subject, as a page may have each once.
-    pub(super) fn new(job: &str, rank: Option<u64>, scope: &str) -> Subject {
+    pub(super) fn new(job: &str, rank: Option<u64>, scope: &str) -> Labels {
         let rank = rank.map(|rank| rank.to_string()).unwrap_or_default();
-        Subject { job: plain(job).into_owned(), rank, scope: plain(scope).into_owned() }
+        Labels { job: plain(job).into_owned(), rank, scope: plain(scope).into_owned() }
     }
 
-    pub(super) fn other() -> Subject {
-        Subject::new("", None, OTHER)
+    pub(super) fn other() -> Labels {
+        Labels::new("", None, OTHER)
     }
 
-    fn of(timer: &TimerFacts) -> Subject {
-        Subject::new(&timer.owner.job, timer.owner.rank, &timer.scope)
+    fn of(timer: &TimerFacts) -> Labels {
+        Labels::new(&timer.owner.job, timer.owner.rank, &timer.scope)
     }
 }
 
 /// The subjects with counts of their own: the first that there were.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Subjects(std::collections::BTreeSet<Subject>);
+pub(super) struct LabelSets(std::collections::BTreeSet<Labels>);
 
-impl Subjects {
+impl LabelSets {
     /// The subject itself, or the one of all others where there is no more room.
-    pub(super) fn admit(&mut self, subject: Subject) -> Subject {
-        if self.0.contains(&subject) {
-            return subject;
+    pub(super) fn admit(&mut self, labels: Labels) -> Labels {
+        if self.0.contains(&labels) {
+            return labels;
         }
-        if self.0.len() >= SUBJECTS {
-            return Subject::other();
+        if self.0.len() >= MAX_LABEL_SETS {
+            return Labels::other();
         }
-        self.0.insert(subject.clone());
-        subject
+        self.0.insert(labels.clone());
+        labels
     }
 }
 
@@ -71,11 +71,11 @@ pub(super) struct Times {
 /// The counts.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counts {
-    subjects: Subjects,
+    label_sets: LabelSets,
     /// By outcome.
-    pub(super) expiries: BTreeMap<(&'static str, Subject), Times>,
+    pub(super) expiries: BTreeMap<(&'static str, Labels), Times>,
     /// By what holds the worker up.
-    pub(super) held: BTreeMap<(&'static str, Subject), Times>,
+    pub(super) held: BTreeMap<(&'static str, Labels), Times>,
     pub(super) warnings: u64,
     pub(super) stalled_ns: u64,
     pub(super) events_lost: u64,
@@ -91,7 +91,7 @@ impl Tally {
         let mut counts = self.counts();
         let counts = &mut *counts;
         let mut times = |of: &mut BTreeMap<_, Times>, name: &'static str, timer: &TimerFacts| {
-            let times = of.entry((name, counts.subjects.admit(Subject::of(timer)))).or_default();
+            let times = of.entry((name, counts.label_sets.admit(Labels::of(timer)))).or_default();
             times.count += 1;
             times.last_at_s = seconds_since_the_epoch();
         };
@@ -153,10 +153,10 @@ mod tests {
         }
         tally.note(&held(3, "scope 3"));
         let counts = tally.snapshot();
-        assert_eq!(counts.held.len(), SUBJECTS + 1);
+        assert_eq!(counts.held.len(), MAX_LABEL_SETS + 1);
         assert_eq!(counts.held.values().map(|times| times.count).sum::<u64>(), 10_001);
-        let count = |subject| counts.held[&("traced", subject)].count;
-        assert_eq!(count(Subject::new("", Some(3), "scope 3")), 2, "it was there before the flood");
-        assert_eq!(count(Subject::other()), 10_000 - SUBJECTS as u64);
+        let count = |labels| counts.held[&("traced", labels)].count;
+        assert_eq!(count(Labels::new("", Some(3), "scope 3")), 2, "it was there before the flood");
+        assert_eq!(count(Labels::other()), 10_000 - MAX_LABEL_SETS as u64);
     }
 }

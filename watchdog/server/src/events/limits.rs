@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How often it is said what was left out.
-pub(crate) const TOLD_EVERY: Duration = Duration::from_secs(1);
+pub(crate) const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// How many buckets there are at most; slots beyond them share that of their kind.
 const MOST_BUCKETS: usize = 16_384;
 
@@ -84,7 +84,7 @@ struct LeftOut {
 
 /// What was left out of one kind, as it is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Told {
+pub(crate) struct LeftOutLines {
     pub(crate) kind: &'static str,
     pub(crate) lines: u64,
     /// The lane or process, where it was one alone.
@@ -132,7 +132,7 @@ impl Limits {
     /// Makes room: buckets that nobody has used for long are as good as new ones.
     fn forget_full(&mut self, now: Instant) {
         const LONG: Duration = Duration::from_mins(5);
-        let is_due = |at: Instant| now.saturating_duration_since(at) >= TOLD_EVERY;
+        let is_due = |at: Instant| now.saturating_duration_since(at) >= REPORT_INTERVAL;
         if self.each.len() >= MOST_BUCKETS && self.forgotten_at.is_none_or(is_due) {
             self.forgotten_at = Some(now);
             self.each.retain(|_, bucket| now.saturating_duration_since(bucket.at) < LONG);
@@ -140,7 +140,7 @@ impl Limits {
     }
 
     /// What was left out in a segment since this was asked last.
-    fn take(&mut self, segment: &str) -> Vec<Told> {
+    fn take(&mut self, segment: &str) -> Vec<LeftOutLines> {
         let kinds: Vec<Kind> =
             self.left_out.keys().filter(|(_, of)| *of == segment).copied().collect();
         let told = |kind: Kind| {
@@ -148,7 +148,7 @@ impl Limits {
             let about = about.filter(|_| !several);
             let lane = if let Some(About::Lane(lane)) = about { Some(lane) } else { None };
             let pid = if let Some(About::Process(pid)) = about { Some(pid) } else { None };
-            Some(Told { kind: kind.0, lines, lane, pid })
+            Some(LeftOutLines { kind: kind.0, lines, lane, pid })
         };
         kinds.into_iter().filter_map(told).collect()
     }
@@ -177,7 +177,7 @@ pub(crate) fn is_pending(segment: &str) -> bool {
 }
 
 /// What was left out of the log of a segment since this was asked last.
-pub(crate) fn take(segment: &str) -> Vec<Told> {
+pub(crate) fn take(segment: &str) -> Vec<LeftOutLines> {
     limits().take(segment)
 }
 
@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(admitted(7, 1000), 4);
         assert_eq!(admitted(8, 1), 1);
         assert_eq!(limits.take("other"), []);
-        let told = Told { kind: "quarantined", lines: 996, lane: Some(7), pid: None };
+        let told = LeftOutLines { kind: "quarantined", lines: 996, lane: Some(7), pid: None };
         assert_eq!(limits.take("train"), [told]);
         assert_eq!(limits.take("train"), [], "it is told once");
     }

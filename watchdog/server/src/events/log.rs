@@ -18,9 +18,9 @@
 //! | `suspect_pid`, `suspect_rank` | `cascade` | the one who is not where the others wait |
 //! | `inside`, `overdue`, `outside` | `cascade` | how many workers of the job are in the scope, have run out of time there, are not there |
 //! | `outcome` | `expired`, `suspect` | `reaped`, `exited`, `reported`, `braked`, `unkillable`, `failed`, `unattestable` |
-//! | `processes` | `kin` | how many processes were removed with a worker |
-//! | `left` | `kin` | how many of them live on; `survivors` says which and why |
-//! | `spared`, `survivors`, `fallback` | `kin` | other workers among them, by pid; those that live; why `--reap` did not reach as far as it was to |
+//! | `processes` | `descendants` | how many processes were removed with a worker |
+//! | `left` | `descendants` | how many of them live on; `survivors` says which and why |
+//! | `spared`, `survivors`, `fallback` | `descendants` | other workers among them, by pid; those that live; why `--reap` did not reach as far as it was to |
 //! | `path`, `error` | `error_file` | the worker's error file; why it could not be written |
 //! | `hold` | `held` | `traced`, `frozen`, `stopped`, or `other_user`: not the one who attached |
 //! | `wait_channel` | `expired` | of an unkillable worker: the kernel function it sleeps in |
@@ -91,7 +91,7 @@ fn limited(what: &What) -> Option<(&'static str, About, Rates)> {
         What::Suspect(end) => of_worker("suspect", &end.suspect.worker),
         What::Signalled { worker, .. } => of_worker("signalled", worker),
         What::ErrorFile { worker, .. } => of_worker("error_file", worker),
-        What::Kin { worker, .. } => of_worker("kin", worker),
+        What::DescendantsKilled { worker, .. } => of_worker("kin", worker),
         What::ReapFailed { worker, .. } => of_worker("reap_failed", worker),
         What::Resumed { worker, .. } => of_worker("resumed", worker),
         // What is not logged is not left out either.
@@ -159,7 +159,7 @@ fn emit_line(event: &ServerEvent) {
                 );
             }
         }
-        What::Kin { worker, removed } => emit_kin(segment, worker, removed),
+        What::DescendantsKilled { worker, removed } => emit_descendants(segment, worker, removed),
         What::Resumed { worker, processes } => {
             let (pid, command) = told(worker);
             tracing::warn!(
@@ -219,7 +219,7 @@ fn emit_expiry(segment: &str, expiry: &Expiry) {
     );
 }
 
-fn emit_kin(segment: &str, worker: &WorkerFacts, removed: &Removed) {
+fn emit_descendants(segment: &str, worker: &WorkerFacts, removed: &Removed) {
     let (pid, command) = told(worker);
     let Removed { signalled, spared, left, survivors, fallback } = removed;
     let spared: Vec<String> = spared.iter().map(ToString::to_string).collect();
@@ -260,14 +260,14 @@ fn emit_about_itself(segment: &str, what: &What) {
             let why = format!("{why:?}").to_lowercase();
             tracing::info!(segment, event = "ended", why, "ended");
         }
-        What::Braked { max_reaps } => tracing::error!(
+        What::Limited { max_reaps } => tracing::error!(
             segment,
             event = "braked",
             max_reaps,
             "the brake holds: nobody is signalled until `hangwatch release-brake` releases it; who is \
              overdue still is judged again then"
         ),
-        What::BrakeReleased => {
+        What::LimiterReleased => {
             let text = "the brake is released: who is overdue still is judged again";
             tracing::info!(segment, event = "brake_released", "{text}");
         }

@@ -1,15 +1,15 @@
 //! `--on-expire`: a command of the user's that hears of each expiry, with the incident as JSON on its
 //! standard input.
 //!
-//! [`Hooks::hear`] is told every event and never waits; a thread puts incidents together (`stories`, of
-//! which each is a `story`) and has a command run for each (`running`), so many at once, each with a
+//! [`Hooks::on_event`] is told every event and never waits; a thread puts incidents together (`assembler`, of
+//! which each is a `draft`) and has a command run for each (`running`), so many at once, each with a
 //! limit of time. Nothing that a command does or does not do can stop or delay a reap: reaps know nothing
 //! of it.
 
-mod facts;
+mod assembler;
+mod convert;
+mod draft;
 mod running;
-mod stories;
-mod story;
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -21,10 +21,10 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::{ServerEvent, caught};
+use assembler::{Assembler, Events};
 use hangwatch_process::inherit::Inheritance;
 use hangwatch_process::join::ends_within;
 use running::Call;
-use stories::{Events, Stories};
 
 /// Commands that run at once at most; the others wait for their turn.
 pub const AT_ONCE: usize = 8;
@@ -66,7 +66,7 @@ impl Hooks {
     pub fn start(options: HookOptions, inheritance: Inheritance) -> io::Result<Hooks> {
         let (sender, events) = sync_channel(EVENTS);
         let timeout = options.timeout;
-        let room = Room { options: Arc::new(options), inheritance, running: Arc::default() };
+        let room = HookThread { options: Arc::new(options), inheritance, running: Arc::default() };
         let run = move || {
             if let Err(message) = caught("hangwatch-hook", || room.run(&events)) {
                 let text = "no hook is run any more";
@@ -79,8 +79,9 @@ impl Hooks {
     }
 
     /// Takes note of an event, or loses it where thousands wait, and says so once until there is room.
-    pub fn hear(&self, event: &ServerEvent) {
-        let Some(events) = self.events.as_ref().filter(|_| stories::is_of_use(&event.what)) else {
+    pub fn on_event(&self, event: &ServerEvent) {
+        let Some(events) = self.events.as_ref().filter(|_| assembler::is_of_use(&event.what))
+        else {
             return;
         };
         let is_lost = events.try_send(event.clone()).is_err();
@@ -113,23 +114,23 @@ impl Drop for Hooks {
 }
 
 /// The thread's own things.
-struct Room {
+struct HookThread {
     options: Arc<HookOptions>,
     inheritance: Inheritance,
     running: Arc<AtomicUsize>,
 }
 
-impl Room {
+impl HookThread {
     fn run(self, events: &Receiver<ServerEvent>) {
-        let mut stories = Stories::new(self.options.patience);
+        let mut assembler = Assembler::new(self.options.patience);
         let mut waiting = VecDeque::new();
         let mut is_open = true;
         let mut give_up_at = None;
-        while is_open || !stories.are_told() || !waiting.is_empty() || self.is_any_running() {
-            let is_idle = stories.are_told() && waiting.is_empty();
+        while is_open || !assembler.are_told() || !waiting.is_empty() || self.is_any_running() {
+            let is_idle = assembler.are_told() && waiting.is_empty();
             let wait = if is_open && is_idle { Duration::from_hours(1) } else { LOOK };
             match events.recv_timeout(wait) {
-                Ok(event) => stories.hear(&event, Instant::now()),
+                Ok(event) => assembler.on_event(&event, Instant::now()),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
                     is_open = false;
@@ -143,10 +144,10 @@ impl Room {
                 }
             }
             while let Ok(event) = events.try_recv() {
-                stories.hear(&event, Instant::now());
+                assembler.on_event(&event, Instant::now());
             }
             let still = if is_open { Events::Open } else { Events::Over };
-            for call in stories.complete(Instant::now(), still) {
+            for call in assembler.complete(Instant::now(), still) {
                 if waiting.len() < WAITING {
                     waiting.push_back(call);
                 } else {

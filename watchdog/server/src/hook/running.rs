@@ -154,8 +154,8 @@ impl Call {
         let pidfd = Pidfd::open(pid).map_err(std::io::Error::other)?;
         // As `incident.json` has it. Plain data always has a form in JSON.
         let json = serde_json::to_vec(&*self.incident).unwrap_or_default();
-        let mut feed = Feed { stdin: child.stdin.take(), rest: &json };
-        let mut ear = Ear { stderr: child.stderr.take(), kept: Vec::new() };
+        let mut feed = Input { stdin: child.stdin.take(), rest: &json };
+        let mut ear = Stderr { stderr: child.stderr.take(), kept: Vec::new() };
         let ends = [feed.stdin.as_ref().map(AsFd::as_fd), ear.stderr.as_ref().map(AsFd::as_fd)];
         for end in ends.into_iter().flatten() {
             rustix::io::ioctl_fionbio(end, true)?;
@@ -178,7 +178,7 @@ impl Call {
     }
 }
 
-fn wait(pidfd: &Pidfd, feed: &Feed<'_>, ear: &Ear, left: Duration) -> std::io::Result<()> {
+fn wait(pidfd: &Pidfd, feed: &Input<'_>, ear: &Stderr, left: Duration) -> std::io::Result<()> {
     let mut polled = vec![PollFd::new(pidfd, PollFlags::IN)];
     if let Some(stdin) = &feed.stdin {
         polled.push(PollFd::new(stdin, PollFlags::OUT));
@@ -194,12 +194,12 @@ fn wait(pidfd: &Pidfd, feed: &Feed<'_>, ear: &Ear, left: Duration) -> std::io::R
 }
 
 /// What goes in.
-struct Feed<'j> {
+struct Input<'j> {
     stdin: Option<ChildStdin>,
     rest: &'j [u8],
 }
 
-impl Feed<'_> {
+impl Input<'_> {
     /// Writes as much as it takes now. One that does not read it, or no more, is no error.
     fn feed(&mut self) {
         let Some(stdin) = &mut self.stdin else { return };
@@ -216,12 +216,12 @@ impl Feed<'_> {
 }
 
 /// What comes out.
-struct Ear {
+struct Stderr {
     stderr: Option<ChildStderr>,
     kept: Vec<u8>,
 }
 
-impl Ear {
+impl Stderr {
     /// Reads what is there now, a bounded amount: who says more than can be heard is heard later.
     fn listen(&mut self) {
         let Some(stderr) = &mut self.stderr else { return };

@@ -210,7 +210,7 @@ fn the_stopped_is_reaped_unless_told_otherwise() {
             assert_eq!(worker.signal_it_died_of(), Some(SIGKILL));
         } else {
             // It goes on, and has its allowance once more.
-            worker.go_on();
+            worker.resume();
             assert_eq!(worker.say("release"), "InTime");
         }
         drop(server);
@@ -241,7 +241,7 @@ fn the_traced_is_reported_and_not_signalled() {
 fn a_worker_of_the_servers_own_process_is_reported() {
     let stage = Stage::new("own");
     let _server = stage.serve(ServerOptions::default());
-    assert_eq!(ServerOptions::default().own_process, OwnProcess::Spare);
+    assert_eq!(ServerOptions::default().own_process, OwnProcess::Exclude);
     let worker = hangwatch::WorkerOptions::new().attach_to(stage.segment).unwrap();
     let guard = worker.expires("own", Duration::from_millis(20)).unwrap();
     let expiry = stage.expiry();
@@ -284,7 +284,7 @@ fn the_brake_holds_until_it_is_released() {
     assert_eq!(is_expiry(&stage.expiry()), "braked");
     until(|| server.health().braked);
     assert_eq!(workers[1].say("release"), "Reported");
-    server.release_brake();
+    server.release_limiter();
     until(|| !server.health().braked);
     workers[2].say("expires third 20");
     assert_eq!(is_expiry(&stage.expiry()), "reaped");

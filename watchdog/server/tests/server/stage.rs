@@ -212,7 +212,7 @@ impl Actor {
         kill_process(self.as_pid(), Signal::STOP).unwrap();
     }
 
-    pub(crate) fn go_on(&self) {
+    pub(crate) fn resume(&self) {
         kill_process(self.as_pid(), Signal::CONT).unwrap();
     }
 

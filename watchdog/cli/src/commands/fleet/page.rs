@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::super::demo::screen;
 use super::super::status::{brief, shortened};
 use hangwatch_http::fleet::Fleet;
-use hangwatch_http::fleet::view::{Missing, Odd, TargetRow, WorkerRow};
+use hangwatch_http::fleet::view::{Culprit, Missing, TargetRow, WorkerRow};
 use hangwatch_text::count as count_of;
 
 /// How many missing ranks are named.
@@ -161,8 +161,8 @@ fn named(job: &str) -> String {
     if job.is_empty() { "a job without a name".to_owned() } else { format!("job {job}") }
 }
 
-fn odd_line(odd: &Odd) -> String {
-    let Odd { job, rank, host, scope, others, waited_ns } = odd;
+fn odd_line(odd: &Culprit) -> String {
+    let Culprit { job, rank, host, scope, others, waited_ns } = odd;
     let host =
         host.as_ref().map_or("no host that answered".to_owned(), |host| format!("host {host}"));
     let waited = brief(Duration::from_nanos(*waited_ns));
@@ -249,7 +249,7 @@ mod tests {
             host: None,
             healthy: None,
         };
-        let odd = Odd {
+        let odd = Culprit {
             job: "job".to_owned(),
             rank: 0,
             host: Some("gpu".to_owned()),
