@@ -16,6 +16,7 @@
 //! signal: `Rights`.
 
 mod cgroup;
+mod hidden;
 mod member;
 mod removal;
 mod resume;
@@ -27,9 +28,10 @@ use crate::pidfd::Pidfd;
 use crate::proc::Users;
 use rustix::process::Pid;
 
+use self::hidden::Hidden;
 use self::member::{Fate, Member, Opened};
 use self::removal::Phase;
-use crate::lineage::{self, Children, Identity, Stat};
+use crate::lineage::{self, Children, Identity, Sight, Stat};
 
 pub use self::removal::Step;
 
@@ -108,6 +110,8 @@ pub struct Descendants {
     excluded: HashSet<Identity>,
     /// Other workers that were found among them.
     workers: HashSet<Pid>,
+    /// Children that `/proc` hides.
+    hidden: Hidden,
     /// A list that is under way: the next place whose children are to be listed.
     listing: Option<(usize, Children)>,
     phase: Phase,
@@ -139,7 +143,7 @@ impl Descendants {
     /// Those of the worker that `worker` refers to; none is known yet.
     ///
     /// # Errors
-    /// Where `/proc` refuses.
+    /// Where `/proc` refuses, or hides the worker.
     pub fn new(pid: Pid, worker: &Pidfd, rights: Rights, reach: Reach) -> io::Result<Descendants> {
         let mut descendants = Descendants {
             rights,
@@ -150,13 +154,15 @@ impl Descendants {
             places: HashMap::new(),
             excluded: HashSet::new(),
             workers: HashSet::new(),
+            hidden: Hidden::default(),
             listing: None,
             phase: Phase::default(),
             uncertain: None,
         };
         let stat = Stat::read(pid)?;
         // Asked last: alive, it had its pid while its start was read.
-        if let Some(stat) = stat.filter(|_| !worker.is_dead()) {
+        if !worker.is_dead() {
+            let stat = stat.ok_or_else(|| hidden::error(pid))?;
             descendants.add(stat.identity, WORKER);
         }
         Ok(descendants)
@@ -210,6 +216,9 @@ impl Descendants {
             });
             return Ok(());
         }
+        if matches!(Sight::of(Pid::INIT)?, Sight::Hidden) {
+            self.uncertain = Some(hidden::OTHERS);
+        }
         let found = lineage::members_of_group(root)?;
         // A group keeps its number from others as long as it has members, and the worker is one.
         if !worker.is_dead() {
@@ -242,17 +251,33 @@ impl Descendants {
         excluded: &Excluded,
     ) -> io::Result<bool> {
         let parent = self.members[place].identity.pid;
-        let mut found = Vec::new();
-        for child in children.of(parent)? {
+        let (mut found, mut hidden, mut is_own_line) = (Vec::new(), Vec::new(), false);
+        let listed = children.of(parent)?;
+        let is_listed = listed.is_some();
+        for child in listed.unwrap_or_default() {
             if self.places.contains_key(&child) {
                 continue; // should its pid be another's by now, its own look says so
             }
-            found.extend(Stat::read(child)?.filter(|stat| stat.parent == Some(parent)));
+            is_own_line |= excluded.own_line.contains(&child);
+            match Sight::of(child)? {
+                Sight::Seen(stat) => found.extend((stat.parent == Some(parent)).then_some(stat)),
+                Sight::Hidden => hidden.push(child),
+                Sight::Gone => {}
+            }
         }
         // Asked last: alive, the parent had its pid while its children named it.
         if pidfd.is_dead() {
             self.lose(place);
             return Ok(false);
+        }
+        if !is_listed {
+            self.uncertain = Some(hidden::CHILDREN);
+        }
+        if is_own_line {
+            self.exclude_line(place);
+        }
+        for child in hidden {
+            self.hidden.find(child)?;
         }
         let mut is_any_new = false;
         for stat in found {
@@ -283,6 +308,7 @@ impl Descendants {
     }
 
     fn add(&mut self, identity: Identity, parent: usize) {
+        self.hidden.is_seen(identity.pid);
         self.places.insert(identity.pid, self.members.len());
         self.members.push(Member::new(identity, parent));
     }
@@ -307,6 +333,7 @@ impl Descendants {
 
     /// Forgets the dead that nobody's place refers to: a worker that forks all the time fills no memory.
     fn forget_dead(&mut self) {
+        self.hidden.forget_dead();
         let is_needed = |member: &Member| !member.is_dead || member.fate != Fate::Found;
         let mut moved = vec![WORKER; self.members.len()];
         let mut kept: Vec<Member> = Vec::new();

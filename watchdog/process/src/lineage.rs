@@ -12,12 +12,15 @@ use std::path::Path;
 use hangwatch::sys::proc_file::is_gone;
 use rustix::process::Pid;
 
+use crate::pidfd::{OpenPidfdError, Pidfd};
 use crate::proc::{self, State};
 
 /// The kernel knows no more processes than this: a bound against a /proc that lies.
 pub(crate) const PROCESSES_AT_MOST: usize = 4_194_304;
 /// The most that is read of a file in `/proc`, bytes: the pids of as many children.
 const FILE_BYTES: u64 = 8 * PROCESSES_AT_MOST as u64;
+/// How often the processes above this one are listed anew because one of them ended meanwhile.
+const OWN_LINE_LOOKS: usize = 100;
 /// What most files in `/proc` fit into, bytes: more takes more reads.
 const PROC_BYTES: usize = 4 << 10;
 
@@ -63,6 +66,50 @@ impl std::ops::Deref for Stat {
     }
 }
 
+/// What can be known about a process: unlike [`Stat::read`], it tells a hidden one from a dead one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Sight {
+    /// What `/proc` says about it.
+    Seen(Stat),
+    /// It is alive, and `/proc` hides it from this user (`hidepid`).
+    Hidden,
+    /// It is dead, or no process has this pid.
+    Gone,
+}
+
+impl Sight {
+    /// Looks at the process that has this pid now.
+    ///
+    /// # Errors
+    /// `/proc` refuses for another reason, or no descriptor is left.
+    pub(crate) fn of(pid: Pid) -> io::Result<Sight> {
+        // Twice: the pid may pass to another process between the read and the handle.
+        for _ in 0..2 {
+            if let Some(stat) = Stat::read(pid)? {
+                return Ok(Sight::Seen(stat));
+            }
+            if open_living(pid)?.is_none() {
+                return Ok(Sight::Gone);
+            }
+        }
+        Ok(Sight::Hidden)
+    }
+}
+
+/// A handle on the process that has this pid now; `None` if it is dead or there is none.
+///
+/// # Errors
+/// No descriptor is left, or the kernel refuses.
+pub(crate) fn open_living(pid: Pid) -> io::Result<Option<Pidfd>> {
+    match Pidfd::open(pid) {
+        Ok(pidfd) => Ok(Some(pidfd).filter(|pidfd| !pidfd.is_dead())),
+        Err(OpenPidfdError::Gone { .. }) => Ok(None),
+        Err(OpenPidfdError::NoDescriptors { source, .. } | OpenPidfdError::Io { source, .. }) => {
+            Err(source)
+        }
+    }
+}
+
 /// The children of this process, living or not, and those adopted by it. Never misses one
 /// while nobody but the caller reaps: the kernel hands orphans over before their parent
 /// can be reaped.
@@ -70,7 +117,7 @@ impl std::ops::Deref for Stat {
 /// # Errors
 /// `/proc` cannot be read.
 pub fn own_children() -> io::Result<Vec<Pid>> {
-    Children::new()?.of(rustix::process::getpid())
+    Ok(Children::new()?.of(rustix::process::getpid())?.unwrap_or_default())
 }
 
 /// Every living descendant of the given children of this process, parents first.
@@ -81,13 +128,13 @@ pub(super) fn living_descendants(roots: &[Pid]) -> io::Result<Vec<Stat>> {
     walk(&Children::new()?, roots.to_vec())
 }
 
-/// Every living process of a process group.
+/// Every living process of a process group, except those that `/proc` hides.
 ///
 /// # Errors
 /// `/proc` cannot be read.
 pub fn members_of_group(group: Pid) -> io::Result<Vec<Stat>> {
     let mut members = Vec::new();
-    for pid in numbers_in("/proc")? {
+    for pid in numbers_in("/proc")?.unwrap_or_default() {
         let stat = Stat::read(pid)?.filter(|stat| stat.group == Some(group) && !stat.is_dead());
         members.extend(stat);
     }
@@ -106,7 +153,7 @@ fn walk(children: &Children, roots: Vec<Pid>) -> io::Result<Vec<Stat>> {
             if !stat.is_dead() {
                 found.push(stat);
             }
-            next.extend(children.of(pid)?);
+            next.extend(children.of(pid)?.unwrap_or_default());
         }
         open = next;
     }
@@ -173,16 +220,26 @@ pub(super) fn line_of(pid: Pid, is_known: impl Fn(Identity) -> bool) -> io::Resu
     Ok(if top == own { Line::Ours(line) } else { Line::Known(line) })
 }
 
-/// This process and those above it.
+/// This process and those above it, up to the first that `/proc` hides, which is the last one listed.
 ///
 /// # Errors
-/// `/proc` cannot be read.
+/// `/proc` cannot be read, or processes above this one end again and again while it is read.
 pub fn own_line() -> io::Result<Vec<Pid>> {
-    let mut line = vec![rustix::process::getpid()];
-    while let Some(above) = parent(line[line.len() - 1])?.filter(|above| !line.contains(above)) {
-        line.push(above);
+    for _ in 0..OWN_LINE_LOOKS {
+        let mut line = vec![rustix::process::getpid()];
+        loop {
+            match Sight::of(line[line.len() - 1])? {
+                Sight::Seen(stat) => match stat.parent.filter(|above| !line.contains(above)) {
+                    Some(above) => line.push(above),
+                    None => return Ok(line),
+                },
+                Sight::Hidden => return Ok(line),
+                // The one below it has another parent now.
+                Sight::Gone => break,
+            }
+        }
     }
-    Ok(line)
+    Err(io::Error::other("the processes above the watchdog end while they are listed"))
 }
 
 /// The function in the kernel that a process waits in, as far as it may be read.
@@ -221,17 +278,23 @@ pub enum Threads {
 }
 
 impl Threads {
-    /// Of every thread of a process, and how many there are; still if it is gone.
+    /// Of every thread of a process, and how many there are; `None` if it is gone, or hidden.
     ///
     /// # Errors
     /// Where `/proc` refuses.
-    pub fn of(pid: Pid) -> io::Result<(Threads, usize)> {
-        let threads = numbers_in(&format!("/proc/{pid}/task"))?;
-        let count = threads.len();
+    pub fn of(pid: Pid) -> io::Result<Option<(Threads, usize)>> {
+        let Some(threads) = numbers_in(&format!("/proc/{pid}/task"))? else { return Ok(None) };
+        let (count, mut seen) = (threads.len(), 0);
         let (mut is_any_running, mut is_any_asleep, mut is_any_stuck) = (false, false, false);
         for thread in threads {
             let dir = format!("/proc/{pid}/task/{thread}");
-            let Some(stat) = proc::Stat::in_dir(Path::new(&dir))? else { continue };
+            let stat = match proc::Stat::in_dir(Path::new(&dir)) {
+                Ok(Some(stat)) => stat,
+                Ok(None) => continue,
+                Err(error) if is_hidden(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            seen += 1;
             match stat.state {
                 State::Stopped | State::Traced | State::Zombie => {}
                 State::Uninterruptible => is_any_stuck = true,
@@ -244,7 +307,7 @@ impl Threads {
             (false, false) => Threads::Still,
             _ => Threads::Waiting,
         };
-        Ok((all, count))
+        Ok((seen > 0).then_some((all, count)))
     }
 }
 
@@ -269,32 +332,34 @@ impl Children {
         }
     }
 
-    /// The children of a process, dead ones included. One may be missing where another of them ends
-    /// meanwhile.
+    /// The children of a process, dead ones included; `None` if it is gone, or hidden. One may be missing
+    /// where another of them ends meanwhile; a scan misses those that are hidden.
     ///
     /// # Errors
     /// Where `/proc` refuses.
-    pub fn of(&self, pid: Pid) -> io::Result<Vec<Pid>> {
+    pub fn of(&self, pid: Pid) -> io::Result<Option<Vec<Pid>>> {
         match self {
             Self::Listed => listed(pid),
-            Self::Scanned(children) => Ok(children.get(&pid).cloned().unwrap_or_default()),
+            Self::Scanned(children) => Ok(Some(children.get(&pid).cloned().unwrap_or_default())),
         }
     }
 }
 
-fn listed(pid: Pid) -> io::Result<Vec<Pid>> {
-    let mut children = Vec::new();
-    for thread in numbers_in(&format!("/proc/{pid}/task"))? {
+fn listed(pid: Pid) -> io::Result<Option<Vec<Pid>>> {
+    let Some(threads) = numbers_in(&format!("/proc/{pid}/task"))? else { return Ok(None) };
+    let (mut children, mut is_any_read) = (Vec::new(), false);
+    for thread in threads {
         let list = read_proc(&format!("/proc/{pid}/task/{thread}/children"))?;
+        is_any_read |= list.is_some();
         children
             .extend(list.iter().flat_map(|list| list.split_ascii_whitespace()).filter_map(to_pid));
     }
-    Ok(children)
+    Ok(is_any_read.then_some(children))
 }
 
 fn scan() -> io::Result<HashMap<Pid, Vec<Pid>>> {
     let mut children: HashMap<Pid, Vec<Pid>> = HashMap::new();
-    for pid in numbers_in("/proc")? {
+    for pid in numbers_in("/proc")?.unwrap_or_default() {
         if let Some(parent) = parent(pid)? {
             children.entry(parent).or_default().push(pid);
         }
@@ -306,10 +371,10 @@ fn parent(pid: Pid) -> io::Result<Option<Pid>> {
     Ok(Stat::read(pid)?.and_then(|stat| stat.parent))
 }
 
-/// The names in a directory of `/proc` that are numbers; none if it is gone.
-fn numbers_in(dir: &str) -> io::Result<Vec<Pid>> {
+/// The names in a directory of `/proc` that are numbers; `None` if it is gone, or hidden.
+fn numbers_in(dir: &str) -> io::Result<Option<Vec<Pid>>> {
     let entries = match fs::read_dir(dir) {
-        Err(error) if is_gone(&error) || is_hidden(&error) => return Ok(Vec::new()),
+        Err(error) if is_gone(&error) || is_hidden(&error) => return Ok(None),
         entries => entries?,
     };
     let mut numbers = Vec::new();
@@ -320,14 +385,14 @@ fn numbers_in(dir: &str) -> io::Result<Vec<Pid>> {
             Err(error) => return Err(error),
         }
     }
-    Ok(numbers)
+    Ok(Some(numbers))
 }
 
 fn to_pid(text: &str) -> Option<Pid> {
     Pid::from_raw(text.parse().ok().filter(|&number: &i32| number > 0)?)
 }
 
-/// A file of `/proc`, up to [`FILE_BYTES`]; `None` if its process is gone.
+/// A file of `/proc`, up to [`FILE_BYTES`]; `None` if its process is gone, or hidden.
 fn read_proc(path: &str) -> io::Result<Option<String>> {
     let mut bytes = Vec::with_capacity(PROC_BYTES);
     match File::open(path).and_then(|file| file.take(FILE_BYTES).read_to_end(&mut bytes)) {
@@ -365,7 +430,7 @@ mod tests {
         child.wait().unwrap();
         assert!(scanned.unwrap()[&getpid()].contains(&pid));
         // Empty on a kernel without CONFIG_PROC_CHILDREN.
-        let listed = listed.unwrap();
+        let listed = listed.unwrap().unwrap_or_default();
         assert!(listed.is_empty() || listed.contains(&pid), "{listed:?}");
         let Line::Ours(line) = line.unwrap() else { panic!("a child is not known as one") };
         assert_eq!(line.iter().map(|process| process.pid).collect::<Vec<_>>(), [pid]);

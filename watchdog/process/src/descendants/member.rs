@@ -2,13 +2,13 @@
 
 use std::io;
 
-use crate::pidfd::{OpenPidfdError, Pidfd, SignalError, Signalled};
+use crate::pidfd::{Pidfd, SignalError, Signalled};
 use crate::proc::State;
 use crate::proc::standing;
 use rustix::process::Signal;
 
 use super::Rights;
-use crate::lineage::{Identity, Stat};
+use crate::lineage::{self, Identity, Sight, Stat};
 
 /// One of a worker's descendants.
 #[derive(Debug)]
@@ -45,6 +45,8 @@ pub(super) enum Fate {
 pub(super) enum Opened {
     /// The process that was meant.
     Alive(Pidfd),
+    /// `/proc` hides the process that has its pid: nothing shows which one that is.
+    Hidden,
     /// It is dead.
     Dead,
 }
@@ -63,21 +65,18 @@ impl Member {
         if self.is_dead {
             return Ok(Opened::Dead);
         }
-        let pidfd = match Pidfd::open(self.identity.pid) {
-            Ok(pidfd) => pidfd,
-            Err(OpenPidfdError::Gone { .. }) => return Ok(Opened::Dead),
-            Err(
-                OpenPidfdError::NoDescriptors { source, .. } | OpenPidfdError::Io { source, .. },
-            ) => {
-                return Err(source);
-            }
+        let Some(pidfd) = lineage::open_living(self.identity.pid)? else {
+            return Ok(Opened::Dead);
         };
         let inode = pidfd.inode();
         let is_same = if self.inode.is_some() {
             self.inode == inode
         } else {
-            let stat = Stat::read(self.identity.pid)?;
-            stat.is_some_and(|stat| stat.identity == self.identity)
+            match Sight::of(self.identity.pid)? {
+                Sight::Seen(stat) => stat.identity == self.identity,
+                Sight::Hidden if !pidfd.is_dead() => return Ok(Opened::Hidden),
+                Sight::Hidden | Sight::Gone => false,
+            }
         };
         // Asked last: alive, it had its pid while its start was read.
         if !is_same || pidfd.is_dead() {

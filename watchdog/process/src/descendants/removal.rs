@@ -17,8 +17,8 @@ use hangwatch::sys::crash;
 use rustix::process::Signal;
 
 use super::member::{Fate, Member, Opened};
-use super::{Descendants, Excluded, LOOKS, Removed, Rights, WORKER};
-use crate::lineage::{self, Children, Threads};
+use super::{Descendants, Excluded, LOOKS, Removed, Rights, WORKER, hidden};
+use crate::lineage::{self, Children, Sight, Threads};
 
 /// Passes over all in a row that find everybody still, nobody new and nobody dead.
 const QUIET_PASSES: u32 = 2;
@@ -89,7 +89,7 @@ impl Descendants {
     pub fn remove(&mut self, worker: &Pidfd, excluded: &Excluded) -> io::Result<Step> {
         match std::mem::take(&mut self.phase) {
             Phase::Listed => {
-                self.listing = None;
+                (self.listing, self.uncertain) = (None, None);
                 self.phase = Phase::Stopping(self.pass_over_all(worker, excluded, (0, 0))?);
                 Ok(Step::More)
             }
@@ -156,9 +156,16 @@ impl Descendants {
         if self.members[place].is_dead || self.members[place].fate == Fate::Excluded {
             return Ok(());
         }
-        let Opened::Alive(pidfd) = self.open(place)? else {
-            pass.is_quiet = false;
-            return Ok(());
+        let pidfd = match self.open(place)? {
+            Opened::Alive(pidfd) => pidfd,
+            Opened::Hidden => {
+                self.uncertain = Some(hidden::CHILDREN);
+                return Ok(());
+            }
+            Opened::Dead => {
+                pass.is_quiet = false;
+                return Ok(());
+            }
         };
         if self.is_excluded(place, excluded) {
             self.exclude_member(place, &pidfd, excluded);
@@ -196,7 +203,12 @@ impl Descendants {
         if !matches!(member.fate, Fate::Stopped | Fate::WasStopped) {
             return Ok(false);
         }
-        let (threads, count) = Threads::of(member.identity.pid)?;
+        let Some((threads, count)) = Threads::of(member.identity.pid)? else {
+            if !pidfd.is_dead() {
+                self.uncertain = Some(hidden::CHILDREN);
+            }
+            return Ok(false);
+        };
         if threads == Threads::Still {
             return Ok(false);
         }
@@ -219,7 +231,9 @@ impl Descendants {
     fn is_excluded(&self, place: usize, excluded: &Excluded) -> bool {
         let member = &self.members[place];
         let is_below_excluded = || self.members[member.parent].fate == Fate::Excluded;
-        place != WORKER && (excluded.has(member.identity.pid) || is_below_excluded())
+        let is_named =
+            || excluded.has(member.identity.pid) || self.excluded.contains(&member.identity);
+        place != WORKER && (is_named() || is_below_excluded())
     }
 
     fn exclude_member(&mut self, place: usize, pidfd: &Pidfd, excluded: &Excluded) {
@@ -281,11 +295,12 @@ impl Descendants {
     /// Excludes those that have attached since they were found, with all below them.
     fn exclude_workers(&mut self, excluded: &Excluded) -> io::Result<()> {
         for place in 0..self.members.len() {
-            if self.is_excluded(place, excluded)
-                && self.members[place].fate != Fate::Excluded
-                && let Opened::Alive(pidfd) = self.open(place)?
-            {
-                self.exclude_member(place, &pidfd, excluded);
+            if self.is_excluded(place, excluded) && self.members[place].fate != Fate::Excluded {
+                match self.open(place)? {
+                    Opened::Alive(pidfd) => self.exclude_member(place, &pidfd, excluded),
+                    Opened::Hidden => self.members[place].fate = Fate::Excluded,
+                    Opened::Dead => {}
+                }
             }
         }
         Ok(())
@@ -297,10 +312,13 @@ impl Descendants {
         }
         // Each is stopped, and so stays the user that it is here.
         for place in WORKER + 1..self.members.len() {
-            if self.members[place].fate != Fate::Excluded
-                && let Opened::Alive(pidfd) = self.open(place)?
-            {
-                self.members[place].check(&pidfd, self.rights)?;
+            if self.members[place].fate == Fate::Excluded {
+                continue;
+            }
+            match self.open(place)? {
+                Opened::Alive(pidfd) => self.members[place].check(&pidfd, self.rights)?,
+                Opened::Hidden => self.members[place].fate = Fate::Refused,
+                Opened::Dead => {}
             }
         }
         if let Some(own) = self.cgroup.take() {
@@ -327,6 +345,9 @@ impl Descendants {
         if member.fate != Fate::Refused && !worker.is_dead() {
             // Whose users are not known was judged by others.
             let is_unknown = self.rights == Rights::Of(None);
+            if !is_unknown && matches!(Sight::of(member.identity.pid)?, Sight::Hidden) {
+                return Err(hidden::error(member.identity.pid));
+            }
             member.kill(worker, if is_unknown { Rights::Own } else { self.rights })?;
         }
         Ok(())
@@ -361,8 +382,18 @@ impl Descendants {
             if removed.survivors.len() < NAMED {
                 let pid = self.members[place].identity.pid;
                 let name = lineage::command_name(pid).unwrap_or_default();
-                let why = if fate == Fate::Refused { ", may not be signalled" } else { "" };
-                removed.survivors.push(format!("{pid} ({name}{why})"));
+                let why = match Sight::of(pid) {
+                    Ok(Sight::Hidden) => ", hidden by /proc",
+                    _ if fate == Fate::Refused => ", may not be signalled",
+                    _ => "",
+                };
+                removed.survivors.push(format!("{pid} ({name}{why})").replace("(, ", "("));
+            }
+        }
+        for pid in self.hidden.living() {
+            removed.left += 1;
+            if removed.survivors.len() < NAMED {
+                removed.survivors.push(format!("{pid} (hidden by /proc)"));
             }
         }
         if removed.left > removed.survivors.len() {
