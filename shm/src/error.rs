@@ -50,6 +50,14 @@ pub enum CreateError {
         /// What it did not say.
         source: HostError,
     },
+    /// Memory of the crate `shared_memory` cannot hold the segment.
+    #[error("cannot use shared memory {id:?} as a segment: {why}")]
+    Shmem {
+        /// Its name in the operating system.
+        id: String,
+        /// Why not.
+        why: String,
+    },
     /// It was made, but could not be used.
     #[error(transparent)]
     Open(#[from] OpenError),

@@ -58,6 +58,8 @@ mod attachment;
 mod registry;
 
 mod segment;
+#[cfg(feature = "shared_memory")]
+mod shmem;
 mod stale;
 
 mod names;

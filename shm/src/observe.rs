@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use crossbeam_utils::Backoff;
 use hangwatch_core::atomic::{Ordering, fence};
 use hangwatch_core::wire::clock::ClockKind;
 use hangwatch_core::wire::lane::{LaneState, TimerKind, TimerSignal};
@@ -262,7 +263,7 @@ pub(crate) fn watchdog_holder(segment: Segment) -> Holder {
 
 fn lane_view(words: &Words<'_>, index: u32, at: Nanos) -> Option<LaneView> {
     let lane = words.lane(index);
-    let mut view = None;
+    let (mut view, backoff) = (None, Backoff::new());
     for _ in 0..TRIES {
         let owner = lane.owner();
         if matches!(owner.state(), Some(LaneState::Free | LaneState::Detached)) {
@@ -293,6 +294,7 @@ fn lane_view(words: &Words<'_>, index: u32, at: Nanos) -> Option<LaneView> {
         if lane.owner() == owner {
             break;
         }
+        backoff.snooze();
     }
     view
 }
@@ -322,6 +324,7 @@ fn timer_with_start(
     at: Nanos,
 ) -> Option<(Nanos, TimerView)> {
     let lane = words.lane(lane_index);
+    let backoff = Backoff::new();
     for _ in 0..TRIES {
         let word: TimerWord = lane.timer(index)?.load();
         let state = word.state()?;
@@ -329,6 +332,7 @@ fn timer_with_start(
             return None;
         }
         let Some(detail) = lane.read_detail(index, word) else {
+            backoff.snooze();
             continue;
         };
         let deadline = word.deadline().begins();
@@ -383,7 +387,7 @@ pub(crate) fn scope_name(words: &Words<'_>, scope: ScopeId) -> String {
 
 /// Sums every scope's total and lanes; taken again where the watchdog was folding a lane meanwhile.
 pub(crate) fn scope_views(words: &Words<'_>) -> Vec<ScopeView> {
-    let mut counts = Vec::new();
+    let (mut counts, backoff) = (Vec::new(), Backoff::new());
     for _ in 0..TRIES {
         let before = words.folds();
         counts = sum_counts(words);
@@ -392,7 +396,7 @@ pub(crate) fn scope_views(words: &Words<'_>) -> Vec<ScopeView> {
         if before.is_some() && before == words.folds() {
             break;
         }
-        std::thread::yield_now();
+        backoff.snooze();
     }
     let named = |(index, counts): (usize, Counts)| {
         let scope = ScopeId(index as u16);

@@ -94,40 +94,18 @@ impl Segment {
     /// [`CreateError`]; nothing is left behind.
     pub fn create(name: &str, options: CreateOptions) -> Result<Segment, CreateError> {
         let named = || name.to_owned();
-        let layout = options
-            .geometry
-            .check()
-            .map_err(|source| CreateError::Geometry { name: named(), source })?;
-        let asked = options.max_interval;
-        if !MAX_INTERVALS.contains(&asked) {
-            return Err(CreateError::MaxInterval { name: named(), asked });
-        }
-        let host = |source| CreateError::Host { name: named(), source };
-        let fixed = Fixed {
-            geometry: options.geometry,
-            compatible_features: match options.lifetime {
-                Lifetime::Kept => 0,
-                Lifetime::Makers => DIES_WITH_MAKER,
-            },
-            incompatible_features: 0,
-            boot_id: host::boot_id().map_err(host)?,
-            time_namespace: host::time_namespace().map_err(host)?,
-            incarnation: incarnation(),
-            max_interval_ns: duration_ns(options.max_interval),
-            created_at: Nanos(clock::monotonic_ns()),
-        };
+        let (fixed, bytes) = options.fixed(name)?;
         let registry = registry(name)?;
         let mut segments = lock(&registry.segments);
-        let file =
-            file::create(name, layout.bytes() as u64, options.mode, options.gid, |file, words| {
-                Words::format(words, fixed).expect("the geometry was checked");
-                match options.lifetime {
-                    Lifetime::Kept => Ok(()),
-                    // Nobody else has the file yet, so it is free.
-                    Lifetime::Makers => lock::try_lock(file, MAKER_LOCK_BYTE).map(drop),
-                }
-            })
-            .map_err(|source| CreateError::File { name: named(), source })?;
+        let file = file::create(name, bytes as u64, options.mode, options.gid, |file, words| {
+            Words::format(words, fixed).expect("the geometry was checked");
+            match options.lifetime {
+                Lifetime::Kept => Ok(()),
+                // Nobody else has the file yet, so it is free.
+                Lifetime::Makers => lock::try_lock(file, MAKER_LOCK_BYTE).map(drop),
+            }
+        })
+        .map_err(|source| CreateError::File { name: named(), source })?;
         // It has its name by now, and nobody would know of it.
         let registered = register(&mut segments, name, file, registry.canary);
         Ok(Segment::of(registered.inspect_err(|_| drop(Segment::remove(name)))?))
@@ -291,6 +269,37 @@ impl Segment {
 impl std::fmt::Debug for Segment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_tuple("Segment").field(&self.attachment.mapped().name).finish()
+    }
+}
+
+impl CreateOptions {
+    /// The header of a new segment, and the bytes of its file.
+    pub(crate) fn fixed(&self, name: &str) -> Result<(Fixed, usize), CreateError> {
+        let options = self;
+        let named = || name.to_owned();
+        let layout = options
+            .geometry
+            .check()
+            .map_err(|source| CreateError::Geometry { name: named(), source })?;
+        let asked = options.max_interval;
+        if !MAX_INTERVALS.contains(&asked) {
+            return Err(CreateError::MaxInterval { name: named(), asked });
+        }
+        let host = |source| CreateError::Host { name: named(), source };
+        let fixed = Fixed {
+            geometry: options.geometry,
+            compatible_features: match options.lifetime {
+                Lifetime::Kept => 0,
+                Lifetime::Makers => DIES_WITH_MAKER,
+            },
+            incompatible_features: 0,
+            boot_id: host::boot_id().map_err(host)?,
+            time_namespace: host::time_namespace().map_err(host)?,
+            incarnation: incarnation(),
+            max_interval_ns: duration_ns(options.max_interval),
+            created_at: Nanos(clock::monotonic_ns()),
+        };
+        Ok((fixed, layout.bytes()))
     }
 }
 

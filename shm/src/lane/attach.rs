@@ -1,5 +1,6 @@
 //! How a thread comes to a lane, and what becomes of it when the thread ends.
 
+use crossbeam_utils::Backoff;
 use hangwatch_core::shared::wake::Wake;
 use hangwatch_core::wire::lane::{Identity, Lane, LaneNames, LaneState, OwnerWord};
 use hangwatch_core::wire::ring::RingWriter;
@@ -211,13 +212,14 @@ fn names<'n>(options: &'n LaneOptions, thread: &'n std::thread::Thread) -> LaneN
 /// Claims a lane whose lock this process has. A watchdog may be about to recycle it, which takes it
 /// microseconds; it is not waited for much longer.
 fn claim_soon(lane: Lane<'_>, pid: u32) -> Option<OwnerWord> {
+    let backoff = Backoff::new();
     for _ in 0..CLAIM_TRIES {
         if let Some(claimed) = lane.claim(pid) {
             return Some(claimed);
         }
         match lane.owner().state() {
             Some(LaneState::Recycling | LaneState::Free | LaneState::Detached) => {
-                std::thread::yield_now();
+                backoff.snooze();
             }
             _ => return None,
         }

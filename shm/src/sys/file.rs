@@ -23,6 +23,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::Stat;
 use rustix::io::Errno;
 
+#[cfg(feature = "shared_memory")]
+pub use self::create::allocate_named;
 pub use self::create::{CreateError, create, create_in};
 pub use self::open::{Found, OpenError, examine, look, look_in, open, open_in};
 use super::host::page_size;

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 
+use crossbeam_utils::CachePadded;
 use hangwatch_core::watchdog::policy::Policy;
 use hangwatch_core::wire::stats::{Counts, ScopeStats, StatsWords};
 
@@ -68,12 +69,13 @@ pub(super) struct Control {
     /// Whether a lock query takes so long that the tick asks none.
     pub(super) locks_are_slow: AtomicBool,
     pub(super) workers: AtomicUsize,
-    pub(super) ticks: AtomicU64,
-    pub(super) last_tick_at: AtomicU64,
-    pub(super) late_ns: AtomicU64,
-    pub(super) latest_ns: AtomicU64,
+    // The tick writes these each time, and the listener reads them: not on the lines of what others write.
+    pub(super) ticks: CachePadded<AtomicU64>,
+    pub(super) last_tick_at: CachePadded<AtomicU64>,
+    pub(super) late_ns: CachePadded<AtomicU64>,
+    pub(super) latest_ns: CachePadded<AtomicU64>,
     pub(super) braked: AtomicBool,
-    pub(super) reaped: AtomicU64,
+    pub(super) reaped: CachePadded<AtomicU64>,
     /// What the clerk is to look out for.
     pub(super) holds: HoldsCell,
     /// How long the ticks were at work, their sleep not counted.
@@ -144,12 +146,12 @@ impl Control {
             counter_is_clock: AtomicBool::new(hangwatch::sys::clock::counter_is_system_clock_now()),
             locks_are_slow: AtomicBool::new(false),
             workers: AtomicUsize::new(0),
-            ticks: AtomicU64::new(0),
-            last_tick_at: AtomicU64::new(0),
-            late_ns: AtomicU64::new(0),
-            latest_ns: AtomicU64::new(0),
+            ticks: CachePadded::default(),
+            last_tick_at: CachePadded::default(),
+            late_ns: CachePadded::default(),
+            latest_ns: CachePadded::default(),
             braked: AtomicBool::new(false),
-            reaped: AtomicU64::new(0),
+            reaped: CachePadded::default(),
             holds: HoldsCell::new(holds),
             at_work: Durations::default(),
             lateness: Durations::default(),

@@ -186,6 +186,25 @@ pub fn create_in(
     Ok(file)
 }
 
+/// Allocates the memory of a file that somebody else made under the name of a segment, and keeps its length.
+/// It is no segment yet, so this process has no lock on it that would fall when it is closed here.
+///
+/// # Errors
+/// [`CreateError`].
+#[cfg(feature = "shared_memory")]
+pub fn allocate_named(name: &str, len: u64) -> Result<(), CreateError> {
+    let path = Path::new(SEGMENT_DIR).join(file_name(name)?);
+    let failed = |step| {
+        let path = path.clone();
+        move |source: Errno| CreateError::Io { path, step, source: source.into() }
+    };
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let fd = rustix::fs::open(&path, flags, Mode::empty()).map_err(failed("open"))?;
+    allocate(&fd, len).map_err(failed("fallocate"))?;
+    made::keep(&fd, len);
+    Ok(())
+}
+
 fn allocate(fd: &OwnedFd, len: u64) -> Result<(), Errno> {
     loop {
         match rustix::fs::fallocate(fd, FallocateFlags::empty(), 0, len) {

@@ -48,6 +48,20 @@ fn the_hung_one_of_four_is_reaped_and_the_others_are_not_touched() {
 }
 
 #[test]
+fn a_worker_of_a_segment_in_shared_memory_is_reaped() {
+    let stage = Stage::in_shmem("shmem");
+    let server = stage.serve(ServerOptions::default());
+    let (mut hung, mut other) = (stage.worker(), stage.worker());
+    other.say("expires outer 60000");
+    hung.say("expires forward 50");
+    assert_eq!(is_expiry(&stage.expiry()), "reaped");
+    assert_eq!(hung.signal_it_died_of(), Some(SIGKILL));
+    assert_eq!(other.say("release"), "InTime");
+    until(|| stage.lanes_taken() == 1);
+    server.stop();
+}
+
+#[test]
 fn a_server_stopped_at_the_moment_of_a_reap_tells_of_it() {
     for _ in 0..8 {
         let stage = Stage::new("last-reap");

@@ -56,6 +56,18 @@ impl Stage {
         Stage { segment, events: Mutex::new(None) }
     }
 
+    /// A segment in memory of the crate `shared_memory`.
+    pub(crate) fn in_shmem(test: &str) -> Stage {
+        let name = format!("test-{test}-{}", std::process::id());
+        let geometry = Geometry { lanes: 8, timers: 8, records: 64, scopes: 16, lane_scopes: 4 };
+        let options = CreateOptions { geometry, ..CreateOptions::default() };
+        let (id, bytes) =
+            (Segment::shmem_id(&name).unwrap(), Segment::shmem_bytes(geometry).unwrap());
+        let shmem = shared_memory::ShmemConf::new().os_id(id).size(bytes).create().unwrap();
+        let segment = Segment::from_shmem(shmem, options).unwrap();
+        Stage { segment, events: Mutex::new(None) }
+    }
+
     pub(crate) fn path(&self) -> String {
         format!("/dev/shm/hangwatch.{}", self.segment.name())
     }
