@@ -91,7 +91,10 @@ fn a_file_with_a_mistake_changes_nothing_and_is_told_with_its_line() {
     let mut worker = stage.actor();
     let bad = "notify-only = false\n\nmax-reap = 3\ngrace = \"5M\"\n";
     let problems = configured.change(bad, "reload_failed")["problems"].to_string();
-    assert!(problems.contains(":3: ") && problems.contains("is max-reaps meant?"), "{problems}");
+    assert!(
+        problems.contains(":3: ") && problems.contains("did you mean max-reaps?"),
+        "{problems}"
+    );
     assert!(problems.contains(":4: ") && problems.contains("m for minutes"), "{problems}");
     assert_eq!(configured.outcome(&mut worker), "reported");
     // What takes a restart is named, and the rest taken.

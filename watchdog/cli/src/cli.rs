@@ -1,8 +1,8 @@
 #![expect(clippy::doc_markdown, reason = "these docs are the help text, which knows no Markdown")]
-//! The command line of the `hangwatch` binary: what may be said, and what it means.
+//! The command line of the `hangwatch` binary: its commands, options and help.
 //!
-//! [`Cli::read`] is the way in. Nothing is done here: each command's options are a struct
-//! that its module gets. `value` has the parsers of single values.
+//! [`Cli::read`] is the entry point. This module only parses: each command's options are a struct that
+//! the command's module gets. `value` parses single values, `help` lays out the help pages.
 
 use std::env;
 use std::ffi::OsString;
@@ -27,6 +27,7 @@ pub mod evidence;
 pub mod exec;
 pub mod fleet;
 pub mod further;
+mod help;
 pub mod helpers;
 pub mod holds;
 pub mod incidents;
@@ -53,7 +54,7 @@ pub use run::{Listen, Protect, Run, Settings};
 pub use segments::{Observed, ReleaseBrake, Rm, Status};
 pub use suspects::{Cascade, CascadePolicy};
 
-/// For what comes after options that have a heading, which clap would give to all that follow.
+/// Undoes a heading: clap gives the heading of an option to all arguments that follow it.
 const NO_HEADING: Option<&str> = None;
 
 /// The environment variable that names the directory of incidents.
@@ -64,7 +65,7 @@ pub const SEGMENT_VARIABLE: &str = "HANGWATCH_SEGMENT";
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0        done; or the command ended with 0
+  0        success; or the command ended with 0
   1        doctor: something that hangwatch needs is missing;
            dump: a process does not exist or cannot be inspected
   2        the command line is wrong
@@ -73,60 +74,58 @@ Exit codes:
   125      hangwatch itself failed
   126      the command was found and cannot be executed
   127      the command was not found
-  128 + N  the command died of signal N; or, without a command, signal N
-           ended the watchdog (0 after TERM and INT)
+  128 + N  signal N killed the command; or, without a command, signal N ended
+           the watchdog (0 after TERM and INT)
   other    the command's own code, passed through";
 
 const ENVIRONMENT: &str = "\
 Environment:
-  HANGWATCH_CONFIG   run: the file of settings, where --config does not name it
-  HANGWATCH_SEGMENT  the segment's name, where --segment does not give it
-  HANGWATCH_INCIDENTS
-                     the directory of incidents, where --incidents does not
-                     name it
-  HANGWATCH_LOG      what is logged (trace, debug, info, warn, error, or a
-                     filter such as warn,hangwatch=debug); else RUST_LOG;
-                     else info
-  NO_COLOR           no colours in the log, whatever its value";
+  HANGWATCH_CONFIG     run: the settings file, if --config is not given
+  HANGWATCH_SEGMENT    the segment's name, if --segment is not given
+  HANGWATCH_INCIDENTS  the directory of incidents, if --incidents is not given
+  HANGWATCH_LOG        what is logged: trace, debug, info, warn, error, or a
+                       filter such as warn,hangwatch=debug. If it is not set,
+                       RUST_LOG; if that is not set either, info
+  NO_COLOR             if set: no colours";
 
 const DURATIONS: &str = "\
-Durations have units (us, ms, s, m, h, days): 100ms, 5s, 1m30s. A bare number
-counts seconds: 2.5 is 2500ms.";
+Durations have units (us, ms, s, m, h, days): 100ms, 5s, 1m30s. A number without
+a unit is in seconds: 2.5 is 2500ms.";
 
 const SETTINGS: &str = "\
-Settings: every option above is also a variable, HANGWATCH_ and the option's name
-in capitals (HANGWATCH_MAX_REAPS=3), and a line of a TOML file (max-reaps = 3),
-which --config or HANGWATCH_CONFIG names. The command line comes before the
-environment, the environment before the file. --check shows the settings in
-force and where each comes from. packaging/hangwatch.toml has every setting.
-exec and demo read the variables of the settings that they have, and no file.
+Settings: every option above can also be set by an environment variable,
+HANGWATCH_ and the option's name in capitals (HANGWATCH_MAX_REAPS=3), or by a
+line of a TOML file (max-reaps = 3) that --config or HANGWATCH_CONFIG names. The
+command line overrides the environment, the environment overrides the file.
+--check prints the settings in force and the source of each.
+packaging/hangwatch.toml lists every setting. exec and demo read the variables of
+the settings that they have, but no file.
 
 A watchdog without a command reads the file again on SIGHUP. These settings
 change at once, also for armed timers: signal, grace, notify-only, max-reaps,
-warn-at, cascade, cascade-policy, stopped, traced, frozen; and deadlines, for
-acquires to come. A change to any other is named in the log and waits for a
-restart. A file with a mistake changes nothing. SIGHUP does not release the kill
-limiter.";
+warn-at, cascade, cascade-policy, stopped, traced, frozen. deadlines changes for
+new acquires. Any other change is logged and takes effect after a restart. If the
+file has a mistake, nothing changes. SIGHUP does not release the kill limiter.";
 
 const ABOUT: &str = "\
 hangwatch finds the worker process that hangs, says why, and kills it.
 
-Workers arm timers in a segment of shared memory, which costs them next to
-nothing. The watchdog watches the deadlines. When one passes, it captures why
-the process hangs, and kills that process and no other, through the kernel's
-own handle on it.";
+Each worker of a job writes the deadline of its current step into shared memory
+(the job's segment), which costs it next to nothing. The watchdog reads the
+deadlines. When one passes, it captures why the process hangs, and kills that
+process and no other.";
 
 const EXAMPLES: &str = "\
 Examples:
-  hangwatch demo                                 see it at work
-  hangwatch run -- torchrun train.py             guard a job's workers
-  hangwatch exec 30s make test                   a deadline for any command
-  hangwatch dump 4711                            why a process hangs, now
-  hangwatch status                               what each worker waits for, how long
-  hangwatch top                                  the same, live
-  hangwatch show                                 why the last one hung";
+  hangwatch dump 4711                  it hangs now: say why process 4711 hangs
+  hangwatch exec 30s make test         kill any command after 30 seconds
+  hangwatch run --auto -- torchrun train.py
+                                       guard the workers of a job
+  hangwatch status                     what each worker does, and for how long
+  hangwatch show                       why the last killed worker hung
+  hangwatch demo                       see it at work";
 
-/// A deadline for every step of every worker.
+/// Finds the worker process that hangs, says why, and kills it.
 #[derive(Debug, Parser)]
 #[command(
     name = "hangwatch",
@@ -140,89 +139,91 @@ Examples:
     arg_required_else_help = true,
 )]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What to do.
+/// The commands of `hangwatch`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show hangwatch at work: four workers, one of which hangs and is killed
+    /// See hangwatch at work: one of four workers hangs and is killed
     ///
-    /// Makes a segment, starts the watchdog and worker processes that hash the files
-    /// of a directory under nested scopes. One worker deadlocks and one crashes. On a
-    /// terminal the table is shown live. At the end it says which worker hung, in which
-    /// scopes, how late the kill came, and which workers finished.
+    /// Starts a watchdog and workers that hash the files of a directory. One worker
+    /// deadlocks and one crashes. On a terminal, a live table shows what each worker does.
+    /// At the end the output says which worker hung, where and why, how late the kill came,
+    /// and which workers finished.
     Demo(Demo),
-    /// Run the watchdog of a segment, alone or around a command
+    /// Run the watchdog of a job, around its command or on its own
     ///
-    /// With a command: makes a segment with a name of its own (or the one given with
-    /// --segment), starts the command with HANGWATCH_SEGMENT set to it, passes
-    /// signals and the exit status through, and removes the segment when the command
-    /// has ended and its last worker has left. A small second process takes over if
-    /// this one is killed.
+    /// With a command: creates a segment (the shared memory that workers write their
+    /// deadlines to) with a new name, or the name of --segment, and runs the command with
+    /// HANGWATCH_SEGMENT set to that name. Signals and the exit status are passed through.
+    /// The segment is removed when the command and its last worker have ended. A small
+    /// second process takes over if this one is killed.
     ///
-    /// Alone: serves the segment named by --segment or HANGWATCH_SEGMENT until
-    /// SIGTERM or SIGINT, and keeps it for a successor. An existing segment is
-    /// adopted, with its workers and their armed timers.
+    /// Without a command: watches the segment that --segment or HANGWATCH_SEGMENT names
+    /// until SIGTERM or SIGINT, and keeps it for the next watchdog. If the segment exists,
+    /// the watchdog takes it over with its workers and their armed timers.
     Run(Box<Run>),
-    /// Show every lane of a segment: pid, command, scope, age, time left
+    /// Show what each worker does now: scope, age, time left
     ///
-    /// Only reads the segment: the watchdog need not run, and no worker is slowed.
+    /// One line for each worker thread: pid, command, current scope, age of the scope, time
+    /// left. Only reads the segment: works without a watchdog and does not slow workers.
     Status(Status),
-    /// Show how long scopes took, and the deadline that suggests, with its confidence
+    /// Show how long scopes take, and which deadline fits each
     ///
-    /// Count, quantiles and maximum cover all workers, living and ended.
+    /// Count, quantiles and maximum cover all workers of the segment, running and ended. The
+    /// suggested deadline has a confidence, which grows with the count.
     Scopes(Scopes),
-    /// Write the suggested deadlines into a file for run --deadlines
+    /// Write the suggested deadlines to a file for run --deadlines
     ///
-    /// First let a job run for a while, with generous deadlines or --notify-only.
+    /// Let the job run for a while first, with generous deadlines or with --notify-only.
     Learn(Learn),
     /// Show what a watchdog that only reports would have killed
     ///
-    /// For a watchdog with --notify-only and --deadlines: for each scope, how many
-    /// acquires exceeded their deadline, and how late they ended.
+    /// For each scope: how many acquires exceeded their deadline, and how late they ended.
+    /// Needs a watchdog with --notify-only and --deadlines.
     Shadow(Shadow),
-    /// Watch every lane of a segment live
+    /// Show what each worker does now, live
     ///
-    /// Like status, but live: the oldest first, each age against its timeout. A key
-    /// shows the details, statistics and flight record of a lane. Only reads the
-    /// segment: the watchdog need not run, and no worker is slowed. Waits for a
-    /// segment that does not exist yet. ? shows the keys.
+    /// Like status, but live: the oldest scope first, each age beside its
+    /// timeout. Press ? for the keys; one shows a thread's details, statistics and latest
+    /// records. Only reads the segment: works without a watchdog and does not slow workers.
+    /// If the segment does not exist yet, waits for it.
     Top(Top),
-    /// Show the workers of many hosts in one table, the oldest first
+    /// Show the workers of many hosts in one table
     ///
-    /// Asks all watchdogs that run with --listen at once. Marks the rank of a job that is
-    /// missing where all its other ranks wait.
+    /// Asks all given watchdogs at once; each must run with --listen. The oldest scope comes
+    /// first. Where all ranks of a job but one wait in the same scope, that one is marked.
     Fleet(Fleet),
-    /// Give a command a deadline; kill it with all its descendants when it passes
+    /// Run a command with a deadline; when it passes, say why and kill
     ///
-    /// The command may be anything; it need not know hangwatch. If it ends in time,
-    /// hangwatch ends as it did. If the deadline passes first, the command is killed with
-    /// all its descendants, including daemons and processes in sessions of their own, and
-    /// hangwatch ends with 124.
+    /// Works with any command; it needs no change. If the command ends in time, hangwatch
+    /// ends with its exit code. If the deadline passes first, the stacks are captured, and
+    /// the command is killed with all its descendants, including daemons and processes in
+    /// other sessions; hangwatch ends with 124.
     Exec(Exec),
-    /// Say why processes hang now: what waits for what, and every stack
+    /// Say why processes hang now: what waits for what, all stacks
     ///
-    /// Works on any process, prepared or not, in any language, and kills nothing. The first
-    /// line is the verdict: a deadlock with its threads and locks, or what the others wait
-    /// for, across threads and processes; or the step at which the chain is lost. Then come
-    /// the chain of waits and the Python and native stacks, equal ones merged. Processes
-    /// are stopped for some milliseconds while their stacks are copied. Other users'
-    /// processes need root.
+    /// Works on any process in any language, and kills nothing. The first line is the
+    /// verdict: a deadlock with its threads and locks, or the thread or process that the
+    /// others wait for, or the point where the chain of waits is lost. Then follow the chain
+    /// of waits, and the Python and native stacks; equal stacks are merged. Each process is
+    /// stopped for some milliseconds while its stacks are copied. Processes of other users
+    /// need root.
     Dump(Dump),
-    /// Let the watchdog of a segment kill again after its kill limiter engaged
+    /// Let the watchdog kill again after its kill limiter engaged
     ///
-    /// See run --max-reaps. Find out first why so many deadlines passed at once. Workers
-    /// that are still overdue are judged again at once, and killed, up to --max-reaps of
-    /// them in a minute before the limiter engages again. A worker that has released or
-    /// armed its timer meanwhile is left alone.
+    /// WARNING: workers that are still overdue are then killed at once, up to --max-reaps of
+    /// them in a minute before the limiter engages again. First find out why so many
+    /// deadlines passed together (hangwatch status, hangwatch incidents). Workers that have
+    /// released or armed their timer since are not killed.
     ReleaseBrake(ReleaseBrake),
-    /// Say what works on this host, what does not, and what to change
+    /// Check what works on this host, and say what to change
     ///
-    /// Examines the kernel, /dev/shm, the clock, this user's permissions and limits, and
-    /// the container it runs in. Run it as the watchdog will run.
+    /// Checks the kernel, /dev/shm, the clock, the permissions and limits of this user, and
+    /// the container. Run it as the same user and in the same place as the watchdog.
     Doctor(Doctor),
     /// Write a completion script for a shell
     Completions(Completions),
@@ -231,60 +232,60 @@ pub enum Command {
     /// One worker of the demo.
     #[command(hide = true)]
     DemoWorker(DemoWorker),
-    /// Captures one worker's evidence; the watchdog starts it.
+    /// Captures one worker's evidence. Started by the watchdog.
     #[command(hide = true)]
     EvidenceHelper(EvidenceHelper),
-    /// Writes torch's error files; the watchdog starts it.
+    /// Writes torch's error files. Started by the watchdog.
     #[command(hide = true)]
     ErrorFileWriter,
-    /// Looks whom processes wait for; whoever wants a verdict starts it.
+    /// Finds out what processes wait for. Started by whatever needs a verdict.
     #[command(hide = true)]
     WaitHelper(WaitHelper),
-    /// Reads a file of settings; the watchdog starts it.
+    /// Reads a settings file. Started by the watchdog.
     #[command(hide = true)]
     FileReader(FileReader),
-    /// Writes incidents down; the watchdog starts it.
+    /// Writes incidents to disk. Started by the watchdog.
     #[command(hide = true)]
     IncidentWriter(IncidentWriter),
-    /// List incidents: when, which worker, in which scope, how it ended
+    /// List incidents: when, which worker, in which scope, outcome
     ///
-    /// The newest first. An incident that cannot be read is a line that says why.
+    /// An incident is the record of one expired deadline. The newest comes first. For an
+    /// incident that cannot be read, the line says why.
     Incidents(Incidents),
-    /// Tell the story of one incident: what hung, where, since when, and the stacks
+    /// Show one incident: what hung, where, since when, the stacks
     ///
-    /// The thread that hangs comes first with its stacks; long parts are folded.
+    /// The thread that hung and its stacks come first. Long parts are shortened; --all shows
+    /// them whole.
     Show(Show),
-    /// Write one incident as a page for the browser
+    /// Write one incident as an HTML page
     ///
-    /// One file that loads nothing: a timeline of what all workers did around the hang,
-    /// the suspect, the stacks, and everything that was captured.
+    /// One self-contained file: a timeline of what all workers did around the hang, the
+    /// suspect, the stacks, and everything else that was captured.
     Report(Report),
     /// Write what workers did last as a trace for Perfetto
     ///
-    /// The flight records of all lanes, of an incident or of a segment as it is now
-    /// (which is only read), in the Chrome trace event format. Open it at
+    /// The latest records of all worker threads, from an incident or from a running job
+    /// (which is only read), in the Chrome trace event format. Open the file at
     /// ui.perfetto.dev or chrome://tracing. Each thread is a track, each scope a slice.
     Trace(Trace),
-    /// Find the ranks at fault from the Flight Recorder dumps of a hung PyTorch job
+    /// Find the ranks at fault in Flight Recorder dumps of PyTorch
     ///
-    /// Reads what torch 2.5 and later write when a collective times out (pickles or
-    /// JSON, of NCCL and gloo), one file a rank, from all hosts. Names the ranks that
-    /// others wait for and that wait for nobody, ranks that wait for each other, ranks
-    /// without a dump, and collectives that were called with different sizes. The dumps
-    /// are read as plain data: no code in them is run.
+    /// Reads the files that torch 2.5 and later write when a collective times out (pickle or
+    /// JSON, NCCL and gloo), one for each rank, from all hosts. Names the ranks that others
+    /// wait for and that do not wait themselves, ranks that wait for each other, ranks
+    /// without a dump, and collectives called with different sizes. The dumps are parsed as
+    /// data: no code in them is executed.
     Analyze(Analyze),
     /// Remove a segment that is not in use
     ///
-    /// Refused while a watchdog serves the segment or a worker is attached to it.
-    /// With --stale: every segment that run, exec or demo made for itself and could
-    /// not remove because it was killed. The next run, exec or demo without --segment
-    /// removes these, too.
+    /// Fails while a watchdog watches the segment or a worker is attached to it. --stale
+    /// removes every segment that run, exec or demo created for itself and could not remove
+    /// because it was killed; the next run, exec or demo without --segment does so, too.
     Rm(Rm),
 }
 
 impl Command {
-    /// Where its incidents are kept or looked for, as far as the command line says; `run` has it from its
-    /// settings.
+    /// The directory of incidents that the command line names; `run` takes it from its settings instead.
     fn incidents_dir(&mut self) -> Option<&mut Option<PathBuf>> {
         match self {
             Command::Exec(Exec { evidence, .. }) | Command::Demo(Demo { evidence, .. }) => {
@@ -301,19 +302,19 @@ impl Command {
 }
 
 impl Cli {
-    /// Reads the command line, the environment and the file of settings of this process; ends it
-    /// with the help or the error there is to print.
+    /// Parses this process's command line, environment and settings file.
+    ///
+    /// On an error, and for help, prints it and ends the process.
     pub fn read() -> Self {
         Self::try_read_from(env::args_os(), &Variables::of_process())
             .unwrap_or_else(|error| error.exit())
     }
 
-    /// As [`Cli::read`], of these words and this environment. A variable that is empty is as good as
-    /// none.
+    /// As [`Cli::read`], with the given words and environment. An empty variable counts as not set.
     ///
     /// # Errors
     ///
-    /// The help or the error there is to print.
+    /// The help or the error to print.
     pub fn try_read_from<W>(
         words: impl IntoIterator<Item = W>,
         variables: &Variables,
@@ -322,11 +323,11 @@ impl Cli {
         W: Into<OsString> + Clone,
     {
         let mut words = words::marked(words.into_iter().map(Into::into).collect());
-        // The help of `help` is the help.
+        // `help --help` shows the same as `help`.
         if words.get(1).is_some_and(|word| word == "help") {
             words.retain(|word| word != "--help" && word != "-h");
         }
-        let mut cli = Self::try_parse_from(&words).map_err(|error| match error.kind() {
+        let mut cli = help::parse(&words).map_err(|error| match error.kind() {
             ErrorKind::InvalidUtf8 => Self::not_utf8(&words).unwrap_or(error),
             _ => error,
         })?;
@@ -367,30 +368,31 @@ impl Cli {
         }
         match cli.command {
             Command::Exec(exec) if exec.reap.grace_is_in_vain() => {
-                let why = "--grace delays the KILL after a gentler signal: name one, such as \
-                           --signal TERM";
+                let why = "--grace is the time between a first signal and KILL: add a first signal, \
+                           such as --signal TERM";
                 Err(Self::error_of("exec", ErrorKind::ArgumentConflict, why))
             }
             Command::Trace(_) if !is_named => Err(Self::error_of(
                 "trace",
                 ErrorKind::MissingRequiredArgument,
-                "name an incident, or a segment with --segment or HANGWATCH_SEGMENT",
+                "which incident or segment? Give an incident's ID, --segment NAME, or set \
+                 HANGWATCH_SEGMENT",
             )),
             Command::ReleaseBrake(_) if !is_named => Err(Self::unnamed("release-brake")),
             _ => Ok(cli),
         }
     }
 
-    /// clap does not say which word it could not read.
+    /// Names the word that is not UTF-8, which clap does not do.
     fn not_utf8(words: &[OsString]) -> Option<clap::Error> {
         let word = words.iter().find(|word| word.to_str().is_none())?;
         let word = word.as_encoded_bytes().escape_ascii();
-        let why = format!("'{word}' is not UTF-8, as options and names must be; a command may be");
+        let why = format!("'{word}' is not UTF-8; only the command to run may be anything else");
         Some(Self::command().error(ErrorKind::InvalidUtf8, why))
     }
 
     fn unnamed(subcommand: &str) -> clap::Error {
-        let why = "name the segment, with --segment or HANGWATCH_SEGMENT";
+        let why = "which segment? Give --segment NAME, or set HANGWATCH_SEGMENT";
         Self::error_of(subcommand, ErrorKind::MissingRequiredArgument, why)
     }
 

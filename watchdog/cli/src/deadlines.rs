@@ -272,7 +272,7 @@ inline = { deadline = 7 }
             assert!(wrong.what.contains(part) && wrong.line == line, "{text:?}: {wrong:?}");
         };
         check("default = \"10M\"", 1, "m for minutes");
-        check("\ndefault = 10m", 2, "in quotes: default = \"10m\"");
+        check("\ndefault = 10m", 2, "quotes around the text: default = \"10m\"");
         check("\n\ndefault = 0", 3, "longer than zero");
         check("default = true", 1, "must be a time");
         check("[scopes]\na = \"1s\"\na = \"2s\"", 3, "duplicate");

@@ -1,24 +1,23 @@
-//! The exit codes of the `hangwatch` binary, in one place.
+//! The exit codes of the `hangwatch` binary.
 //!
 //! | code | meaning |
 //! | --- | --- |
-//! | 0 | done; or the command ended with 0 |
-//! | 1 | `doctor`: something that hangwatch needs is missing; `dump`: a process is not there or cannot be looked at |
+//! | 0 | success; or the command ended with 0 |
+//! | 1 | `doctor`: something that hangwatch needs is missing; `dump`: a process does not exist or cannot be inspected |
 //! | 1 to 122 | the command's own code, passed through |
 //! | 2 | the command line is wrong (also a command's own 2) |
 //! | 123 | a bug in hangwatch: a thread of the watchdog panicked |
-//! | 124 | `exec`: the deadline passed and the command was removed |
+//! | 124 | `exec`: the deadline passed and the command was killed |
 //! | 125 | hangwatch itself failed |
 //! | 126 | the command was found and cannot be executed |
 //! | 127 | the command was not found |
-//! | 128 + N | the command died of signal N; hangwatch then dies of it, too, which a shell shows so |
+//! | 128 + N | signal N killed the command; hangwatch then ends by the same signal, which a shell shows as this code |
 //!
-//! `run -- CMD` ends with the command's code, also where it watches workers for longer. Without a command
-//! it ends with 0 after SIGTERM or SIGINT, and dies of any other signal once it has ended in order.
+//! `run -- CMD` ends with the command's code, even if it watches workers for longer. Without a command it
+//! ends with 0 after SIGTERM or SIGINT; after any other signal it shuts down and ends by that signal.
 //!
-//! They are those of `timeout(1)`, `env(1)` and `nohup(1)`, so that a script that knows
-//! one of these knows hangwatch. As with these, a command may itself end with one of
-//! hangwatch's codes; the log tells the two apart.
+//! The codes are the same as of `timeout(1)`, `env(1)` and `nohup(1)`, so that scripts for these work with
+//! hangwatch. As with these, a command can itself end with one of these codes; the log shows which it was.
 
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt;
@@ -27,20 +26,20 @@ use std::process::{ExitCode, ExitStatus, Termination};
 use hangwatch_process::child::StartError;
 use hangwatch_process::signals;
 
-/// How the binary ends.
+/// How the process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Done: code 0.
+    /// Success: code 0.
     Ok,
-    /// Something that hangwatch needs is missing: code 1, of `doctor` only.
+    /// Something that hangwatch needs is missing: code 1, only from `doctor`.
     Unfit,
-    /// A process that was asked about is not there or cannot be looked at: code 1, of `dump` only.
+    /// A given process does not exist or cannot be inspected: code 1, only from `dump`.
     Unseen,
-    /// The command line is wrong: code 2, as clap has it.
+    /// The command line is wrong: code 2, the same as clap uses.
     Usage,
     /// A thread of the watchdog panicked: code 123, so that a supervisor or standby takes over.
     Panicked,
-    /// The deadline of `exec` passed and the command was removed: code 124.
+    /// The deadline of `exec` passed and the command was killed: code 124.
     DeadlinePassed,
     /// hangwatch itself failed: code 125.
     Failed,
@@ -50,12 +49,12 @@ pub enum Exit {
     NotFound,
     /// The command ended with this code.
     Command(u8),
-    /// The command died of this signal (1 to 64): code 128 + N.
+    /// This signal (1 to 64) killed the command: code 128 + N.
     Signal(u8),
 }
 
 impl Exit {
-    /// The code that the shell sees.
+    /// The code as a shell shows it.
     pub fn code(self) -> u8 {
         match self {
             Self::Ok => 0,
@@ -72,7 +71,7 @@ impl Exit {
     }
 }
 
-/// The end of a command, passed through.
+/// Passes the end of a command through.
 impl From<ExitStatus> for Exit {
     fn from(status: ExitStatus) -> Self {
         let byte = |number: i32| u8::try_from(number).unwrap_or(u8::MAX);
@@ -80,7 +79,7 @@ impl From<ExitStatus> for Exit {
             (Some(0), _) => Self::Ok,
             (Some(code), _) => Self::Command(byte(code)),
             (None, Some(signal)) => Self::Signal(byte(signal)),
-            // Neither ended nor killed: no status that a wait for the end can give.
+            // Neither exited nor killed: waiting for the end never returns such a status.
             (None, None) => Self::Failed,
         }
     }
@@ -102,12 +101,13 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// The end of the process: by a command's signal, where the command died of one, so that a shell's loop
-/// ends with a command that Ctrl-C ended; else by the code.
+/// Ends by the same signal as the command, if a signal killed that; else with the code.
+///
+/// So a shell's loop stops when Ctrl-C kills the command.
 impl Termination for Exit {
     fn report(self) -> ExitCode {
         if let Self::Signal(number) = self {
-            let _ = std::io::stdout().flush(); // its reader may be gone
+            let _ = std::io::stdout().flush(); // fails if the reader has closed the pipe
             signals::die_of(number);
         }
         self.into()
@@ -122,7 +122,7 @@ mod tests {
     use super::Exit;
 
     #[test]
-    fn a_commands_end_is_passed_through() {
+    fn end_of_a_command_is_passed_through() {
         let check = |raw: i32, exit: Exit, code: u8| {
             let got = Exit::from(ExitStatus::from_raw(raw));
             assert_eq!((got, got.code()), (exit, code), "wait status {raw:#x}");

@@ -1,11 +1,11 @@
-//! The `hangwatch` binary: its command line, and what each command does.
+//! The `hangwatch` binary: its command line and its commands.
 //!
-//! * [`cli`] reads arguments, variables and the configuration file; [`commands`] performs them.
-//! * [`deadlines`] is the file that says how long scopes may take.
-//! * `doctor` checks what works on this machine.
+//! * [`cli`] parses arguments, variables and the settings file; [`commands`] runs the commands.
+//! * [`deadlines`] reads and writes the file of timeouts for scopes.
+//! * `doctor` checks what works on this host.
 //! * [`exit`] has the exit codes, [`program`] the path of this binary.
 //!
-//! What it does not do: watch, capture, kill, draw or log. The crates below do (see `ARCHITECTURE.md`).
+//! It does not watch, capture, kill, draw or log: other crates do (see `ARCHITECTURE.md`).
 
 pub mod cli;
 pub mod commands;

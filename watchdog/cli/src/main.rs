@@ -1,4 +1,4 @@
-//! The `hangwatch` binary: reads the command line and hands over to `hangwatch_cli`.
+//! The `hangwatch` binary: parses the command line and calls `hangwatch_cli`.
 
 use hangwatch_cli::cli::Cli;
 use hangwatch_cli::commands;

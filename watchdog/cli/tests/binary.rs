@@ -192,7 +192,7 @@ fn a_check_of_the_settings_runs_nothing_and_shows_where_each_comes_from() {
     command.env("HANGWATCH_GRACE", "5s").env("HANGWATCH_MAX_REAP", "3");
     let output = command.output().unwrap();
     let log = String::from_utf8(output.stderr.clone()).unwrap();
-    assert!(log.contains("is HANGWATCH_MAX_REAPS meant?"), "{log}");
+    assert!(log.contains("did you mean HANGWATCH_MAX_REAPS?"), "{log}");
     let environment = String::from_utf8(output.stdout).unwrap();
     assert!(environment.contains("HANGWATCH_SEGMENT=run-"), "{environment}");
     assert!(!environment.contains("HANGWATCH_GRACE"), "{environment}");

@@ -1,4 +1,4 @@
-//! The options about deadlines for programs that set none.
+//! The options for deadlines of programs that set none themselves.
 
 use std::env;
 use std::ffi::OsString;
@@ -8,10 +8,10 @@ use clap::Args;
 
 use super::value;
 
-/// torchrun's variable that asks for a new store at each attempt.
+/// torchrun's variable that requests a new store for each attempt.
 const FRESH_STORE: &str = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE";
 
-/// Whose programs get deadlines of hangwatch's making.
+/// Which programs get deadlines without a change.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Auto {
     /// torch jobs, from joining a process group to leaving it.
@@ -21,7 +21,7 @@ pub struct Auto {
 }
 
 impl Auto {
-    /// The words that say it to the Python package, with a comma between.
+    /// The value for the Python package, separated by commas.
     fn words(self) -> &'static str {
         match (self.torch, self.io) {
             (true, true) => "torch,io",
@@ -32,7 +32,7 @@ impl Auto {
     }
 }
 
-/// Reads what is guarded: `torch`, `io`, both with a comma, or `off`; `1` is torch, too.
+/// Parses `torch`, `io`, `torch,io` or `off`; `1` also means torch.
 fn auto(text: &str) -> Result<Auto, String> {
     let mut auto = Auto::default();
     for word in text.to_ascii_lowercase().split(',') {
@@ -50,39 +50,38 @@ fn auto(text: &str) -> Result<Auto, String> {
 #[derive(Debug, Clone, Copy, Args)]
 #[command(next_help_heading = "Deadlines")]
 pub struct Automatic {
-    /// Set deadlines in the Python programs of the command, which need no change [default: off]
+    /// Set deadlines in unchanged Python programs: torch, io or torch,io [default: off]
     ///
     /// torch (the same as --auto alone): torch jobs. From init_process_group to
-    /// destroy_process_group the thread that trains has --auto-together for whatever
-    /// waits for other ranks, and --auto-alone between two of these. So a rank that hangs
-    /// is overdue before the ranks that wait for it. The data loader's processes,
-    /// optimizer steps, checkpoints and compilation have scopes of their own. Not for
-    /// servers, which may wait for a request for hours. io: pools, queues, subprocesses
-    /// and sockets of any Python program that wait longer than --auto-alone. torch,io:
-    /// both. A timeout that --deadlines has for a scope comes first. The interpreter of
-    /// the command needs the Python package hangwatch; it gets HANGWATCH_AUTO.
+    /// destroy_process_group, each wait for other ranks gets the timeout --auto-together, and
+    /// the work between two such waits gets --auto-alone; so a rank that hangs is overdue
+    /// before the ranks that wait for it. Data loader processes, optimizer steps,
+    /// checkpoints and compilation have their own scopes. Not for servers, which may wait
+    /// for a request for hours. io: waits of any Python program for pools, queues,
+    /// subprocesses and sockets get --auto-alone. A timeout in --deadlines overrides both.
+    /// The command's Python must have the package hangwatch; it reads HANGWATCH_AUTO.
     #[arg(long, value_name = "torch|io|off", value_parser = auto, num_args = 0..=1,
           require_equals = true, default_missing_value = "torch")]
     pub auto: Option<Auto>,
 
-    /// With --auto, how long a rank may wait for the others
+    /// With --auto: how long a rank may wait for the others
     #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "10m",
           allow_hyphen_values = true)]
     pub auto_together: Duration,
 
-    /// With --auto, how long a rank may take between two such waits; less than --auto-together
+    /// With --auto: how long a rank may work between two such waits; less than --auto-together
     #[arg(long, value_name = "DURATION", value_parser = value::duration, default_value = "5m",
           allow_hyphen_values = true)]
     pub auto_alone: Duration,
 }
 
 impl Automatic {
-    /// What is guarded, where anything is.
+    /// What `--auto` guards, if it is on.
     pub fn asked(&self) -> Option<Auto> {
         self.auto.filter(|auto| *auto != Auto::default())
     }
 
-    /// The variables that say it to the Python package in the command.
+    /// The environment variables for the Python package in the command.
     pub fn environment(&self) -> Vec<(&'static str, OsString)> {
         let Some(auto) = self.asked() else { return Vec::new() };
         let seconds = |time: Duration| OsString::from(format!("{}s", time.as_secs_f64()));
@@ -90,33 +89,33 @@ impl Automatic {
             ("HANGWATCH_AUTO", auto.words().into()),
             ("HANGWATCH_AUTO_TOGETHER", seconds(self.auto_together)),
             ("HANGWATCH_AUTO_ALONE", seconds(self.auto_alone)),
-            // `run` has said it.
+            // `run` has printed the notice; the package need not.
             ("HANGWATCH_AUTO_SAID", "1".into()),
         ];
-        // Else torchrun has one store for all attempts of a job, in which a restarted rank finds the
-        // addresses of dead ones.
+        // Without it torchrun uses one store for all attempts of a job, and a restarted rank finds the
+        // addresses of dead ones there.
         if auto.torch && env::var_os(FRESH_STORE).is_none() {
             variables.push((FRESH_STORE, "1".into()));
         }
         variables
     }
 
-    /// One line: what is guarded, by which times, and how to change them.
+    /// One line for the log: what is guarded, with which timeouts, and how to change them.
     pub fn said(&self) -> Option<String> {
         let auto = self.asked()?;
         let (together, alone) = (self.auto_together, self.auto_alone);
         let torch = || {
             format!(
-                "torch jobs are guarded: {} for what waits for other ranks, {} for the stretches \
-                 between (--auto-together, --auto-alone or --deadlines change them)",
+                "torch jobs are guarded: {} for each wait for other ranks, {} for the work \
+                 between (change with --auto-together, --auto-alone or --deadlines)",
                 humantime::format_duration(together),
                 humantime::format_duration(alone)
             )
         };
         let io = || {
             format!(
-                "Python programs are guarded while they wait for pools, queues, subprocesses and \
-                 sockets: {} (--auto-alone changes it)",
+                "Python programs are guarded: {} for each wait for a pool, queue, subprocess or \
+                 socket (change with --auto-alone)",
                 humantime::format_duration(alone)
             )
         };
@@ -124,7 +123,7 @@ impl Automatic {
         Some(said.into_iter().flatten().collect::<Vec<_>>().join("; "))
     }
 
-    /// Whether the times contradict each other: those who wait would be overdue before who hangs.
+    /// Whether the timeouts are the wrong way round: waiting ranks would expire before the one that hangs.
     pub fn is_in_vain(&self) -> bool {
         self.asked().is_some_and(|auto| auto.torch) && self.auto_alone >= self.auto_together
     }
@@ -135,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_guarded_is_read_as_a_word_or_a_switch() {
+    fn auto_accepts_names_and_switch_values() {
         let (torch, io) = (Auto { torch: true, io: false }, Auto { torch: false, io: true });
         for text in ["torch", "1", "true", "TORCH"] {
             assert_eq!(auto(text), Ok(torch), "{text}");

@@ -1,12 +1,12 @@
 //! Settings of `run` from three sources: the command line, the environment, a file.
 //!
-//! A setting is defined once, as an option of [`Run`]: its name, its parser, its default and its help.
-//! Its variable and its key in the file follow from its name, and what they say goes through the
-//! option's own parser: `settle` has clap read the words of the command line again, with a word put
-//! before them for each setting that only the environment or the file has.
+//! A setting is defined once, as an option of [`Run`]: name, parser, default and help. Its variable and its
+//! key in the file follow from the name. Values from all sources go through the option's parser: `settle`
+//! inserts an option into the command line for each setting that only the environment or the file has, and
+//! lets clap parse the result.
 //!
-//! `definition` asks clap what the settings are, `layers` puts the sources one before the other, `file`
-//! reads the file, [`page`] shows settings, [`Origins`] remembers where each came from.
+//! `definition` lists the settings, `layers` merges the sources, `file` reads the file, [`page`] prints
+//! settings, [`Origins`] records the source of each.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -30,17 +30,17 @@ mod layers;
 pub mod page;
 pub(crate) mod unquoted;
 
-/// The environment variable that names the file.
+/// The environment variable that names the settings file.
 pub const CONFIG_VARIABLE: &str = "HANGWATCH_CONFIG";
 const PREFIX: &str = "HANGWATCH_";
-/// Options of `run` that say what to do, and are no settings.
+/// Options of `run` that are not settings.
 const NO_SETTINGS: [&str; 4] = ["config", "check", "help", "version"];
-/// The option that names the segment: with a command, its variable is a watchdog's around this one.
+/// The option that names the segment. With a command, its variable names an outer watchdog's segment.
 const SEGMENT: &str = "segment";
 /// The option that names the directory of incidents.
 const INCIDENTS: &str = "incidents";
 
-/// Settings that are read again while the watchdog serves; any other takes a restart.
+/// Settings that SIGHUP changes in a running watchdog; any other needs a restart.
 pub const REREAD: [&str; 11] = [
     "signal",
     "grace",
@@ -55,16 +55,16 @@ pub const REREAD: [&str; 11] = [
     "frozen",
 ];
 
-/// The variables of hangwatch in an environment.
+/// The `HANGWATCH_*` variables of an environment.
 #[derive(Clone, Debug, Default)]
 pub struct Variables {
     values: BTreeMap<String, String>,
-    /// What was read before of the file of settings.
+    /// The contents of the settings file, if they were read before.
     file: Option<(PathBuf, Contents)>,
 }
 
 impl Variables {
-    /// Those of this process. What is not UTF-8 is no value that any setting has.
+    /// The variables of this process. Bytes that are not UTF-8 are replaced: no setting has such a value.
     pub fn of_process() -> Variables {
         env::vars_os()
             .map(|(name, value)| {
@@ -73,7 +73,7 @@ impl Variables {
             .collect()
     }
 
-    /// With what stands in the file of settings, so that it is not read again.
+    /// Adds the contents of the settings file, so that it is not read again.
     pub(crate) fn with_file(mut self, path: PathBuf, contents: Contents) -> Variables {
         self.file = Some((path, contents));
         self
@@ -83,7 +83,7 @@ impl Variables {
         self.file.as_ref().filter(|(read, _)| read == path).map(|(_, contents)| contents)
     }
 
-    /// The value of a variable; an empty one is as good as none.
+    /// The value of a variable; `None` if it is empty or not set.
     pub fn get(&self, name: &str) -> Option<String> {
         self.values.get(name).filter(|value| !value.is_empty()).cloned()
     }
@@ -97,12 +97,12 @@ impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Variables {
     }
 }
 
-/// The variable of a setting.
+/// The environment variable of a setting: `HANGWATCH_MAX_REAPS` for `max-reaps`.
 pub fn variable_of(setting: &str) -> String {
     PREFIX.to_owned() + &setting.to_ascii_uppercase().replace('-', "_")
 }
 
-/// Where a setting's value comes from.
+/// The source of a setting's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The command line.
@@ -111,7 +111,7 @@ pub enum Origin {
     Variable(String),
     /// A line of the file.
     File(PathBuf, usize),
-    /// Nobody said anything.
+    /// No source sets it.
     Default,
 }
 
@@ -126,52 +126,52 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What a setting is, and who says so.
+/// A setting with its value and the source of the value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// Its name: that of the option, and the key in the file.
+    /// The name of the option, which is also the key in the file.
     pub name: String,
-    /// Its value; `None` where it has none, which is its default.
+    /// The value; `None` if it has no value by default.
     pub value: Option<String>,
-    /// Where that comes from.
+    /// The source of the value.
     pub origin: Origin,
 }
 
-/// Where the settings of a [`Run`] come from, and how to settle them anew.
+/// The sources of the settings of a [`Run`], and what is needed to read them again.
 #[derive(Clone, Debug, Default)]
 pub struct Origins {
     words: Vec<OsString>,
-    /// The file, if there is one.
+    /// The settings file, if there is one.
     pub file: Option<PathBuf>,
-    /// Every setting, in the order of the help.
+    /// All settings, in the order of the help.
     pub settings: Vec<Setting>,
-    /// What to say of variables that look like a setting's and are none: slips of the pen, perhaps.
+    /// Warnings about variables that look like settings but are not, such as typos.
     pub strange: Vec<String>,
 }
 
-/// How the end of [`Origins::strange`]'s text reads where a setting has nearly the same name.
-const MEANT: &str = " meant?";
+/// The end of a warning in [`Origins::strange`] that suggests a setting with a similar name.
+const MEANT: &str = "?";
 
 impl Origins {
-    /// Those of [`Origins::strange`] that have nearly the name of a setting.
+    /// The warnings of [`Origins::strange`] that suggest a setting with a similar name.
     pub fn misspelt(&self) -> impl Iterator<Item = &str> {
         self.strange.iter().map(String::as_str).filter(|text| text.ends_with(MEANT))
     }
 
-    /// Where this setting comes from.
+    /// The source of a setting.
     pub fn of(&self, name: &str) -> Origin {
         let setting = self.settings.iter().find(|setting| setting.name == name);
         setting.map_or(Origin::Default, |setting| setting.origin.clone())
     }
 }
 
-/// What is wrong with the settings, each thing with its place.
+/// The errors in the settings, each with its source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
 pub struct Problems(Vec<String>);
 
 impl Problems {
-    /// The file could not be read.
+    /// The error for a settings file that cannot be read.
     pub(crate) fn of_file(path: &Path, source: &std::io::Error) -> Problems {
         Problems(vec![format!("{}: cannot be read: {source}", path.display())])
     }
@@ -191,10 +191,10 @@ impl From<Problems> for clap::Error {
     }
 }
 
-/// Settles what `run` is to do, from words that are known to be good by themselves.
+/// Merges the settings of all sources. The command line must have been parsed without an error before.
 ///
 /// # Errors
-/// The error there is to print.
+/// The error to print.
 pub(super) fn settle(words: Vec<OsString>, variables: &Variables) -> Result<Run, clap::Error> {
     let definition = Definition::new();
     let flags = matches(words.clone())?;
@@ -231,11 +231,12 @@ pub(super) fn settle(words: Vec<OsString>, variables: &Variables) -> Result<Run,
     Ok(*run)
 }
 
-/// The words of `exec` or `demo`, with those of the settings of `run` that they have, too, and that the
-/// environment says and the words do not.
+/// Adds settings from the environment to the command line of `exec` or `demo`.
+///
+/// Adds settings of `run` that the subcommand has, too, unless the command line sets them.
 ///
 /// # Errors
-/// What is wrong with a variable.
+/// A variable has an invalid value.
 pub(super) fn with_environment(
     words: &[OsString],
     subcommand: &str,
@@ -247,7 +248,7 @@ pub(super) fn with_environment(
     for arg in own.settings() {
         let name = name_of(arg);
         let is_said = flags.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
-        // The segment's variable and the incidents' are read by all commands, in one place.
+        // `Cli::try_read_from` reads the variables of the segment and of the incidents for all commands.
         if is_said || name == SEGMENT || name == INCIDENTS || of_run.get(name).is_none() {
             continue;
         }
@@ -263,8 +264,7 @@ pub(super) fn with_environment(
     problems.or(all)
 }
 
-/// The words without switches that are turned off: they say no more than nothing, and clap would have
-/// them exclude what they do not.
+/// Removes switches that are off (`--notify-only=false`), which clap would count as conflicts.
 fn without_off(words: &[OsString], said: &BTreeMap<String, Said>) -> Vec<OsString> {
     let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
     let off: Vec<String> = said
@@ -278,13 +278,13 @@ fn without_off(words: &[OsString], said: &BTreeMap<String, Said>) -> Vec<OsStrin
     words.map(|(_, word)| word.clone()).collect()
 }
 
-/// The most that is read of a file of settings, bytes.
+/// The most that is read of a settings file, bytes.
 pub(crate) const FILE_BYTES: u64 = file::MOST;
 
-/// Settles the same command line again: the file may say something else by now.
+/// Parses the same command line again, with the current contents of the settings file.
 ///
 /// # Errors
-/// What is wrong with the file, or with the settings together.
+/// The file is invalid, or settings contradict each other.
 pub fn reread(origins: &Origins, variables: &Variables) -> Result<Run, Problems> {
     let words = std::iter::once("hangwatch".into()).chain(origins.words[1..].iter().cloned());
     let cli = Cli::try_read_from(words, variables);
@@ -295,26 +295,27 @@ pub fn reread(origins: &Origins, variables: &Variables) -> Result<Run, Problems>
     }
 }
 
-/// What no single setting is to blame for.
+/// Checks for settings that contradict each other.
 fn contradictions(run: &Run) -> Result<(), Problems> {
     let mut problems = Problems::default();
     let at = |name: &str| run.origins.of(name);
     if run.reap.signal == ReapSignal::NotifyOnly && !run.reap.grace.is_zero() {
-        let what = "grace delays the KILL after a signal, and signal = \"none\" sends none";
+        let what =
+            "grace is the time between a signal and KILL, but signal = \"none\" sends no signal";
         problems.add(&at("grace"), what);
     }
     if run.cascade.asked().is_none() {
-        let what = "cascade-policy \"hold\" needs to know for how long: set cascade, such as 5s";
+        let what = "cascade-policy \"hold\" needs a duration: set cascade, for example to 5s";
         problems.add(&at("cascade-policy"), what);
     }
     if run.hook.on_expire.is_none() && at("on-expire-timeout") != Origin::Default {
-        let what = "on-expire-timeout is a hook's, and there is none: set on-expire (--on-expire)";
+        let what = "on-expire-timeout has no effect without a hook: set on-expire (--on-expire)";
         problems.add(&at("on-expire-timeout"), what);
     }
     let listen = &run.listen;
     match &listen.listen {
         None if listen.listen_anywhere => {
-            let what = "listen-anywhere takes an address to listen at: set listen, too";
+            let what = "listen-anywhere has no effect without an address: set listen, too";
             problems.add(&at("listen-anywhere"), what);
         }
         Some(address) if !listen.listen_anywhere && !address.is_local() => {

@@ -1,4 +1,4 @@
-//! What may be said to `hangwatch demo`, and what it says to its workers.
+//! The options of `hangwatch demo` and of its workers.
 
 use std::path::PathBuf;
 
@@ -10,17 +10,17 @@ use super::Evidence;
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Exit codes:
-  0    exactly the hung worker was reaped, and the others' results are right, or
-       their files changed meanwhile
+  0    only the worker that hung was killed, and the results of the others are
+       right, or their files changed meanwhile
   125  anything else
 
 Examples:
   hangwatch demo
   hangwatch demo --workers 8 /usr/share/doc")]
 pub struct Demo {
-    /// The directory whose files are hashed
+    /// The directory whose files the workers hash
     ///
-    /// Files that change while they are hashed are not compared, and the output says so.
+    /// Files that change meanwhile are not compared, and the output says so.
     #[arg(id = "hashed", value_name = "DIR", default_value = ".")]
     pub dir: PathBuf,
 
@@ -29,20 +29,20 @@ pub struct Demo {
           allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(4..=64))]
     pub workers: u32,
 
-    /// What is captured of the worker that hangs, and where it is kept.
+    /// What is captured of the worker that hangs, and where it is stored.
     #[command(flatten)]
     pub evidence: Evidence,
 }
 
-/// What one worker of the demo does; the demo starts it.
+/// The options of one worker of the demo; the demo starts it.
 #[derive(Debug, Args)]
 pub struct DemoWorker {
-    /// What becomes of it. The files it hashes are named on its standard input.
+    /// How the worker ends. Standard input names the files that it hashes.
     #[arg(long, value_enum)]
     pub fate: Fate,
 }
 
-/// What becomes of a worker of the demo.
+/// How a worker of the demo ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Fate {
     /// It finishes.

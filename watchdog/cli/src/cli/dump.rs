@@ -18,7 +18,7 @@ Examples:
   sudo hangwatch dump --cgroup system.slice/app.service
   hangwatch dump --tree $(pgrep -o make)")]
 pub struct Dump {
-    /// Processes by their pids or names; of a name, all processes
+    /// Processes, by pid or by name; a name stands for all processes of that name
     #[arg(value_name = "PID|NAME", required_unless_present_any = ["segment", "cgroup"])]
     pub processes: Vec<String>,
 
@@ -32,9 +32,9 @@ pub struct Dump {
     #[arg(long, value_name = "CGROUP")]
     pub cgroup: Option<String>,
 
-    /// Also show the stacks of their descendants
+    /// Also show the stacks of descendants
     ///
-    /// Descendants that the chain of waits leads to are shown in any case.
+    /// Descendants in the chain of waits are always shown.
     #[arg(long)]
     pub tree: bool,
 
@@ -42,7 +42,7 @@ pub struct Dump {
     #[arg(long)]
     pub json: bool,
 
-    /// Show every call of every stack
+    /// Show every frame of every stack
     #[arg(long)]
     pub all: bool,
 }

@@ -1,5 +1,5 @@
 #![expect(clippy::doc_markdown, reason = "these docs are the help text, which knows no Markdown")]
-//! The options about evidence and incidents, which several commands have.
+//! The options for evidence and incidents, shared by `run`, `exec` and `demo`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use hangwatch_evidence::options::{EvidenceOptions, Keep, Level};
 use hangwatch_evidence::redact::Redactor;
 use hangwatch_incident::store::{Limits, NoStateDirectory, StoreError, default_dir, try_dir};
 
-/// Reads a level by its name.
+/// Parses a level's name.
 fn level() -> impl TypedValueParser<Value = Level> {
     let levels = [Level::Off, Level::Scopes, Level::Full];
     let named = move |name: String| levels.into_iter().find(|level| level.name() == name);
@@ -20,17 +20,17 @@ fn level() -> impl TypedValueParser<Value = Level> {
         .map(move |name| named(name).unwrap_or_default())
 }
 
-/// What is captured of an expired worker, and where it is kept.
+/// What is captured of an overdue worker, and where it is stored.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Evidence")]
 pub struct Evidence {
     /// What is captured of an overdue worker before the first signal: off, scopes or full
     ///
-    /// scopes: what the segment holds, that is, the scopes of all workers and the last
-    /// records of each thread. full: also what the kernel knows, and the Python and
-    /// native stack of every thread, for which the process is stopped for some
-    /// milliseconds; one that is only reported is not stopped. Under exec the command's
-    /// descendants are captured, too, up to 16 processes. off: no incidents are written.
+    /// off: nothing, and no incident is written. scopes: the scopes of all workers and the
+    /// last records of each thread. full: also the Python and native stack of every thread,
+    /// and what the kernel knows of the process. For the stacks the process is stopped for
+    /// some milliseconds, unless it is only reported. Under exec the command's descendants
+    /// are captured, too, up to 16 processes.
     #[arg(
         long = "evidence",
         value_name = "LEVEL",
@@ -42,71 +42,70 @@ pub struct Evidence {
 
     /// How long the first signal may wait for full evidence
     ///
-    /// What is captured by then is kept, and the incident says what is missing.
+    /// What is captured by then is stored, and the incident says what is missing.
     #[arg(long = "evidence-budget", value_name = "DURATION", value_parser = value::duration,
           default_value = "2s", allow_hyphen_values = true)]
     pub budget: Duration,
 
-    /// How much memory each process that captures evidence may take, in MiB
+    /// Memory limit of each process that captures evidence, in MiB
     ///
-    /// Up to 8 of them run at once. Where the watchdog's cgroup has a memory limit, they
-    /// share half of what is left of it, and fewer run at once; with less than 24 MiB
-    /// none runs, and the incident says so. Names and lines in large libraries may take
-    /// some hundred MiB. The kernel kills these processes before the watchdog.
+    /// Up to 8 of them run at once. If the watchdog's cgroup has a memory limit, they share
+    /// half of what is left, and fewer run at once; with less than 24 MiB none runs, and the
+    /// incident says so. Symbols of large libraries can take some hundred MiB. If memory runs
+    /// out, the kernel kills these processes before the watchdog.
     #[arg(long = "evidence-mib", value_name = "MIB", default_value_t = 512,
           allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub helper_mib: u32,
 
-    /// Redact what this regular expression matches, besides what looks like a secret
+    /// Also redact what this regular expression matches
     ///
-    /// In environment variables and command-line arguments, of incidents and the log. What
-    /// looks like a secret: names such as *_TOKEN, also within a value (sh -c "TOKEN=...
-    /// run"), and passwords in URLs. A match in a name redacts the whole value, a match in
-    /// a value what is matched. May be given several times; in a file or a variable, join
-    /// several with |.
+    /// Redacts environment variables and command-line arguments, in incidents and in the
+    /// log. Always redacted: values of names such as *_TOKEN, also within a value (sh -c
+    /// "TOKEN=... run"), and passwords in URLs. A match in a name redacts the whole value, a
+    /// match in a value redacts only the match. May be given several times; in a file or a
+    /// variable, join several with |.
     #[arg(long, value_name = "REGEX", value_parser = value::expression)]
     pub redact: Vec<String>,
 
-    /// Where incidents are kept.
+    /// Where incidents are stored.
     #[command(flatten)]
     pub incidents: Incidents,
 }
 
-/// Where incidents are kept, and how many.
+/// Where incidents are stored, and how many.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Evidence")]
 pub struct Incidents {
-    /// The directory of the incidents
+    /// The directory of incidents
     ///
-    /// The watchdog's user or root must own it and every directory above it, and no other
-    /// user may have write permission, unless the directory is sticky, as /tmp is.
-    /// By default $XDG_STATE_HOME/hangwatch/incidents, which is
-    /// ~/.local/state/hangwatch/incidents where that is not set; for root,
-    /// /var/lib/hangwatch/incidents.
+    /// By default /var/lib/hangwatch/incidents for root, else
+    /// $XDG_STATE_HOME/hangwatch/incidents, or ~/.local/state/hangwatch/incidents if that
+    /// variable is not set. The watchdog's user or root must own the directory and every
+    /// directory above it, and no other user may be able to write to them, except to sticky
+    /// directories such as /tmp.
     #[arg(long = "incidents", value_name = "DIR")]
     pub dir: Option<PathBuf>,
 
     /// How many incidents are kept
     ///
-    /// When room is needed, incidents that are a consequence of others are removed first:
-    /// of many that expire together, the first and the suspect's are kept longest. Then
-    /// the oldest are removed.
+    /// Incidents that are a consequence of others are removed first, then the oldest. Of
+    /// workers that expire together, the incidents of the first and of the suspect stay
+    /// longest.
     #[arg(long = "incidents-most", value_name = "N", default_value_t = 100,
           allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub most: u32,
 
-    /// How much room incidents may take together, in MiB; removed in the same order
+    /// How much disk space all incidents may take, in MiB
     #[arg(long = "incidents-mib", value_name = "MIB", default_value_t = 256,
           allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub mib: u32,
 }
 
 impl Evidence {
-    /// What a server is told. Where there is no place for incidents, they are not kept, and the error
-    /// says why.
+    /// The server's options. Without a directory for incidents none are stored, and the error says why.
     ///
     /// # Panics
-    /// Never: the expressions have been checked.
+    /// Never: the expressions were checked when they were parsed.
     pub fn options(&self) -> (EvidenceOptions, Option<NoStateDirectory>) {
         let redactor = Redactor::new(self.redact.iter().map(String::as_str))
             .expect("the command line was checked");
@@ -121,8 +120,9 @@ impl Evidence {
         (options, why_not)
     }
 
-    /// Whether incidents could be kept where they are to be; where there is no place for them, there is
-    /// nothing to try. A disk that hangs holds whoever asks: no watchdog does.
+    /// Checks that incidents can be stored in their directory; succeeds if there is no directory.
+    ///
+    /// Blocks if the disk hangs, so a running watchdog must not call it.
     ///
     /// # Errors
     /// [`StoreError`].

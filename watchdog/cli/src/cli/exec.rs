@@ -1,4 +1,4 @@
-//! What may be said to `hangwatch exec`.
+//! The options of `hangwatch exec`.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use super::value::ReapSignal;
 use super::{DURATIONS, ENVIRONMENT, EXIT_CODES, Evidence, Log, NO_HEADING, Reap, value};
 
 const SIGNALS: &str = "\
-Signals and ends:
-  SIGINT, SIGTERM, SIGHUP and SIGQUIT go to the command and to all its
-  descendants. Descendants that live when the command ends after such a signal
-  keep the deadline; a second signal kills them. Other signals go to the
-  command. If exec itself is killed (SIGKILL), the kernel kills the command,
-  unless it is a set-user-ID program; its descendants go on without a deadline.
-  What a command leaves running when it ends by itself goes on, too. Time in
-  which exec was stopped or frozen does not count.";
+Signals and descendants:
+  SIGINT, SIGTERM, SIGHUP and SIGQUIT are passed to the command and to all its
+  descendants. If descendants are still running when the command ends after such
+  a signal, they keep the deadline, and a second signal kills them. Other signals
+  are passed to the command only. If exec itself is killed (SIGKILL), the kernel
+  kills the command, unless it is a set-user-ID program; its descendants continue
+  without a deadline. If the command ends by itself, its descendants continue.
+  Time during which exec was stopped or frozen does not count.";
 
 /// The options of `hangwatch exec`.
 #[derive(Debug, Args)]
@@ -37,37 +37,37 @@ Examples:
   override_usage = "hangwatch exec [OPTIONS] DURATION CMD [ARG]...\n       \
                     hangwatch exec [OPTIONS] --deadline DURATION [--] CMD [ARG]...")]
 pub struct Exec {
-    /// How long the command may run; the name of this option may be left out
+    /// How long the command may run; "--deadline" itself may be left out
     #[arg(long, value_name = "DURATION", value_parser = value::duration,
           allow_hyphen_values = true)]
     pub deadline: Duration,
 
-    /// The scope the deadline is listed under [default: the command's name]
+    /// The scope's name in status and incidents [default: the command's name]
     #[arg(long, value_name = "SCOPE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub scope: Option<String>,
 
-    /// The segment to arm the timer in, else HANGWATCH_SEGMENT's; absent, one of its own
+    /// The segment that holds the timer [default: HANGWATCH_SEGMENT, else a new one]
     #[arg(long, value_name = "NAME")]
     pub segment: Option<String>,
 
-    /// How the removal is done.
+    /// The signals of a kill.
     #[command(flatten)]
     pub reap: Reap,
 
-    /// Send TERM first (or --signal), and KILL this long after, as timeout(1) does
+    /// Send TERM (or --signal) first, and KILL this much later; as in timeout(1)
     #[arg(short = 'k', long, value_name = "DURATION", value_parser = value::duration_or_zero,
           conflicts_with = "grace", allow_hyphen_values = true, help_heading = "Kills")]
     pub kill_after: Option<Duration>,
 
-    /// End as the command ended, even if its deadline passed
+    /// End with the command's exit status, even if its deadline passed
     #[arg(short = 'p', long, help_heading = "Kills")]
     pub preserve_status: bool,
 
-    /// Has no effect; timeout(1) has it, and here the command always stays in the foreground
+    /// No effect, for compatibility with timeout(1): the command always runs in the foreground
     #[arg(short = 'f', long, help_heading = "Kills")]
     pub foreground: bool,
 
-    /// What is captured before it, and where it is kept.
+    /// What is captured before the kill, and where it is stored.
     #[command(flatten)]
     pub evidence: Evidence,
 
@@ -81,7 +81,7 @@ pub struct Exec {
 }
 
 impl Exec {
-    /// `-k` is a grace after a signal that can be caught: TERM, unless another one is asked for.
+    /// Makes `-k` a grace after TERM, or after the signal of `--signal`.
     pub(super) fn apply_kill_after(&mut self) {
         let Some(grace) = self.kill_after else { return };
         self.reap.grace = grace;

@@ -1,4 +1,4 @@
-//! What hangwatch says to the processes that it starts of itself.
+//! The options of the hidden commands that hangwatch starts itself.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,62 +7,62 @@ use clap::Args;
 
 use super::value;
 
-/// Whose evidence a helper captures; the watchdog starts it.
+/// The options of the helper that captures one worker's evidence.
 #[derive(Debug, Args)]
 pub struct EvidenceHelper {
-    /// The worker, whose pidfd is the standard input.
+    /// The worker's pid; its pidfd is the standard input.
     #[arg(long)]
     pub pid: u32,
-    /// How long it may take.
+    /// The time limit.
     #[arg(long, value_parser = value::duration)]
     pub budget: Duration,
-    /// The memory it may take, bytes.
+    /// The memory limit, bytes.
     #[arg(long, default_value_t = 512 << 20)]
     pub memory: u64,
-    /// How many helpers may be at work at once.
+    /// How many helpers may run at once.
     #[arg(long, default_value_t = 1)]
     pub at_once: u32,
-    /// The thread to begin with, by its id in its own PID namespace.
+    /// The thread to capture first, by its id in its own PID namespace.
     #[arg(long)]
     pub first_tid: Option<u64>,
-    /// Do not stop it for its native stacks.
+    /// Do not stop the worker to copy its native stacks.
     #[arg(long)]
     pub no_stop: bool,
-    /// What is redacted beside the rule.
+    /// What is redacted besides what looks like a secret.
     #[arg(long, value_name = "REGEX")]
     pub redact: Vec<String>,
 }
 
-/// Where incidents are written; the watchdog starts the writer.
+/// The options of the process that writes incidents.
 #[derive(Debug, Args)]
 pub struct IncidentWriter {
     /// The directory.
     #[arg(long)]
     pub dir: PathBuf,
-    /// How many are kept.
+    /// How many incidents are kept.
     #[arg(long)]
     pub count: usize,
-    /// What they may take, bytes.
+    /// How much room all incidents may take, bytes.
     #[arg(long)]
     pub bytes: u64,
 }
 
-/// A file that is read for the watchdog, which starts the reader.
+/// The options of the process that reads a file for the watchdog.
 #[derive(Debug, Args)]
 pub struct FileReader {
     /// The file.
     pub path: PathBuf,
-    /// How much of it at most, bytes.
+    /// The most that is read, bytes.
     #[arg(long)]
     pub most_bytes: u64,
 }
 
-/// Whom the processes wait for that are asked about; whoever wants a verdict starts it.
+/// The options of the process that finds out what processes wait for.
 #[derive(Debug, Args)]
 pub struct WaitHelper {
-    /// How long it may take.
+    /// The time limit.
     #[arg(long, value_parser = value::duration)]
     pub budget: Duration,
-    /// The processes.
+    /// The pids of the processes.
     pub pids: Vec<u32>,
 }

@@ -1,13 +1,13 @@
-//! What is done about an overdue worker that something holds up.
+//! The options for overdue workers that are stopped, traced or frozen.
 
 use clap::Args;
 
-/// Whether an overdue worker that something holds up is reaped all the same.
+/// Whether an overdue worker that is stopped, traced or frozen is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Treatment {
-    /// It is reaped like any other.
+    /// It is killed like any other worker.
     Reap,
-    /// It is reported once, and left alone for as long as it is held up.
+    /// It is reported once, and not killed while it is stopped, traced or frozen.
     Report,
 }
 
@@ -20,11 +20,11 @@ impl From<Treatment> for hangwatch_server::Treatment {
     }
 }
 
-/// What is done about an overdue worker that something holds up.
+/// What happens to an overdue worker that is stopped, traced or frozen.
 #[derive(Debug, Clone, Copy, Args)]
-#[command(next_help_heading = "Workers that something holds up")]
+#[command(next_help_heading = "Stopped, traced and frozen workers")]
 pub struct Holds {
-    /// An overdue worker that is stopped (SIGSTOP): kill it, or report it
+    /// An overdue worker that is stopped (SIGSTOP): kill it (reap), or only report it
     #[arg(
         long,
         value_name = "reap|report",
@@ -34,7 +34,7 @@ pub struct Holds {
     )]
     pub stopped: Treatment,
 
-    /// An overdue worker that a debugger traces: report it, or kill it
+    /// An overdue worker under a debugger: kill it (reap), or only report it
     #[arg(
         long,
         value_name = "reap|report",
@@ -44,7 +44,7 @@ pub struct Holds {
     )]
     pub traced: Treatment,
 
-    /// An overdue worker in a frozen control group: report it, or kill it
+    /// An overdue worker in a frozen cgroup: kill it (reap), or only report it
     #[arg(
         long,
         value_name = "reap|report",

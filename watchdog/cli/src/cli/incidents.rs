@@ -1,5 +1,5 @@
 #![expect(clippy::doc_markdown, reason = "these docs are the help text, which knows no Markdown")]
-//! What may be said of incidents: the options of the commands that list, show and draw them.
+//! The options of `incidents`, `show`, `report` and `trace`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::{DURATIONS, value};
 
-/// Where incidents are.
+/// The directory of incidents.
 #[derive(Debug, Args)]
 pub struct Where {
     /// The directory of incidents [default: /var/lib/hangwatch/incidents for root, else
@@ -27,16 +27,16 @@ Examples:
   hangwatch incidents --segment train --since 1h
   hangwatch incidents --json | jq -r '.[].id'"))]
 pub struct Incidents {
-    /// Only those of this segment
+    /// Only incidents of this segment
     #[arg(long, value_name = "NAME")]
     pub segment: Option<String>,
 
-    /// Only those of this time until now: 90s, 30m, 2h, 3days
+    /// Only incidents younger than this: 90s, 30m, 2h, 3days
     #[arg(long, value_name = "DURATION", value_parser = value::duration,
           allow_hyphen_values = true)]
     pub since: Option<Duration>,
 
-    /// Only the N newest
+    /// Only the newest N incidents
     #[arg(long, value_name = "N",
           allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: Option<u32>,
@@ -45,15 +45,15 @@ pub struct Incidents {
     #[arg(long)]
     pub json: bool,
 
-    /// Where they are.
+    /// The directory of incidents.
     #[command(flatten)]
     pub place: Where,
 }
 
 const WHICH: &str = "\
-An incident is named as `hangwatch incidents` lists it, by any beginning that no
-other incident has, or as last: the newest that can be read. A name with a slash
-is the path of a directory.";
+ID is an incident's name as `hangwatch incidents` lists it, or its beginning if no
+other incident begins so, or last for the newest that can be read. An ID with a
+slash is the path of an incident's directory.";
 
 /// The options of `hangwatch show`.
 #[derive(Debug, Args)]
@@ -69,11 +69,11 @@ pub struct Show {
     #[arg(value_name = "ID", default_value = "last")]
     pub id: String,
 
-    /// Unfold everything: all threads' stacks, all records, all files
+    /// Show everything: all threads' stacks, all records, all files
     #[arg(long)]
     pub all: bool,
 
-    /// Where they are.
+    /// The directory of incidents.
     #[command(flatten)]
     pub place: Where,
 }
@@ -83,8 +83,8 @@ pub struct Show {
 #[command(after_long_help = format!("\
 {WHICH}
 
-A new file is readable by its owner alone, as the incident is: read what it says
-about your job before you share it.
+Only its owner can read the new file, as with the incident itself. Check what it
+says about your job before you share it.
 
 Examples:
   hangwatch report last -o report.html
@@ -98,7 +98,7 @@ pub struct Report {
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
 
-    /// Where they are.
+    /// The directory of incidents.
     #[command(flatten)]
     pub place: Where,
 }
@@ -112,11 +112,11 @@ Examples:
   hangwatch trace last -o trace.json
   hangwatch trace --segment train -o trace.json"))]
 pub struct Trace {
-    /// Which incident; absent, the segment as it is now
+    /// Which incident [default: the segment as it is now]
     #[arg(value_name = "ID", conflicts_with = "segment")]
     pub id: Option<String>,
 
-    /// The segment's name, else HANGWATCH_SEGMENT's
+    /// The segment's name [default: HANGWATCH_SEGMENT]
     #[arg(long, value_name = "NAME")]
     pub segment: Option<String>,
 
@@ -124,7 +124,7 @@ pub struct Trace {
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
 
-    /// Where incidents are.
+    /// The directory of incidents.
     #[command(flatten)]
     pub place: Where,
 }

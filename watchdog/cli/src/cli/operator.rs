@@ -1,5 +1,5 @@
 #![expect(clippy::doc_markdown, reason = "these docs are the help text, which knows no Markdown")]
-//! The options of what an operator runs beside a watchdog.
+//! The options of `top`, `doctor`, `completions` and `man`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,20 +12,21 @@ use super::value;
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Environment:
-  HANGWATCH_SEGMENT  the segment's name, where --segment does not give it
-  NO_COLOR           no colours, where it is set and not empty
+  HANGWATCH_SEGMENT    the segment's name, if --segment is not given
+  HANGWATCH_INCIDENTS  the directory of incidents, if --incidents is not given
+  NO_COLOR             if set and not empty: no colours
 
 Exit codes:
   0        ended by a key
   2        the command line is wrong
-  125      there is no terminal to use; `hangwatch status` needs none
-  128 + N  ended by signal N, the terminal given back
+  125      no terminal; use `hangwatch status` instead
+  128 + N  ended by signal N; the terminal is restored
 
 Examples:
   hangwatch top
   hangwatch top --segment train --interval 250ms")]
 pub struct Top {
-    /// The segment's name, else HANGWATCH_SEGMENT's; absent, one is chosen if there are several
+    /// The segment's name [default: HANGWATCH_SEGMENT, else choose among all readable ones]
     #[arg(long, value_name = "NAME")]
     pub segment: Option<String>,
 
@@ -34,9 +35,9 @@ pub struct Top {
           allow_hyphen_values = true)]
     pub interval: Duration,
 
-    /// The directory of the incidents [default: as of run]
+    /// The directory of incidents [default: the same as of run]
     ///
-    /// The newest incident of each worker's rank, or of its process, is shown.
+    /// For each worker, the newest incident of its rank or process is shown.
     #[arg(long, value_name = "DIR")]
     pub incidents: Option<PathBuf>,
 }
@@ -46,11 +47,11 @@ pub struct Top {
 #[command(after_long_help = "\
 Exit codes:
   0    everything that hangwatch needs works
-  1    something that it needs does not
+  1    something that hangwatch needs does not work
   2    the command line is wrong
 
-Run it as the user, and in the container or service, that the watchdog will run
-as: it reports the permissions and limits of its own process.
+Run it as the watchdog's user and in the watchdog's container or service: it
+reports the permissions and limits of its own process.
 
 Examples:
   hangwatch doctor
@@ -81,7 +82,7 @@ Examples:
   hangwatch man | man -l -
   hangwatch man /usr/local/share/man/man1")]
 pub struct Manual {
-    /// The directory to write a page for each command to; absent, hangwatch(1) to standard output
+    /// Write a page for each command to this directory [default: hangwatch(1) to standard output]
     #[arg(value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }

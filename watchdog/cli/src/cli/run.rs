@@ -1,5 +1,5 @@
 #![expect(clippy::doc_markdown, reason = "these docs are the help text, which knows no Markdown")]
-//! What may be said to `hangwatch run`.
+//! The options of `hangwatch run`.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -19,6 +19,7 @@ use hangwatch_server::{Ask, Protection};
 
 const SEGMENT_HEADING: &str = "Segment";
 const KILLS_HEADING: &str = "Kills";
+const WATCHDOG_HEADING: &str = "Watchdog";
 
 /// The options of `hangwatch run`.
 #[derive(Debug, Clone, Args)]
@@ -40,14 +41,15 @@ Examples:
 pub struct Run {
     /// The segment's name: letters, digits, '.', '_' and '-'
     ///
-    /// Without a command, the default is HANGWATCH_SEGMENT. With a command it is not:
-    /// that would be the segment of a watchdog around this one.
+    /// Without a command, the default is HANGWATCH_SEGMENT. With a command, that variable is
+    /// ignored, because it names the segment of an outer watchdog.
     #[arg(long, value_name = "NAME", help_heading = SEGMENT_HEADING)]
     pub segment: Option<String>,
 
-    /// Lanes of a new segment, one for each worker thread, 1 to 65536 [default: 256]
+    /// Lanes (slots for worker threads) of a new segment, 1 to 65536 [default: 256]
     ///
-    /// An existing segment keeps its own number, and is refused if this option differs.
+    /// Each worker thread that arms timers takes one. If the segment exists with another
+    /// number, run fails.
     #[arg(long, value_name = "N",
           allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=65_536),
           help_heading = SEGMENT_HEADING)]
@@ -55,8 +57,8 @@ pub struct Run {
 
     /// Timers of each lane of a new segment, 1 to 1024 [default: 64]
     ///
-    /// A thread that arms more timers at once takes a second lane. An existing segment
-    /// keeps its own number, and is refused if this option differs.
+    /// A thread that arms more timers at once takes a second lane. If the segment exists
+    /// with another number, run fails.
     #[arg(long, value_name = "N",
           allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..=1_024),
           help_heading = SEGMENT_HEADING)]
@@ -64,19 +66,18 @@ pub struct Run {
 
     /// Scope names of a new segment, 2 to 32768 [default: 4096]
     ///
-    /// Each takes 1.4 KiB. Further names are still reported when they are overdue, but
-    /// share the statistics and timeouts of "(other)". An existing segment keeps its own
-    /// number, and is refused if this option differs.
+    /// Each takes 1.4 KiB. Names beyond this number are still reported when they are
+    /// overdue, but share the statistics and timeouts of "(other)". If the segment exists
+    /// with another number, run fails.
     #[arg(long, value_name = "N",
           allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(2..=32_768),
           help_heading = SEGMENT_HEADING)]
     pub scopes: Option<u32>,
 
-    /// The longest time between two ticks, 1ms to 1m [default: 100ms]
+    /// The longest time between two checks by the watchdog, 1ms to 1m [default: 100ms]
     ///
-    /// Nearer deadlines wake the watchdog, which costs the worker more; so no kill is
-    /// late because of this. Fixed for a segment's life: an existing segment keeps its
-    /// own value, and is refused if this option differs.
+    /// It does not make kills late: a worker that arms a nearer deadline wakes the watchdog,
+    /// which costs that worker more. If the segment exists with another value, run fails.
     #[arg(long, value_name = "DURATION", value_parser = value::interval,
           allow_hyphen_values = true, help_heading = SEGMENT_HEADING)]
     pub max_interval: Option<Duration>,
@@ -86,14 +87,14 @@ pub struct Run {
           help_heading = SEGMENT_HEADING)]
     pub group: Option<u32>,
 
-    /// How a reap is done.
+    /// The signals of a kill.
     #[command(flatten)]
     pub reap: Reap,
 
-    /// Report expiries and signal nothing; the same as --signal none
+    /// Report overdue workers, but send no signal; the same as --signal none
     ///
-    /// With --deadlines this is shadow mode: what would have been killed, and how late
-    /// it ended, is logged, and counted for `hangwatch shadow`.
+    /// With --deadlines this is shadow mode: the log says which workers would have been
+    /// killed and how late they ended, and `hangwatch shadow` shows the counts.
     #[arg(long, help_heading = KILLS_HEADING,
           conflicts_with_all = ["signal", "grace"], num_args = 0..=1, require_equals = true,
           default_missing_value = "true",
@@ -101,10 +102,10 @@ pub struct Run {
           action = clap::ArgAction::Set, value_name = "BOOL")]
     pub notify_only: bool,
 
-    /// A file of `hangwatch learn`: timeouts of acquires that have none of their own
+    /// A file of timeouts for acquires without their own; `hangwatch learn` writes it
     ///
-    /// On SIGHUP a watchdog without a command reads it again; running acquires keep
-    /// their deadlines. Without this option the timeouts of an earlier watchdog of the
+    /// A watchdog without a command reads it again on SIGHUP; running acquires keep their
+    /// deadlines. Without this option, the timeouts that an earlier watchdog set in the
     /// segment stay in force.
     #[arg(long, value_name = "FILE", help_heading = "Deadlines")]
     pub deadlines: Option<PathBuf>,
@@ -113,37 +114,36 @@ pub struct Run {
     #[command(flatten)]
     pub automatic: Automatic,
 
-    /// Kill limiter: after more kills than this in a minute, signal nothing more
+    /// Kill limiter: kill at most this many in a minute, then nothing more
     ///
-    /// When so many timers expire, the timeouts are more likely wrong than the workers.
-    /// `hangwatch release-brake` releases the limiter; workers that are still overdue are
-    /// judged again then. Without this option there is no limiter, but one that an
-    /// earlier watchdog left engaged stays so.
+    /// If so many deadlines pass together, the timeouts are probably wrong, not the workers.
+    /// `hangwatch release-brake` lets the watchdog kill again. Without this option there is
+    /// no limiter, but a limiter that engaged under an earlier watchdog stays engaged.
     #[arg(long, value_name = "N",
           allow_negative_numbers = true, value_parser = clap::value_parser!(u32).range(1..),
           help_heading = KILLS_HEADING)]
     pub max_reaps: Option<u32>,
 
-    /// Report a timer once when this fraction of its timeout has passed
+    /// Warn once when this fraction of a timer's timeout has passed
     ///
-    /// Above 0 and below 1. The worker is not touched.
+    /// Above 0 and below 1. The worker is not signalled.
     #[arg(long, value_name = "FRACTION", value_parser = value::fraction,
           allow_hyphen_values = true, help_heading = "Deadlines")]
     pub warn_at: Option<f64>,
 
-    /// Who is reaped first.
+    /// Which worker is killed first when one holds up the others.
     #[command(flatten)]
     pub cascade: Cascade,
 
-    /// What a reap takes along.
+    /// What is killed with a worker.
     #[command(flatten)]
     pub further: Further,
 
-    /// What is run for each expiry.
+    /// The command that runs for each incident.
     #[command(flatten)]
     pub hook: Hook,
 
-    /// What holds a worker up.
+    /// What happens to overdue workers that are stopped, traced or frozen.
     #[command(flatten)]
     pub holds: Holds,
 
@@ -153,10 +153,10 @@ pub struct Run {
 
     /// Do not write the error files of torchrun's workers
     ///
-    /// By default the file that a worker's TORCHELASTIC_ERROR_FILE names is written before
-    /// the worker is signalled, so that torchrun's summary names this worker and its
-    /// scope, not a peer. Only for workers of this user, in directories of this user, and
-    /// never over an existing file.
+    /// By default the watchdog writes the file that a worker's TORCHELASTIC_ERROR_FILE names
+    /// before it signals the worker, so that torchrun's summary names this worker and its
+    /// scope, not another rank. Only for workers of this user, in directories of this user,
+    /// and never over an existing file.
     #[arg(long, help_heading = "Evidence", num_args = 0..=1, require_equals = true,
           default_missing_value = "true",
           default_value = "false", hide_default_value = true, hide_possible_values = true,
@@ -167,34 +167,34 @@ pub struct Run {
     #[command(flatten)]
     pub protect: Protect,
 
-    /// Wait until the segment's watchdog is gone, then take over at once
-    #[arg(long, help_heading = SEGMENT_HEADING, conflicts_with = "command",
+    /// Wait until the segment's watchdog ends, then take over at once
+    #[arg(long, help_heading = WATCHDOG_HEADING, conflicts_with = "command",
           num_args = 0..=1, require_equals = true, default_missing_value = "true",
           default_value = "false", hide_default_value = true, hide_possible_values = true,
           action = clap::ArgAction::Set, value_name = "BOOL")]
     pub standby: bool,
 
-    /// With a command, keep no second process that takes over if this one is killed
+    /// With a command: start no second process that takes over if this one is killed
     ///
-    /// By default `run -- CMD` keeps a small standby. If the watchdog is killed (SIGKILL,
+    /// By default `run -- CMD` starts a small standby. If the watchdog is killed (SIGKILL,
     /// out of memory) or fails, the standby takes over at once and watches until the
-    /// command and its last worker have ended. As PID 1 there is none.
-    #[arg(long, help_heading = SEGMENT_HEADING, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+    /// command and its last worker have ended. As PID 1, run starts no standby.
+    #[arg(long, help_heading = WATCHDOG_HEADING, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           default_value = "false", hide_default_value = true, hide_possible_values = true,
           action = clap::ArgAction::Set, value_name = "BOOL")]
     pub no_standby: bool,
 
-    /// With a command, end when it ends, even if its workers are still alive
+    /// With a command: end when it ends, even if workers are still running
     ///
-    /// By default the watchdog serves until the last worker has left, and then ends with
-    /// the command's own code. The log names the workers that it watches, or leaves. The
-    /// segment of workers that it leaves stays, for another watchdog.
-    #[arg(long, help_heading = SEGMENT_HEADING, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+    /// By default the watchdog continues until the last worker has ended, and then ends with
+    /// the command's exit code. The log names the workers that are still running. With this
+    /// option their segment stays for another watchdog.
+    #[arg(long, help_heading = WATCHDOG_HEADING, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           default_value = "false", hide_default_value = true, hide_possible_values = true,
           action = clap::ArgAction::Set, value_name = "BOOL", requires_if("true", "command"))]
     pub leave_workers: bool,
 
-    /// How others are told over HTTP.
+    /// The HTTP server.
     #[command(flatten)]
     pub listen: Listen,
 
@@ -202,15 +202,15 @@ pub struct Run {
     #[command(flatten)]
     pub log: Log,
 
-    /// Where settings come from, beside the command line.
+    /// The settings file.
     #[command(flatten)]
     pub settings: Settings,
 
-    /// The command to run, with its arguments; without one, serve until SIGTERM
+    /// The command to run, with its arguments; without one, watch until SIGTERM
     #[arg(last = true, value_name = "CMD", help_heading = NO_HEADING)]
     pub command: Vec<OsString>,
 
-    /// Where the settings come from.
+    /// The source of each setting.
     #[arg(skip)]
     pub origins: Origins,
 }
@@ -226,68 +226,68 @@ impl Run {
         }
     }
 
-    /// What a reap takes along: of a command, by default the children of its workers, too.
+    /// What is killed with a worker; by default also its descendants, if there is a command.
     pub fn reach(&self) -> Reach {
         let otherwise = if self.command.is_empty() { Reach::Process } else { Reach::Tree };
         self.further.reach.unwrap_or(otherwise)
     }
 
-    /// What a reap begins with, `--notify-only` taken into account.
+    /// The first signal of a kill; none with `--notify-only`.
     pub fn reap_signal(&self) -> ReapSignal {
         if self.notify_only { ReapSignal::NotifyOnly } else { self.reap.signal }
     }
 }
 
-/// Where settings come from, beside the command line.
+/// The settings file, and the check of all settings.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Settings")]
 pub struct Settings {
-    /// Take settings from this file of TOML, else from HANGWATCH_CONFIG's
+    /// Read settings from this TOML file [default: the file that HANGWATCH_CONFIG names]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Run nothing: check the settings, and show each and where it comes from
+    /// Only check the settings: print each with its source, and end
     #[arg(long)]
     pub check: bool,
 }
 
 /// How the watchdog protects itself.
 #[derive(Debug, Clone, Copy, Args)]
-#[command(next_help_heading = "Protection of the watchdog")]
+#[command(next_help_heading = WATCHDOG_HEADING)]
 pub struct Protect {
     /// Do not lock the watchdog's memory, and do not lower its OOM score
     ///
-    /// By default it tries both; what the kernel refuses is logged once.
+    /// By default it tries both, and logs once if the kernel refuses one.
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           default_value = "false", hide_default_value = true, hide_possible_values = true,
           action = clap::ArgAction::Set, value_name = "BOOL")]
     pub unprotected: bool,
 
-    /// Run the tick at this real-time priority (SCHED_FIFO), 1 to 99 [default: none]
+    /// Run the watchdog's main thread at this SCHED_FIFO priority, 1 to 99 [default: none]
     #[arg(long, value_name = "PRIORITY",
           allow_negative_numbers = true, value_parser = clap::value_parser!(u8).range(1..=99))]
     pub realtime: Option<u8>,
 }
 
-/// How others are told over HTTP.
+/// The HTTP server.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "HTTP")]
 pub struct Listen {
-    /// Answer /metrics, /healthz and /state over HTTP at this address [default: nowhere]
+    /// Serve /metrics, /healthz and /state over HTTP at this address [default: none]
     ///
-    /// 127.0.0.1:9469 (IPv6 in brackets), or unix: and the whole path of a socket, such as
-    /// unix:/run/hangwatch/train.sock, which its owner and the members of --group may
-    /// connect to. A client that can connect learns every pid, command and scope.
+    /// Such as 127.0.0.1:9469 (IPv6 in brackets), or unix: and the absolute path of a socket,
+    /// such as unix:/run/hangwatch/train.sock, to which its owner and the members of --group
+    /// may connect. Every client that can connect can read all pids, commands and scopes.
     #[arg(long, value_name = "ADDR")]
     pub listen: Option<Address>,
 
-    /// Let --listen be an address that other hosts can reach
+    /// Allow an address for --listen that other hosts can reach
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           default_value = "false", hide_default_value = true, hide_possible_values = true,
           action = clap::ArgAction::Set, value_name = "BOOL")]
     pub listen_anywhere: bool,
 
-    /// The host's name in the answers of --listen [default: the kernel's]
+    /// The host's name in HTTP responses [default: the kernel's]
     #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub host: Option<String>,
 }

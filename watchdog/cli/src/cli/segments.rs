@@ -1,14 +1,14 @@
 #![expect(clippy::doc_markdown, reason = "these docs are the help text, which knows no Markdown")]
-//! Which segment is meant: the options of the commands that look at one, or act on one.
+//! The options of commands that read, release or remove a segment.
 
 use clap::Args;
 
 use super::ENVIRONMENT;
 
-/// Which segments are read, and how they are shown.
+/// Which segments to read, and the output format.
 #[derive(Debug, Args)]
 pub struct Observed {
-    /// The segment's name, else HANGWATCH_SEGMENT's; absent, every one this user may read
+    /// The segment's name [default: HANGWATCH_SEGMENT, else all readable ones]
     #[arg(long, value_name = "NAME")]
     pub segment: Option<String>,
 
@@ -26,7 +26,7 @@ Examples:
   hangwatch status
   hangwatch status --segment train --json"))]
 pub struct Status {
-    /// Which segments, and how they are shown.
+    /// Which segments, and the output format.
     #[command(flatten)]
     pub observed: Observed,
 }
@@ -35,9 +35,9 @@ pub struct Status {
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Exit codes:
-  0    the segment is gone
+  0    the segment is removed
   2    the command line is wrong
-  125  there is no such segment, it is in use, or it is another user's
+  125  the segment does not exist, is in use, or belongs to another user
 
 Examples:
   hangwatch rm train
@@ -47,15 +47,19 @@ pub struct Rm {
     #[arg(value_name = "NAME", required_unless_present = "stale")]
     pub segment: Option<String>,
 
-    /// Remove every segment whose maker was killed and that is not in use
+    /// Remove all unused segments whose run, exec or demo was killed
     #[arg(long, conflicts_with = "segment")]
     pub stale: bool,
 }
 
 /// The options of `hangwatch release-brake`.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  hangwatch status --segment train          what is overdue?
+  hangwatch release-brake --segment train")]
 pub struct ReleaseBrake {
-    /// The segment's name, else HANGWATCH_SEGMENT's
+    /// The segment's name [default: HANGWATCH_SEGMENT]
     #[arg(long, value_name = "NAME")]
     pub segment: Option<String>,
 }

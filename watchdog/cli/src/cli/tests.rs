@@ -62,7 +62,7 @@ fn a_cascade_is_held_reported_or_off() {
     check("--cascade 5s --cascade-policy off", Cascade::Off);
     for line in ["run --segment s --cascade-policy hold", "run --cascade-policy hold -- true"] {
         let error = read(line).expect_err(line);
-        assert!(error.to_string().contains("for how long"), "{error}");
+        assert!(error.to_string().contains("needs a duration"), "{error}");
     }
 }
 
@@ -168,7 +168,7 @@ fn what_is_wrong_is_refused_and_says_why() {
     check("exec --deadline soon -- true", "not a duration");
     check("exec --deadline 5s --grace 10s -- true", "--signal TERM");
     check("exec --deadline 5s --grace 10s --signal none -- true", "--signal TERM");
-    check("run --segment s --grace 10s --signal none", "sends none");
+    check("run --segment s --grace 10s --signal none", "sends no signal");
     check("rm --stale s", "cannot be used with");
     check("exec -- true", "--deadline");
     check("exec true", "--deadline");
@@ -211,7 +211,7 @@ fn a_word_that_is_not_utf8_is_named() {
 
 #[test]
 fn every_help_fits_80_columns() {
-    let mut command = Cli::command();
+    let mut command = super::help::laid_out(Cli::command());
     command.build();
     let names: Vec<String> =
         command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
@@ -268,17 +268,14 @@ fn headings(command: &str) -> Vec<(String, Option<String>)> {
 #[test]
 fn every_option_of_run_is_under_the_heading_it_belongs_to() {
     let expected = [
-        (
-            "Segment",
-            "segment lanes timers scopes max_interval group standby no_standby leave_workers",
-        ),
+        ("Segment", "segment lanes timers scopes max_interval group"),
         ("Kills", "signal grace notify_only max_reaps reach"),
         ("Deadlines", "deadlines auto auto_together auto_alone warn_at"),
         ("Cascades", "cascade cascade_policy"),
         ("Hook", "on_expire on_expire_timeout"),
-        ("Workers that something holds up", "stopped traced frozen"),
+        ("Stopped, traced and frozen workers", "stopped traced frozen"),
         ("Evidence", "level budget helper_mib redact dir most mib no_error_files"),
-        ("Protection of the watchdog", "unprotected realtime"),
+        ("Watchdog", "unprotected realtime standby no_standby leave_workers"),
         ("HTTP", "listen listen_anywhere host"),
         ("Log", "format"),
         ("Settings", "config check"),
@@ -314,6 +311,7 @@ fn help_is_a_command_too() {
     };
     check("help", "Examples:");
     check("help run", "--max-reaps <N>");
+    check("run --help", "Examples:\n  hangwatch run --auto");
     check("help exec", "--deadline <DURATION>");
     assert_eq!(read("help nosuch").expect_err("none").exit_code(), 2);
 }

@@ -1,7 +1,7 @@
-//! Values of the command line: durations, signals, fractions, groups.
+//! Parsers of command-line values: durations, signals, fractions, groups.
 //!
-//! Each parser's error says what is wrong with the value and what would be right; clap
-//! adds the value and the option's name.
+//! Each error says what is wrong with the value and what to write instead; clap adds the value and the
+//! option's name.
 
 use std::fmt;
 use std::fs;
@@ -14,13 +14,13 @@ use hangwatch_core::wire::signal;
 use hangwatch_core::wire::time::MAX_TIMEOUT;
 
 const UNITS: &str = "write a number with a unit, such as 100ms, 5s, 1m30s or 2h; \
-                     a bare number counts seconds";
+                     a number without a unit is in seconds";
 
-/// A duration longer than nothing and at most ten years: `5s`, `1m30s`, `2.5`.
+/// Parses a duration above zero and of at most ten years: `5s`, `1m30s`, `2.5`.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// What is wrong with the text.
 pub fn duration(text: &str) -> Result<Duration, String> {
     match duration_or_zero(text)? {
         Duration::ZERO => Err("must be longer than zero".to_owned()),
@@ -28,11 +28,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// As [`duration`], but zero is one.
+/// Parses a duration as [`duration`] does, but also accepts zero.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// What is wrong with the text.
 pub fn duration_or_zero(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     if text.is_empty() {
@@ -42,13 +42,13 @@ pub fn duration_or_zero(text: &str) -> Result<Duration, String> {
         return Err("must not be negative".to_owned());
     }
     let too_long = || format!("is longer than ten years ({}s)", MAX_TIMEOUT.as_secs());
-    // humantime has M for months: a slip of the shift key, and a deadline is as good as none.
+    // humantime reads M as months: a typo for minutes would make the deadline useless.
     if text.contains('M') {
-        return Err("has M for a unit; write m for minutes, or days".to_owned());
+        return Err("has the unit M; write m for minutes, or use days".to_owned());
     }
     let duration = match decimal(text) {
         Some(seconds) if seconds.is_nan() => return Err(format!("is not a duration; {UNITS}")),
-        // More seconds than a duration can hold are too many in any case.
+        // What a `Duration` cannot hold is above ten years in any case.
         Some(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| too_long())?,
         None => humantime::parse_duration(text).map_err(|error| match error {
             humantime::DurationError::NumberOverflow => too_long(),
@@ -58,25 +58,25 @@ pub fn duration_or_zero(text: &str) -> Result<Duration, String> {
     if duration > MAX_TIMEOUT { Err(too_long()) } else { Ok(duration) }
 }
 
-/// The time between two pictures: 100 ms to 1 minute.
+/// Parses the time between two updates of `top`: 100 ms to 1 minute.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// What is wrong with the text.
 pub fn refresh(text: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
     if (Duration::from_millis(100)..=Duration::from_mins(1)).contains(&interval) {
         Ok(interval)
     } else {
-        Err("must be 100ms to 1m".to_owned())
+        Err("must be from 100ms to 1m".to_owned())
     }
 }
 
-/// The longest time between two ticks: 1 ms to 1 minute.
+/// Parses `max_interval`, the longest time between two ticks: 1 ms to 1 minute.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// What is wrong with the text.
 pub fn interval(text: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
     if hangwatch::MAX_INTERVALS.contains(&interval) {
@@ -86,8 +86,9 @@ pub fn interval(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Seconds from a number, perhaps with a fraction, and perhaps with one unit; `None` for
-/// any other way to write a duration. humantime knows neither fractions nor bare numbers.
+/// Parses a number with or without a fraction, and with at most one unit, into seconds.
+///
+/// `None` for any other notation. humantime accepts neither fractions nor numbers without a unit.
 fn decimal(text: &str) -> Option<f64> {
     let (number, scale) = [("ms", 1e-3), ("us", 1e-6), ("s", 1.0), ("m", 60.0), ("h", 3600.0)]
         .into_iter()
@@ -96,17 +97,17 @@ fn decimal(text: &str) -> Option<f64> {
     let number = number.trim_end();
     let is_decimal = number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
         && number.bytes().any(|byte| byte.is_ascii_digit());
-    // Whole numbers with a unit are exact in humantime, and not quite so here.
+    // humantime parses whole numbers with a unit exactly; this code would round.
     let bare = number.len() == text.len();
     (is_decimal && (bare || number.contains('.')))
         .then(|| number.parse().ok())?
         .map(|n: f64| n * scale)
 }
 
-/// What a reap begins with.
+/// The first signal of a kill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReapSignal {
-    /// Nothing is signalled: an expiry is reported only.
+    /// No signal: overdue workers are only reported.
     NotifyOnly,
     /// This signal.
     Signal(Signal),
@@ -122,7 +123,7 @@ impl ReapSignal {
     }
 }
 
-/// As it is written on the command line: `KILL`, `none`.
+/// Writes it as on the command line: `KILL`, `none`.
 impl fmt::Display for ReapSignal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -132,11 +133,11 @@ impl fmt::Display for ReapSignal {
     }
 }
 
-/// A regular expression.
+/// Checks a regular expression.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// What is wrong with the expression.
 pub fn expression(text: &str) -> Result<String, String> {
     match regex::Regex::new(text) {
         Ok(_) => Ok(text.to_owned()),
@@ -144,31 +145,30 @@ pub fn expression(text: &str) -> Result<String, String> {
     }
 }
 
-/// A signal that can end a process, by name or number: `KILL`, `SIGKILL`, `9`, `RTMIN+1`; or `none`.
+/// Parses a signal that ends a process, by name or number: `KILL`, `SIGKILL`, `9`, `RTMIN+1`; or `none`.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// What is wrong with the text.
 pub fn reap_signal(text: &str) -> Result<ReapSignal, String> {
     let upper = text.trim().to_ascii_uppercase();
     if upper == "NONE" {
         return Ok(ReapSignal::NotifyOnly);
     }
     let number = signal::number(upper.strip_prefix("SIG").unwrap_or(&upper)).ok_or(
-        "is not a signal hangwatch sends; use a name such as KILL, SIGTERM, ABRT or RTMIN+1, a number \
-         from 1 to 64, or none to signal nothing",
+        "is not a signal; use a name such as KILL, SIGTERM, ABRT or RTMIN+1, a number from 1 to 64, \
+         or none to send no signal",
     )?;
-    signal_of(number)
-        .filter(|_| signal::ends_a_process(number))
-        .map(ReapSignal::Signal)
-        .ok_or_else(|| "does not end a process; use KILL, TERM, INT, ABRT or the like".to_owned())
+    signal_of(number).filter(|_| signal::ends_a_process(number)).map(ReapSignal::Signal).ok_or_else(
+        || "does not end a process; use a signal such as KILL, TERM, INT or ABRT".to_owned(),
+    )
 }
 
-/// A fraction above 0 and below 1.
+/// Parses a fraction above 0 and below 1.
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// What is wrong with the text.
 pub fn fraction(text: &str) -> Result<f64, String> {
     match text.trim().parse::<f64>() {
         Ok(fraction) if fraction > 0.0 && fraction < 1.0 => Ok(fraction),
@@ -177,25 +177,26 @@ pub fn fraction(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A group's number, from its number or its name in `/etc/group`.
+/// Parses a group: a number, or a name in `/etc/group`.
 ///
 /// # Errors
 ///
-/// There is no such group.
+/// The group does not exist, or `/etc/group` cannot be read.
 pub fn group(text: &str) -> Result<u32, String> {
     if let Ok(gid) = text.parse() {
-        // The kernel takes this number for "leave the group as it is".
-        let is_one = gid != u32::MAX;
-        return is_one.then_some(gid).ok_or_else(|| "is no group's number".to_owned());
+        // For chown this number means "do not change the group".
+        let is_valid = gid != u32::MAX;
+        return is_valid.then_some(gid).ok_or_else(|| "is not the number of a group".to_owned());
     }
-    let groups = fs::read_to_string("/etc/group")
-        .map_err(|error| format!("cannot be looked up in /etc/group ({error}); give its number"))?;
+    let groups = fs::read_to_string("/etc/group").map_err(|error| {
+        format!("cannot be looked up in /etc/group ({error}); give the group's number")
+    })?;
     groups
         .lines()
         .filter_map(|line| line.split_once(':'))
         .find(|(name, _)| *name == text)
         .and_then(|(_, rest)| rest.split(':').nth(1)?.parse().ok())
-        .ok_or_else(|| "is not in /etc/group; give its number".to_owned())
+        .ok_or_else(|| "is not in /etc/group; give the group's number".to_owned())
 }
 
 #[cfg(test)]
@@ -209,7 +210,7 @@ mod tests {
     };
 
     #[test]
-    fn durations_are_read_as_written() {
+    fn durations_are_parsed_as_written() {
         let check = |text: &str, millis: u64| {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         };
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_is_refused_with_the_reason() {
+    fn malformed_durations_are_refused_with_the_reason() {
         let check = |text: &str, part: &str| {
             let error = duration(text).expect_err(text);
             assert!(error.contains(part), "{text}: {error}");
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_has_bounds() {
+    fn intervals_have_bounds() {
         assert_eq!(interval("100ms"), Ok(Duration::from_millis(100)));
         assert!(interval("999us").unwrap_err().contains("1ms to 1m"));
         assert!(interval("61s").unwrap_err().contains("1ms to 1m"));
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn signals_are_read_by_name_and_number() {
+    fn signals_are_parsed_by_name_and_number() {
         let check = |text: &str, signal: Signal, shown: &str| {
             let read = reap_signal(text).unwrap();
             assert_eq!(read, ReapSignal::Signal(signal), "{text}");
@@ -294,11 +295,15 @@ mod tests {
     }
 
     #[test]
-    fn real_time_signals_are_read_by_name_and_number() {
+    fn real_time_signals_are_parsed_by_name_and_number() {
         let check = |text: &str, number: u8, shown: &str| {
             let read = reap_signal(text).unwrap();
             assert_eq!((read.number(), read.to_string().as_str()), (Some(number), shown), "{text}");
-            assert_eq!(reap_signal(shown), Ok(read), "what is shown is read again");
+            assert_eq!(
+                reap_signal(shown),
+                Ok(read),
+                "the displayed name parses to the same signal"
+            );
         };
         check("32", 32, "32");
         check("34", 34, "RTMIN");
@@ -309,7 +314,7 @@ mod tests {
         check("SIGRTMAX", 64, "RTMAX");
         check("64", 64, "RTMAX");
         let ending = (1..=64).filter(|number| reap_signal(&number.to_string()).is_ok()).count();
-        assert_eq!(ending, 64 - 8, "all but those that stop, continue or do nothing");
+        assert_eq!(ending, 64 - 8, "all except signals that stop, continue or do nothing");
     }
 
     #[test]
@@ -320,7 +325,7 @@ mod tests {
         }
         assert_eq!(group("root"), Ok(0));
         assert_eq!(group("42"), Ok(42));
-        assert!(group("4294967295").unwrap_err().contains("no group"));
+        assert!(group("4294967295").unwrap_err().contains("not the number"));
         assert!(group("no-such-group-here").unwrap_err().contains("/etc/group"));
     }
 }

@@ -1,8 +1,7 @@
-//! Words of `exec` and `run` as people type them: the `--` before the command may be left out, and the
-//! deadline of `exec` may stand alone, as with `timeout(1)`.
+//! The short forms of `exec` and `run`: without `--` before the command, and without `--deadline`.
 //!
-//! [`marked`] turns `exec 30s make test` into `exec --deadline 30s -- make test`. It reads options only as
-//! far as it must to tell an option's value from the command; what they mean is for clap.
+//! [`marked`] turns `exec 30s make test`, the form of `timeout(1)`, into `exec --deadline 30s -- make test`.
+//! It parses options only to find where the command begins; clap parses the result.
 
 use std::ffi::{OsStr, OsString};
 
@@ -10,7 +9,7 @@ use clap::{Arg, ArgAction, Command, CommandFactory};
 
 use super::{Cli, value};
 
-/// The words with the deadline named and the command marked.
+/// Inserts `--deadline` before a bare deadline, and `--` before the command.
 pub(super) fn marked(mut words: Vec<OsString>) -> Vec<OsString> {
     let Some(name) = words.get(1).and_then(|word| word.to_str()) else { return words };
     if name != "exec" && name != "run" {
@@ -43,15 +42,15 @@ pub(super) fn marked(mut words: Vec<OsString>) -> Vec<OsString> {
     words
 }
 
-/// What a word is where an option may stand.
+/// A word before the command.
 enum Word {
-    /// The end of the options.
+    /// `--`, the end of the options.
     Mark,
-    /// An option; with its value it is so many words.
+    /// An option; `words` counts it and its value.
     Option { words: usize, is_deadline: bool },
-    /// An option that there is not.
+    /// An option that the command does not have.
     Unknown,
-    /// No option.
+    /// Not an option.
     Plain,
 }
 
@@ -80,7 +79,7 @@ impl Word {
         }
     }
 
-    /// Short options in one word: the first that takes a value has the rest, or the next word, for it.
+    /// Short options in one word: the first that takes a value takes the rest of the word, or the next word.
     fn of_letters(letters: &str, command: &Command) -> Word {
         for (at, letter) in letters.char_indices() {
             let Some(arg) = command.get_arguments().find(|arg| arg.get_short() == Some(letter))
@@ -101,14 +100,14 @@ fn is_named(arg: &Arg, name: &str) -> bool {
     arg.get_long() == Some(name) || aliases.contains(&name)
 }
 
-/// Whether the word after the option is its value. A switch may have one (`--notify-only=false`), in the
-/// same word.
+/// Whether the next word is the option's value. A switch has its value in the same word
+/// (`--notify-only=false`).
 fn takes_a_value(arg: &Arg) -> bool {
     let needs_one = arg.get_num_args().is_none_or(|count| count.min_values() > 0);
     matches!(arg.get_action(), ArgAction::Set | ArgAction::Append) && needs_one
 }
 
-/// Whether a word is meant for a duration: also one that is refused, such as `0s`.
+/// Whether a word is probably a duration, even an invalid one such as `0s`.
 fn is_duration(word: &OsStr) -> bool {
     let Some(text) = word.to_str() else { return false };
     value::duration(text).is_ok() || text.starts_with(|first: char| first.is_ascii_digit())
@@ -124,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn the_deadline_may_stand_alone() {
+    fn deadline_option_name_may_be_omitted() {
         check("hangwatch exec 30s make test", "hangwatch exec --deadline 30s -- make test");
         check("hangwatch exec 30 -- make", "hangwatch exec --deadline 30 -- make");
         check("hangwatch exec -k 5s 1m sh -c x", "hangwatch exec -k 5s --deadline 1m -- sh -c x");
@@ -134,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mark_before_the_command_may_be_left_out() {
+    fn double_dash_before_the_command_may_be_omitted() {
         check("hangwatch exec --deadline 5s make -j8", "hangwatch exec --deadline 5s -- make -j8");
         check("hangwatch exec --deadline=5s 7z x", "hangwatch exec --deadline=5s -- 7z x");
         check("hangwatch run make test", "hangwatch run -- make test");
@@ -144,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_else_is_left_as_it_is() {
+    fn other_command_lines_are_unchanged() {
         for line in [
             "hangwatch",
             "hangwatch status train",

@@ -1,4 +1,4 @@
-//! What the options of `run` are, and what their own parsers say of a value.
+//! The options of `run` that are settings, and checks of a value by the parser of its option.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, CommandFactory, Parser};
@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, CommandFactory, Parser};
 use super::{MEANT, NO_SETTINGS, PREFIX, Variables, variable_of};
 use crate::cli::Cli;
 
-/// What the options of `run` are.
+/// The options of `run`, or of a subcommand that shares some of them.
 pub(super) struct Definition(clap::Command);
 
 impl Definition {
@@ -14,7 +14,7 @@ impl Definition {
         Definition::of("run")
     }
 
-    /// The options of another subcommand, for those that `run` has as settings, too.
+    /// The options of another subcommand.
     pub(super) fn of(subcommand: &str) -> Definition {
         let mut command = Cli::command();
         command.build();
@@ -31,7 +31,7 @@ impl Definition {
         self.settings().find(|arg| name_of(arg) == name)
     }
 
-    /// The word that says it on the command line, where a switch may have to say nothing but its name.
+    /// The setting as a word of the command line; a switch is only its name.
     pub(super) fn word(&self, name: &str, value: &str) -> String {
         if self.is_bare(name) { format!("--{name}") } else { format!("--{name}={value}") }
     }
@@ -40,22 +40,22 @@ impl Definition {
         self.get(name).is_some_and(|arg| matches!(arg.get_action(), ArgAction::SetTrue))
     }
 
-    /// Has the option's own parser judge a value.
+    /// Checks a value with the parser of its option.
     pub(super) fn check(&self, name: &str, value: &str) -> Result<(), String> {
         if self.is_bare(name) && value == "false" {
-            return Ok(()); // it says nothing
+            return Ok(()); // the same as not set
         }
         if self.is_bare(name) && value != "true" {
             return Err("is not one of true, false".to_owned());
         }
         match try_word(self.0.get_name(), &self.word(name, value)) {
-            // By itself it is good; what it takes beside may come from elsewhere.
+            // The value is valid; an option that it requires may come from another source.
             Err(error) if error.kind() == ErrorKind::MissingRequiredArgument => Ok(()),
             checked => checked.map_err(|error| reason(&error)),
         }
     }
 
-    /// Whether clap would not take both.
+    /// Whether clap refuses the two options together.
     pub(super) fn contradict(&self, one: &Arg, other: &Arg) -> bool {
         let excludes = |one: &Arg, other: &Arg| {
             self.0.get_arg_conflicts_with(one).iter().any(|arg| arg.get_id() == other.get_id())
@@ -63,14 +63,14 @@ impl Definition {
         excludes(one, other) || excludes(other, one)
     }
 
-    /// Whether clap would not take the option with a command to run.
+    /// Whether clap refuses the option together with a command to run.
     pub(super) fn contradicts_command(&self, arg: &Arg) -> bool {
         self.0.get_positionals().next().is_some_and(|command| self.contradict(arg, command))
     }
 
-    /// Variables that look like a setting's and are not: what there is to say of each.
+    /// Warnings about variables that look like settings but are not.
     pub(super) fn strange(&self, variables: &Variables) -> Vec<String> {
-        // Those of workers, hooks, tests and the log.
+        // Variables of workers, hooks, tests and the log.
         let others = [
             "AUTO_SAID",
             "CONFIG",
@@ -99,14 +99,14 @@ impl Definition {
             if is_known {
                 return None;
             }
-            let ask = |meant: String| format!("; is {}{MEANT}", variable_of(&meant));
+            let ask = |meant: String| format!("; did you mean {}{MEANT}", variable_of(&meant));
             let meant = self.meant_by(&setting).map(ask).unwrap_or_default();
-            Some(format!("{name} is in the environment and is no setting of run{meant}"))
+            Some(format!("the environment variable {name} is not a setting of run{meant}"))
         };
         variables.values.keys().filter_map(strange).collect()
     }
 
-    /// The setting that is meant by a name that is none's.
+    /// The setting with a name similar to this unknown name.
     fn meant_by(&self, key: &str) -> Option<String> {
         let is_alias =
             |arg: &&Arg| arg.get_all_aliases().is_some_and(|aliases| aliases.contains(&key));
@@ -121,13 +121,13 @@ impl Definition {
         self.get(meant).map(|arg| name_of(arg).to_owned())
     }
 
-    /// What there is to say of a key of the file that is no setting's.
+    /// The error for a key of the file that is not a setting.
     pub(super) fn unknown(&self, key: &str) -> String {
         if NO_SETTINGS.contains(&key) {
-            return format!("{key} is for the command line only");
+            return format!("{key} works on the command line only");
         }
         match self.meant_by(key) {
-            Some(meant) => format!("there is no setting {key:?}; is {meant} meant?"),
+            Some(meant) => format!("there is no setting {key:?}; did you mean {meant}?"),
             None => format!("there is no setting {key:?}; see `hangwatch run --help`"),
         }
     }
@@ -141,15 +141,15 @@ fn try_word(subcommand: &str, word: &str) -> Result<(), clap::Error> {
     Cli::try_parse_from(["hangwatch", subcommand, word]).map(|_| ())
 }
 
-/// What is wrong, without the option that the user did not write.
+/// The text of the error, without the option: the user wrote a variable or a line of the file instead.
 pub(super) fn reason(error: &clap::Error) -> String {
     use std::error::Error;
     if let Some(source) = error.source() {
-        let is_no_number = source.is::<std::num::ParseIntError>();
-        if is_no_number {
+        let is_not_a_number = source.is::<std::num::ParseIntError>();
+        if is_not_a_number {
             return "is not a whole number in range".into();
         }
-        // A number out of range is named again there: "0 is not in 1..=9".
+        // Such a text repeats the value: "0 is not in 1..=9".
         let text = source.to_string();
         let value = error.get(ContextKind::InvalidValue).map(ToString::to_string);
         let rest = value.and_then(|value| text.strip_prefix(&value)?.strip_prefix(' '));

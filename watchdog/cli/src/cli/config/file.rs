@@ -1,4 +1,4 @@
-//! The file of settings: TOML, one line a setting, no sections.
+//! The settings file: TOML, one setting per line, no sections.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,35 +8,35 @@ use toml_edit::{Document, Item, Value};
 use super::unquoted;
 use hangwatch_process::reading::{self, Contents};
 
-/// The most a file of settings may hold, bytes.
+/// The size limit of a settings file, bytes.
 pub(super) const MOST: u64 = 1 << 20;
-/// The mode bit of a file that anybody may write to.
+/// The mode bit of a file that every user may write to.
 const OTHERS_WRITE: u32 = 0o002;
 
-/// A line of the file that says something.
+/// A line of the file that sets something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Line {
-    /// Which, from 1.
+    /// The line number, from 1.
     pub(super) number: usize,
     pub(super) key: String,
-    /// What it says, as the command line would; or why it cannot be said so.
+    /// The value as on the command line, or why it is not valid.
     pub(super) value: Result<String, String>,
 }
 
-/// A file that cannot be taken.
+/// Why a settings file is refused.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FileError {
     #[error("{}: cannot be read: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("{}: anybody may write to it, and so say who is signalled: chmod o-w", path.display())]
+    #[error("{}: every user can write to this file and so choose what is killed: run chmod o-w on it", path.display())]
     OthersWrite { path: PathBuf },
-    #[error("{}: holds more than {MOST} bytes: it is no file of settings", path.display())]
+    #[error("{}: is larger than {MOST} bytes, so it is not a settings file", path.display())]
     TooLong { path: PathBuf },
-    #[error("{}:{line}: is not TOML: {what}", path.display())]
+    #[error("{}:{line}: not valid TOML: {what}", path.display())]
     NotToml { path: PathBuf, line: usize, what: String },
 }
 
-/// What stands in a file of settings, where it was not read before.
+/// Reads a settings file, or parses `before`, its contents, if they were read before.
 pub(super) fn read(path: &Path, before: Option<&Contents>) -> Result<Vec<Line>, FileError> {
     let failed = |source| FileError::Read { path: path.to_owned(), source };
     let Contents { is_plain, mode, text } = match before {
@@ -71,7 +71,7 @@ fn lines(text: &str) -> Result<Vec<Line>, (usize, String)> {
     Ok(lines)
 }
 
-/// A value as the command line would have it.
+/// A value as on the command line.
 fn value(item: &Item) -> Result<String, String> {
     match item {
         Item::Value(Value::String(text)) => Ok(text.value().clone()),
@@ -79,14 +79,12 @@ fn value(item: &Item) -> Result<String, String> {
         Item::Value(Value::Float(number)) => Ok(number.value().to_string()),
         Item::Value(Value::Boolean(flag)) => Ok(flag.value().to_string()),
         Item::Value(Value::Datetime(_)) => {
-            Err("is a date; durations are written \"10s\"".to_owned())
+            Err("is a time of day; write durations as \"10s\"".to_owned())
         }
         Item::Value(Value::Array(_)) => {
-            Err("is a list, and takes one value; expressions are joined with |".to_owned())
+            Err("is a list; write one value, and join expressions with |".to_owned())
         }
-        _ => {
-            Err("is a section; settings stand in the file as they are, without sections".to_owned())
-        }
+        _ => Err("is a section; write settings without sections".to_owned()),
     }
 }
 
@@ -95,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_found_with_their_numbers() {
+    fn lines_have_their_numbers() {
         let text = "# a comment\nsignal = \"TERM\"\n\nmax-reaps = 1_0\nwarn-at = 0.5 # half\nnotify-only = false\n";
         let said: Vec<(usize, String, String)> = lines(text)
             .unwrap()
@@ -112,13 +110,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_toml_is_told_with_its_line() {
+    fn invalid_toml_is_reported_with_its_line() {
         let check =
             |text: &str, line: usize| assert_eq!(lines(text).unwrap_err().0, line, "{text}");
         check("signal = TERM", 1);
         check("a = 1\n\nb 2\n", 3);
         let (line, what) = lines("a = 1\nsegment = train\n").unwrap_err();
-        assert_eq!((line, what.as_str()), (2, "a text is written in quotes: segment = \"train\""));
+        assert_eq!((line, what.as_str()), (2, "put quotes around the text: segment = \"train\""));
         check("a = 1\nb = 2\na = 3\n", 3);
         check("a = \"\"\"\n\n", 3);
     }
@@ -129,7 +127,7 @@ mod tests {
             let why = lines(text).unwrap().remove(0).value.unwrap_err();
             assert!(why.contains(part), "{text}: {why}");
         };
-        check("grace = 10:00:00", "is a date");
+        check("grace = 10:00:00", "is a time of day");
         check("signal = [\"TERM\"]", "is a list");
         check("[run]\nsignal = \"TERM\"", "is a section");
         check("run.signal = \"TERM\"", "is a section");

@@ -1,4 +1,4 @@
-//! What each source says of the settings: the command line before the environment before the file.
+//! Merges the sources of settings: command line over environment over file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::definition::{Definition, name_of};
 use super::file::{self, Line};
 use super::{Contents, Origin, Problems, SEGMENT, Variables, variable_of};
 
-/// What was said of one setting.
+/// The value of one setting, and its source.
 #[derive(Clone, Debug)]
 pub(super) struct Said {
     pub(super) value: String,
@@ -18,23 +18,23 @@ pub(super) struct Said {
 }
 
 impl Said {
-    /// A switch that is off excludes nothing.
+    /// Whether the value turns a switch off; then it conflicts with nothing.
     pub(super) fn is_off(&self) -> bool {
         self.value == "false"
     }
 }
 
-/// The sources, the most important first.
+/// The merged settings of the sources added so far.
 pub(super) struct Layers<'a> {
     definition: &'a Definition,
-    /// Whether a command is to be run.
+    /// Whether the command line has a command to run.
     has_command: bool,
     said: BTreeMap<String, Said>,
     problems: Problems,
 }
 
 impl<'a> Layers<'a> {
-    /// Begins with the command line.
+    /// Starts with the settings of the command line.
     pub(super) fn new(definition: &'a Definition, flags: &ArgMatches) -> Layers<'a> {
         let mut said = BTreeMap::new();
         for arg in definition.settings() {
@@ -67,7 +67,7 @@ impl<'a> Layers<'a> {
         self.add(layer);
     }
 
-    /// Adds what the file says; `before` is what was read of it before.
+    /// Adds the settings of the file; `before` is its contents, if they were read before.
     pub(super) fn add_file(&mut self, path: &Path, before: Option<&Contents>) {
         let lines = match file::read(path, before) {
             Ok(lines) => lines,
@@ -95,14 +95,14 @@ impl<'a> Layers<'a> {
         self.add(layer);
     }
 
-    /// Adds what one source says, as far as no source before it speaks against it.
+    /// Adds the settings of one source, unless they conflict with those of an earlier source.
     fn add(&mut self, layer: Vec<(&Arg, Said)>) {
         let mut seen: Vec<(&Arg, &Said)> = Vec::new();
         for (arg, said) in layer.iter().filter(|(_, said)| !said.is_off()) {
             let against = seen.iter().find(|(other, _)| self.definition.contradict(arg, other));
             if let Some((other, earlier)) = against {
                 let what = format!(
-                    "{} contradicts {} ({}): leave one of them out",
+                    "{} conflicts with {} ({}): remove one of them",
                     name_of(arg),
                     name_of(other),
                     earlier.origin

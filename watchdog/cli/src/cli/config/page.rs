@@ -1,4 +1,4 @@
-//! Settings as a page of TOML: those in force, and every one there is with its help.
+//! Writes settings as TOML: those in force, or all of them with their help.
 
 use std::fmt::Write;
 
@@ -7,9 +7,9 @@ use clap::Arg;
 use super::definition::{Definition, name_of};
 use super::{Origin, Origins, REREAD, Setting, variable_of};
 
-/// The columns of a comment.
+/// The width of a comment, columns.
 const COLUMNS: usize = 78;
-/// What a setting without a default may be, where the page shows how it is written.
+/// Example values for settings without a default.
 const EXAMPLES: [(&str, &str); 13] = [
     ("segment", "train"),
     ("group", "train"),
@@ -26,7 +26,7 @@ const EXAMPLES: [(&str, &str); 13] = [
     ("reap", "tree"),
 ];
 
-/// The settings in force, each with where it comes from. It may be used as a file of settings.
+/// The settings in force, each with its source. The text is a valid settings file.
 pub fn in_force(origins: &Origins) -> String {
     let definition = Definition::new();
     let mut text = String::new();
@@ -45,10 +45,10 @@ pub fn in_force(origins: &Origins) -> String {
 /// Every setting with its help, commented out.
 pub fn every() -> String {
     let mut text = String::from(
-        "# Settings of `hangwatch run`, each with its default: remove the # before one to\n\
-         # change it. `hangwatch run --config FILE --check` says whether that is right.\n\
-         # The environment (HANGWATCH_MAX_REAPS=3) overrules this file, and the command\n\
-         # line (--max-reaps 3) both. This page is made from the help of the options.\n",
+        "# Settings of `hangwatch run`, each with its default. To change one, remove the\n\
+         # `#` before it. To check the file: `hangwatch run --config FILE --check`.\n\
+         # The environment (HANGWATCH_MAX_REAPS=3) overrides this file, the command line\n\
+         # (--max-reaps 3) overrides both. Generated from the help of the options.\n",
     );
     for arg in Definition::new().settings() {
         text.push('\n');
@@ -66,7 +66,7 @@ pub fn every() -> String {
     text
 }
 
-/// The paragraphs of a setting's help, without the default, which is shown otherwise.
+/// The paragraphs of a setting's help, without the default.
 fn help_of(arg: &Arg) -> Vec<String> {
     let help = arg.get_long_help().or_else(|| arg.get_help());
     let help = help.map(ToString::to_string).unwrap_or_default();
@@ -77,12 +77,12 @@ fn help_of(arg: &Arg) -> Vec<String> {
     help.split("\n\n").map(bare).filter(|paragraph| !paragraph.is_empty()).collect()
 }
 
-/// What a setting is where nobody says anything; `None` where it then has no value.
+/// The default of a setting; `None` if it has none.
 fn default_of(arg: &Arg) -> Option<String> {
     if let Some(value) = arg.get_default_values().first() {
         return Some(value.to_string_lossy().into_owned());
     }
-    // Settings that may also be taken as they are found have theirs in the help.
+    // Defaults that an existing segment can override are only in the help text.
     let help = arg.get_help()?.to_string();
     let (_, default) = help.split_once("[default: ")?;
     let default = default.split(']').next()?;
@@ -96,7 +96,7 @@ fn example_of(arg: &Arg) -> String {
     example.map_or_else(placeholder, |(_, value)| *value).to_owned()
 }
 
-/// A value as TOML has it.
+/// A value as TOML.
 fn literal(value: &str) -> String {
     let is_bare = value.parse::<u64>().is_ok()
         || ["true", "false"].contains(&value)

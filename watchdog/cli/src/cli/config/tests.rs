@@ -77,15 +77,19 @@ fn the_file_may_be_named_by_the_environment() {
 }
 
 #[test]
-fn what_is_wrong_is_told_with_its_place_and_its_reason() {
+fn an_error_has_its_place_and_its_reason() {
     let check = |variables: &[(&str, &str)], file: &str, expected: &str| {
         let error = settle("--segment s", variables, file).expect_err(file);
         assert!(error.contains(expected), "{file}: {error}");
     };
-    check(&[], "\nmax-reap = 3", "FILE:2: there is no setting \"max-reap\"; is max-reaps meant?");
-    check(&[], "max_reaps = 3", "is max-reaps meant?");
+    check(
+        &[],
+        "\nmax-reap = 3",
+        "FILE:2: there is no setting \"max-reap\"; did you mean max-reaps?",
+    );
+    check(&[], "max_reaps = 3", "did you mean max-reaps?");
     check(&[], "colour = 3", "FILE:1: there is no setting \"colour\"; see `hangwatch run --help`");
-    check(&[], "config = \"x\"", "FILE:1: config is for the command line only");
+    check(&[], "config = \"x\"", "FILE:1: config works on the command line only");
     check(&[], "grace = \"10 parsecs\"", "FILE:1: grace: \"10 parsecs\" is not a duration");
     check(&[], "grace = \"5M\"", "write m for minutes");
     check(&[], "max-reaps = 0", "FILE:1: max-reaps: \"0\" is not in 1..");
@@ -94,28 +98,32 @@ fn what_is_wrong_is_told_with_its_place_and_its_reason() {
     check(&[], "incidents = \"\"", "FILE:1: incidents: \"\" must not be empty");
     check(&[], "lanes = \"many\"", "FILE:1: lanes: \"many\" is not a whole number");
     check(&[], "notify-only = \"yes\"", "FILE:1: notify-only: \"yes\" is not one of true, false");
-    check(&[], "log = \"json\"", "FILE:1: there is no setting \"log\"; is log-format meant?");
+    check(&[], "log = \"json\"", "FILE:1: there is no setting \"log\"; did you mean log-format?");
     check(&[], "[run]\nlanes = 3", "FILE:1: there is no setting \"run\"");
     check(&[], "listen = \"9469\"", "FILE:1: listen: \"9469\" has no host");
     check(&[], "lanes = 1\nlisten = \"0.0.0.0:1\"", "FILE:2: 0.0.0.0:1 can be reached");
-    check(&[], "listen-anywhere = true", "FILE:1: listen-anywhere takes an address");
-    check(&[], "signal = TERM", "FILE:1: is not TOML");
+    check(
+        &[],
+        "listen-anywhere = true",
+        "FILE:1: listen-anywhere has no effect without an address",
+    );
+    check(&[], "signal = TERM", "FILE:1: not valid TOML");
     let both = "notify-only = true\n\ngrace = \"1s\"";
-    check(&[], both, "FILE:3: grace contradicts notify-only (FILE:1)");
+    check(&[], both, "FILE:3: grace conflicts with notify-only (FILE:1)");
     check(&[("HANGWATCH_GRACE", "x")], "", "HANGWATCH_GRACE: \"x\" is not a duration");
     let both = [("HANGWATCH_NOTIFY_ONLY", "true"), ("HANGWATCH_SIGNAL", "TERM")];
-    check(&both, "", "HANGWATCH_NOTIFY_ONLY: notify-only contradicts signal (HANGWATCH_SIGNAL)");
+    check(&both, "", "HANGWATCH_NOTIFY_ONLY: notify-only conflicts with signal (HANGWATCH_SIGNAL)");
 }
 
 #[test]
-fn everything_that_is_wrong_is_told_at_once() {
+fn all_errors_are_reported_at_once() {
     let file = "lanes = 0\nmax-reap = 3\ngrace = \"5M\"\n";
     let error = settle("--segment s", &[("HANGWATCH_TIMERS", "many")], file).unwrap_err();
     assert_eq!(error.lines().filter(|line| line.contains(": ")).count(), 4, "{error}");
 }
 
 #[test]
-fn a_file_that_cannot_be_taken_says_why() {
+fn a_refused_file_says_why() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("c.toml");
     let error = || {
@@ -134,11 +142,11 @@ fn a_file_that_cannot_be_taken_says_why() {
     std::fs::write(&path, [0xff, 0xfe]).unwrap();
     assert!(error().contains("UTF-8"), "{}", error());
     std::fs::write(&path, "#".repeat((1 << 20) + 1)).unwrap();
-    assert!(error().contains("no file of settings"), "{}", error());
+    assert!(error().contains("not a settings file"), "{}", error());
 }
 
 #[test]
-fn a_file_that_changed_is_read_anew_with_the_same_command_line() {
+fn a_changed_file_is_read_again_with_the_same_command_line() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "max-reaps = 3\ngrace = \"5s\"\nsignal = \"TERM\"").unwrap();
     let path = file.path().to_str().unwrap();
@@ -151,11 +159,11 @@ fn a_file_that_changed_is_read_anew_with_the_same_command_line() {
     assert_eq!(again.reap.signal, ReapSignal::Signal(Signal::KILL));
     std::fs::write(file.path(), "grace = 6 s\n").unwrap();
     let problems = reread(&again.origins, &Variables::default()).unwrap_err().to_string();
-    assert!(problems.contains(":1: is not TOML"), "{problems}");
+    assert!(problems.contains(":1: not valid TOML"), "{problems}");
 }
 
 #[test]
-fn the_page_of_what_is_in_force_says_the_same_again() {
+fn settings_in_force_are_a_valid_settings_file() {
     let file = "segment = \"s\"\ngrace = \"5s\"\nsignal = \"TERM\"\nwarn-at = 0.5\n";
     let run = settle("--max-reaps 9 --standby", &[("HANGWATCH_LANES", "8")], file).unwrap();
     let page = page::in_force(&run.origins);
@@ -172,7 +180,7 @@ fn the_page_of_what_is_in_force_says_the_same_again() {
 
 /// `HANGWATCH_TEST_BLESS=1` writes the page where it differs.
 #[test]
-fn the_page_of_every_setting_is_as_the_options_say() {
+fn packaged_settings_file_matches_the_options() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/hangwatch.toml");
     let page = page::every();
     if env::var_os("HANGWATCH_TEST_BLESS").is_some() {
@@ -181,11 +189,11 @@ fn the_page_of_every_setting_is_as_the_options_say() {
     let written = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(page == written, "HANGWATCH_TEST_BLESS=1 cargo test -p hangwatch-cli writes it anew");
     assert!(page.lines().all(|line| line.len() <= 80), "{page}");
-    // As it is, it says nothing; and each line of it may be said.
+    // As it is, it sets nothing; and each of its lines is valid.
     assert!(settle("--segment s", &[], &page).is_ok());
     for line in page.lines().filter(|line| line.starts_with("# ") && line.contains(" = ")) {
         let line = line.trim_start_matches("# ");
-        // A group of that name need not be there, nor a file, nor a hook.
+        // The group, the file and the hook of these may not exist.
         if !["group", "deadlines", "on-expire-timeout"].iter().any(|name| line.starts_with(name)) {
             let alone = format!("{line}\n");
             let more = if line.starts_with("segment") { "" } else { "--segment s" };
@@ -195,7 +203,7 @@ fn the_page_of_every_setting_is_as_the_options_say() {
 }
 
 #[test]
-fn every_setting_that_is_read_again_is_one() {
+fn every_setting_that_is_read_again_exists() {
     let definition = Definition::new();
     for name in REREAD {
         assert!(definition.get(name).is_some(), "{name}");
@@ -204,7 +212,7 @@ fn every_setting_that_is_read_again_is_one() {
 }
 
 #[test]
-fn a_misspelt_variable_is_told_with_what_is_meant() {
+fn a_misspelt_variable_gets_a_suggestion() {
     let variables = [
         ("HANGWATCH_MAX_REAP", "3"),
         ("HANGWATCH_COLOUR", "red"),
@@ -215,16 +223,20 @@ fn a_misspelt_variable_is_told_with_what_is_meant() {
     assert_eq!(
         run.origins.strange,
         [
-            "HANGWATCH_COLOUR is in the environment and is no setting of run",
-            "HANGWATCH_MAX_REAP is in the environment and is no setting of run; is \
-             HANGWATCH_MAX_REAPS meant?",
+            "the environment variable HANGWATCH_COLOUR is not a setting of run",
+            "the environment variable HANGWATCH_MAX_REAP is not a setting of run; did you mean \
+             HANGWATCH_MAX_REAPS?",
         ]
     );
     let misspelt: Vec<&str> = run.origins.misspelt().collect();
-    assert_eq!(misspelt, [run.origins.strange[1].as_str()], "of the other, nothing is known");
-    // With another mistake, both are told.
+    assert_eq!(
+        misspelt,
+        [run.origins.strange[1].as_str()],
+        "the other is not similar to a setting"
+    );
+    // With another error, both are reported.
     let variables = [("HANGWATCH_LANES", "0"), ("HANGWATCH_SINGAL", "TERM")];
     let error = settle("--segment s", &variables, "").unwrap_err();
     assert!(error.contains("HANGWATCH_LANES: \"0\" is not in 1..=65536"), "{error}");
-    assert!(error.contains("is HANGWATCH_SIGNAL meant?"), "{error}");
+    assert!(error.contains("did you mean HANGWATCH_SIGNAL?"), "{error}");
 }

@@ -1,10 +1,10 @@
-//! What is most often wrong with a file of TOML: a text without quotes.
+//! Recognises the most common mistake in a TOML file: a text without quotes.
 
 use hangwatch_text::plain;
 
-/// What to write instead, where a line assigns a text that is not in quotes: `segment = train`.
+/// What to write instead of a line such as `segment = train`.
 ///
-/// `None` where that is not what is wrong with the line.
+/// `None` if missing quotes are not what is wrong with the line.
 pub(crate) fn advice(line: &str) -> Option<String> {
     let (key, value) = line.split_once('=')?;
     let (key, value) = (key.trim(), value.split(" #").next().unwrap_or_default().trim());
@@ -16,7 +16,7 @@ pub(crate) fn advice(line: &str) -> Option<String> {
     }
     let key = plain(key);
     let quoted = toml_edit::Value::from(&*plain(value)).to_string();
-    Some(format!("a text is written in quotes: {key} = {quoted}"))
+    Some(format!("put quotes around the text: {key} = {quoted}"))
 }
 
 #[cfg(test)]
@@ -24,9 +24,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_without_quotes_is_shown_with_them() {
+    fn text_without_quotes_gets_advice() {
         let check = |line: &str, right: Option<&str>| {
-            let expected = right.map(|right| format!("a text is written in quotes: {right}"));
+            let expected = right.map(|right| format!("put quotes around the text: {right}"));
             assert_eq!(advice(line), expected, "{line}");
         };
         check("segment = train", Some("segment = \"train\""));
