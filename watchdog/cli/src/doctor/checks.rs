@@ -61,6 +61,7 @@ pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
         user_namespace(facts),
         seccomp(facts),
         container(facts),
+        torchrun(facts),
     ]
 }
 
@@ -267,6 +268,24 @@ fn seccomp(facts: &Facts) -> Finding {
         Some(0) => works("seccomp", "no filter"),
         _ => works("seccomp", "not told; what hangwatch needs was tried above"),
     }
+}
+
+fn torchrun(facts: &Facts) -> Finding {
+    let ranks = &facts.ranks_with_shared_store;
+    if ranks.is_empty() {
+        return works("torchrun", "no job here restarts its ranks with an old store");
+    }
+    let pids: Vec<String> = ranks.iter().map(ToString::to_string).collect();
+    weaker(
+        "torchrun",
+        format!(
+            "all attempts of a job share one store (processes {}): on torch 2.x a restarted rank may read \
+             the addresses of dead ranks, and fail",
+            pids.join(", ")
+        ),
+        "set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun, with --standalone or --rdzv_backend c10d; \
+         `hangwatch run --auto` sets it",
+    )
 }
 
 fn container(facts: &Facts) -> Finding {

@@ -11,9 +11,9 @@ use std::sync::atomic::AtomicU32;
 use hangwatch::sys::fork::Canary;
 use hangwatch::sys::name::SEGMENT_DIR;
 use hangwatch::sys::{clock, host, proc_file};
-use hangwatch_process::limits;
+use hangwatch_process::{limits, lineage};
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
-use rustix::process::{PidfdFlags, Resource, getpid};
+use rustix::process::{Pid, PidfdFlags, Resource, getpid};
 use rustix::thread::{CapabilitySet, futex};
 
 use hangwatch_incident::store::{default_dir, try_dir};
@@ -65,6 +65,8 @@ pub(super) struct Facts {
     pub(super) container: Option<&'static str>,
     /// Whether a service manager keeps a place for the log.
     pub(super) in_service: bool,
+    /// Workers of torchrun whose attempts share one store, the first few of them.
+    pub(super) ranks_with_shared_store: Vec<i32>,
 }
 
 /// What came of something that was tried: why it was refused.
@@ -154,6 +156,7 @@ impl Facts {
             seccomp: field(&status, "Seccomp:").and_then(|mode| mode.parse().ok()),
             container: container(),
             in_service: std::env::var_os("INVOCATION_ID").is_some(),
+            ranks_with_shared_store: ranks_with_shared_store(),
         }
     }
 }
@@ -162,6 +165,24 @@ impl Facts {
 fn mounts() -> String {
     let bytes = proc_file::bytes("/proc/self/mounts", MOUNTS_BYTES).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Workers of torchrun that would be restarted with the store of the attempt before, a few of them.
+fn ranks_with_shared_store() -> Vec<i32> {
+    const PROCESSES: usize = 8_192;
+    const NAMED: usize = 8;
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let pid_of = |entry: fs::DirEntry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?);
+    processes
+        .take(PROCESSES)
+        .filter_map(|entry| pid_of(entry.ok()?))
+        .filter(|pid| {
+            let has = |assignment| lineage::has_in_environment(*pid, assignment);
+            has("TORCHELASTIC_USE_AGENT_STORE=True") && !has("TORCHELASTIC_MAX_RESTARTS=0")
+        })
+        .map(Pid::as_raw_pid)
+        .take(NAMED)
+        .collect()
 }
 
 fn tried<T>(result: rustix::io::Result<T>) -> Tried {

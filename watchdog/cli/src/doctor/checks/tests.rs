@@ -40,6 +40,7 @@ fn well() -> Facts {
         seccomp: Some(0),
         container: None,
         in_service: false,
+        ranks_with_shared_store: Vec::new(),
     }
 }
 
@@ -89,6 +90,7 @@ fn every_fault_is_found_under_its_topic_with_what_to_change() {
     check(&|facts| facts.lower_oom_score = refused(), "OOM score", Weaker, "CAP_SYS_RESOURCE");
     check(&|facts| facts.keep_incidents = refused(), "incidents", Weaker, "--incidents");
     check(&|facts| facts.may_be_nice = false, "real time", Weaker, "RLIMIT_RTPRIO");
+    check(&|facts| facts.ranks_with_shared_store = vec![7], "torchrun", Weaker, "--standalone");
     check(&|facts| facts.cgroup = Cgroup::V1, "cgroups", Weaker, "version 1");
     check(&|facts| facts.cgroup = Cgroup::None, "cgroups", Weaker, "mount -t cgroup2");
     check(&|facts| facts.in_pid_namespace = true, "PID namespace", Weaker, "unattestable");
