@@ -191,7 +191,9 @@ impl Instants {
 /// compares whole seconds and takes the lowest rank of a tie, so it is at least one second ago.
 fn report(first: &TimerFacts, timers: &[TimerFacts], now: Instants) -> Value {
     let began = now.wall_at(first.acquired_at_ns).min(now.wall - Duration::from_secs(1));
-    let timestamp = began.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    // A rank that waits is not the root cause: whoever it waits for may have begun to hang after it.
+    let since = if waits_for_others(first) { now.wall } else { began };
+    let timestamp = since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let summary = summary(first);
     let lines = timers.iter().map(|timer| format!("\n  {}", timer_line(timer, now)));
     let story = format!("{summary}{}", lines.collect::<String>());
@@ -206,7 +208,18 @@ fn summary(timer: &TimerFacts) -> String {
         Some(rank) => format!("rank {rank} (pid {pid})"),
         None => format!("pid {pid}"),
     };
-    format!("hangwatch: {who} hung in \"{}\" and was removed", timer.scope)
+    let scope = &timer.scope;
+    if waits_for_others(timer) {
+        return format!(
+            "hangwatch: {who} ran out of time in \"{scope}\", waiting for other ranks, and was removed"
+        );
+    }
+    format!("hangwatch: {who} hung in \"{scope}\" and was removed")
+}
+
+/// Whether `run --auto` says of a scope that a rank waits for others in it.
+fn waits_for_others(timer: &TimerFacts) -> bool {
+    timer.scope.starts_with("together: ")
 }
 
 fn timer_line(timer: &TimerFacts, now: Instants) -> String {
@@ -266,6 +279,23 @@ mod tests {
             \"epoch\" began at 1970-01-12T13:45:50Z, in thread python, and had 41s";
         assert_eq!(story, expected);
         assert_eq!(message["extraInfo"]["timestamp"], "999990");
+    }
+
+    #[test]
+    fn a_rank_that_waits_for_others_is_not_the_root_cause() {
+        let waits = timer("together: all_reduce", 10_000_000_000, 99_900_000_000);
+        let hung = timer("alone: between collectives", 50_000_000_000, 99_000_000_000);
+        let of = |timer: &TimerFacts| report(timer, &[], at(1_000_000))["message"].clone();
+        let (waits, hung) = (of(&waits), of(&hung));
+        assert_eq!(
+            waits["message"],
+            "hangwatch: rank 3 (pid 4711) ran out of time in \"together: all_reduce\", waiting for other \
+             ranks, and was removed"
+        );
+        let stamp = |message: &Value| {
+            message["extraInfo"]["timestamp"].as_str().unwrap().parse::<u64>().unwrap()
+        };
+        assert!(stamp(&hung) < stamp(&waits));
     }
 
     #[test]
