@@ -161,7 +161,7 @@ impl Guard {
         Ok(word)
     }
 
-    /// Writes the updates of a change, and wakes the watchdog where the new deadline is near.
+    /// Records a change, and wakes the watchdog where the new deadline is near.
     fn tell(&self, operation: Operation, word: TimerWord, scope: ScopeId) {
         let deadline = match word.state() {
             Some(TimerState::Armed) => word.deadline(),

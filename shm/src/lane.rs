@@ -285,7 +285,7 @@ impl LaneOwner {
         }
     }
 
-    /// Writes the updates of a timer of this lane, or of another of this segment.
+    /// Records a change of a timer of this lane, or of another of this segment.
     pub(crate) fn record(&mut self, operation: Operation, of: &Armed, at: Nanos, deadline: Units) {
         let place = if of.subject.lane() == self.index { Place::Own } else { Place::Foreign };
         let payload = [at.0, deadline.begins().0, of.subject.bits()];

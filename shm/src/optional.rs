@@ -43,6 +43,9 @@ impl WorkerOptions {
     }
 }
 
+/// Whether this process has said that it runs without deadlines.
+static IS_SAID: AtomicBool = AtomicBool::new(false);
+
 impl OptionalWorker {
     fn unless_absent(attached: Result<Worker, AttachError>) -> Result<OptionalWorker, AttachError> {
         let error = match attached {
@@ -59,7 +62,6 @@ impl OptionalWorker {
         if !is_absent {
             return Err(error);
         }
-        static IS_SAID: AtomicBool = AtomicBool::new(false);
         // Relaxed: it orders nothing; one thread says it.
         if !IS_SAID.swap(true, Ordering::Relaxed) {
             eprintln!("hangwatch: {error}; this process runs without deadlines");

@@ -259,7 +259,7 @@ fn an_observer_sees_states_and_labels() {
 #[test]
 fn timers_do_not_count_a_pause() {
     let segment = Named::small("pause");
-    let worker = Worker::attach(&*segment.0).unwrap();
+    let worker = Worker::attach(&segment.0).unwrap();
     let step = worker.expires("step", LONG).unwrap();
     let before = step.remaining().unwrap();
     {
@@ -279,7 +279,7 @@ fn timers_do_not_count_a_pause() {
 #[test]
 fn nested_pauses_give_each_timer_its_whole_time() {
     let segment = Named::small("pause-nested");
-    let worker = Worker::attach(&*segment.0).unwrap();
+    let worker = Worker::attach(&segment.0).unwrap();
     let rest = || std::thread::sleep(Duration::from_millis(30)); // time is what is measured
     let check = |guard: Option<Duration>, whole: Duration| {
         let left = guard.unwrap();
@@ -313,7 +313,7 @@ fn nested_pauses_give_each_timer_its_whole_time() {
 #[test]
 fn pauses_may_end_in_any_order_and_a_kick_in_one_counts() {
     let segment = Named::small("pause-order");
-    let worker = Worker::attach(&*segment.0).unwrap();
+    let worker = Worker::attach(&segment.0).unwrap();
     let step = worker.expires("step", LONG).unwrap();
     let first = worker.pause("first", 10 * LONG).unwrap();
     let beat = worker.heartbeat("loop", LONG).unwrap();
@@ -334,7 +334,7 @@ fn pauses_may_end_in_any_order_and_a_kick_in_one_counts() {
 #[test]
 fn what_changes_a_timer_in_a_pause_counts() {
     let segment = Named::small("pause-changed");
-    let worker = Worker::attach(&*segment.0).unwrap();
+    let worker = Worker::attach(&segment.0).unwrap();
     let beat = worker.heartbeat("loop", LONG).unwrap();
     let short = worker.expires("released meanwhile", LONG).unwrap();
     {

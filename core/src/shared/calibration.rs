@@ -148,7 +148,7 @@ impl Segment<'_> {
     pub fn calibration(&self) -> Option<Calibration> {
         let words = self.calibration_words();
         let stamp = words.stamp();
-        if stamp == 0 || stamp % 2 != 0 {
+        if stamp == 0 || !stamp.is_multiple_of(2) {
             return None;
         }
         let [counter, at, multiplier] = words.read(stamp)?;

@@ -31,7 +31,7 @@ pub trait Queue {
     type Update;
     /// How much there is.
     fn size(&mut self) -> usize;
-    /// ProcessControl over at most `most` updates; where there is none, waits for the first of them
+    /// Passes on at most `most` updates; where there is none, waits for the first of them
     /// until `until`.
     fn get(&mut self, most: NonZeroUsize, until: Nanos, update: impl FnMut(Self::Update));
 }

@@ -183,7 +183,7 @@ impl<'a, S: Sleep> Rings<'a, S> {
             update(Update::Lapped { lane: index });
         } else if drained.records == 0 {
             // The hint promises what the slots do not hold: the writer laps this very slot, or was
-            // stopped at it, or lies. Looking again before the hint moves would only spin.
+            // stopped at it, or is inconsistent. Looking again before the hint moves would only spin.
             self.lanes[index as usize].empty_at = Some(head);
             update(Update::Lapped { lane: index });
         }

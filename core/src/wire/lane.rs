@@ -192,7 +192,7 @@ impl<'a> Lane<'a> {
         attached
     }
 
-    /// ProcessControl an attached lane to another thread of its process, under a new epoch. Its timers stay as
+    /// Gives an attached lane to another thread of its process, under a new epoch. Its timers stay as
     /// they are, and the watchdog asks anew who owns the lane. `None` where it is no longer this
     /// owner's.
     pub fn hand_over(
@@ -299,7 +299,7 @@ impl<'a> Lane<'a> {
         }
     }
 
-    /// Whether the watchdog has quarantined the lane: it lied, and its timers are not enforced.
+    /// Whether the watchdog has quarantined the lane: it was inconsistent, and its timers are not enforced.
     pub fn is_quarantined(self) -> bool {
         self.header[QUARANTINED].load(Ordering::Relaxed) != 0
     }

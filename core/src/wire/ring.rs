@@ -66,7 +66,7 @@ pub enum Read {
     Nothing,
     /// This many records were overwritten before they were read; read again.
     Lapped(u64),
-    /// A stamp no writer of ours makes: the lane lies.
+    /// A stamp no writer of ours makes: the lane is inconsistent.
     Garbage,
 }
 

@@ -105,7 +105,7 @@ impl TimerWord {
         )
     }
 
-    /// The state, or `None` where the bits name none: the lane lies and is quarantined.
+    /// The state, or `None` where the bits name none: the lane is inconsistent and is quarantined.
     #[inline]
     pub fn state(self) -> Option<TimerState> {
         Some(match self.0 >> STATE_SHIFT {

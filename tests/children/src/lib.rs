@@ -95,6 +95,12 @@ pub struct Mark {
     writer: PipeWriter,
 }
 
+impl Default for Mark {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Mark {
     /// A new one.
     pub fn new() -> Self {
@@ -155,6 +161,9 @@ pub fn become_user(id: u32) {
 
 /// Mounts a tmpfs of `len` bytes at `path`, in a mount namespace of this
 /// process's own. For children only; it is gone when they are.
+///
+/// # Errors
+/// The kernel's.
 pub fn mount_small_tmpfs(path: &Path, len: u64) -> std::io::Result<()> {
     let checked = |rc: i32| if rc == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) };
     let path = CString::new(path.as_os_str().as_bytes())?;
@@ -236,6 +245,9 @@ fn has_first_thread_ended() -> bool {
 }
 
 /// Traces a process, which goes on running.
+///
+/// # Errors
+/// The kernel's.
 pub fn trace(pid: Pid) -> std::io::Result<()> {
     let null = std::ptr::null_mut::<libc::c_void>();
     // SAFETY: PTRACE_SEIZE takes no addresses.
@@ -258,6 +270,9 @@ pub fn clone_sharing_files() -> Pid {
 
 /// A child that has just this pid, which must be free; it does nothing until it
 /// is killed. Needs `CAP_SYS_ADMIN` or `CAP_CHECKPOINT_RESTORE`.
+///
+/// # Errors
+/// The kernel's.
 pub fn clone_with_pid(pid: Pid) -> std::io::Result<Child> {
     let set_tid = [pid.as_raw_pid()];
     // SAFETY: all zeros is a valid clone_args.
@@ -277,6 +292,9 @@ pub fn clone_with_pid(pid: Pid) -> std::io::Result<Child> {
 
 /// Puts the children that this process forks from now on into a PID namespace
 /// of their own.
+///
+/// # Errors
+/// The kernel's.
 pub fn unshare_pids() -> std::io::Result<()> {
     // SAFETY: changes where later children go, touches no memory.
     let rc = unsafe { libc::unshare(libc::CLONE_NEWPID) };
