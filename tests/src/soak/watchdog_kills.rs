@@ -24,7 +24,7 @@ pub const POINTS: [(&str, u64); 16] = [
     ("adopt", 1),
     ("sleep", 20),
     ("ticked", 20),
-    ("clerk", 8),
+    ("attestor", 8),
     ("verdict", 1),
     ("condemn", 1),
     ("condemned", 1),

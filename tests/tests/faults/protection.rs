@@ -37,7 +37,7 @@ fn check_failure(point: &str, means: &str, code: Option<i32>) {
 
 #[test]
 fn a_panic_ends_the_watchdog_with_123_and_a_standby_takes_over() {
-    for point in ["ticked:2", "clerk", "verdict", "sleep:3", "condemned"] {
+    for point in ["ticked:2", "attestor", "verdict", "sleep:3", "condemned"] {
         check_failure(point, "panic", Some(123));
     }
 }

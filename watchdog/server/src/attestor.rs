@@ -1,7 +1,7 @@
-//! The clerk: the thread that keeps who was admitted, says how a worker stands, and hears of deaths.
+//! The attestor: verifies which process owns a lane, and notices when a process dies.
 //!
-//! Lock queries and `/proc` are slow, so none of it is in the tick. Whatever takes as long as a process
-//! likes, or may wait for its memory, is the [`proc_reader`](super::inspector)'s: who owns a lane, too.
+//! Lock queries and `/proc` are slow, so they run on this thread and not in the tick. Whatever a process can
+//! delay, such as reading its memory map, is left to the [`proc reader`](super::proc_reader).
 
 mod inbox;
 mod log_limit;
@@ -41,41 +41,41 @@ use super::tracers::Tracers;
 use super::wake_up::WakeUp;
 use super::worker::{Admitted, LaneFacts};
 
-/// How often lanes are looked at again, ns.
+/// Time between two checks of admitted lanes, ns.
 const ROUND_NS: u64 = 500_000_000;
-/// How many lanes a round looks at: 16 lock queries a second, 2 us each. It only frees lanes sooner;
-/// before a signal, the lock is asked about anyway.
+/// Lanes that one check covers: 16 lock queries a second, 2 us each. The check only frees lanes sooner; the
+/// lock is queried before each signal anyway.
 const LANES_A_ROUND: usize = 8;
-/// Rounds between two looks at the segment's file.
+/// Lane checks between two checks of the segment's file.
 const ROUNDS_PER_FILE_CHECK: u32 = 2;
-/// How often it is looked whether an inspection waits for a thread, ns.
+/// How often the attestor checks whether an inspection waits for a thread, ns.
 const INSPECTIONS_LOOK_NS: u64 = 100_000_000;
-/// How long the inspection of a process takes before that is said, ns.
+/// An inspection that takes longer is reported, ns.
 const SLOW_INSPECTION_NS: u64 = 1_000_000_000;
-/// How much of a processor's time a lock query may take before the tick asks none, ns.
+/// Processor time of one lock query above which the tick makes none, ns.
 const SLOW_LOCK_NS: u64 = 5_000_000;
-/// How long no lock is asked about after such a one, ns.
+/// How long no lock is queried after a slow query, ns.
 const SLOW_LOCKS_AGAIN_NS: u64 = 10_000_000_000;
-/// How many threads inspect where lock queries are slow.
+/// Maximum number of proc reader threads while lock queries are slow.
 const READERS_WITH_SLOW_LOCKS: usize = 2;
-/// The epoll data of the wake-up descriptor; workers count from 1.
+/// The epoll data of the wake-up descriptor. Workers count from 1.
 const WAKE_UP: u64 = 0;
 
-/// How the tick asks the clerk.
+/// How the tick asks the attestor.
 pub(super) struct AttestorHandle {
-    // Dropped in this order: woken, the clerk finds that there is nobody to ask any more.
+    // Dropped in this order: the wake-up makes the attestor find the channel closed.
     questions: SyncSender<Question>,
     wake_up: WakeUp,
 }
 
 impl AttestorHandle {
-    /// Asks; false where there is no room, and the question must be asked again.
+    /// Asks a question. Returns false if the queue is full and the question must be asked again.
     pub(super) fn ask(&self, question: Question) -> bool {
         self.questions.try_send(question).is_ok() && self.wake_up.wake()
     }
 }
 
-/// The clerk's own things.
+/// The state of the attestor's thread.
 pub(super) struct Attestor {
     pub(super) segment: Segment,
     pub(super) control: Arc<Control>,
@@ -84,21 +84,21 @@ pub(super) struct Attestor {
     inspections: ProcReaderHandle,
     findings: Receiver<Finding>,
     inbox: Inbox,
-    /// Readable when the desk asked, or is gone, and when there is a finding.
+    /// Readable after a question, a finding, or the drop of the handle.
     wake_fd: Arc<OwnedFd>,
     epoll: OwnedFd,
     workers: Workers,
     status_reader: StatusReader,
     file_check: SegmentFileCheck,
-    /// Where the next round goes on.
+    /// The lane at which the next check starts.
     next_lane: u32,
-    /// Not before then it asks about a lock.
+    /// No lock is queried before this time.
     locks_asked_from: Nanos,
-    /// What could not be verified, and was said.
+    /// Bounds the log lines about workers that cannot be verified.
     log_limit: LogLimit,
 }
 
-/// What a clerk is made of.
+/// What an attestor is made of.
 pub(super) struct AttestorParts {
     pub(super) segment: Segment,
     pub(super) control: Arc<Control>,
@@ -111,7 +111,7 @@ pub(super) struct AttestorParts {
 }
 
 impl Attestor {
-    /// A clerk, and the desk to ask it at.
+    /// Creates the attestor and its handle.
     pub(super) fn new(parts: AttestorParts) -> io::Result<(Attestor, AttestorHandle)> {
         let AttestorParts {
             segment,
@@ -159,12 +159,12 @@ impl Attestor {
         Ok((attestor, handle))
     }
 
-    /// Works until nobody asks any more.
+    /// Answers questions until the handle is dropped.
     pub(super) fn run(mut self) {
         let mut rounds = 0u32;
         let mut round_at = Nanos(clock::monotonic_ns()).plus(ROUND_NS);
         loop {
-            // With questions left it only looks up: deaths are heard between any two answers.
+            // With questions left it only polls, so that deaths are seen between two answers.
             self.wait(if self.inbox.is_empty() { self.next_look(round_at) } else { Nanos(0) });
             if self.inbox.collect().is_err() {
                 return;
@@ -187,20 +187,20 @@ impl Attestor {
         }
     }
 
-    /// Has another thread inspect where the others are held up.
+    /// Starts another proc reader thread if all are blocked.
     fn start_readers(&mut self) {
         if !self.inspections.has_waiting() {
             return;
         }
-        // Where lock queries are what takes so long, more threads would only wait for each other.
+        // While lock queries are slow, more threads would only wait for each other.
         let are_slow = self.control.locks_are_slow.load(Ordering::Relaxed);
         let most = if are_slow { READERS_WITH_SLOW_LOCKS } else { usize::MAX };
         if let Err(error) = self.inspections.start_thread(most) {
-            self.say("inspector", &format!("no other thread to look at workers with: {error}"));
+            self.say("inspector", &format!("cannot start a thread that reads /proc: {error}"));
         }
     }
 
-    /// When to look up at the latest, with nothing to do.
+    /// Returns the latest time to wake up without an event.
     fn next_look(&self, round_at: Nanos) -> Nanos {
         if self.inspections.has_waiting() {
             round_at.min(Nanos(clock::monotonic_ns()).plus(INSPECTIONS_LOOK_NS))
@@ -209,7 +209,7 @@ impl Attestor {
         }
     }
 
-    /// Waits for a question, a finding, a death or the next round.
+    /// Waits for a question, a finding, a death or the next check.
     fn wait(&mut self, until: Nanos) {
         let left_ns = until.since(Nanos(clock::monotonic_ns()));
         let timeout = Timespec {
@@ -219,7 +219,7 @@ impl Attestor {
         let mut buffer = [MaybeUninit::<epoll::Event>::uninit(); 64];
         let dead: Vec<u64> = match epoll::wait(&self.epoll, &mut buffer, Some(&timeout)) {
             Ok((events, _)) => events.iter().map(|event| event.data.u64()).collect(),
-            // Interrupted; any other refusal would come again at once.
+            // Any other error would repeat at once.
             Err(rustix::io::Errno::INTR) => return,
             Err(_) => {
                 std::thread::sleep(std::time::Duration::from_millis(10));
@@ -244,14 +244,14 @@ impl Attestor {
         }
     }
 
-    /// Takes in what was found out about a lane or a worker.
+    /// Applies what a proc reader found about a lane or a worker.
     fn take(&mut self, finding: Finding) {
         let (lane, owner, facts, found) = match finding {
             Finding::Owner { lane, owner, facts, found } => (lane, owner, facts, found),
             Finding::Execd(worker) => return self.forget_execd(worker),
         };
         if self.segment.words().lane(lane).owner() != owner {
-            return; // news of the next owner follow
+            return; // a finding about the next owner follows
         }
         let worker = match found {
             Found::Process(proved) => self.add_worker(*proved),
@@ -266,21 +266,21 @@ impl Attestor {
                 self.tell_admission((lane, owner), admission, Some(worker), facts);
             }
             Err(why) => {
-                self.say(&lane.to_string(), &format!("lane {lane}: {why}; asked again"));
+                self.say(&lane.to_string(), &format!("lane {lane}: {why}; will be checked again"));
                 self.tell_admission((lane, owner), Admission::Unknown, None, facts);
             }
         }
     }
 
-    /// Takes in a process that was proved: the one known already, or a new one.
+    /// Returns the worker of a verified process: the one already known, or a new one.
     fn add_worker(&mut self, proved: VerifiedProcess) -> Result<Arc<Admitted>, String> {
         if let Some(known) = self.workers.find(proved.process.identity) {
-            // One that is about to die has given up its memory, too: that its death tells.
+            // A dying process gives up its memory before its death is visible; its death follows.
             let is_memory_same = known.has_its_memory() || !proved.has_memory();
             if known.image == proved.image && is_memory_same {
                 return Ok(known);
             }
-            // It has exec'd since, and attached anew.
+            // It ran exec and attached again.
             self.forget_execd(known.id);
         }
         let worker = self.workers.add(proved);
@@ -288,7 +288,7 @@ impl Attestor {
         let pidfd = worker.process.pidfd.as_fd();
         if let Err(error) = epoll::add(&self.epoll, pidfd, data, epoll::EventFlags::IN) {
             self.workers.remove(worker.id);
-            return Err(format!("the end of process {} would not be seen: {error}", worker.pid()));
+            return Err(format!("cannot watch for the end of process {}: {error}", worker.pid()));
         }
         self.control.workers.store(self.workers.len(), Ordering::Relaxed);
         self.inspections.add(Inspection::Describe(Arc::clone(&worker)));
@@ -304,12 +304,12 @@ impl Attestor {
     }
 
     fn answer(&mut self, question: Question) {
-        crash::point("clerk");
+        crash::point("attestor");
         match question {
             Question::Admit { lane } => self.inspections.add(Inspection::Owner { lane }),
             Question::Status { worker } => {
                 let Some(admitted) = self.workers.get(worker) else { return };
-                // Before it is looked at: what is seen is no older.
+                // Read before the status: the status is at least this fresh.
                 let at = Nanos(clock::monotonic_ns());
                 match self.status_reader.look(at, &admitted) {
                     Status::Standing(hold) => {
@@ -331,26 +331,25 @@ impl Attestor {
         }
     }
 
-    /// Says what keeps workers from being verified, each thing now and then.
+    /// Logs what keeps workers from being verified, with a rate limit for each `what`.
     fn say(&mut self, what: &str, text: &str) {
         if self.log_limit.is_due(Nanos(clock::monotonic_ns()), what) {
             self.event_log.note(Note::Admission(text.to_owned()));
         }
     }
 
-    /// Says which processes keep their inspection waiting.
+    /// Logs which processes delay their inspection.
     fn say_who_is_slow(&mut self) {
         for pid in self.inspections.slow_processes(SLOW_INSPECTION_NS) {
             let text = format!(
-                "process {pid} keeps /proc waiting: who owns its lanes cannot be verified yet, and \
-                 nobody is signalled for them"
+                "process {pid} delays reads of /proc: its lanes cannot be verified yet, so it is not \
+                 signalled for them"
             );
             self.say(&format!("slow {pid}"), &text);
         }
     }
 
-    /// Looks at some admitted lanes: one whose lock is free belongs to a worker that has exec'd, or
-    /// closed its descriptors.
+    /// Checks some admitted lanes. A free lock means that the worker ran exec or closed its descriptors.
     fn check_lanes(&mut self) {
         self.workers.forget_dead_origins();
         self.say_who_is_slow();
@@ -371,15 +370,16 @@ impl Attestor {
         }
     }
 
-    /// Who holds a lane's lock. The kernel goes through all locks of the file, of which any process of the
-    /// job may take as many as it likes: where that takes too long, `None` for a while, and the tick does
-    /// not ask either.
+    /// Queries which process holds a lane's lock.
+    ///
+    /// The kernel walks all locks of the file, and any process of the job can take many. If that takes too
+    /// long, this returns `None` for a while, and the tick makes no queries either.
     fn holder_of(&mut self, lane: u32) -> Option<Result<Holder, LockError>> {
         let now = Nanos(clock::monotonic_ns());
         if now < self.locks_asked_from {
             return None;
         }
-        // In time on the processor: a busy machine makes no query slow.
+        // Measured as processor time: a busy machine does not make a query slow.
         let from = thread_time_ns();
         let held = holder(self.segment.file(), lane_lock_byte(lane));
         let took_ns = thread_time_ns().saturating_sub(from);
@@ -388,8 +388,8 @@ impl Attestor {
         if are_slow {
             self.locks_asked_from = now.plus(SLOW_LOCKS_AGAIN_NS);
             let text = format!(
-                "to ask who owns a lane takes {} ms: a process of the job has taken very many record locks \
-                 on the segment's file (see /proc/locks); signals may be late",
+                "a lock query on the segment's file takes {} ms: a process of the job holds very many record \
+                 locks on it (see /proc/locks); signals may be late",
                 took_ns / 1_000_000
             );
             self.say("locks", &text);
@@ -425,7 +425,7 @@ impl Attestor {
     }
 }
 
-/// The time that this thread has had a processor, ns.
+/// Returns the processor time of this thread, ns.
 fn thread_time_ns() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
@@ -440,7 +440,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clerk_woken_by_the_desks_end_finds_nobody_to_ask() {
+    fn attestor_ends_when_its_handle_is_dropped() {
         for _ in 0..1000 {
             let (questions, asked) = std::sync::mpsc::sync_channel(1);
             let (wake_up, wake_fd) = WakeUp::new().unwrap();

@@ -1,7 +1,7 @@
-//! The calibration of the processor's counter: two readings far enough apart, renewed for ever.
+//! Calibrates the processor's counter against the monotonic clock, and renews the calibration.
 //!
-//! [`Calibrator`] is the tick's; it reads and publishes within two microseconds and never waits: the
-//! doorbell wakes the tick when the next reading is due.
+//! [`Calibrator`] runs in the tick. It takes two microseconds and never waits: the doorbell wakes the tick
+//! when the next reading is due.
 
 use std::collections::VecDeque;
 
@@ -10,17 +10,16 @@ use hangwatch_core::shared::calibration::{Calibration, RENEW_NS};
 use hangwatch_core::wire::segment::Segment;
 use hangwatch_core::wire::time::Nanos;
 
-/// The least time between two readings, ns: at 50 ns either way, 5 millionths of error.
+/// Minimum time between two readings, ns. At ±50 ns this bounds the error to 5 ppm.
 const FIRST_NS: u64 = 20_000_000;
-/// How far apart readings are once there are enough, ns. The kernel steers its clock's rate, so an
-/// older one would tell of another rate; over this one, 50 ns are 1/40 of a millionth.
+/// Distance between the readings of a settled calibration, ns. NTP changes the clock's rate, so an older
+/// reading describes another rate. Over this distance, 50 ns are 0.025 ppm.
 const BASE_NS: u64 = 2_000_000_000;
-/// A reading this far from what the last calibration said, ns, means that one of the two clocks was
-/// stopped or set: twice what NTP's steering (1,000 ppm from one rate to the next) can do in
-/// [`RENEW_NS`].
+/// A reading that differs this much from the calibration, ns, shows that one of the clocks was stopped or
+/// set: twice what NTP can change in [`RENEW_NS`] (1,000 ppm from one rate to the next).
 const BROKEN_NS: u64 = RENEW_NS / 500;
 
-/// Keeps the segment's calibration.
+/// Maintains the segment's calibration.
 #[derive(Debug, Default)]
 pub(super) struct Calibrator {
     samples: VecDeque<CounterSample>,
@@ -28,7 +27,7 @@ pub(super) struct Calibrator {
     due: Nanos,
 }
 
-/// Whether the kernel keeps time by the counter.
+/// Whether the kernel's clock source is the counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trust {
     Counter,
@@ -36,12 +35,12 @@ pub(super) enum Trust {
 }
 
 impl Calibrator {
-    /// When the next reading is due.
+    /// Returns when the next reading is due.
     pub(super) fn due(&self) -> Nanos {
         self.due
     }
 
-    /// Reads and publishes, if that is due.
+    /// Takes a reading and publishes the calibration, if a reading is due.
     pub(super) fn renew(&mut self, now: Nanos, trust: Trust, segment: &Segment<'_>) {
         if now < self.due {
             return;
@@ -56,12 +55,12 @@ impl Calibrator {
             segment.publish_calibration(calibration);
             self.published = Some(calibration);
         } else if self.published.is_none() {
-            // The first reading of a new base: what an earlier one said holds no longer.
+            // The first reading of a new base invalidates the earlier calibration.
             self.withdraw(segment);
         }
     }
 
-    /// Nobody is to go on with what was published.
+    /// Publishes that there is no calibration.
     fn withdraw(&mut self, segment: &Segment<'_>) {
         if self.published.take().is_some()
             || segment.calibration().is_some_and(|old| old.multiplier != 0)
@@ -70,7 +69,7 @@ impl Calibrator {
         }
     }
 
-    /// Takes in a reading: the calibration through it and the oldest one kept.
+    /// Records a reading. Returns the calibration through it and the oldest reading that is kept.
     fn take(&mut self, sample: CounterSample) -> Option<Calibration> {
         let now = Nanos(sample.monotonic_ns);
         if let Some(published) = self.published
@@ -88,7 +87,7 @@ impl Calibrator {
             self.due = now.plus(FIRST_NS);
             return None;
         };
-        // A short base is trusted for no more than some multiple of itself.
+        // The next reading is due after a multiple of the base, so a short base is used only briefly.
         let base_ns = now.since(Nanos(base.monotonic_ns));
         self.due = now.plus((base_ns * 4).clamp(FIRST_NS, RENEW_NS));
         Calibration::between((base.counter, Nanos(base.monotonic_ns)), (sample.counter, now))
@@ -105,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_calibration_takes_two_readings_and_later_ones_a_longer_base() {
+    fn first_calibration_takes_two_readings() {
         let mut calibrator = Calibrator::default();
         let start = 5_000_000_000;
         assert_eq!(calibrator.take(sample(start)), None);
@@ -123,12 +122,12 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_that_was_stopped_is_calibrated_anew() {
+    fn stopped_counter_is_calibrated_again() {
         let mut calibrator = Calibrator::default();
         calibrator.take(sample(1_000_000_000));
         calibrator.published = calibrator.take(sample(1_500_000_000));
         let stopped = CounterSample { counter: 4_600_000_000, ..sample(9_000_000_000) };
-        assert_eq!(calibrator.take(stopped), None, "a base of its own first");
+        assert_eq!(calibrator.take(stopped), None, "starts a new base");
         let later = CounterSample { counter: 4_660_000_000, ..sample(9_020_000_000) };
         let calibration = calibrator.take(later).unwrap();
         let told = calibration.time(4_660_000_300);

@@ -1,5 +1,6 @@
-//! What was decided about a worker with a look at the others of its job: [`Cascade`], and how it ended
-//! for a suspect: [`SuspectEnd`]. Both as facts, as one sentence, and as a line in the log.
+//! The decisions of `--cascade`: [`Cascade`] for an overdue worker, [`SuspectEnd`] for a killed suspect.
+//!
+//! Each can be read as fields, as a sentence, and is written as one log line.
 
 use hangwatch_core::watchdog::cascade::Scene;
 use hangwatch_core::watchdog::reap::{Course, Excluded, Outcome, Usual};
@@ -7,46 +8,46 @@ use hangwatch_core::watchdog::reap::{Course, Excluded, Outcome, Usual};
 use super::events::{ExpiryOutcome, TimerFacts, WorkerFacts, hold_name};
 use super::worker::LaneFacts;
 
-/// What was decided about an overdue worker.
+/// A decision about an overdue worker, based on where the other workers of its job wait.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cascade {
-    /// The overdue worker's timer, in whose scope, or inside it, the others were looked at.
+    /// The timer of the overdue worker. The others were checked in its scope or in one inside it.
     pub timer: TimerFacts,
-    /// The scope in which they were looked at.
+    /// The scope in which the others were checked.
     pub scope: String,
-    /// What was seen there.
+    /// How many workers are inside the scope, overdue, and outside it.
     pub scene: Scene,
-    /// The one who is not there, if the kernel vouches for it.
+    /// The worker that is not in the scope, if the kernel verifies it.
     pub suspect: Option<Suspect>,
-    /// What was decided.
+    /// The decision.
     pub course: Course,
 }
 
-/// A worker that holds the others up.
+/// A worker that the other workers of its job wait for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Suspect {
     /// Its process.
     pub worker: WorkerFacts,
-    /// What the owner of a lane of its said about itself.
+    /// What the owner of one of its lanes wrote about itself.
     pub owner: LaneFacts,
 }
 
-/// A suspect's reap, at its end.
+/// The end of a suspect's reap.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SuspectEnd {
-    /// Who.
+    /// The suspect.
     pub suspect: Suspect,
-    /// Where the others waited.
+    /// The scope in which the others waited.
     pub scope: String,
-    /// Its own timer that was condemned for it, where it had one armed.
+    /// Its timer that was condemned, if one was armed.
     pub timer: Option<TimerFacts>,
-    /// The last signal sent, 0 for none.
+    /// The last signal sent; 0 if there was none.
     pub signal: u8,
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
-    /// Of an unkillable one: the kernel function it sleeps in, where the kernel tells.
+    /// For an unkillable process, the kernel function it sleeps in, if known.
     pub wait_channel: Option<String>,
-    /// Its incident's name, where evidence was captured.
+    /// The id of its incident, if evidence was captured.
     pub incident: Option<String>,
 }
 
@@ -60,7 +61,7 @@ impl Suspect {
 }
 
 impl Cascade {
-    /// The decision's name: `suspect_first`, `held_back`, `suspect_told` or `as_usual`.
+    /// Returns the decision's name: `suspect_first`, `held_back`, `suspect_told` or `as_usual`.
     pub fn name(&self) -> &'static str {
         match self.course {
             Course::SuspectFirst { .. } => "suspect_first",
@@ -70,32 +71,37 @@ impl Cascade {
         }
     }
 
-    /// What was decided and why, in one sentence.
+    /// Explains the decision in one sentence.
     pub fn sentence(&self) -> String {
         let Scene { inside, overdue, .. } = self.scene;
         let seen = format!("{inside} workers of the job are in {:?}", self.scope);
         let suspect = self.suspect.as_ref().map(Suspect::name);
-        let suspect = suspect.as_deref().unwrap_or("the one they waited for");
+        let suspect = suspect.as_deref().unwrap_or("the worker they waited for");
         match self.course {
             Course::SuspectFirst { .. } => format!(
-                "{seen} and all are overdue, only {suspect} is not there: it is reaped first, this \
-                 one is held back"
+                "{seen} and all are overdue, only {suspect} is outside: it is killed first, this worker is \
+                 held back"
             ),
             Course::HeldBack { .. } if self.suspect.is_none() => {
-                format!("who is not in {:?} is removed first: this one is held back", self.scope)
+                format!(
+                    "the worker outside {:?} is killed first: this worker is held back",
+                    self.scope
+                )
             }
             Course::HeldBack { .. } => format!(
-                "{seen} and only {suspect} is not; {overdue} of them overdue: this one is held back"
+                "{seen} and only {suspect} is not; {overdue} of them overdue: this worker is held back"
             ),
-            Course::Told => format!("{seen} and only {suspect} is not: it may be what hangs"),
-            Course::Usual(usual) => format!("reaped as usual: {}", self.usual(usual, suspect)),
+            Course::Told => {
+                format!("{seen} and only {suspect} is not: it may be the one that hangs")
+            }
+            Course::Usual(usual) => format!("killed as usual: {}", self.usual(usual, suspect)),
         }
     }
 
-    /// Why the suspect is reaped, in one sentence.
+    /// Explains why the suspect is killed, in one sentence.
     pub(super) fn reason_for_suspect(&self) -> String {
         format!(
-            "all {} other workers of its job ran out of time in {:?}, and it was not there",
+            "all {} other workers of its job were overdue in {:?}, and it was not there",
             self.scene.inside, self.scope
         )
     }
@@ -109,34 +115,38 @@ impl Cascade {
                 format!("{outside} workers of its job are not in {scope:?}, not one")
             }
             Usual::Unproved => format!(
-                "the one worker of its job that is not in {scope:?} cannot be proved by the kernel"
+                "the kernel does not verify the one worker of its job that is not in {scope:?}"
             ),
-            Usual::HeldLongEnough => "it has been held back for the time of the cascade".to_owned(),
-            Usual::Excluded(spared) => {
-                let why = match spared {
+            Usual::HeldLongEnough => {
+                "it has been held back for the time that --cascade allows".to_owned()
+            }
+            Usual::Excluded(reason) => {
+                let why = match reason {
                     Excluded::OwnProcess => "is the watchdog's own process",
-                    Excluded::ReportsOnly => "asks for reports only",
+                    Excluded::ReportsOnly => "is only reported",
                     Excluded::HasLeft => "was in it with the others and has left it",
-                    Excluded::AtWork => "goes on recording, and so is at work",
+                    Excluded::AtWork => "is still recording, so it is working",
                     Excluded::Held(hold) => {
                         return format!(
-                            "only {suspect} is not in {scope:?}, but it is held up ({})",
+                            "only {suspect} is not in {scope:?}, but it cannot run ({})",
                             hold_name(hold)
                         );
                     }
-                    Excluded::Limited => "may not be reaped while the brake holds",
+                    Excluded::Limited => {
+                        "is not killed: the kill limiter (--max-reaps) has tripped"
+                    }
                 };
                 format!("only {suspect} is not in {scope:?}, but it {why}")
             }
         }
     }
 
-    /// Whether it is in the log of who asks for no more than usual.
+    /// Whether the log contains it at the default level.
     pub(super) fn is_told(&self) -> bool {
         !matches!(self.course, Course::Usual(Usual::Alone))
     }
 
-    /// Writes it to the log: who hangs by itself is nothing to tell but to those who ask for more.
+    /// Writes it to the log. A worker that hangs alone is logged at debug level only.
     pub(super) fn emit(&self, segment: &str) {
         let timer = &self.timer;
         let suspect_pid = self.suspect.as_ref().map(|suspect| suspect.worker.pid);
@@ -173,14 +183,14 @@ impl Cascade {
 }
 
 impl SuspectEnd {
-    /// What was done and why, in one sentence.
+    /// Explains what was done and why, in one sentence.
     pub fn sentence(&self) -> String {
         let timer = match &self.timer {
-            Some(timer) => format!("a timer of its in {:?} was condemned for it", timer.scope),
+            Some(timer) => format!("its timer in {:?} was condemned for it", timer.scope),
             None => "it had no timer armed".to_owned(),
         };
         format!(
-            "all other workers of its job ran out of time in {:?} and it was not there; {timer}",
+            "all other workers of its job were overdue in {:?} and it was not there; {timer}",
             self.scope
         )
     }
@@ -216,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_decision_is_told_in_a_sentence() {
+    fn decision_reads_as_a_sentence() {
         let timer = TimerFacts {
             lane: 0,
             timer: 0,
@@ -242,13 +252,13 @@ mod tests {
             Course::HeldBack { until },
             "held_back",
             "3 workers of the job are in \"barrier\" and only rank 2 (pid 77) is not; 2 of them \
-             overdue: this one is held back",
+              overdue: this worker is held back",
         );
         check(
             Course::Usual(Usual::Excluded(Excluded::AtWork)),
             "as_usual",
-            "reaped as usual: only rank 2 (pid 77) is not in \"barrier\", but it goes on recording, \
-             and so is at work",
+            "killed as usual: only rank 2 (pid 77) is not in \"barrier\", but it is still recording, \
+             so it is working",
         );
     }
 }

@@ -1,4 +1,4 @@
-//! A case: one worker's expiry as the tick, the witness and the log refer to it.
+//! One worker's expiry as the tick, the evidence collector and the event log share it: [`Case`].
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -10,16 +10,16 @@ use super::event_log::CascadeNote;
 use super::worker::{Admitted, LaneFacts};
 use hangwatch_incident::moment::Clocks;
 
-/// Whether a case's worker is to be signalled.
+/// Whether the worker of a case is signalled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CaseKind {
-    /// It is condemned.
+    /// The worker is condemned and will be signalled.
     Condemned,
-    /// Its timer is only reported: it must not notice.
+    /// The worker is only reported, so evidence must not disturb it.
     Reported,
 }
 
-/// A look at the others of a worker's job, as far as it is about that worker.
+/// A cascade decision about the worker of a case.
 #[derive(Clone, Debug)]
 pub(super) struct CascadeDecision {
     pub(super) at: Nanos,
@@ -27,12 +27,12 @@ pub(super) struct CascadeDecision {
     pub(super) note: CascadeNote,
 }
 
-/// What the worker is in it.
+/// The worker's part in the decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// The one who ran out of time.
+    /// It was overdue.
     Overdue,
-    /// The one who was not there.
+    /// The others waited for it.
     Suspect,
 }
 
@@ -41,27 +41,26 @@ pub(super) enum Role {
 pub(super) struct Case {
     pub(super) segment: &'static str,
     pub(super) worker: Arc<Admitted>,
-    /// What its first lane's owner said about itself.
+    /// What the owner of its first lane wrote about itself.
     pub(super) facts: Option<Arc<LaneFacts>>,
-    /// Those that expired at first, the earliest deadline first. A suspect's may not have expired,
-    /// and it may have none.
+    /// The timers that expired first, earliest deadline first. A suspect's timers may not have expired, and it
+    /// may have none.
     pub(super) timers: Vec<ExpiredTimer>,
-    /// What was decided about it before.
+    /// Cascade decisions about it before the case was opened.
     pub(super) decisions: Vec<CascadeDecision>,
     pub(super) kind: CaseKind,
-    /// When it was opened.
+    /// When the case was opened.
     pub(super) at: Nanos,
-    /// When the evidence is over, whatever has come of it.
+    /// When the evidence budget ends.
     pub(super) until: Nanos,
     clocks: OnceLock<Clocks>,
     has_snapshot: AtomicBool,
     is_captured: AtomicBool,
 }
 
-/// Until when evidence may be taken that is begun now: for the budget after the deadline, and where the
-/// watchdog itself comes late for half of it at least.
+/// Returns when the evidence budget ends: `budget_ns` after the deadline, but at least half of it from now.
 pub(super) fn evidence_ends(now: Nanos, deadline: Option<Nanos>, budget_ns: u64) -> Nanos {
-    // A suspect's deadline may not have passed, or it has none.
+    // A suspect's deadline may be in the future, or there is none.
     let from = deadline.map_or(now, |deadline| deadline.min(now));
     from.plus(budget_ns).max(now.plus(budget_ns / 2))
 }
@@ -91,20 +90,19 @@ impl Case {
         }
     }
 
-    /// Both clocks, as they were when somebody first asked: a moment after it was opened, and not by
-    /// the tick.
+    /// Returns both clocks, read at the first call. The tick never calls it, because it reads the wall clock.
     pub(super) fn clocks(&self) -> Clocks {
         *self.clocks.get_or_init(Clocks::now)
     }
 
-    /// The incident's name: when, in which segment, which process.
+    /// Returns the incident's id: time, segment and pid.
     pub(super) fn id(&self) -> String {
         self.clocks().incident_id(self.at, self.segment, self.worker.pid())
     }
 
-    /// What the segment says has been taken down: its lanes may be given to others.
+    /// Records that the snapshot is taken: the worker's lanes may be recycled.
     pub(super) fn set_has_snapshot(&self) {
-        // Release: pairs with the Acquire in `has_snapshot`; the reads of the lanes came before.
+        // Release: pairs with the Acquire in `has_snapshot`; the lanes were read before.
         self.has_snapshot.store(true, Ordering::Release);
     }
 
@@ -112,7 +110,7 @@ impl Case {
         self.has_snapshot.load(Ordering::Acquire)
     }
 
-    /// There is no more evidence to come.
+    /// Records that no more evidence will come.
     pub(super) fn set_captured(&self) {
         // Release: pairs with the Acquire in `is_captured`.
         self.is_captured.store(true, Ordering::Release);
@@ -128,15 +126,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_budget_counts_from_the_deadline() {
+    fn evidence_budget_counts_from_the_deadline() {
         let check = |now: u64, deadline: Option<u64>, ends: u64| {
             assert_eq!(evidence_ends(Nanos(now), deadline.map(Nanos), 100), Nanos(ends));
         };
         check(1000, Some(1000), 1100);
         check(1030, Some(1000), 1100);
-        // Late: it has half of the budget all the same.
+        // The watchdog is late: half of the budget is left.
         check(1070, Some(1000), 1120);
-        // A suspect's, which is not overdue, or has no timer.
+        // A suspect that is not overdue, or has no timer.
         check(1000, Some(5000), 1100);
         check(1000, None, 1100);
     }

@@ -1,4 +1,4 @@
-//! How the tick talks to the witness: without waiting.
+//! The handle of the evidence collector: the tick queues tasks and never waits.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,50 +13,50 @@ use super::case::Case;
 use super::wake_up::WakeUp;
 use hangwatch_evidence::options::{EvidenceOptions, Level};
 
-/// Cases that wait for the witness to open them at most. What follows an opened case is never lost: each
-/// case is followed by a few tasks.
+/// Maximum number of cases that wait for the evidence collector. Later tasks of an accepted case are never
+/// lost; there are only a few for each.
 const CASES: usize = 4096;
 
-/// What the witness is told.
+/// A task for the evidence collector.
 #[derive(Debug)]
 pub(super) enum Task {
-    /// A case was opened.
+    /// A case is to be opened.
     Open(Arc<Case>),
     /// A signal was sent.
     Signalled { case: Arc<Case>, at: Nanos, signal: u8 },
-    /// The expiry has come to its end, or to a point that must be known.
+    /// The expiry has an outcome, which may be followed by another.
     Ended { case: Arc<Case>, at: Nanos, signal: u8, late_ns: u64, outcome: Outcome },
 }
 
-/// How the tick talks to the witness: without waiting.
+/// How the tick queues tasks for the evidence collector.
 pub(super) struct CollectorHandle {
-    // Dropped in this order: woken, the witness finds that nobody is left.
+    // Dropped in this order: the wake-up makes the collector find the channel closed.
     tasks: Sender<Task>,
-    /// Cases told and not taken yet.
+    /// Number of queued cases.
     unopened: Arc<AtomicUsize>,
     wake_up: WakeUp,
     pub(super) level: Level,
     pub(super) budget_ns: u64,
 }
 
-/// Where the witness hears.
+/// The evidence collector's end of the queue.
 pub(super) struct TaskReceiver {
     pub(super) tasks: Receiver<Task>,
-    /// Readable when something was told, or nobody is left.
+    /// Readable after a task was queued, or when the handle was dropped.
     pub(super) wake_fd: Arc<OwnedFd>,
     unopened: Arc<AtomicUsize>,
 }
 
 impl TaskReceiver {
-    /// A case was taken out of the queue.
+    /// Records that a case was taken from the queue.
     pub(super) fn has_taken(&self) {
-        // Relaxed: a count, which orders nothing else.
+        // Relaxed: an independent count.
         self.unopened.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl CollectorHandle {
-    /// One to tell it, and one for the witness to hear.
+    /// Creates both ends.
     pub(super) fn new(options: &EvidenceOptions) -> io::Result<(CollectorHandle, TaskReceiver)> {
         let (sender, tasks) = channel();
         let unopened = Arc::<AtomicUsize>::default();
@@ -71,10 +71,10 @@ impl CollectorHandle {
         Ok((collector_handle, TaskReceiver { tasks, wake_fd, unopened }))
     }
 
-    /// Tells the witness; false where too many cases wait already, or it has ended.
+    /// Queues a task. Returns false if too many cases are waiting, or the collector has ended.
     pub(super) fn tell(&self, task: Task) -> bool {
         if matches!(task, Task::Open(_)) {
-            // Relaxed: a count, which orders nothing else. One too many is taken back.
+            // Relaxed: an independent count. A case beyond the limit is subtracted again.
             if self.unopened.fetch_add(1, Ordering::Relaxed) >= CASES {
                 self.unopened.fetch_sub(1, Ordering::Relaxed);
                 return false;

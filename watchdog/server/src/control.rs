@@ -1,4 +1,4 @@
-//! What the threads of one server share, and what its handle can ask of them.
+//! State that the threads of one server share, and the requests of its handle.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -9,82 +9,82 @@ use hangwatch_core::wire::stats::{Counts, ScopeStats, StatsWords};
 
 use super::options::{Holds, Treatment};
 
-/// Where a server stands.
+/// The state of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It waits for another watchdog's end.
+    /// It waits until another watchdog ends.
     Standby,
-    /// It serves.
+    /// It serves the segment.
     Serving,
-    /// It has ended.
+    /// It has ended, for this reason.
     Ended(Ended),
 }
 
 /// Why a server ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// It was told to.
+    /// It was stopped.
     Stopped,
     /// The segment's file was cut short.
     Truncated,
-    /// A thread of it panicked.
+    /// One of its threads panicked.
     Panicked,
-    /// It could not begin to serve, as said by an event.
+    /// It could not start to serve; an event says why.
     Failed,
 }
 
-/// What the handle asks of the tick: of each the newest, however long the tick does not look. (One that
-/// waits for its predecessor's end does not for days.)
+/// Settings that are not in force yet: the newest value of each, until the tick takes them. A standby does
+/// not tick, so this can take days.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct PendingConfig {
-    /// The policy from now on.
+    /// The new policy.
     pub(super) policy: Option<Policy>,
-    /// The holds from now on.
+    /// The new treatment of workers that cannot run.
     pub(super) holds: Option<Holds>,
-    /// The brake's release.
+    /// A request to release the kill limiter.
     pub(super) limiter: Option<ReleaseLimiter>,
 }
 
-/// The brake is to be let go.
+/// A request to release the kill limiter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ReleaseLimiter;
 
-/// What the threads share.
+/// What the threads of a server share.
 #[derive(Debug)]
 pub(super) struct Control {
-    /// Held for an assignment only.
+    /// Locked only for an assignment.
     pending: Mutex<PendingConfig>,
     state: Mutex<State>,
     changed: Condvar,
-    /// The tick is to end.
+    /// Asks the tick to end.
     pub(super) stop: AtomicBool,
-    /// The tick has noticed that it is to end, and does.
+    /// The tick has seen `stop` and is ending.
     pub(super) is_ending: AtomicBool,
-    /// The clerk found the file cut short.
+    /// The attestor found the segment's file truncated.
     pub(super) truncated: AtomicBool,
     /// A thread other than the tick's panicked.
     pub(super) panicked: AtomicBool,
-    /// Whether the kernel keeps time by the counter.
+    /// Whether the kernel's clock source is the counter.
     pub(super) counter_is_clock: AtomicBool,
-    /// Whether a lock query takes so long that the tick asks none.
+    /// Whether lock queries are so slow that the tick makes none.
     pub(super) locks_are_slow: AtomicBool,
     pub(super) workers: AtomicUsize,
-    // The tick writes these each time, and the listener reads them: not on the lines of what others write.
+    // The tick writes these and the listener reads them, so each has a cache line of its own.
     pub(super) ticks: CachePadded<AtomicU64>,
     pub(super) last_tick_at: CachePadded<AtomicU64>,
     pub(super) late_ns: CachePadded<AtomicU64>,
     pub(super) latest_ns: CachePadded<AtomicU64>,
     pub(super) braked: AtomicBool,
     pub(super) reaped: CachePadded<AtomicU64>,
-    /// What the clerk is to look out for.
+    /// Which workers that cannot run are reported instead of killed.
     pub(super) holds: HoldsCell,
-    /// How long the ticks were at work, their sleep not counted.
+    /// How long ticks took, without their sleep.
     pub(super) at_work: Durations,
-    /// How late the sleeps that ran their full time ended.
+    /// How late sleeps ended that were not interrupted.
     pub(super) lateness: Durations,
 }
 
-/// Holds that may change at any time.
+/// [`Holds`] that may change at any time.
 #[derive(Debug)]
 pub(super) struct HoldsCell([AtomicBool; 3]);
 
@@ -98,7 +98,7 @@ impl HoldsCell {
     pub(super) fn set(&self, holds: Holds) {
         let Holds { stopped, traced, frozen } = holds;
         for (flag, treatment) in self.0.iter().zip([stopped, traced, frozen]) {
-            // Relaxed: whoever is looked at meanwhile is looked at either way.
+            // Relaxed: a worker checked at this moment may be treated by the old or the new setting.
             flag.store(treatment == Treatment::Report, Ordering::Relaxed);
         }
     }
@@ -112,7 +112,7 @@ impl HoldsCell {
     }
 }
 
-/// A histogram of durations, in the shape of a scope's statistics. One thread notes, any may look.
+/// A histogram of durations. One thread adds, any thread reads.
 #[derive(Debug)]
 pub(super) struct Durations(Box<StatsWords>);
 
@@ -123,7 +123,7 @@ impl Default for Durations {
 }
 
 impl Durations {
-    /// Notes a duration: three relaxed loads and stores.
+    /// Adds a duration: three relaxed loads and stores.
     pub(super) fn note(&self, duration_ns: u64) {
         ScopeStats(&self.0).released(duration_ns);
     }
@@ -158,13 +158,12 @@ impl Control {
         }
     }
 
-    /// Asks something of the tick, which is to be called then.
+    /// Changes the pending settings. The caller must wake the tick afterwards.
     pub(super) fn configure(&self, configure: impl FnOnce(&mut PendingConfig)) {
         configure(&mut self.pending.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// What has been asked since the last time. It never waits: whoever holds the wishes in this moment
-    /// calls the tick afterwards, and it looks again.
+    /// Takes the pending settings. Never waits: a thread that holds the lock wakes the tick afterwards.
     pub(super) fn take_pending_config(&self) -> PendingConfig {
         match self.pending.try_lock() {
             Ok(mut pending) => std::mem::take(&mut *pending),
@@ -177,7 +176,7 @@ impl Control {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends, unless it has ended already; which end it was.
+    /// Marks the server as ended, and returns the reason that was set first.
     pub(super) fn end(&self, ended: Ended) -> Ended {
         let mut state = self.state();
         if let State::Ended(first) = &*state {
@@ -188,7 +187,7 @@ impl Control {
         ended
     }
 
-    /// Ends if it is still waiting to serve; whether it was.
+    /// Ends a server that is still a standby. Returns whether it was one.
     pub(super) fn end_standby(&self) -> bool {
         let mut state = self.state();
         if *state != State::Standby {
@@ -199,7 +198,7 @@ impl Control {
         true
     }
 
-    /// Begins to serve; false where it was ended before it began.
+    /// Starts to serve. Returns false if it was ended before.
     pub(super) fn begin(&self) -> bool {
         let mut state = self.state();
         if matches!(*state, State::Ended(_)) {
@@ -210,7 +209,7 @@ impl Control {
         true
     }
 
-    /// Waits until it has ended.
+    /// Waits until the server has ended.
     pub(super) fn wait(&self) -> Ended {
         let mut state = self.state();
         loop {

@@ -1,10 +1,12 @@
-//! The descendant killer: the thread that finds the processes to be killed with a worker, and kills them
-//! and the worker. See [`descendant_killer`](hangwatch_process::descendants) for which they are and how that is done.
+//! The descendant killer: a thread that lists the descendants of a condemned worker, and kills them and it.
 //!
-//! A case is opened when a worker is condemned. Its descendants are listed before the first signal, which
-//! waits for that, and again and again until the worker is to be killed or is dead of a gentler signal. To
-//! kill the worker, the tick sends it SIGSTOP and leaves SIGKILL to this thread, which sends it last. A
-//! worker that ends before it was signalled takes no other process along.
+//! [`descendants`](hangwatch_process::descendants) says which processes are descendants and how they are
+//! killed.
+//!
+//! A task starts when a worker is condemned. Its descendants are listed before the first signal, which waits
+//! for the list, and listed again until the worker is to be killed or dies of a gentler signal. To kill the
+//! worker, the tick sends SIGSTOP and leaves SIGKILL to this thread, which sends it last. If a worker ends
+//! before it was signalled, its descendants are left alone.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -21,62 +23,62 @@ use super::worker::Admitted;
 use hangwatch_process::descendants::{Descendants, Excluded, Reach, Rights, Step};
 use hangwatch_process::lineage;
 
-/// How often the descendants of a worker that lives are listed anew, at most.
+/// Minimum time between two lists of the descendants of a living worker.
 const PERIOD: Duration = Duration::from_millis(20);
-/// A list that takes long is renewed the less often: so many times that long apart.
+/// A list that takes long is renewed less often: after this many times its duration.
 const SHARE: u32 = 8;
-/// How soon a removal goes on after a pause.
+/// How soon a kill continues after a pause.
 const PAUSE: Duration = Duration::from_millis(2);
-/// How long one step may take until the killer counts as stuck.
+/// A step that takes longer than this counts as stuck.
 const STANDSTILL: Duration = Duration::from_secs(30);
-/// Failures in a row after which a removal is given up, where nobody serves the segment any more.
+/// Number of failures in a row after which a kill is given up, if the server has ended.
 const FAILURES: u32 = 100;
 
-/// One worker's descendants, as the tick refers to them.
+/// The descendants of one worker, as the tick sees them.
 #[derive(Debug)]
 pub(super) struct KillTask {
     worker: Arc<Admitted>,
     is_listed: AtomicBool,
-    /// The last look failed.
+    /// The last attempt to list them failed.
     is_failing: AtomicBool,
     is_signalled: AtomicBool,
     is_over: AtomicBool,
     is_cancelled: AtomicBool,
-    /// The worker has been sent SIGKILL, or its removal has ended without.
+    /// SIGKILL was sent to the worker, or the task ended without it.
     is_worker_killed: AtomicBool,
-    /// How many cases are being killed.
+    /// The number of tasks that are killing.
     at_work: Arc<AtomicUsize>,
 }
 
 impl KillTask {
-    /// Whether its descendants have been listed once.
+    /// Whether the descendants have been listed at least once.
     pub(super) fn is_listed(&self) -> bool {
         // Acquire: pairs with the Release in `ActiveTask::step`.
         self.is_listed.load(Ordering::Acquire)
     }
 
-    /// Whether its descendants are being listed for the first time, and `/proc` answers.
+    /// Whether the descendants are being listed for the first time and `/proc` responds.
     pub(super) fn is_being_listed(&self) -> bool {
         !self.is_listed() && !self.is_failing.load(Ordering::Relaxed)
     }
 
-    /// Whether its worker is to be killed and SIGKILL has not been sent yet.
+    /// Whether the worker is to be killed and SIGKILL has not been sent yet.
     pub(super) fn is_kill_pending(&self) -> bool {
         // Acquire: pairs with the Release in `ActiveTask::step`.
         self.is_over.load(Ordering::Acquire) && !self.is_worker_killed.load(Ordering::Acquire)
     }
 
-    /// Whether its worker is to be killed, or has been.
+    /// Whether the worker is to be killed, or was killed.
     pub(super) fn is_being_removed(&self) -> bool {
         self.is_over.load(Ordering::Acquire)
     }
 
-    /// The worker was sent a signal that it may survive.
+    /// Records that the worker was sent a signal that it may survive.
     pub(super) fn signalled(&self) {
         self.is_signalled.store(true, Ordering::Relaxed);
     }
 
-    /// Its descendants are not to be removed, unless that has begun.
+    /// Cancels the task unless the kill has begun.
     pub(super) fn leave(&self) {
         if !self.is_over.load(Ordering::Acquire) {
             self.is_cancelled.store(true, Ordering::Release);
@@ -84,19 +86,19 @@ impl KillTask {
     }
 }
 
-/// How the tick talks to the descendant killer: without waiting.
+/// How the tick controls the descendant killer, without waiting.
 pub(super) struct DescendantsHandle {
-    /// Each worker is in it twice at most.
+    /// Contains each worker at most twice.
     calls: Sender<Option<Arc<KillTask>>>,
     at_work: Arc<AtomicUsize>,
     progress: Progress,
 }
 
-/// How far the descendant killer has come: whoever waits for it goes on waiting as long as that changes.
+/// The progress of the descendant killer. A thread waits for the killer as long as this changes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress(Arc<AtomicU64>);
 
-/// A look at the progress, now and then.
+/// Checks the progress from time to time.
 pub(super) struct KillerWatch {
     progress: Progress,
     seen: u64,
@@ -110,7 +112,7 @@ impl Progress {
 }
 
 impl KillerWatch {
-    /// Whether it has come farther within [`STANDSTILL`]; else it is stuck, in a `/proc` that hangs.
+    /// Whether there was progress within [`STANDSTILL`]. Otherwise the killer hangs, for example in `/proc`.
     pub(super) fn makes_progress(&mut self) -> bool {
         let seen = self.progress.0.load(Ordering::Relaxed);
         if seen != self.seen {
@@ -120,7 +122,7 @@ impl KillerWatch {
     }
 }
 
-/// The other end.
+/// The descendant killer's thread.
 pub(super) struct DescendantKiller {
     calls: Receiver<Option<Arc<KillTask>>>,
     segment: Segment,
@@ -130,25 +132,25 @@ pub(super) struct DescendantKiller {
     tasks: Vec<ActiveTask>,
 }
 
-/// A case at work.
+/// A task in progress.
 struct ActiveTask {
     task: Arc<KillTask>,
     reach: Reach,
-    /// Where the worker could be looked at once.
+    /// `None` until the worker could be read once.
     descendants: Option<Descendants>,
-    /// When it goes on.
+    /// When it continues.
     due: Instant,
-    /// Looks that failed in a row.
+    /// Number of failures in a row.
     failures: u32,
 }
 
-/// What a step of a case was about, and how it goes on.
+/// What a step of a task did, and what comes next.
 enum Advanced {
     Listed(Step),
     Removed(Step),
 }
 
-/// The two ends.
+/// Creates the handle and the killer.
 pub(super) fn descendant_killer(
     segment: Segment,
     reach: Reach,
@@ -162,8 +164,8 @@ pub(super) fn descendant_killer(
 }
 
 impl DescendantsHandle {
-    /// Opens a case.
-    pub(super) fn open(&self, worker: &Arc<Admitted>) -> Arc<KillTask> {
+    /// Starts a task for a worker.
+    pub(super) fn start(&self, worker: &Arc<Admitted>) -> Arc<KillTask> {
         let task = Arc::new(KillTask {
             worker: Arc::clone(worker),
             is_listed: AtomicBool::new(false),
@@ -174,12 +176,12 @@ impl DescendantsHandle {
             is_worker_killed: AtomicBool::new(false),
             at_work: Arc::clone(&self.at_work),
         });
-        // Without its other end the server is about to end, and a successor goes on.
+        // If the killer has ended, the server is ending, and its successor continues.
         let _ = self.calls.send(Some(Arc::clone(&task)));
         task
     }
 
-    /// The worker was sent SIGSTOP, or is dead of a signal: it is killed after its descendants.
+    /// Kills the descendants and then the worker, which was sent SIGSTOP or has died of a signal.
     pub(super) fn kill(&self, task: &KillTask) {
         if !task.is_over.swap(true, Ordering::AcqRel) {
             self.at_work.fetch_add(1, Ordering::AcqRel);
@@ -187,7 +189,7 @@ impl DescendantsHandle {
         }
     }
 
-    /// The worker is dead: of a signal, its descendants are killed; else they are left.
+    /// Handles the death of a worker: its descendants are killed if it was signalled, and left otherwise.
     pub(super) fn worker_died(&self, task: &KillTask) {
         if task.is_signalled.load(Ordering::Relaxed) {
             self.kill(task);
@@ -196,23 +198,23 @@ impl DescendantsHandle {
         }
     }
 
-    /// How far the killer has come.
+    /// Returns the killer's progress.
     pub(super) fn progress(&self) -> &Progress {
         &self.progress
     }
 
-    /// Whether any worker's descendants are being killed.
+    /// Whether any task is killing.
     pub(super) fn is_at_work(&self) -> bool {
         self.at_work.load(Ordering::Acquire) > 0
     }
 }
 
 impl DescendantKiller {
-    /// Works until nobody calls any more and no removal is under way.
+    /// Runs tasks until the handle is dropped and no kill is in progress.
     pub(super) fn run(mut self) {
         let mut is_open = true;
         while is_open || !self.tasks.is_empty() {
-            // Relaxed: only that it changes counts.
+            // Relaxed: readers only check that it changes.
             self.progress.0.fetch_add(1, Ordering::Relaxed);
             let next = self.tasks.iter().map(|open| open.due).min();
             let wait = next.map(|due| due.saturating_duration_since(Instant::now()));
@@ -267,10 +269,11 @@ impl DescendantKiller {
         });
     }
 
-    /// Every worker of the segment, by the kernel's word and by its own; the watchdog and those above.
+    /// Lists the processes that must not be killed: the workers of the segment, as the kernel and their lanes say,
+    /// the watchdog, and its ancestors.
     ///
     /// # Errors
-    /// Where one of them cannot be asked about: nobody is signalled then.
+    /// If a lock cannot be queried or a file cannot be read. Then no process is signalled.
     fn excluded(&self) -> std::io::Result<Excluded> {
         let words = self.segment.words();
         let mut excluded = Excluded::default();
@@ -293,7 +296,7 @@ impl DescendantKiller {
 }
 
 impl ActiveTask {
-    /// Goes on; whether that was all.
+    /// Takes the next step. Returns whether the task is complete.
     fn step(&mut self, excluded: &std::io::Result<Excluded>, event_log: &EventLog) -> bool {
         if self.task.is_cancelled.load(Ordering::Acquire) {
             return true;
@@ -324,7 +327,7 @@ impl ActiveTask {
                 false
             }
             Err(error) => {
-                // Nobody is signalled for what cannot be looked at. It is tried again.
+                // A process that cannot be checked is not signalled. The task tries again.
                 self.failures += 1;
                 if self.failures == 1 {
                     let pid = self.task.worker.pid();
@@ -336,7 +339,7 @@ impl ActiveTask {
         }
     }
 
-    /// Lists them, or goes on with their removal.
+    /// Lists the descendants, or continues to kill them.
     fn advance(&mut self, excluded: &Excluded) -> std::io::Result<Advanced> {
         let process = &self.task.worker.process;
         let descendants = match &mut self.descendants {

@@ -1,7 +1,7 @@
-//! The doorbell: how the tick sleeps, and how it is woken from within this process.
+//! How the tick sleeps, and how other threads of this process wake it.
 //!
-//! [`Doorbell`] is the tick's [`Sleep`] over the segment's futex. [`TickWaker`] is what the other
-//! threads of the watchdog call when they have something for the tick.
+//! [`Doorbell`] implements the tick's [`Sleep`] with the segment's futex. [`TickWaker`] wakes the tick after
+//! another thread has queued something for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -10,10 +10,10 @@ use hangwatch::sys::{clock, crash, futex};
 use hangwatch_core::watchdog::updates::Sleep;
 use hangwatch_core::wire::time::Nanos;
 
-/// How long before a deadline the tick wakes to prepare for it (see [`Doorbell::sleep`]), ns.
+/// How long before a deadline the tick wakes to prepare for it (see `Doorbell::wake_at`), ns.
 pub(super) const LEAD_NS: u64 = 2_000_000;
 
-/// Calls the tick, from any thread of this process.
+/// Wakes the tick from any thread of this process.
 #[derive(Clone)]
 pub(super) struct TickWaker {
     word: &'static AtomicU32,
@@ -25,17 +25,17 @@ impl TickWaker {
         TickWaker { word, wanted: Arc::default() }
     }
 
-    /// There is something for the tick. Call it after it is there.
+    /// Wakes the tick. Call it after the tick's input is in place.
     pub(super) fn wake(&self) {
-        // Release: pairs with the Acquire in `take` and `is_wanted`: what it is called for is there.
+        // Release: pairs with the Acquire in `take` and `is_wanted`, which then see the tick's input.
         self.wanted.store(true, Ordering::Release);
-        // Release: pairs with the Acquire in `prepare`: a sleeper that missed the flag sees the word
-        // changed, one that saw the word sees the flag.
+        // Release: pairs with the Acquire in `prepare`. A sleeper that missed the flag sees the word changed;
+        // one that saw the old word sees the flag.
         self.word.fetch_add(1, Ordering::Release);
         futex::wake(self.word);
     }
 
-    /// Whether it was called since the last time.
+    /// Whether the tick was woken since the last call.
     pub(super) fn take(&self) -> bool {
         self.wanted.swap(false, Ordering::AcqRel)
     }
@@ -51,17 +51,17 @@ pub(super) struct Doorbell {
     expected: u32,
     prepared_at: Nanos,
     interval_ns: u64,
-    /// Wake no later than this, whatever the table says.
+    /// The latest time to wake, whatever the deadline table says.
     pub(super) wake_by: Nanos,
-    /// How late the last sleep that ran its full time ended, ns.
+    /// How late the last uninterrupted sleep ended, ns.
     pub(super) late_ns: u64,
-    /// How late the sleep since it was last asked ended; `None` where none ran its full time.
+    /// How late the sleep ended since the last `take_sleep_ns`; `None` if it was interrupted.
     overslept_ns: Option<u64>,
     asleep_ns: u64,
 }
 
 impl Doorbell {
-    /// The doorbell of a watchdog that ticks every `interval_ns`.
+    /// Creates the doorbell of a watchdog that ticks at least every `interval_ns`.
     pub(super) fn new(tick_waker: TickWaker, interval_ns: u64) -> Doorbell {
         Doorbell {
             tick_waker,
@@ -75,14 +75,15 @@ impl Doorbell {
         }
     }
 
-    /// How long it slept, and how late the sleep ended if it ran its full time, since it was last
-    /// asked.
+    /// Returns how long the tick slept since the last call, and how late an uninterrupted sleep ended.
     pub(super) fn take_sleep_ns(&mut self) -> (u64, Option<u64>) {
         (std::mem::take(&mut self.asleep_ns), self.overslept_ns.take())
     }
 
-    /// When to wake for `until`. For a deadline a little earlier first: by then most workers have
-    /// released, and what is left can be asked about before it is due.
+    /// Returns when to wake for `until`.
+    ///
+    /// For a deadline this is a little earlier: by then most workers have released, and the rest can be checked
+    /// before the deadline.
     fn wake_at(&self, until: Nanos) -> Nanos {
         let is_deadline =
             until.since(self.prepared_at) < self.interval_ns - LEAD_NS.min(self.interval_ns / 2);
@@ -95,21 +96,21 @@ impl Doorbell {
 
 impl Sleep for Doorbell {
     fn prepare(&mut self) {
-        // Acquire: pairs with the Release of whoever rings.
+        // Acquire: pairs with the Release of the thread that rings.
         self.expected = self.tick_waker.word.load(Ordering::Acquire);
         self.prepared_at = Nanos(clock::monotonic_ns());
     }
 
     fn sleep(&mut self, until: Nanos) {
         crash::point("sleep");
-        // Asked after `prepare`: what calls from now on changes the word.
+        // Checked after `prepare`: any later wake-up changes the word.
         if self.tick_waker.is_wanted() {
             return;
         }
         let at = self.wake_at(until);
         let woken = futex::wait_until(self.tick_waker.word, self.expected, Some(at.0));
         if woken.is_err() {
-            // The word's page is gone. Whoever only tried again would spin.
+            // The word's page is gone. A retry would spin.
             sleep_until(at);
         }
         let now = Nanos(clock::monotonic_ns());
@@ -121,7 +122,7 @@ impl Sleep for Doorbell {
     }
 }
 
-/// Sleeps with no doorbell.
+/// Sleeps without the doorbell.
 fn sleep_until(at: Nanos) {
     let left_ns = at.since(Nanos(clock::monotonic_ns()));
     std::thread::sleep(std::time::Duration::from_nanos(left_ns));
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_between_the_drain_and_the_sleep_is_not_slept_through() {
+    fn wake_between_drain_and_sleep_is_not_lost() {
         let mut doorbell = doorbell();
         doorbell.tick_waker.wake();
         doorbell.prepare();
@@ -154,19 +155,19 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_is_woken_for_ahead_once_and_the_interval_is_not() {
+    fn sleep_ends_early_for_a_deadline_but_not_for_the_interval() {
         let mut doorbell = doorbell();
         doorbell.prepared_at = Nanos(1_000_000_000);
         let at = |ns: u64| Nanos(1_000_000_000 + ns);
         assert_eq!(doorbell.wake_at(at(50_000_000)), at(50_000_000 - LEAD_NS));
-        assert_eq!(doorbell.wake_at(at(LEAD_NS)), at(LEAD_NS), "woken ahead already");
+        assert_eq!(doorbell.wake_at(at(LEAD_NS)), at(LEAD_NS), "already awake early");
         assert_eq!(doorbell.wake_at(at(100_000_000)), at(100_000_000), "the interval");
         doorbell.wake_by = at(7);
         assert_eq!(doorbell.wake_at(at(100_000_000)), at(7));
     }
 
     #[test]
-    fn a_sleep_ends_at_its_time() {
+    fn sleep_ends_at_its_time() {
         let mut doorbell = doorbell();
         doorbell.prepare();
         let until = Nanos(clock::monotonic_ns()).plus(2_000_000);

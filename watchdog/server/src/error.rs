@@ -1,30 +1,30 @@
-//! Why a server cannot serve.
+//! The errors of [`Server::start`](crate::Server::start).
 
 use hangwatch::sys::fork::CanaryError;
 use hangwatch::sys::lock::LockError;
 
-/// Why a segment is not served.
+/// Why a segment cannot be served.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// Another watchdog serves it.
+    /// Another watchdog serves the segment.
     #[error(
-        "segment {segment:?} is served already, by {}; stop that one, use another segment, or wait \
-         for its end (--standby)",
-        pid.map_or_else(|| "a process not to be seen from here".to_owned(), |pid| format!("process {pid}"))
+        "segment {segment:?} is served already, by {}; stop it, use another segment, or wait for its end \
+         with --standby",
+        pid.map_or_else(|| "a process that is not visible from here".to_owned(), |pid| format!("process {pid}"))
     )]
     AlreadyServed {
         /// The segment.
         segment: &'static str,
-        /// The watchdog's pid as seen from here; `None` where it cannot be seen.
+        /// The pid of the watchdog in this PID namespace; `None` if it is not visible.
         pid: Option<u32>,
     },
-    /// The watchdog's lock could not be asked for.
+    /// The watchdog's lock could not be queried or taken.
     #[error("cannot serve segment {segment:?}: {source}")]
     Lock {
         /// The segment.
         segment: &'static str,
-        /// Why not.
+        /// The cause.
         source: LockError,
     },
     /// The fork canary could not be set up.
@@ -32,18 +32,18 @@ pub enum ServeError {
     Canary {
         /// The segment.
         segment: &'static str,
-        /// Why not.
+        /// The cause.
         source: CanaryError,
     },
-    /// A thread could not be started, or had no descriptors to begin with.
+    /// A thread could not be started, or a descriptor for it could not be opened.
     #[error(
-        "cannot serve segment {segment:?}: a thread of the watchdog could not be started: {source}; \
+        "cannot serve segment {segment:?}: cannot start a thread of the watchdog: {source}; \
          raise the limits of processes (ulimit -u) and of open files (ulimit -n)"
     )]
     Thread {
         /// The segment.
         segment: &'static str,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: std::io::Error,
     },
 }

@@ -1,11 +1,10 @@
-//! torch's error files: for a worker of `torchrun` that is reaped, what it can no longer write
-//! itself.
+//! Writes torch's error file for a worker of `torchrun` that is about to be killed.
 //!
-//! `torchrun` names each worker a file in `TORCHELASTIC_ERROR_FILE`, reads it when the worker has
-//! failed, and calls the earliest of its failures the root cause. A worker that dies by SIGKILL
-//! writes none, and its peers, whose collectives break for it, are blamed. So the watchdog writes it,
-//! between the condemnation and the signal, by a process of its own (`process`), which a thread talks to:
-//! the signal waits for it for [`BUDGET_NS`] at most. `place` finds the file's place safely and writes it.
+//! `torchrun` names a file for each worker in `TORCHELASTIC_ERROR_FILE`. When a worker fails, it reads the
+//! files and reports the earliest failure as the root cause. A worker killed by SIGKILL writes no file, so a
+//! peer whose collective then broke would be blamed. The watchdog writes the file between the condemnation
+//! and the signal, which waits up to [`BUDGET_NS`]. A separate process (`process`) does the writing, and
+//! `place` makes sure that it writes only where the worker itself could.
 //!
 //! The format is that of torch's `ErrorHandler`, read by its `ProcessFailure` (torch 1.9 and later).
 
@@ -28,18 +27,18 @@ use super::events::TimerFacts;
 use super::worker::Admitted;
 use hangwatch_evidence::redact::Redactor;
 
-/// How torchrun tells a worker which file is its.
+/// The environment variable that names the worker's error file.
 const VARIABLE: &str = "TORCHELASTIC_ERROR_FILE";
-/// How long a signal waits for the error file, ns: a disk that hangs must not save a hung worker.
-/// On a busy machine the write takes much of a second, and without the file torchrun blames a peer.
+/// How long a signal waits for the error file, ns. A disk that hangs must not protect a hung worker. On a
+/// busy machine the write takes much of a second, and without the file torchrun blames a peer.
 pub(super) const BUDGET_NS: u64 = 1_000_000_000;
-/// Orders that wait at most; a worker whose order finds no room is reaped without its file.
+/// Maximum number of queued orders. A worker whose order does not fit is killed without an error file.
 const ORDERS: usize = 1024;
 
-/// Carries out the orders that come in, in the process that is started for it.
+/// Runs the error-file writer process: reads orders, writes the files, and answers each order.
 ///
 /// # Errors
-/// Where nobody can be heard or told any more.
+/// If `orders` cannot be read or `answers` cannot be written.
 pub fn serve_orders(
     orders: impl std::io::BufRead,
     answers: impl std::io::Write,
@@ -47,15 +46,15 @@ pub fn serve_orders(
     process::run(orders, answers)
 }
 
-/// The error file that the process's environment names, as it was at its exec.
+/// Returns the error file that the process's environment named at its exec.
 ///
-/// May wait for a lock that a hung process holds over its memory.
+/// May block on a lock that a hung process holds on its memory.
 pub(super) fn named_by(pid: Pid) -> Option<PathBuf> {
     let path = hangwatch_process::proc::environment_variable(pid, VARIABLE).ok().flatten()?;
     Some(PathBuf::from(path)).filter(|path| !path.as_os_str().is_empty())
 }
 
-/// One file to be written.
+/// A request to write one file.
 struct Order {
     worker: Arc<Admitted>,
     path: PathBuf,
@@ -63,53 +62,54 @@ struct Order {
     done: Arc<AtomicBool>,
 }
 
-/// Where files are ordered.
+/// Sends orders to the writer. Clones share one queue.
 #[derive(Clone)]
 pub(super) struct ErrorFiles {
-    /// `None` only has the process started, before anybody waits for it.
+    /// `None` starts the writer process ahead of the first order.
     orders: SyncSender<Option<Order>>,
 }
 
-/// The other end.
+/// Carries out the orders on its own thread.
 pub(super) struct Writer {
     orders: Receiver<Option<Order>>,
-    /// What writes; without it the thread does.
+    /// The program of the writer process. Without it the thread writes.
     program: Option<PathBuf>,
     helper: Option<process::Helper>,
 }
 
-/// An order that was taken.
+/// Tells when an accepted order is done.
 #[derive(Clone)]
 pub(super) struct Ordered {
     done: Arc<AtomicBool>,
 }
 
 impl Ordered {
-    /// Whether it was written, or could not be.
+    /// Whether the file was written or has failed.
     pub(super) fn is_done(&self) -> bool {
-        // Acquire: pairs with the Release in `run`, so that the file is there for whoever hears of
-        // the worker's death.
+        // Acquire: pairs with the Release in `run`, so that the file exists before the worker dies.
         self.done.load(Ordering::Acquire)
     }
 }
 
-/// The two ends. The files are written by a process that `program` has as a command; without one, or
-/// where it cannot be started, by the thread that runs the writer.
+/// Creates the sender and the writer.
+///
+/// The process that writes runs `program`. Without it, or if it cannot be started, the writer's thread
+/// writes.
 pub(super) fn error_files(program: Option<PathBuf>) -> (ErrorFiles, Writer) {
     let (sender, orders) = sync_channel(ORDERS);
     (ErrorFiles { orders: sender }, Writer { orders, program, helper: None })
 }
 
 impl ErrorFiles {
-    /// Orders the error file of a worker whose timers are condemned. `None` where its environment
-    /// names none, or there is no room, which is said.
+    /// Orders the error file of a worker with condemned timers. Returns `None` if its environment names no
+    /// file, or if the queue is full, which is logged.
     pub(super) fn order(
         &self,
         worker: &Arc<Admitted>,
         timers: Vec<TimerNote>,
         event_log: &EventLog,
     ) -> Option<Ordered> {
-        // Without a timer there is nothing to report: a suspect that had none armed.
+        // Without a timer there is nothing to report: a suspect may have none armed.
         timers.first()?;
         let path = worker.error_file.get()?.clone()?;
         let done = Arc::new(AtomicBool::new(false));
@@ -118,22 +118,22 @@ impl ErrorFiles {
         match self.orders.try_send(Some(order)) {
             Ok(()) => Some(ordered),
             Err(TrySendError::Full(Some(Order { worker, path, .. }))) => {
-                let error = format!("{ORDERS} others wait for theirs");
+                let error = format!("{ORDERS} other error files are waiting to be written");
                 event_log.note(Note::ErrorFile { worker, path, error: Some(error) });
                 None
             }
-            Err(_) => None, // its writer is no more: the server ends
+            Err(_) => None, // the writer has ended: the server is ending
         }
     }
 
-    /// There are workers with an error file: the process that writes it is started before it is needed.
+    /// Starts the writer process, because there is a worker with an error file.
     pub(super) fn prepare(&self) {
-        let _ = self.orders.try_send(None); // full, it has been started long ago
+        let _ = self.orders.try_send(None); // if the queue is full, it was started before
     }
 }
 
 impl Writer {
-    /// Writes until nobody orders any more.
+    /// Writes files until every sender is dropped.
     pub(super) fn run(mut self, segment: Segment, redactor: &Redactor, event_log: &EventLog) {
         while let Ok(order) = self.orders.recv() {
             self.start_helper();
@@ -156,19 +156,19 @@ impl Writer {
         }
     }
 
-    /// Writes a file; why that was not done.
+    /// Writes a file. Returns why it was not written, if it was not.
     fn write(&mut self, worker: &Admitted, path: &Path, text: &str) -> Option<String> {
         let Some(helper) = &mut self.helper else {
             return place::write(&worker.process, path, text).err().map(|error| error.to_string());
         };
         helper.write(&worker.process, path, text).unwrap_or_else(|error| {
-            self.helper = None; // the next file gets another
-            Some(format!("its writer ended: {error}"))
+            self.helper = None; // the next file starts a new one
+            Some(format!("the writer process ended: {error}"))
         })
     }
 }
 
-/// The same instant on both clocks.
+/// One instant on both clocks.
 #[derive(Clone, Copy)]
 struct Instants {
     monotonic_ns: u64,
@@ -185,13 +185,13 @@ impl Instants {
     }
 }
 
-/// What the file says.
+/// Builds the content of the file.
 ///
-/// Its time is when the scope that hung began: before any peer can have failed for it. torch
-/// compares whole seconds and takes the lowest rank of a tie, so it is at least one second ago.
+/// Its timestamp is the start of the scope that hung, before any peer can have failed because of it. torch
+/// compares whole seconds and breaks a tie by the lowest rank, so it is at least one second ago.
 fn report(first: &TimerFacts, timers: &[TimerFacts], now: Instants) -> Value {
     let began = now.wall_at(first.acquired_at_ns).min(now.wall - Duration::from_secs(1));
-    // A rank that waits is not the root cause: whoever it waits for may have begun to hang after it.
+    // A rank that waits is not the root cause: the rank it waits for may have begun to hang later.
     let since = if waits_for_others(first) { now.wall } else { began };
     let timestamp = since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let summary = summary(first);
@@ -201,7 +201,7 @@ fn report(first: &TimerFacts, timers: &[TimerFacts], now: Instants) -> Value {
     json!({ "message": { "message": summary, "extraInfo": extra } })
 }
 
-/// The one line that is the reason for all this.
+/// The line that torchrun prints as the root cause.
 fn summary(timer: &TimerFacts) -> String {
     let pid = timer.worker.as_ref().map_or(timer.owner.claimed_pid, |worker| worker.pid);
     let who = match timer.owner.rank {
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_names_the_rank_and_every_scope() {
+    fn report_names_the_rank_and_every_scope() {
         let timers = [
             timer("load", 90_000_000_000, 92_000_000_000),
             timer("epoch", 50_000_000_000, 91_000_000_000),
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_hang_is_the_first_failure_all_the_same() {
+    fn short_hang_still_counts_as_the_first_failure() {
         let hung = timer("load", 99_700_000_000, 99_900_000_000);
         let report = report(&hung, &[], at(1_000_000));
         assert_eq!(report["message"]["extraInfo"]["timestamp"], "999999");

@@ -1,7 +1,7 @@
-//! The journal: what the tick and the clerk note down, and the thread that makes events of it.
+//! The event log: the threads note what happens, and one thread turns the notes into events.
 //!
-//! Noting never waits: where there is no room, the note is lost and counted. The server's end is not a
-//! note: it has a place of its own ([`EventLog::end`]), so that a full queue cannot lose it.
+//! Noting never waits: a note that does not fit into the queue is lost and counted. The end of the server is
+//! kept outside the queue ([`EventLog::end`]), so that a full queue cannot lose it.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,10 +28,10 @@ use hangwatch_incident::schema::Incident;
 use hangwatch_process::descendants::Removed;
 use hangwatch_text::count;
 
-/// Notes kept at most until the log has taken them.
+/// Maximum number of queued notes.
 const NOTES: usize = 4096;
 
-/// A timer as it is noted: everything slow is left to the log's thread.
+/// A noted timer. Whatever is slow to find out is left to the log's thread.
 #[derive(Clone, Debug)]
 pub(super) struct TimerNote {
     pub(super) timer: ExpiredTimer,
@@ -39,14 +39,14 @@ pub(super) struct TimerNote {
     pub(super) owner: Option<Arc<LaneFacts>>,
 }
 
-/// A worker that holds others up, as it is noted.
+/// A noted suspect.
 #[derive(Clone, Debug)]
 pub(super) struct SuspectNote {
     pub(super) worker: Arc<Admitted>,
     pub(super) owner: Option<Arc<LaneFacts>>,
 }
 
-/// What was decided about an overdue worker, as it is noted.
+/// A noted cascade decision.
 #[derive(Clone, Debug)]
 pub(super) struct CascadeNote {
     pub(super) timer: TimerNote,
@@ -55,7 +55,7 @@ pub(super) struct CascadeNote {
     pub(super) course: Course,
 }
 
-/// The end of a suspect's reap, as it is noted.
+/// The noted end of a suspect's reap.
 #[derive(Clone, Debug)]
 pub(super) struct SuspectEndNote {
     pub(super) suspect: SuspectNote,
@@ -66,7 +66,7 @@ pub(super) struct SuspectEndNote {
     pub(super) case: Option<Arc<Case>>,
 }
 
-/// What is noted.
+/// A note, from which an event is made.
 #[derive(Clone, Debug)]
 pub(super) enum Note {
     Standby,
@@ -102,41 +102,41 @@ pub(super) enum Note {
     Panicked(String),
 }
 
-/// Where notes go.
+/// Where threads note what happens. Clones share one queue.
 #[derive(Clone)]
 pub(super) struct EventLog {
-    /// `None` only wakes the reader, which looks whether the server has ended.
+    /// `None` only wakes the reader, which then checks whether the server has ended.
     notes: SyncSender<Option<Note>>,
     shared: Arc<Shared>,
 }
 
-/// The other end.
+/// The receiving end, which makes the events.
 pub(super) struct Reader {
     notes: Receiver<Option<Note>>,
     shared: Arc<Shared>,
 }
 
-/// What both ends know.
+/// State shared by both ends.
 #[derive(Default)]
 struct Shared {
     lost: AtomicU64,
-    /// Notes taken and not yet told; the end counts as one.
+    /// Notes that were queued and not yet made into events. The end counts as one.
     open: AtomicU64,
-    /// How the server ended: set once, never lost.
+    /// How the server ended. It is set once and cannot be lost.
     ended: OnceLock<Ended>,
 }
 
-/// What the reader has got.
+/// What the reader has received.
 enum Next {
-    /// A note, or a look whether the server has ended.
+    /// A note, or a wake-up to check whether the server has ended.
     Note(Option<Note>),
-    /// There was none for a while.
+    /// Nothing for a while.
     Nothing,
-    /// There will be none.
+    /// All senders were dropped.
     End,
 }
 
-/// A journal and its reader.
+/// Creates the event log and its reader.
 pub(super) fn event_log() -> (EventLog, Reader) {
     let (sender, notes) = sync_channel(NOTES);
     let shared = Arc::<Shared>::default();
@@ -144,9 +144,9 @@ pub(super) fn event_log() -> (EventLog, Reader) {
 }
 
 impl EventLog {
-    /// Notes something down, or counts it as lost.
+    /// Queues a note, or counts it as lost.
     pub(super) fn note(&self, note: Note) {
-        // Relaxed: counts.
+        // Relaxed: independent counts.
         self.shared.open.fetch_add(1, Ordering::Relaxed);
         if self.notes.try_send(Some(note)).is_err() {
             self.shared.open.fetch_sub(1, Ordering::Relaxed);
@@ -154,31 +154,30 @@ impl EventLog {
         }
     }
 
-    /// Ends the journal: what was noted before is told, then the end. The first end counts.
+    /// Ends the event log after the notes that are queued. Only the first end counts.
     pub(super) fn end(&self, ended: Ended) {
         self.shared.open.fetch_add(1, Ordering::Relaxed);
         if self.shared.ended.set(ended).is_err() {
             self.shared.open.fetch_sub(1, Ordering::Relaxed);
             return;
         }
-        // Where there is no room, the reader has notes to take, and looks for the end after each.
+        // If the queue is full, the reader still has notes to take, and checks for the end after each.
         let _ = self.notes.try_send(None);
     }
 
-    /// How many of the notes have not been told.
+    /// Returns the number of notes that are not yet events.
     pub(super) fn pending(&self) -> u64 {
         self.shared.open.load(Ordering::Relaxed)
     }
 
-    /// Whether everything noted has been told.
+    /// Whether every note has become an event.
     pub(super) fn is_drained(&self) -> bool {
         self.pending() == 0
     }
 }
 
 impl Reader {
-    /// Makes events of the notes until the server has ended. (Threads that hang may hold on to
-    /// their journals for ever.)
+    /// Makes events of the notes until the server has ended. (Threads that hang may never drop their senders.)
     pub(super) fn run(
         self,
         segment: Segment,
@@ -195,8 +194,8 @@ impl Reader {
                 Next::End => return,
             }
             if let Some(ended) = self.shared.ended.get() {
-                // What is in the queue now was noted before the end, or by a thread that is left behind:
-                // those go on, so no more than the queue holds is taken from here on.
+                // The queue now holds notes from before the end, and notes of threads that were left behind. Those
+                // continue, so at most one full queue is taken.
                 for _ in 0..NOTES {
                     let Ok(note) = self.notes.try_recv() else { break };
                     self.tell_one(segment, redactor, note, &mut tell);
@@ -206,7 +205,7 @@ impl Reader {
                 self.shared.open.fetch_sub(1, Ordering::Relaxed);
                 return;
             }
-            // At most once a second: what floods the log is no reason to write more.
+            // At most once a second, because a flood of events must not cause further lines.
             if counts_told_at.elapsed() >= REPORT_INTERVAL {
                 self.counts(segment_name).into_iter().for_each(&mut tell);
                 counts_told_at = Instant::now();
@@ -227,7 +226,7 @@ impl Reader {
         }
     }
 
-    /// Waits for a note; where there are counts to be told, not for long.
+    /// Waits for a note; only for a while if there are counts to report.
     fn next(&self, segment: &str) -> Next {
         let has_counts =
             self.shared.lost.load(Ordering::Relaxed) > 0 || limits::is_pending(segment);
@@ -241,7 +240,7 @@ impl Reader {
         }
     }
 
-    /// What was lost, and what was left out of the log.
+    /// Takes the counts of lost events and dropped log lines.
     fn counts(&self, segment: &str) -> Vec<What> {
         let events = self.shared.lost.swap(0, Ordering::Relaxed);
         let lost = (events > 0).then_some(What::Lost { events });
@@ -253,10 +252,10 @@ impl Reader {
     }
 }
 
-/// How much of a command line events have, bytes.
+/// Maximum length of a command line in an event, bytes.
 const MOST_ARGUMENT_BYTES: usize = 16 << 10;
 
-/// What a worker calls itself, without what looks like a secret: the log is for more eyes than an incident.
+/// Returns a worker's pid and redacted command. More people read the log than incidents.
 fn worker_facts(worker: &Admitted, redactor: &Redactor) -> WorkerFacts {
     let told = worker.command.get();
     let command = told.map(|Command { name, arguments }| Command {
@@ -266,8 +265,8 @@ fn worker_facts(worker: &Admitted, redactor: &Redactor) -> WorkerFacts {
     WorkerFacts { pid: worker.pid(), command: command.unwrap_or_default() }
 }
 
-/// As many whole arguments as there is room for. None is cut in two: of half a secret the redaction may
-/// not know what it is.
+/// Returns as many whole arguments as fit. No argument is cut, because redaction might not recognise half of
+/// a secret.
 fn bounded(arguments: &[String]) -> Vec<String> {
     let mut room = MOST_ARGUMENT_BYTES;
     let has_room = |argument: &&String| {
@@ -333,7 +332,7 @@ fn suspect_end(segment: Segment, redactor: &Redactor, note: &SuspectEndNote) -> 
     }
 }
 
-/// Where in the kernel an unkillable worker sleeps.
+/// Returns the kernel function in which an unkillable worker sleeps.
 fn wait_channel(worker: &Admitted, outcome: Outcome) -> Option<String> {
     let is_unkillable = outcome == Outcome::Unkillable;
     is_unkillable.then(|| wchan(worker.process.pid).ok().flatten()).flatten()
@@ -411,10 +410,10 @@ mod tests {
 
     use super::*;
 
-    /// The fault: with no room for it, the end was lost, and whoever waited for the log waited for ever.
+    /// With no room for it, the end was lost, and a program waited for the log forever.
     #[test]
-    fn an_end_that_finds_the_queue_full_is_told_last() {
-        let name = format!("journal-{}", std::process::id());
+    fn end_is_reported_last_even_if_the_queue_is_full() {
+        let name = format!("event-log-{}", std::process::id());
         let geometry = Geometry { lanes: 1, ..Geometry::default() };
         let segment =
             Segment::create(&name, CreateOptions { geometry, ..CreateOptions::default() }).unwrap();
@@ -427,21 +426,21 @@ mod tests {
         event_log.end(Ended::Failed);
         assert_eq!(event_log.pending(), NOTES as u64 + 1);
         let (sender, told) = channel();
-        // Its journal outlives the reader's run, as those of threads that hang do.
+        // This end outlives the reader's run, as that of a thread that hangs does.
         let run = std::thread::spawn(move || {
             reader.run(segment, &Redactor::default(), |event| sender.send(event.what).unwrap());
         });
         let told: Vec<What> = told.iter().collect();
         run.join().unwrap();
         let lost = told.iter().any(|what| matches!(what, What::Lost { events: 10 }));
-        assert!(lost, "what found no room is counted");
+        assert!(lost, "lost notes are counted");
         assert!(matches!(told.last(), Some(What::Ended(Ended::Stopped))), "{:?}", told.last());
         assert_eq!(told.len(), NOTES + 2);
         assert!(event_log.is_drained());
     }
 
     #[test]
-    fn a_command_line_is_bounded_and_no_argument_is_cut_in_two() {
+    fn command_line_is_bounded_without_cutting_an_argument() {
         let words = |words: &[&str]| words.iter().map(|&word| word.to_owned()).collect::<Vec<_>>();
         assert_eq!(bounded(&words(&["python", "train.py"])), words(&["python", "train.py"]));
         let long = "x".repeat(MOST_ARGUMENT_BYTES);

@@ -1,4 +1,4 @@
-//! What a server has to tell: [`ServerEvent`]. [`emit`] writes its lines in the log.
+//! The events of a server: [`ServerEvent`]. [`emit`] writes one to the log.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ pub use self::log::emit;
 pub(super) mod limits;
 mod log;
 
-/// Something that happened, complete: it may be kept, sent or printed at any later time.
+/// An event, complete in itself: it can be kept, sent or printed at any time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServerEvent {
     /// The segment.
@@ -33,172 +33,172 @@ pub struct ServerEvent {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum What {
-    /// The server waits for another watchdog's end.
+    /// The server waits until another watchdog ends.
     Standby,
-    /// It serves from now on.
+    /// The server serves the segment from now on.
     Serving {
-        /// The lanes that were in use already, an earlier watchdog's.
+        /// The lanes that are already in use, from an earlier watchdog.
         adopted_lanes: u32,
     },
-    /// It has ended.
+    /// The server has ended.
     Ended(Ended),
-    /// A worker was admitted.
+    /// A worker was verified and admitted.
     Admitted(WorkerFacts),
-    /// A worker is dead, or has exec'd into another program.
+    /// A worker has died, or runs another program.
     Left {
-        /// Which.
+        /// The worker.
         worker: WorkerFacts,
-        /// How.
+        /// How it left.
         how: Leaving,
     },
-    /// A deadline passed, and this is what became of it.
+    /// A deadline passed; the outcome is known.
     Expired(Box<Expiry>),
-    /// All evidence there will be of an expired worker is in; how its reap ended may be unknown yet.
+    /// All evidence of an expired worker is in. The outcome of its reap may still be unknown.
     Captured(Arc<Incident>),
-    /// Nothing will be added to an incident: how the reap ended is in it.
+    /// An incident is complete, with the outcome of the reap.
     Closed {
-        /// It.
+        /// The incident.
         incident: Arc<Incident>,
-        /// Its directory, where it is kept.
+        /// Its directory, if it is on disk.
         dir: Option<PathBuf>,
     },
-    /// An incident, or what came of it lately, could not be kept.
+    /// An incident, or its newest state, could not be written.
     IncidentLost {
-        /// Its name.
+        /// The incident's id.
         id: String,
-        /// Why not.
+        /// The cause.
         error: String,
     },
-    /// A timer has used the fraction of its allowance that was to be warned of.
+    /// A timer has used the part of its timeout at which a warning was requested.
     Warning(Box<TimerFacts>),
-    /// In a shadow: a timer with a longer time of its own has run beyond its scope's deadline by the
-    /// file, and would have been reaped for it.
+    /// In shadow mode: a timer with a longer timeout of its own has passed the deadline of its scope in the
+    /// deadlines file, and would have been killed.
     Overrun(Box<TimerFacts>),
-    /// In a shadow: a timer that would have been reaped has come to its end.
+    /// In shadow mode: a timer that would have been killed has ended.
     EndedLate {
-        /// Which.
+        /// The timer.
         timer: Box<TimerFacts>,
-        /// How late it was, ns: to within the watchdog's interval, never too little.
+        /// How late it was, ns, rounded up to the interval between two ticks.
         late_ns: u64,
     },
-    /// An overdue worker is not signalled while this lasts.
+    /// An overdue worker is not signalled while something keeps it from running.
     Held {
-        /// The first of its overdue timers.
+        /// Its first overdue timer.
         timer: Box<TimerFacts>,
-        /// Why.
+        /// What keeps it from running.
         hold: Hold,
     },
-    /// What was decided about an overdue worker with a look at the others of its job.
+    /// A decision about an overdue worker, based on the other workers of its job.
     Cascade(Box<Cascade>),
     /// The reap of a suspect ended.
     Suspect(Box<SuspectEnd>),
     /// A signal was sent.
     Signalled {
-        /// To whom.
+        /// The process.
         worker: WorkerFacts,
-        /// Which.
+        /// The signal.
         signal: u8,
     },
-    /// The error file that a worker's environment names was written before its signal, so that
-    /// `torchrun` names the worker that hung; or it could not be.
+    /// A worker's error file was written before its signal, so that `torchrun` names the worker that hung; or
+    /// it could not be written.
     ErrorFile {
-        /// Whose.
+        /// The worker.
         worker: WorkerFacts,
-        /// Which.
+        /// The path of the file.
         path: PathBuf,
-        /// Why it was not written.
+        /// Why it was not written; `None` if it was.
         error: Option<String>,
     },
-    /// What became of the processes that were to be removed with a worker.
+    /// The processes below a worker were killed with it.
     DescendantsKilled {
-        /// Whose.
+        /// The worker.
         worker: WorkerFacts,
-        /// What became of them.
+        /// What happened to them.
         removed: Removed,
     },
-    /// The processes that are to be killed with a worker cannot be listed. It is tried again; until it
-    /// works, neither they nor the worker are killed.
+    /// The processes that are to be killed with a worker cannot be listed. The listing is retried; until it
+    /// succeeds, neither they nor the worker are killed.
     DescendantsUnlisted {
-        /// The worker.
+        /// The pid of the worker.
         pid: u32,
-        /// Why not.
+        /// The cause.
         error: String,
     },
-    /// A worker and its descendants, which the watchdog before this one had stopped to kill them, run again:
-    /// this one does not kill them.
+    /// A worker and its descendants, which the previous watchdog had stopped in order to kill them, run again,
+    /// because this watchdog does not kill them.
     Resumed {
         /// The worker.
         worker: WorkerFacts,
         /// How many processes were stopped.
         processes: usize,
     },
-    /// A reap failed in a way it should not; the worker counts as reaped.
+    /// A reap failed unexpectedly; the worker counts as reaped.
     ReapFailed {
-        /// Whose.
+        /// The worker.
         worker: WorkerFacts,
-        /// How.
+        /// The cause.
         error: String,
     },
-    /// The brake holds: nobody is signalled until it is released.
+    /// The kill limiter has tripped: nothing is signalled until it is released.
     Limited {
-        /// The limit that was reached, workers a minute.
+        /// The limit, in kills per minute.
         max_reaps: u32,
     },
-    /// The brake was released.
+    /// The kill limiter was released.
     LimiterReleased,
-    /// A lane lied, and is left alone until its owner is dead.
+    /// A lane has invalid values. Its deadlines are not enforced until its owner is dead.
     Quarantined {
         /// The lane.
         lane: u32,
-        /// What its owner said about itself.
+        /// What its owner wrote about itself.
         facts: LaneFacts,
     },
-    /// The watchdog was late, and the timers armed then got the time back.
+    /// The watchdog was late. Timers that were armed at that time are extended by the delay.
     Stalled {
-        /// By how much, ns.
+        /// The delay, ns.
         length_ns: u64,
     },
-    /// A lane's owner could not be asked about.
+    /// A lane's owner could not be verified.
     AdmissionFailed {
-        /// Why not.
+        /// The cause.
         error: String,
     },
     /// The kernel refused a protection.
     Unprotected {
-        /// What was asked for, and why it was refused.
+        /// What was requested, and why it was refused.
         error: String,
     },
-    /// A scope's name found no room in the segment; said once.
+    /// A scope name did not fit into the segment; reported once.
     ScopesFull {
-        /// How many scopes it has room for.
+        /// The number of scopes the segment can hold.
         scopes: u32,
     },
-    /// The server ends without one of its threads, which something holds for ever.
+    /// The server ended without one of its threads, which hangs in a system call or a callback.
     LeftBehind {
-        /// Which.
+        /// The thread.
         who: &'static str,
     },
-    /// Something happened to the segment's file.
+    /// The segment's file was truncated, removed or replaced.
     File(Finding),
     /// A thread of the watchdog panicked.
     Panicked {
-        /// Which, where and why.
+        /// The thread, the place and the message.
         message: String,
     },
-    /// Events were lost, because the log could not keep up.
+    /// Events were lost because the log was too slow.
     Lost {
         /// How many.
         events: u64,
     },
-    /// Lines were left out of the log, because there were too many of one kind. Their events were not.
+    /// Log lines were dropped because too many were of one kind. Their events were not dropped.
     LeftOut {
-        /// The kind of event, as the log calls it.
+        /// The kind of event, as `event` in the log.
         kind: &'static str,
         /// How many lines.
         lines: u64,
-        /// The lane they were about, where it was one.
+        /// The lane, if all lines were about one.
         lane: Option<u32>,
-        /// The process they were about, where it was one.
+        /// The process, if all lines were about one.
         pid: Option<u32>,
     },
 }
@@ -206,79 +206,79 @@ pub enum What {
 /// How a worker left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leaving {
-    /// Its process is dead.
+    /// The process died.
     Died,
-    /// Its process runs another program now.
+    /// The process runs another program.
     Execd,
 }
 
-/// A process that the kernel vouched for.
+/// A process that the kernel verified.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WorkerFacts {
-    /// Its pid as the watchdog sees it.
+    /// Its pid in the watchdog's PID namespace.
     pub pid: u32,
-    /// What it calls itself, redacted; empty where that could not be read.
+    /// Its name and redacted arguments; empty if they could not be read.
     pub command: Command,
 }
 
-/// A timer and whose it is.
+/// A timer and its owner.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TimerFacts {
     /// Its lane.
     pub lane: u32,
     /// Its index in the lane.
     pub timer: u16,
-    /// Whose; `None` where the kernel has not said.
+    /// The owner; `None` if it is not verified.
     pub worker: Option<WorkerFacts>,
-    /// What the lane's owner said about itself.
+    /// What the lane's owner wrote about itself.
     pub owner: LaneFacts,
     /// The scope's name.
     pub scope: String,
-    /// What kind of deadline.
+    /// Which handle it has.
     pub kind: TimerKind,
     /// When it was acquired or last kicked, ns.
     pub acquired_at_ns: u64,
-    /// When it was due, with every stall credited, ns.
+    /// Its deadline, ns, extended by every stall.
     pub deadline_ns: u64,
 }
 
 impl TimerFacts {
-    /// How long it had, ns.
+    /// Returns its timeout, ns.
     pub fn allowance_ns(&self) -> u64 {
         self.deadline_ns.saturating_sub(self.acquired_at_ns)
     }
 }
 
-/// One expiry and its end.
+/// An expiry and its outcome.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Expiry {
     /// The timer.
     pub timer: TimerFacts,
-    /// The last signal sent, 0 for none.
+    /// The last signal sent; 0 if there was none.
     pub signal: u8,
-    /// From the deadline to the first signal, or to the report, ns. A signal counts when its system
-    /// call has returned. Without real-time priority that may be after the death, a few hundred
-    /// microseconds later: the kernel may give the core to the victim first.
+    /// Time from the deadline to the first signal, or to the report, ns. It is taken when the system call
+    /// returns. Without real-time priority this may be a few hundred microseconds after the death, because the
+    /// kernel may run the killed process first.
     pub late_ns: u64,
     /// How it ended.
     pub outcome: ExpiryOutcome,
-    /// Of an unkillable worker: the kernel function it sleeps in, where the kernel tells.
+    /// For an unkillable worker, the kernel function it sleeps in, if known.
     pub wait_channel: Option<String>,
-    /// Its incident's name, where evidence was captured.
+    /// The id of its incident, if evidence was captured.
     pub incident: Option<String>,
 }
 
 /// How an expiry ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExpiryOutcome {
-    /// As the reap says.
+    /// The outcome of the reap.
     Reap(hangwatch_core::watchdog::reap::Outcome),
-    /// Reported only: whose it is cannot be proved.
+    /// Only reported: the kernel does not prove which process owns the lane.
     Unattestable,
 }
 
 impl ExpiryOutcome {
-    /// Whether nobody was signalled for it, and nobody will be.
+    /// Whether it is only a report: nothing was or will be signalled for it.
     pub fn is_report(self) -> bool {
         match self {
             ExpiryOutcome::Reap(outcome) => outcome.is_report(),
@@ -286,7 +286,7 @@ impl ExpiryOutcome {
         }
     }
 
-    /// Its name in the log.
+    /// Returns its name in the log.
     pub fn name(self) -> &'static str {
         use hangwatch_core::watchdog::reap::Outcome;
         match self {
@@ -302,7 +302,7 @@ impl ExpiryOutcome {
 }
 
 impl fmt::Display for Command {
-    /// The arguments, or the name where there are none; clean and bounded.
+    /// Writes the arguments, or the name if there are none; safe to print and bounded.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.arguments.is_empty() {
             plain(&self.name).fmt(f)
@@ -312,7 +312,7 @@ impl fmt::Display for Command {
     }
 }
 
-/// The name of what holds a worker up.
+/// Returns the name of what keeps a worker from running.
 pub fn hold_name(hold: Hold) -> &'static str {
     match hold {
         Hold::Traced => "traced",

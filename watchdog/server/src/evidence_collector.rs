@@ -1,8 +1,8 @@
-//! The witness: the thread that takes evidence, so that the tick need not.
+//! The evidence collector: captures evidence of expired workers on its own thread.
 //!
-//! For each [`Case`] it takes a picture of the segment at once, then has a helper capture the rest, a
-//! few helpers at a time (`helper`); it writes down what was decided and how it ended, and hands the incident to
-//! the [`incident_writer`](super::archive). It waits for nothing but events, each with a limit.
+//! For each [`Case`] it takes a snapshot of the segment, then has a helper capture the rest, a few helpers at
+//! a time. It adds the decisions and the outcome, and hands the incident to the
+//! [`incident writer`](super::incident_writer). Every wait has a time limit.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -41,12 +41,12 @@ mod helper;
 mod snapshots;
 mod starter;
 
-/// How long the witness waits for the last incidents to be written, when it ends.
+/// How long the last incidents may take to be written when the server ends.
 pub(super) const LAST_WRITES: Duration = Duration::from_secs(2);
-/// How long it waits for helpers it has killed, when it ends.
+/// How long killed helpers may take to die when the server ends.
 const LAST_DEATHS: Duration = Duration::from_millis(200);
 
-/// What a witness is made of.
+/// What an evidence collector is made of.
 pub(super) struct EvidenceCollectorParts {
     pub(super) segment: Segment,
     pub(super) options: EvidenceOptions,
@@ -57,25 +57,25 @@ pub(super) struct EvidenceCollectorParts {
     pub(super) incident_writer: Option<IncidentWriter>,
 }
 
-/// The witness's own things.
+/// The state of the evidence collector's thread.
 pub(super) struct EvidenceCollector {
     parts: EvidenceCollectorParts,
     receiver: TaskReceiver,
     snapshots: Snapshots,
-    /// Every incident that has not come to its end, by the address of its case.
+    /// The incidents that are not complete, by the address of their case.
     builders: BTreeMap<usize, IncidentBuilder>,
-    /// Those that wait for a helper.
+    /// The cases that wait for a helper.
     waiting: VecDeque<Arc<Case>>,
-    /// `None` where there is no program for helpers, or no thread to start them.
+    /// `None` if there is no program for helpers, or evidence is limited to scopes.
     starter: Option<Starter>,
-    /// Those whose helper is being started.
+    /// The cases whose helper is being started.
     starting: Vec<Arc<Case>>,
     running: Vec<Helper>,
     gone: Vec<Gone>,
 }
 
 impl EvidenceCollector {
-    /// A witness, and how to talk to it.
+    /// Creates the collector and its handle.
     pub(super) fn new(
         parts: EvidenceCollectorParts,
     ) -> io::Result<(EvidenceCollector, CollectorHandle)> {
@@ -107,7 +107,7 @@ impl EvidenceCollector {
         Ok((collector, collector_handle))
     }
 
-    /// Works until nobody talks to it any more.
+    /// Runs until the handle is dropped.
     pub(super) fn run(mut self) {
         while self.take_tasks() == Input::Open {
             self.look_at_helpers();
@@ -142,15 +142,15 @@ impl EvidenceCollector {
         self.parts.answers.tell(Answer::SnapshotTaken { worker: case.worker.id });
         if self.starter.is_none() {
             if options.level == Level::Full {
-                builder.miss("process", "there is no hangwatch program to capture it");
+                builder.add_missing("process", "there is no hangwatch program to capture it");
             }
             self.builders.insert(key(&case), builder);
             self.captured(&case, Gathered::default());
             return;
         }
-        // Whatever becomes of the rest, there is this.
+        // A first version is written, whatever happens to the rest.
         self.put(&builder);
-        // Who holds the others up is looked at first.
+        // The suspect is captured first.
         let is_of_suspect = builder.is_of_suspect();
         self.builders.insert(key(&case), builder);
         if is_of_suspect {
@@ -164,7 +164,7 @@ impl EvidenceCollector {
         self.change(case, |builder| builder.signalled(at, signal));
     }
 
-    /// Changes the incident of a case, and has it written where it is complete.
+    /// Changes the incident of a case, and queues it for writing once its evidence is in.
     fn change(&mut self, case: &Arc<Case>, how: impl FnOnce(&mut IncidentBuilder)) {
         if let Some(builder) = self.builders.get_mut(&key(case)) {
             how(builder);
@@ -172,7 +172,7 @@ impl EvidenceCollector {
         }
     }
 
-    /// Has the incident of a case written where it is complete.
+    /// Queues the incident of a case for writing once its evidence is in, and forgets it when it is complete.
     fn settle(&mut self, case: &Arc<Case>) {
         let Some(builder) = self.builders.get(&key(case)) else { return };
         if builder.is_captured() {
@@ -195,13 +195,13 @@ impl EvidenceCollector {
         }
     }
 
-    /// Tells the tick that there is no more to wait for.
-    fn told(&self, case: &Arc<Case>) {
+    /// Tells the tick that no more evidence will come.
+    fn finish_capture(&self, case: &Arc<Case>) {
         case.set_captured();
         self.parts.answers.tell(Answer::Captured { worker: case.worker.id });
     }
 
-    /// Has helpers started, and takes in those that have.
+    /// Starts helpers for waiting cases, and takes over those that have started.
     fn start_helpers(&mut self) {
         let Some(starter) = &self.starter else { return };
         while self.running.len() + self.starting.len() < places() {
@@ -217,7 +217,7 @@ impl EvidenceCollector {
                 Ok(capture) if is_wanted => {
                     self.running.push(Helper { case, capture, since: now() });
                 }
-                // Its case has gone on without it.
+                // Its case has continued without it.
                 Ok(capture) => self.gone.push(capture.end(None).1),
                 Err(why) if is_wanted => failed.push((case, why)),
                 Err(_) => {}
@@ -228,7 +228,7 @@ impl EvidenceCollector {
         }
     }
 
-    /// Takes in what helpers have told, and ends those that are done or too slow.
+    /// Reads what helpers have sent, and ends those that are complete or too slow.
     fn look_at_helpers(&mut self) {
         let mut place = 0;
         while place < self.running.len() {
@@ -244,7 +244,7 @@ impl EvidenceCollector {
             self.gone.push(gone);
             self.captured(&case, gathered);
         }
-        // One that waits for a helper while the budget goes by is not waited for.
+        // A case whose budget ends before a helper is free continues without one.
         let is_over = |case: &Arc<Case>| time_left(case).is_zero();
         let (late, waiting): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.waiting).into_iter().partition(is_over);
@@ -264,7 +264,7 @@ impl EvidenceCollector {
         });
     }
 
-    /// Goes on without a helper for these.
+    /// Continues these cases without a helper.
     fn give_up(&mut self, cases: Vec<Arc<Case>>, why: &str) {
         for case in cases {
             self.captured(&case, Gathered::without(why));
@@ -272,15 +272,15 @@ impl EvidenceCollector {
     }
 
     fn captured(&mut self, case: &Arc<Case>, gathered: Gathered) {
-        self.told(case);
+        self.finish_capture(case);
         let Some(builder) = self.builders.get_mut(&key(case)) else { return };
         builder.capture(gathered, now());
-        // Before it is written: the word that it is closed must be the last.
+        // Before it is queued for writing: `Closed` must be the last event.
         self.parts.event_log.note(Note::Captured(builder.incident()));
         self.settle(case);
     }
 
-    /// Waits for a task, something told by a helper, or the end of a budget.
+    /// Waits for a task, for data from a helper, or for the end of a budget.
     fn wait(&mut self) {
         let helpers = self.running.iter().map(|helper| helper.time_left(self.waiting.len()));
         let waiting = self.waiting.iter().chain(&self.starting).map(|case| time_left(case));
@@ -297,13 +297,13 @@ impl EvidenceCollector {
             .extend(self.running.iter().map(|helper| PollFd::new(&helper.capture, PollFlags::IN)));
         match rustix::event::poll(&mut polled, timeout.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            // Any other refusal would come again at once.
+            // Any other error would repeat at once.
             Err(_) => std::thread::sleep(Duration::from_millis(1)),
         }
         let _ = rustix::io::read(&self.receiver.wake_fd, &mut [0u8; 8]);
     }
 
-    /// The watchdog ends: what has come is kept.
+    /// Ends the collector and keeps the evidence that has arrived.
     fn close(mut self) {
         let waiting = std::mem::take(&mut self.waiting).into();
         self.give_up(waiting, "the watchdog ended");
@@ -325,7 +325,7 @@ impl EvidenceCollector {
     }
 }
 
-/// How a case's expiry ended.
+/// The outcome of a case's expiry.
 fn ending(case: &Case, at: Nanos, signal: u8, late_ns: u64, outcome: Outcome) -> Ending {
     let wait_channel = (outcome == Outcome::Unkillable)
         .then(|| hangwatch_process::proc::wchan(case.worker.process.pid).ok().flatten())
@@ -343,19 +343,19 @@ fn now() -> Nanos {
     Nanos(clock::monotonic_ns())
 }
 
-/// What a case is found by while it is open: it is held, so its address is nobody else's.
+/// The key of an open case: its address, which is unique while it is referenced.
 fn key(case: &Arc<Case>) -> usize {
     Arc::as_ptr(case).addr()
 }
 
-/// Whether anybody talks to the witness.
+/// Whether the handle of the collector still exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Input {
     Open,
     Closed,
 }
 
-/// What a worker calls itself, as far as that is known by now.
+/// Returns a worker's pid, name and arguments, as far as they are known.
 pub(super) fn described(worker: &Admitted) -> Seated {
     let command = worker.command.get().cloned().unwrap_or_default();
     Seated { pid: worker.pid(), name: command.name, arguments: command.arguments }

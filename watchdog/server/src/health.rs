@@ -1,8 +1,7 @@
-//! Health: how a server is, and whether that is well.
+//! The health of a server, and whether deadlines are kept.
 //!
-//! [`Health`] is a picture of what the tick last wrote down about itself; [`Health::unhealthy_reason`] judges
-//! it. [`Vitals`] is the handle that other threads take such pictures with: the tick only stores
-//! figures, relaxed, and never knows who looks.
+//! [`Health`] is a copy of the figures that the tick stores; [`Health::unhealthy_reason`] judges them.
+//! [`Vitals`] reads them from any thread. The tick only makes relaxed stores and does not know its readers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,53 +16,52 @@ use hangwatch_core::wire::time::{Nanos, duration_ns};
 use super::control::{Control, Ended, State};
 use hangwatch_process::sigbus::Guard;
 
-/// The least lateness that counts, ns: the machine's own. It is that of a stall, from which on
-/// timers get the time back.
+/// Lateness below this is ignored, ns. It is the length from which a delay counts as a stall.
 const LEAST_LATE_NS: u64 = 100_000_000;
 
-/// How a server is.
+/// The health of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Health {
-    /// Where it stands.
+    /// The state of the server.
     pub state: State,
-    /// When its last tick ended; 0 before the first.
+    /// When the last tick ended; 0 before the first.
     pub last_tick_at: Nanos,
-    /// How late its last full sleep ended.
+    /// How late the last uninterrupted sleep ended.
     pub late: Duration,
-    /// The latest that any ended.
+    /// The maximum of `late` so far.
     pub latest: Duration,
-    /// Whether the brake holds.
+    /// Whether the kill limiter has tripped, so that nothing is signalled.
     pub braked: bool,
-    /// Processes admitted and alive.
+    /// Number of processes that are admitted and alive.
     pub workers: usize,
-    /// Ticks since it began to serve.
+    /// Number of ticks since the server started to serve.
     pub ticks: u64,
-    /// Expiries that ended with a reaped worker since it began to serve.
+    /// Number of expiries whose worker was killed since the server started to serve.
     pub reaped: u64,
 }
 
-/// Why a server is not well: deadlines may pass unnoticed, or nobody is signalled.
+/// Why a server is unhealthy: deadlines may pass unnoticed, or nothing is signalled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UnhealthyReason {
-    /// It waits for another watchdog's end.
+    /// It waits until another watchdog ends.
     Standby,
-    /// It has ended.
+    /// It has ended, for this reason.
     Ended(Ended),
     /// It has not ticked yet.
     NoTick,
-    /// Its last tick is too long ago: the tick is stuck, or its process does not get to run.
+    /// The last tick ended too long ago: the tick is stuck, or its process does not run.
     Stuck {
-        /// How long ago it ended.
+        /// Time since the last tick ended.
         since: Duration,
-        /// How often there is to be one.
+        /// Maximum time between two ticks.
         interval: Duration,
     },
-    /// Its last tick came, but too late.
+    /// The last tick was too late.
     Late {
-        /// How late.
+        /// How late it was.
         by: Duration,
     },
-    /// The brake holds: nobody is signalled.
+    /// The kill limiter has tripped: nothing is signalled.
     Limited,
 }
 
@@ -72,35 +70,37 @@ impl fmt::Display for UnhealthyReason {
         let ms = |duration: &Duration| duration.as_millis();
         match self {
             UnhealthyReason::Standby => {
-                f.write_str("standing by: another watchdog serves the segment, this one ticks not")
+                f.write_str("standing by: another watchdog serves the segment")
             }
-            UnhealthyReason::Ended(Ended::Stopped) => f.write_str("ended: it was told to stop"),
+            UnhealthyReason::Ended(Ended::Stopped) => {
+                f.write_str("ended: the watchdog was stopped")
+            }
             UnhealthyReason::Ended(Ended::Truncated) => {
-                f.write_str("ended: the segment's file was cut short; nobody watches it any more")
+                f.write_str("ended: the segment's file was cut short; its workers have no watchdog")
             }
-            UnhealthyReason::Ended(Ended::Panicked) => {
-                f.write_str("ended: a thread of the watchdog panicked; nobody watches any more")
-            }
+            UnhealthyReason::Ended(Ended::Panicked) => f.write_str(
+                "ended: a thread of the watchdog panicked; the workers have no watchdog",
+            ),
             UnhealthyReason::Ended(Ended::Failed) => {
-                f.write_str("ended: it could not begin to serve, see its log")
+                f.write_str("ended: it could not start to serve; see its log")
             }
-            UnhealthyReason::NoTick => f.write_str("no tick has run yet"),
+            UnhealthyReason::NoTick => f.write_str("no tick has ended yet"),
             UnhealthyReason::Stuck { since, interval } => write!(
                 f,
-                "the last tick ended {} ms ago, and one is due every {} ms: it is stuck, or its \
-                 process is stopped or starved",
+                "the last tick ended {} ms ago, and one is due every {} ms: the watchdog is stuck, or its \
+                 process is stopped or gets no processor time",
                 ms(since),
                 ms(interval)
             ),
             UnhealthyReason::Late { by } => write!(
                 f,
-                "the last tick came {} ms late: the machine was suspended, or the watchdog's \
-                 process stopped or starved",
+                "the last tick was {} ms late: the machine was suspended, or the watchdog's process was \
+                 stopped or got no processor time",
                 ms(by)
             ),
             UnhealthyReason::Limited => f.write_str(
-                "the brake holds, nobody is signalled: see why so many expired, then `hangwatch \
-                 release-brake`",
+                "too many kills in a minute, so nothing is signalled: find out why so many workers \
+                 expired, then run `hangwatch release-brake`",
             ),
         }
     }
@@ -108,7 +108,7 @@ impl fmt::Display for UnhealthyReason {
 
 impl Health {
     pub(super) fn of(control: &Control) -> Health {
-        // Relaxed: figures, each for itself.
+        // Relaxed: independent figures.
         let ns = |figure: &AtomicU64| figure.load(Ordering::Relaxed);
         Health {
             state: control.state().clone(),
@@ -122,9 +122,10 @@ impl Health {
         }
     }
 
-    /// What is wrong at `now` with a server that is to tick every `interval`; `None` where it is
-    /// well, which takes a tick that ran no longer ago than the interval and the lateness allowed:
-    /// another interval, and 100 ms where that is more.
+    /// Returns why the server is unhealthy at `now`; `None` if it is healthy.
+    ///
+    /// A server with this `max_interval` is healthy if its last tick ended at most `interval` plus the allowed
+    /// lateness ago. The allowed lateness is another interval, at least 100 ms.
     pub fn unhealthy_reason(&self, now: Nanos, interval: Duration) -> Option<UnhealthyReason> {
         let interval_ns = duration_ns(interval);
         let late_ns = interval_ns.max(LEAST_LATE_NS);
@@ -150,12 +151,12 @@ impl Health {
     }
 }
 
-/// How a server is, for any thread to ask.
+/// Reads the health of a server from any thread.
 #[derive(Clone)]
 pub struct Vitals {
     segment: Segment,
     control: Arc<Control>,
-    /// The segment's file may be cut short while somebody looks, even after the tick has ended.
+    /// The segment's file may be truncated during a read, even after the tick has ended.
     _guard: Option<Arc<Guard>>,
 }
 
@@ -165,29 +166,29 @@ impl Vitals {
         Vitals { segment, control, _guard: guard }
     }
 
-    /// The segment that is served.
+    /// Returns the segment that is served.
     pub fn segment(&self) -> Segment {
         self.segment
     }
 
-    /// How the server is.
+    /// Returns the health of the server.
     pub fn health(&self) -> Health {
         Health::of(&self.control)
     }
 
-    /// What is wrong with it now.
+    /// Returns why the server is unhealthy now; `None` if it is healthy.
     pub fn unhealthy_reason(&self) -> Option<UnhealthyReason> {
         let health = self.health();
-        // Read after the figures: a tick that ends in between is not taken for one in the future.
+        // The clock is read after the figures, so that the last tick is never in the future.
         health.unhealthy_reason(Nanos(clock::monotonic_ns()), self.segment.max_interval())
     }
 
-    /// How long its ticks were at work, their sleep not counted.
+    /// Returns how long ticks took, without their sleep.
     pub fn at_work(&self) -> Counts {
         self.control.at_work.counts()
     }
 
-    /// How late its ticks came, of those that nothing woke before their time.
+    /// Returns how late ticks were whose sleep was not interrupted.
     pub fn lateness(&self) -> Counts {
         self.control.lateness.counts()
     }
@@ -219,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn well_is_who_ticked_of_late() {
+    fn server_with_recent_ticks_is_healthy() {
         let check = |health: &Health, now_ms: u64, unhealthy_reason: Option<UnhealthyReason>| {
             let now = Nanos(now_ms * 1_000_000);
             assert_eq!(
@@ -246,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_interval_does_not_make_a_busy_machine_sick() {
+    fn short_interval_does_not_make_a_busy_machine_unhealthy() {
         let interval = Duration::from_millis(1);
         let at = |ms: u64| health(10_000).unhealthy_reason(Nanos(ms * 1_000_000), interval);
         assert_eq!(at(10_101), None);

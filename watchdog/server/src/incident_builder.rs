@@ -1,4 +1,4 @@
-//! The dossier: an incident while it is being written.
+//! Builds an incident: from the first snapshot to the outcome of the reap.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use hangwatch_incident::schema::{
 use hangwatch_incident::story;
 use hangwatch_text::brief_ns;
 
-/// An incident, and how far it has come.
+/// An incident under construction.
 pub(super) struct IncidentBuilder {
     case: Arc<Case>,
     incident: Arc<Incident>,
@@ -31,7 +31,7 @@ pub(super) struct IncidentBuilder {
 }
 
 impl IncidentBuilder {
-    /// Begins one: with what the segment says now.
+    /// Starts an incident with a snapshot of the segment.
     pub(super) fn open(
         case: &Arc<Case>,
         segment: Segment,
@@ -67,24 +67,24 @@ impl IncidentBuilder {
         IncidentBuilder { case: Arc::clone(case), incident, is_captured: false, is_ended: false }
     }
 
-    /// Whether its worker is the one that holds the others up.
+    /// Whether its worker is the suspect.
     pub(super) fn is_of_suspect(&self) -> bool {
         let suspect = self.incident.suspect.as_ref();
         suspect.is_some_and(|suspect| suspect.pid == Some(self.case.worker.pid()))
     }
 
-    /// What it is worth to the archive where there is no room for all.
+    /// Its priority for the incident writer.
     pub(super) fn priority(&self) -> Priority {
         let names = self.incident.suspect.is_some() && self.incident.others_in.is_none();
         if self.is_of_suspect() || names { Priority::High } else { Priority::Low }
     }
 
-    /// The incident as it stands.
+    /// Returns the incident as it is now.
     pub(super) fn incident(&self) -> Arc<Incident> {
         Arc::clone(&self.incident)
     }
 
-    /// Nothing will be added to it.
+    /// Whether the incident is complete.
     pub(super) fn is_closed(&self) -> bool {
         self.is_captured && self.is_ended
     }
@@ -93,13 +93,13 @@ impl IncidentBuilder {
         self.is_captured
     }
 
-    /// Something that was asked for is not there.
-    pub(super) fn miss(&mut self, what: &str, why: &str) {
+    /// Records that a piece of evidence is missing, and why.
+    pub(super) fn add_missing(&mut self, what: &str, why: &str) {
         let missing = Missing { what: what.to_owned(), why: why.to_owned() };
         Arc::make_mut(&mut self.incident).evidence.missing.push(missing);
     }
 
-    /// Takes in what a helper has found.
+    /// Adds what a helper captured.
     pub(super) fn capture(&mut self, gathered: Gathered, now: Nanos) {
         self.is_captured = true;
         let Incident { evidence, worker, .. } = Arc::make_mut(&mut self.incident);
@@ -126,10 +126,10 @@ impl IncidentBuilder {
         self.decide(at, story::SIGNALLED, format!("{name} was sent{late}"));
     }
 
-    /// Notes how it ended; once more only where it ended otherwise after all.
+    /// Records the outcome. A later outcome replaces it only if it differs.
     pub(super) fn end(&mut self, ending: Ending, outcome: Outcome) {
         let incident = Arc::make_mut(&mut self.incident);
-        // Of several timers, the first has the earliest deadline.
+        // If several timers expired, the first has the earliest deadline.
         if incident.ending.as_ref().is_none_or(|before| before.outcome != ending.outcome) {
             incident.ending = Some(ending);
         }
@@ -178,7 +178,7 @@ fn worker_of(case: &Case, options: &EvidenceOptions) -> Worker {
     }
 }
 
-/// What was decided about a worker before its case was opened, and that it was.
+/// Lists the cascade decisions about a worker, and the decision that opened its case.
 fn decisions(
     segment: Segment,
     case: &Case,
@@ -202,22 +202,22 @@ fn opening(case: &Case, timers: &[Timer], clocks: Clocks) -> Decision {
     let is_overdue = case.timers.first().is_some_and(|timer| timer.deadline <= case.at);
     let (what, why) = match case.kind {
         CaseKind::Condemned if timers.is_empty() => {
-            ("condemned", "it holds the others up, and has no timer armed".to_owned())
+            ("condemned", "the other workers wait for it, and it has no timer armed".to_owned())
         }
         CaseKind::Condemned if !is_overdue => (
             "condemned",
-            format!("it holds the others up; the deadline of its {scope:?} had not passed"),
+            format!("the other workers wait for it; the deadline of its {scope:?} had not passed"),
         ),
         CaseKind::Condemned => ("condemned", format!("the deadline of {scope:?} passed")),
         CaseKind::Reported => (
             "reported",
-            format!("the deadline of {scope:?} passed, and nobody is to be signalled for it"),
+            format!("the deadline of {scope:?} passed; this is only reported, without a signal"),
         ),
     };
     Decision { at: clocks.moment(case.at), what: what.to_owned(), why }
 }
 
-/// What the segment gives: the worker's own lanes, that of the first timer first.
+/// Returns the evidence from the segment: the worker's lanes, that of the first timer first.
 fn evidence_of(mut lanes: Vec<Lane>, timers: &[Timer], options: &EvidenceOptions) -> Evidence {
     let first = timers.first().map(|timer| timer.lane);
     lanes.sort_by_key(|lane| Some(lane.lane) != first);

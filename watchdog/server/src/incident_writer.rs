@@ -1,8 +1,8 @@
-//! The archive: the thread that has incidents written to disk, which nobody waits for.
+//! Writes incidents to disk on a thread that nothing else waits for.
 //!
-//! Of each incident it holds the newest state that is not written yet, so a disk that is slow costs
-//! the states between, and one that hangs holds at most [`WAITING`] incidents. It is a process of its
-//! own that writes ([`Writer`]): one that is held by its disk keeps no watchdog from ending.
+//! For each incident the newest state that is not on disk is kept as a pending write. A slow disk costs the
+//! states in between; a disk that hangs holds back at most [`WAITING`] incidents. The writing is done by a
+//! separate process (`Recorder`), because a process whose own thread hangs in the disk cannot exit.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,12 +14,12 @@ use hangwatch_evidence::writer::Recorder;
 use hangwatch_incident::schema::Incident;
 use hangwatch_incident::store::Store;
 
-/// Incidents that wait to be written at most.
+/// Maximum number of pending writes.
 const WAITING: usize = 256;
-/// How long a writer is kept that has nothing to write.
+/// The writer process is stopped after this time without work.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// Where incidents go to be written.
+/// Queues incidents for writing. Clones share one queue.
 #[derive(Clone)]
 pub(super) struct IncidentWriter {
     queue: Arc<Queue>,
@@ -35,12 +35,12 @@ struct Queue {
 #[derive(Default)]
 struct State {
     waiting: BTreeMap<String, PendingWrite>,
-    /// What is being written.
+    /// The write in progress.
     writing: Option<PendingWrite>,
     is_closed: bool,
 }
 
-/// An incident to be written.
+/// A pending write.
 #[derive(Clone)]
 struct PendingWrite {
     incident: Arc<Incident>,
@@ -48,39 +48,41 @@ struct PendingWrite {
     priority: Priority,
 }
 
-/// Which incidents make room for others where too many wait.
+/// Which pending writes are dropped first when there are too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Priority {
-    /// It is of whoever held others up, or the first to name it.
+    /// The incident of a suspect, or the first that names one.
     High,
-    /// It is one of many.
+    /// Any other incident.
     Low,
 }
 
 /// Whether an incident may still change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Completeness {
-    /// It may.
+    /// It may change.
     Open,
-    /// It may not: all there will be of it is there.
+    /// It is complete.
     Closed,
 }
 
 impl Queue {
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing panics while it is held.
+        // No code panics while it holds this lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl IncidentWriter {
-    /// An archive, which somebody must [`run`](Archive::run).
+    /// Creates the queue. A thread must call [`run`](Self::run).
     pub(super) fn new(event_log: EventLog) -> IncidentWriter {
         IncidentWriter { queue: Arc::default(), event_log }
     }
 
-    /// Has an incident written, in place of an earlier state of it. When a closed one is written, the
-    /// log is told.
+    /// Queues an incident and replaces an older pending state of it.
+    ///
+    /// The event log is told when the write of a closed incident ends. If the queue is full, a low-priority
+    /// write is dropped and reported as lost.
     pub(super) fn put(
         &self,
         incident: Arc<Incident>,
@@ -94,7 +96,7 @@ impl IncidentWriter {
         if is_known || state.waiting.len() < WAITING {
             state.waiting.insert(write.incident.id.clone(), write);
         } else {
-            // The latest victim makes room for a root; another victim is the one too many itself.
+            // A high-priority write replaces the latest low-priority one. Otherwise the new write is dropped.
             let mut victims = state.waiting.iter().filter(|(_, it)| it.priority == Priority::Low);
             let latest = victims.next_back().map(|(id, _)| id.clone());
             match latest.filter(|_| priority == Priority::High) {
@@ -108,13 +110,13 @@ impl IncidentWriter {
         self.queue.changed.notify_all();
         drop(state);
         if let Some(lost) = lost {
-            let error = format!("{WAITING} others wait to be written already");
-            self.told(lost, Err(error));
+            let error = format!("{WAITING} other incidents are waiting to be written");
+            self.report(lost, Err(error));
         }
     }
 
-    /// Tells the log what became of an incident.
-    fn told(&self, write: PendingWrite, written: Result<PathBuf, String>) {
+    /// Reports the result of a write to the event log.
+    fn report(&self, write: PendingWrite, written: Result<PathBuf, String>) {
         let PendingWrite { incident, completeness, .. } = write;
         let dir = match written {
             Ok(dir) => Some(dir),
@@ -128,8 +130,10 @@ impl IncidentWriter {
         }
     }
 
-    /// Has incidents written until the archive is closed and everything is written: by a process that
-    /// `program` has as a command. Without a program, or where it cannot be started, this thread writes.
+    /// Writes incidents until the queue is closed and empty.
+    ///
+    /// `program` is the hangwatch binary that the writer process runs. Without it, or if it cannot be started,
+    /// this thread writes.
     pub(super) fn run(&self, store: &Store, program: Option<&Path>) {
         let mut recorder = Recorder::new(program.map(Path::to_owned), store.clone());
         loop {
@@ -142,17 +146,17 @@ impl IncidentWriter {
                 Next::Closed => return,
             };
             let written = recorder.put(&write.incident);
-            // Told before anybody takes it for done. Closed while it was written, its loss has been told.
+            // Reported before `writing` is visibly empty. `close` may already have reported it as lost.
             let mut state = self.queue.state();
             if let Some(write) = state.writing.take() {
-                self.told(write, written.map_err(|error| error.to_string()));
+                self.report(write, written.map_err(|error| error.to_string()));
             }
             drop(state);
             self.queue.changed.notify_all();
         }
     }
 
-    /// What is to be done next, when there is something.
+    /// Waits for the next write, the end, or the idle timeout.
     fn next(&self) -> Next {
         let mut state = self.queue.state();
         loop {
@@ -172,7 +176,7 @@ impl IncidentWriter {
         }
     }
 
-    /// Closes it, and waits a while until everything is written. What is not is told.
+    /// Closes the queue and waits up to `most` for the writes to end. Reports the rest as lost.
     pub(super) fn close(&self, most: Duration) {
         let until = Instant::now() + most;
         let mut state = self.queue.state();
@@ -186,23 +190,23 @@ impl IncidentWriter {
             let waited = self.queue.changed.wait_timeout(state, left);
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
-        // What waits is newer than what is being written.
+        // A pending write is newer than the one in progress.
         let mut lost = std::mem::take(&mut state.waiting);
         if let Some(write) = state.writing.take() {
             lost.entry(write.incident.id.clone()).or_insert(write);
         }
         drop(state);
         for write in lost.into_values() {
-            let error = format!("the disk did not answer within {most:?} of the watchdog's end");
-            self.told(write, Err(error));
+            let error = format!("the disk did not answer within {most:?} while the watchdog ended");
+            self.report(write, Err(error));
         }
     }
 }
 
-/// What the archive is to do.
+/// What `run` does next.
 enum Next {
     Write(PendingWrite),
-    /// It has been idle.
+    /// There was no work for a while.
     Nothing,
     Closed,
 }

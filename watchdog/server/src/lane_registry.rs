@@ -1,6 +1,6 @@
-//! The seating: who sits in which lane, for those who want to know and are not the tick.
+//! The lane registry: which verified process owns which lane, for threads other than the tick.
 //!
-//! The clerk keeps it; the witness looks at it. It holds nobody who is known to be dead.
+//! The attestor updates it, the evidence collector reads it. It contains no process known to be dead.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,11 +10,11 @@ use hangwatch_core::wire::lane::OwnerWord;
 
 use super::worker::Admitted;
 
-/// Who sits where, by the kernel's word.
+/// The owners of lanes, as the kernel verifies them. Clones share one registry.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LaneRegistry(Arc<Mutex<Slots>>);
 
-/// By lane: the owner word it was given for, and to whom.
+/// By lane: the owner word that was verified, and the process.
 type Slots = BTreeMap<u32, (OwnerWord, Arc<Admitted>)>;
 
 impl LaneRegistry {
@@ -30,7 +30,7 @@ impl LaneRegistry {
         self.change(|slots| slots.retain(|_, (_, worker)| worker.id != id));
     }
 
-    /// Everyone who sits in a lane that has still the owner it was given for.
+    /// Returns the owners of lanes whose owner word has not changed since.
     pub(super) fn owners(
         &self,
         owner_of: impl Fn(u32) -> OwnerWord,
@@ -42,7 +42,7 @@ impl LaneRegistry {
     }
 
     fn change<T>(&self, how: impl FnOnce(&mut Slots) -> T) -> T {
-        // Each change is whole: one that panicked has left it as it was.
+        // Each change is atomic, so a poisoned lock holds a consistent map.
         how(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -1,30 +1,31 @@
-//! The server: the watchdog as a library.
+//! The watchdog as a library: [`Server`] serves a segment from threads of its own.
 //!
-//! [`Server::start`] takes the segment's watchdog lock, adopts what is in the segment and serves it
-//! from threads of its own until [`Server::stop`]:
+//! [`Server::start`] takes the segment's watchdog lock, adopts the timers that are in the segment, and serves
+//! it until [`Server::stop`]:
 //!
 //! ```text
-//!            questions              inspections
-//!   tick  ------------->  clerk  ---------------->  inspector
+//!            questions               inspections
+//!   tick  ------------->  attestor  --------------->  proc readers
 //!    |  <---- answers ------+-------- answers --------+
 //!    |
-//!    |        cases                  processes of their own
-//!    +---------------->  witness  <------------------------>  helpers
-//!    |  <---- answers ------+---------> archive -> incidents on disk
+//!    |        cases                             one process each
+//!    +---------------->  evidence collector  <------------------>  helpers
+//!    |  <---- answers ------+---------> incident writer -> incidents on disk
 //!    |
-//!    +--------- notes ------+---------> journal -> log, on a thread of its own
+//!    +--------- notes ------+---------> event log -> outputs, on a thread of its own
 //! ```
 //!
-//! * The tick (`serve`, `tick`, `doorbell`, `process_control`, `calibrate`) runs the core's loop. It never waits but
-//!   for the doorbell: no file, no `/proc`, no channel can hold it up.
-//! * The clerk (`attestor`) keeps who was admitted, says how a worker stands, and hears when a process dies.
-//! * The inspector (`proc_reader`) finds out who owns which lane, and reads what a process can keep a reader
-//!   waiting for, on a thread for each process that does.
-//! * The witness (`collector`, `collector_handle`, `case`, `builder`) takes evidence of who is condemned, with a helper
-//!   process for each; the archive (`incident_writer`) writes it down. Neither holds a signal up for longer
-//!   than the budget.
-//! * The journal (`event_log`, [`events`]) tells what happened.
-//! * The error files of torch (`error_file`) have a writer of their own.
+//! * The tick (`serve`, `tick`, `doorbell`, `process_control`, `calibrate`) runs the core's loop. It waits for
+//!   the doorbell only: no file, no `/proc` and no channel can block it.
+//! * The attestor (`attestor`) verifies workers, reads their status, and notices when a process dies.
+//! * The proc readers (`proc_reader`) find out which process owns a lane, and read the files of `/proc` that a
+//!   process can delay.
+//! * The evidence collector (`evidence_collector`, `case`, `incident_builder`) captures evidence of condemned
+//!   workers, with one helper process each; the incident writer (`incident_writer`) stores the incidents.
+//!   Neither delays a signal longer than the budget.
+//! * The event log (`event_log`, [`events`]) reports what happens.
+//! * The descendant killer (`descendant_killer`) kills the processes below a worker.
+//! * torch's error files (`error_file`) have a writer of their own.
 //!
 //! ```no_run
 //! use hangwatch::{CreateOptions, Segment};
@@ -32,14 +33,14 @@
 //!
 //! let segment = Segment::create("train", CreateOptions::default())?;
 //! let server = Server::start(segment, ServerOptions::default(), |event| events::emit(&event))?;
-//! // ... workers attach, hang and are reaped ...
+//! // ... workers attach, hang and are killed ...
 //! println!("{:?}", server.stop());
 //! Segment::remove("train")?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! What it does not do: it removes no segment; it signals nobody whose lane the kernel does not vouch
-//! for; and where its own process is paused, suspended or starved it acts late, and says so.
+//! It does not remove segments, and does not signal a process that the kernel does not verify. If its own
+//! process is stopped, suspended or starved, it acts late, and reports that.
 
 mod attestor;
 mod calibrate;
@@ -111,48 +112,51 @@ use self::serve::Parts;
 use self::threads::STACK_BYTES;
 use hangwatch_process::join::{ends_within, ends_within_time};
 
-/// How long a dying server waits for its last event to be logged.
+/// How long a panicking server waits for its last event to be logged.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// How long the tick may take to notice that it is told to end. One that is stuck must not make its process
-/// deaf to SIGTERM; the lock falls with the process.
+/// How long the tick may take to notice that it must end. A stuck tick must not keep its process from handling
+/// SIGTERM; the lock is released with the process.
 const TICK_NOTICES: Duration = Duration::from_secs(10);
-/// How long it may take from then on: longer than all that it waits for itself, each with its own limit.
+/// How long the tick may then take to end: longer than the sum of its own time limits.
 const TICK_ENDS: Duration = Duration::from_mins(5);
-/// How long one event may take to be logged before a server that ends waits for it no longer.
+/// How long the log may take for one event before a server that is ending stops waiting for it.
 const ONE_EVENT: Duration = Duration::from_secs(3);
 
-/// How long [`Server::stop_all_threads`] waits for threads that nothing joins.
+/// How long [`Server::stop_all_threads`] waits for threads that are not joined.
 const ALL_THREADS: Duration = Duration::from_secs(3);
 
-/// A running server. Dropped, it stops as by [`Server::stop`].
+/// A running server. Dropping it stops it like [`Server::stop`].
 pub struct Server {
     segment: Segment,
     control: Arc<Control>,
     tick_waker: TickWaker,
     event_log: EventLog,
-    /// In a forked child the threads are not there to be joined.
+    /// Detects a forked child, in which the threads do not exist.
     canary: Canary,
     tick: Option<JoinHandle<()>>,
     log: Option<JoinHandle<()>>,
 }
 
-/// What a server did.
+/// What a server did, returned when it is stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// Why it ended.
+    /// The reason for its end.
     pub ended: Ended,
-    /// Its health at the end.
+    /// Its health when it ended.
     pub health: Health,
 }
 
 impl Server {
-    /// Serves `segment`; `log` is called for every event, on a thread of its own, and may take its
-    /// time: events it is too slow for are lost and counted, nothing waits for it.
+    /// Starts to serve `segment`.
     ///
-    /// With [`Standby::Wait`] it returns at once, and serves from when the watchdog before it ends.
+    /// `log` is called for every event on a thread of its own. It may be slow: events that do not fit into the
+    /// queue are lost and counted, and nothing waits for it.
+    ///
+    /// With [`Standby::Wait`] this returns at once if another watchdog serves the segment, and the server takes
+    /// over when that one ends.
     ///
     /// # Errors
-    /// [`ServeError`]; nothing is served then, and nothing was signalled.
+    /// [`ServeError`]. Then nothing is served and nothing was signalled.
     pub fn start(
         segment: Segment,
         options: ServerOptions,
@@ -169,7 +173,7 @@ impl Server {
         let state = if lock.is_some() { State::Serving } else { State::Standby };
         let control = Arc::new(Control::new(state, options.holds));
         let tick_waker = TickWaker::new(segment.doorbell());
-        tick_waker.wake(); // the first pass of the loop looks at everything
+        tick_waker.wake(); // the first pass checks everything
         let (started, is_started) = sync_channel(1);
         let (event_log, reader) = event_log::event_log();
         let failed = |source| ServeError::Thread { segment: name, source };
@@ -179,7 +183,7 @@ impl Server {
             if let Err(message) =
                 protect::caught("hangwatch-log", || reader.run(segment, &redactor, log))
             {
-                // Who would write this down is no more; where nobody hears it, its exit code tells.
+                // The thread that would log this has ended. If stderr is closed too, the exit code tells.
                 let _ = writeln!(std::io::stderr(), "hangwatch: panicked: {message}");
                 panicked.panicked.store(true, Ordering::Release);
                 to_call.wake();
@@ -201,67 +205,68 @@ impl Server {
         if is_standby {
             return Ok(server);
         }
-        // Whoever starts a command next relies on being watched. (Where the tick has panicked there is
-        // no answer, and the server's state tells.)
+        // A command that is started next relies on the watchdog. (If the tick has panicked, there is no
+        // answer, and the server's state tells.)
         match is_started.recv() {
-            Ok(Err(source)) => Err(failed(source)), // the drop waits for the threads' end
+            Ok(Err(source)) => Err(failed(source)), // dropping the server waits for its threads
             Ok(Ok(())) | Err(_) => Ok(server),
         }
     }
 
-    /// The segment it serves.
+    /// Returns the segment that is served.
     pub fn segment(&self) -> Segment {
         self.segment
     }
 
-    /// How it is.
+    /// Returns the health of the server.
     pub fn health(&self) -> Health {
         Health::of(&self.control)
     }
 
-    /// A handle on how it is, for whoever tells others.
+    /// Returns a handle from which any thread can read the health.
     pub fn vitals(&self) -> Vitals {
         Vitals::new(self.segment, Arc::clone(&self.control))
     }
 
-    /// Lets the brake go. A standby does as soon as it serves.
+    /// Releases the kill limiter. A standby does so as soon as it serves.
     pub fn release_limiter(&self) {
         self.configure(|pending| pending.limiter = Some(ReleaseLimiter));
     }
 
-    /// Changes what is done about expired timers from now on; no timer is lost, or forgiven, for it.
+    /// Changes what is done about expired timers from now on. Timers that have expired stay expired.
     pub fn set_policy(&self, policy: Policy) {
         self.configure(|pending| pending.policy = Some(policy));
     }
 
-    /// Changes what is done from now on about an overdue worker that something holds up.
+    /// Changes what is done about overdue workers that cannot run, from now on.
     pub fn set_holds(&self, holds: Holds) {
         self.configure(|pending| pending.holds = Some(holds));
     }
 
-    fn configure(&self, configure: impl FnOnce(&mut PendingConfig)) {
-        self.control.configure(configure);
+    fn configure(&self, change: impl FnOnce(&mut PendingConfig)) {
+        self.control.configure(change);
         self.tick_waker.wake();
     }
 
-    /// Waits until it has ended by itself, or was stopped through another handle's drop.
+    /// Waits until the server has ended by itself or was stopped.
     pub fn wait(&self) -> Ended {
         self.control.wait()
     }
 
-    /// Ends it: its lock is given back, the segment is as a successor wants it, its threads are gone, but
-    /// for those that a disk or a log nobody reads holds for ever: these are left behind. Armed timers
-    /// stay armed.
+    /// Stops the server. Armed timers stay armed for a successor.
+    ///
+    /// The lock is released and all threads end, except those that hang in a disk or in a log that is not read:
+    /// they are left behind.
     pub fn stop(mut self) -> Summary {
         let ended = self.end();
         Summary { ended, health: self.health() }
     }
 
-    /// As [`Server::stop`], and returns whether every thread of it has ended within a few seconds: whether
-    /// nothing of it refers to the segment any more.
+    /// Stops the server like [`Server::stop`]. Returns whether all its threads ended within a few seconds, so
+    /// that nothing refers to the segment any more.
     pub fn stop_all_threads(mut self) -> bool {
         self.end();
-        // Each thread holds the control until its body has ended.
+        // Each thread holds the control until it has ended.
         ends_within_time(|| Arc::strong_count(&self.control) == 1, ALL_THREADS)
     }
 
@@ -270,11 +275,11 @@ impl Server {
             return self.control.wait();
         };
         if self.canary.forked() {
-            return Ended::Stopped; // the parent's
+            return Ended::Stopped; // the threads belong to the parent
         }
         if self.control.end_standby() {
-            // The thread waits in the kernel for a lock, and cannot be called; when it gets it, it
-            // gives it back.
+            // The thread waits in the kernel for the lock and cannot be woken. When it gets the lock, it releases
+            // it.
             return Ended::Stopped;
         }
         self.control.stop.store(true, Ordering::Release);
@@ -308,13 +313,13 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<Jo
     thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(body)
 }
 
-/// Waits until every event is told. A log that comes no further with one, held by a pipe that nobody
-/// reads, say, is left behind: nobody could be told of it.
+/// Waits until every event is logged. A log that makes no progress with one event, for example because its
+/// pipe is not read, is left behind.
 fn join_log(log: JoinHandle<()>, event_log: &EventLog) {
     let mut pending = event_log.pending();
     while !ends_within(&log, ONE_EVENT) {
         let before = std::mem::replace(&mut pending, event_log.pending());
-        // Where all is told, the log comes to an end of its own: of hooks, which have a limit.
+        // With no events left, the log ends after its hooks, which have a time limit.
         if pending != 0 && pending == before {
             return;
         }
@@ -322,7 +327,7 @@ fn join_log(log: JoinHandle<()>, event_log: &EventLog) {
     let _ = log.join();
 }
 
-/// The life of the tick thread: standby, service, end.
+/// The tick's thread: standby, service, end.
 fn live(parts: Parts, lock: Option<WatchLock>) {
     let (control, event_log) = (Arc::clone(&parts.control), parts.event_log.clone());
     let on_panic = parts.options.on_panic;

@@ -1,7 +1,6 @@
-//! The watchdog's lock: one watchdog serves a segment, and the kernel says which.
+//! The watchdog's lock: a segment has one watchdog, and the kernel says which process it is.
 //!
-//! A POSIX lock tells processes apart, not the servers of one process: those are kept apart by a list
-//! of the process's own.
+//! A POSIX lock does not tell two servers of one process apart, so the process keeps a list as well.
 
 use std::os::fd::AsFd;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,11 +12,11 @@ use hangwatch::{Segment, WATCHDOG_LOCK_BYTE};
 
 use super::error::ServeError;
 
-/// What this process serves, with the canary's generation: a forked child serves nothing.
+/// The segments this process serves, with the fork canary's generation: a forked child serves none.
 static SERVED: Mutex<Vec<(u32, FileId)>> = Mutex::new(Vec::new());
 static GIVEN_BACK: Condvar = Condvar::new();
 
-/// The right to serve a segment; given back on drop.
+/// The right to serve a segment. Released on drop.
 pub(super) struct WatchLock {
     segment: Segment,
     canary: Canary,
@@ -53,7 +52,7 @@ impl WatchLock {
         Ok(WatchLock { segment, canary })
     }
 
-    /// Waits for the lock, however long that takes.
+    /// Waits for the lock, without a time limit.
     pub(super) fn wait(segment: Segment) -> Result<WatchLock, ServeError> {
         let canary = canary(segment)?;
         let key = (canary.generation(), segment.file().id());
@@ -61,7 +60,7 @@ impl WatchLock {
         while list.contains(&key) {
             list = GIVEN_BACK.wait(list).unwrap_or_else(PoisonError::into_inner);
         }
-        // Nobody else of this process may wait meanwhile: the kernel would let both have it.
+        // Entered first: the kernel would grant the lock to a second server of this process as well.
         list.push(key);
         drop(list);
         let lock = WatchLock { segment, canary };
@@ -74,11 +73,11 @@ impl WatchLock {
 impl Drop for WatchLock {
     fn drop(&mut self) {
         if self.canary.forked() {
-            return; // the parent's
+            return; // the lock belongs to the parent
         }
         let key = (self.canary.generation(), self.segment.file().id());
         let mut served = served();
-        // It cannot fail but for a descriptor that someone closed: the lock fell with that.
+        // It only fails if the descriptor was closed, which released the lock.
         let _ = lock::unlock(self.segment.file().as_fd(), WATCHDOG_LOCK_BYTE);
         served.retain(|other| *other != key);
         GIVEN_BACK.notify_all();

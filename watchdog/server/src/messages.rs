@@ -1,8 +1,7 @@
-//! What the tick asks of the other threads, and what they answer.
+//! Messages between the tick and the other threads: [`Question`] and [`Answer`].
 //!
-//! The tick never waits on a channel: a question that finds no room is lost, and asked again by the
-//! table's and the verdicts' own retries; an answer waits in the clerk's or the inspector's hands until
-//! there is room.
+//! The tick never waits for a channel. A question that does not fit into the queue is lost and asked again
+//! later; a thread with an answer waits until there is room.
 
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -16,21 +15,21 @@ use hangwatch_core::wire::time::Nanos;
 use super::doorbell::TickWaker;
 use super::worker::{Admitted, LaneFacts};
 
-/// What the clerk is asked.
+/// A question to the attestor.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Question {
-    /// Who owns this lane?
+    /// Which process owns this lane?
     Admit { lane: u32 },
-    /// Is anything holding this worker up that is not its own doing?
+    /// Does this worker run the admitted program, and is it able to run?
     Status { worker: WorkerId },
-    /// This lane of an admitted worker has no lock: does the worker still run the same program?
+    /// This lane has no lock: does its admitted worker still run the same program?
     Unlocked { lane: u32, owner: OwnerWord, worker: WorkerId },
 }
 
-/// What the tick is told.
+/// An answer to the tick.
 #[derive(Clone, Debug)]
 pub(super) enum Answer {
-    /// Who owns a lane.
+    /// The owner of a lane.
     Admission {
         lane: u32,
         owner: OwnerWord,
@@ -38,24 +37,23 @@ pub(super) enum Answer {
         worker: Option<Arc<Admitted>>,
         facts: Arc<LaneFacts>,
     },
-    /// How a worker stood at that time.
+    /// A worker's status at that time: what keeps it from running, if anything does.
     Status { worker: WorkerId, at: Nanos, hold: Option<Hold> },
-    /// How a worker stands cannot be verified, for this reason.
+    /// A worker's status cannot be verified, for this reason.
     Unverified { worker: WorkerId, why: Box<str> },
-    /// A lane without its lock whose owner ran the same program, with the segment mapped, at that
-    /// time.
+    /// At that time, the owner of a lane without a lock ran the admitted program and had the segment mapped.
     SameProgram { lane: u32, owner: OwnerWord, at: Nanos },
-    /// What the segment says of an expired worker has been taken down.
+    /// The snapshot of an expired worker's lanes is taken.
     SnapshotTaken { worker: WorkerId },
-    /// There is no more evidence of an expired worker to wait for.
+    /// No more evidence of an expired worker is expected.
     Captured { worker: WorkerId },
     /// The process is dead.
     Died { worker: WorkerId },
-    /// The process runs another program now; its lanes are told of one by one.
+    /// The process runs another program. Its lanes are reported one by one.
     Execd { worker: WorkerId },
 }
 
-/// The way to the tick.
+/// Sends answers to the tick, and wakes it.
 #[derive(Clone)]
 pub(super) struct Answers {
     pub(super) sender: SyncSender<Answer>,
@@ -63,7 +61,7 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// Tells the tick, waiting for room; nothing where there is no tick any more.
+    /// Sends an answer and waits for room. Does nothing if the tick has ended.
     pub(super) fn tell(&self, answer: Answer) {
         match self.sender.try_send(answer) {
             Err(std::sync::mpsc::TrySendError::Full(answer)) => {

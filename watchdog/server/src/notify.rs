@@ -1,12 +1,10 @@
-//! What the service manager is told: `READY`, `WATCHDOG`, `STATUS`, `RELOADING`, `STOPPING`.
+//! Tells the service manager the server's state: `READY`, `WATCHDOG`, `STATUS`, `RELOADING`, `STOPPING`.
 //!
-//! The protocol is `sd_notify(3)`'s: datagrams to the socket that `NOTIFY_SOCKET` names. Nobody is told
-//! anything where it is not set. A thread of its own tells: a manager that does not listen holds up
-//! that thread, and nothing else.
+//! The protocol is `sd_notify(3)`: datagrams to the socket named by `NOTIFY_SOCKET`. Without that variable
+//! nothing is sent. A thread sends, so that a manager that does not read blocks nothing else.
 //!
-//! `WATCHDOG=1` says that a tick has run since the last one was told. A tick that is stuck is so not
-//! covered up by a process that is well otherwise: the manager kills it, and a successor adopts the
-//! segment.
+//! `WATCHDOG=1` is sent only if a tick has ended since the last one. So the manager notices a stuck tick even
+//! if the rest of the process works; it kills the process, and a successor adopts the segment.
 
 use std::ffi::OsStr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -17,17 +15,17 @@ use sd_notify::NotifyState;
 
 use crate::{Health, State, Vitals};
 
-/// The variables of the protocol: for hangwatch, and not for the command that it runs.
+/// The variables of the protocol. They are meant for hangwatch and not for the command it runs.
 pub const VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
-/// How often the server is looked at before it serves.
+/// How often the state is checked before the server serves.
 const STARTING: Duration = Duration::from_millis(10);
-/// How often after that, at least: so old is the status at most.
+/// How often the state is checked after that, at least. This bounds the age of the status.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long the end of the server waits for the manager to be told of it.
+/// How long the end of the server waits for `STOPPING=1` to be sent.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
-/// Tells the service manager how a server is, until it is dropped.
+/// Keeps the service manager informed until it is dropped.
 #[derive(Debug)]
 pub struct Notifier {
     orders: Option<Sender<Order>>,
@@ -35,7 +33,7 @@ pub struct Notifier {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What the notifier tells out of turn.
+/// A message that the configuration code asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
     Reloading,
@@ -43,10 +41,10 @@ enum Order {
 }
 
 impl Notifier {
-    /// Starts to tell of the server, where there is a manager that wants to hear it.
+    /// Starts the thread; `None` if there is no manager to inform.
     ///
     /// # Errors
-    /// Where no thread can be had.
+    /// If the thread cannot be started.
     pub fn start(vitals: Vitals) -> std::io::Result<Option<Notifier>> {
         if std::env::var_os(VARIABLES[0]).is_none_or(|socket| socket == *OsStr::new("")) {
             return Ok(None);
@@ -61,19 +59,19 @@ impl Notifier {
         Ok(Some(Notifier { orders: Some(orders), done: is_done, thread: Some(thread) }))
     }
 
-    /// Says that the configuration is read anew; until [`Notifier::reloaded`].
+    /// Sends `RELOADING=1`: the settings are being read again.
     pub fn reloading(&self) {
         self.order(Order::Reloading);
     }
 
-    /// Says that the configuration has been read anew.
+    /// Sends `READY=1`: the settings have been read again.
     pub fn reloaded(&self) {
         self.order(Order::Reloaded);
     }
 
     fn order(&self, order: Order) {
         if let Some(orders) = &self.orders {
-            // The thread ends after this handle only.
+            // The thread ends only after this handle is dropped.
             let _ = orders.send(order);
         }
     }
@@ -103,7 +101,7 @@ fn tell_all(vitals: &Vitals, orders: &Receiver<Order>) {
     say(&["STOPPING=1".to_owned()]);
 }
 
-/// `RELOADING=1` counts with the time only, for `Type=notify-reload`.
+/// Sends `RELOADING=1` with the time, without which `Type=notify-reload` ignores it.
 fn say_reloading() {
     let now = NotifyState::monotonic_usec_now().map(|now| now.to_string());
     say(&["RELOADING=1".to_owned()].into_iter().chain(now).collect::<Vec<_>>());
@@ -115,16 +113,16 @@ fn say(lines: &[String]) {
     }
     let lines: Vec<NotifyState<'_>> = lines.iter().map(|line| NotifyState::Custom(line)).collect();
     if let Err(error) = sd_notify::notify(&lines) {
-        // At most once a look, and only where somebody set the variable to no socket.
-        tracing::debug!(%error, "the service manager cannot be told");
+        // At most once per check, and only if the variable names no socket.
+        tracing::debug!(%error, "cannot notify the service manager");
     }
 }
 
-/// What has been told, and so what is still to tell.
+/// What was sent, and so what is left to send.
 #[derive(Debug)]
 struct Notifications {
     segment: &'static str,
-    /// How long the manager waits for a `WATCHDOG=1`, where it does.
+    /// How long the manager waits for a `WATCHDOG=1`, if it does.
     patience: Option<Duration>,
     is_ready: bool,
     told_ticks: u64,
@@ -138,7 +136,7 @@ impl Notifications {
         Notifications { segment, patience, is_ready: false, told_ticks: 0, told_at: now, status }
     }
 
-    /// How long to wait before the next look.
+    /// Returns how long to wait before the next check.
     fn pause(&self) -> Duration {
         if self.is_ready {
             self.between().map_or(LOOK, |between| between.min(LOOK))
@@ -147,15 +145,15 @@ impl Notifications {
         }
     }
 
-    /// How often the manager is to hear from a watchdog that is well: thrice as often as it must.
+    /// Returns how often to send `WATCHDOG=1`: three times as often as necessary.
     fn between(&self) -> Option<Duration> {
         self.patience.map(|patience| (patience / 3).max(Duration::from_millis(1)))
     }
 
-    /// The next lines to tell.
+    /// Returns the lines to send next.
     fn next_lines(&mut self, health: &Health, now: Instant) -> Vec<String> {
         let mut lines = Vec::new();
-        // A standby does not tick: that it is there is all it can show.
+        // A standby does not tick. That its thread runs is all it can show.
         let is_well = match health.state {
             State::Standby => true,
             State::Serving => health.ticks > self.told_ticks,
@@ -191,7 +189,7 @@ fn status(segment: &str, health: &Health) -> String {
         State::Standby => format!("standing by for segment {segment}"),
         State::Ended(_) => format!("segment {segment} is not served any more"),
         State::Serving if health.braked => format!(
-            "segment {segment}: the brake holds, nobody is signalled (hangwatch release-brake)"
+            "segment {segment}: too many kills, nothing is signalled (hangwatch release-brake)"
         ),
         State::Serving => format!("segment {segment}: {workers}, {} reaped", health.reaped),
     }
@@ -218,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_ready_with_the_first_tick_and_well_with_each_further() {
+    fn ready_with_the_first_tick_and_alive_with_each_further_one() {
         let begun = Instant::now();
         let mut notifications = Notifications::new("train", Some(Duration::from_secs(3)), begun);
         let mut at = |second: u64, state: State, ticks: u64| {
@@ -226,10 +224,10 @@ mod tests {
                 .next_lines(&health(state, ticks), begun + Duration::from_secs(second));
             lines.into_iter().filter(|line| !line.starts_with("STATUS")).collect::<Vec<_>>()
         };
-        assert_eq!(at(0, State::Serving, 0), [""; 0], "no tick has run");
+        assert_eq!(at(0, State::Serving, 0), [""; 0], "no tick has ended");
         assert_eq!(at(0, State::Serving, 1), ["READY=1"]);
         assert_eq!(at(1, State::Serving, 2), ["WATCHDOG=1"]);
-        assert_eq!(at(1, State::Serving, 3), [""; 0], "too early to say it again");
+        assert_eq!(at(1, State::Serving, 3), [""; 0], "too early for another one");
         assert_eq!(at(2, State::Serving, 3), ["WATCHDOG=1"]);
         assert_eq!(at(9, State::Serving, 3), [""; 0], "the tick is stuck");
         assert_eq!(at(10, State::Serving, 4), ["WATCHDOG=1"]);
@@ -237,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_standby_is_ready_and_well_without_ticks() {
+    fn standby_is_ready_and_alive_without_ticks() {
         let begun = Instant::now();
         let mut notifications = Notifications::new("train", Some(Duration::from_secs(3)), begun);
         let log_limit =
@@ -245,14 +243,14 @@ mod tests {
         assert_eq!(log_limit, ["READY=1", "WATCHDOG=1", "STATUS=standing by for segment train"]);
         let log_limit =
             notifications.next_lines(&health(State::Standby, 0), begun + Duration::from_secs(2));
-        assert_eq!(log_limit, ["WATCHDOG=1"], "the status is told when it changes");
+        assert_eq!(log_limit, ["WATCHDOG=1"], "the status is sent when it changes");
         let log_limit =
             notifications.next_lines(&health(State::Serving, 1), begun + Duration::from_secs(2));
         assert_eq!(log_limit, ["STATUS=segment train: 1 worker, 2 reaped"]);
     }
 
     #[test]
-    fn who_did_not_ask_for_a_watchdog_hears_of_none() {
+    fn no_watchdog_message_without_a_watchdog_timeout() {
         let begun = Instant::now();
         let mut notifications = Notifications::new("train", None, begun);
         let log_limit = notifications.next_lines(&health(State::Serving, 1), begun + LOOK * 100);

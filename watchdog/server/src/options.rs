@@ -1,11 +1,11 @@
-//! How a server serves.
+//! The options of a server: [`ServerOptions`].
 
 use hangwatch_core::watchdog::policy::Policy;
 
 use hangwatch_evidence::options::EvidenceOptions;
 use hangwatch_process::descendants::Reach;
 
-/// Connections that a listener of this process may hold open: the server keeps descriptors free for them.
+/// Maximum number of HTTP connections of this process. The server reserves descriptors for them.
 pub const CONNECTIONS: usize = 64;
 
 /// How a server serves a segment.
@@ -13,63 +13,63 @@ pub const CONNECTIONS: usize = 64;
 pub struct ServerOptions {
     /// What is done about an expired timer.
     pub policy: Policy,
-    /// What is done where another watchdog serves the segment.
+    /// What is done if another watchdog serves the segment.
     pub standby: Standby,
-    /// What is done about an overdue worker that could not run.
+    /// What is done about an overdue worker that cannot run.
     pub holds: Holds,
     /// What is done about an overdue worker in the server's own process.
     pub own_process: OwnProcess,
-    /// What evidence is captured of an expired worker. By default none.
+    /// Which evidence is captured of an expired worker. None by default.
     pub evidence: EvidenceOptions,
-    /// Whether a worker that is reaped gets the error file that its environment names.
+    /// Whether a worker that is killed gets the error file that its environment names.
     pub error_files: ErrorFiles,
-    /// Who is reaped with a worker.
+    /// Which processes are killed with a worker.
     pub reach: Reach,
-    /// How the watchdog protects itself.
+    /// Protections of the watchdog's own process.
     pub protection: Protection,
-    /// What a bug in the watchdog leads to.
+    /// What happens if a thread of the watchdog panics.
     pub on_panic: OnPanic,
 }
 
-/// Whether to wait for another watchdog's end.
+/// Whether to wait for the end of another watchdog.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Standby {
-    /// Refuse to start where another serves.
+    /// Fail if another watchdog serves the segment.
     #[default]
     No,
-    /// Wait, and take over at once when it ends, however it ends.
+    /// Wait, and take over at once when the other watchdog ends, however it ends.
     Wait,
 }
 
-/// Whether an overdue worker that something held up is reaped all the same.
+/// Whether an overdue worker is killed while something keeps it from running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Treatment {
-    /// It is reaped like any other.
+    /// It is killed like any other worker.
     Reap,
-    /// It is reported once, and left alone for as long as it is held up.
+    /// It is reported once, and not signalled while it cannot run.
     Report,
 }
 
-/// The treatment of overdue workers by what holds them up.
+/// The treatment of overdue workers that cannot run, by the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holds {
-    /// Stopped by a signal (SIGSTOP, ctrl-Z).
+    /// Stopped by a signal such as SIGSTOP or Ctrl-Z.
     pub stopped: Treatment,
-    /// Traced by a debugger, be it stopped by it or not.
+    /// Traced by a debugger, whether or not the debugger has stopped it.
     pub traced: Treatment,
     /// In a frozen control group.
     pub frozen: Treatment,
 }
 
 impl Default for Holds {
-    /// Stopped workers are reaped, traced and frozen ones reported.
+    /// Stopped workers are killed; traced and frozen ones are reported.
     fn default() -> Self {
         Holds { stopped: Treatment::Reap, traced: Treatment::Report, frozen: Treatment::Report }
     }
 }
 
 impl Holds {
-    /// Whether anybody must be asked at all.
+    /// Whether any of them is treated differently, so that the status must be read.
     pub(super) fn matter(self) -> bool {
         [self.stopped, self.traced, self.frozen].contains(&Treatment::Report)
     }
@@ -78,54 +78,56 @@ impl Holds {
 /// What is done about an overdue worker in the server's own process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OwnProcess {
-    /// Nobody is signalled: the expiry ends as failed, and its late release says so.
+    /// It is not signalled. The expiry is only reported, and the late release returns that.
     #[default]
     Exclude,
-    /// It is signalled like any other, and the watchdog with it.
+    /// It is signalled like any other worker, which ends the watchdog as well.
     Signal,
 }
 
-/// What is done about the error files of torch: a worker that `torchrun` started is named one in
-/// `TORCHELASTIC_ERROR_FILE`, from which `torchrun` has the reason of its end.
+/// Whether torch's error files are written.
+///
+/// `torchrun` names a file for each worker in `TORCHELASTIC_ERROR_FILE`, and reads the reason of its end
+/// from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ErrorFiles {
-    /// It is written before the signal, which waits for it for 50 ms at most. Only for workers of
-    /// the watchdog's own user, in directories of that user, and never over a file that is there.
+    /// The file is written before the signal, which waits at most one second for it. Only for workers of the
+    /// watchdog's own user, in directories of that user, and never over an existing file.
     #[default]
     Write,
-    /// None is written.
+    /// No file is written.
     Leave,
 }
 
-/// Protections, each of which the kernel may refuse; a refusal is reported once and is not fatal.
+/// Protections of the watchdog's process. The kernel may refuse one; this is reported once and not fatal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Protection {
-    /// Keep this process's memory from being swapped out.
+    /// Lock this process's memory, so that it is not swapped out.
     pub lock_memory: Ask,
-    /// Make the kernel take another process where memory runs out. Children inherit it: whoever
-    /// starts one sets `/proc/PID/oom_score_adj` back.
+    /// Lower the OOM score, so that the kernel kills another process if memory runs out. Children inherit it:
+    /// code that starts one must reset `/proc/PID/oom_score_adj`.
     pub lower_oom_score: Ask,
     /// Run the tick at this real-time priority (`SCHED_FIFO`, 1 to 99).
     pub realtime_priority: Option<u8>,
 }
 
-/// Whether something is asked for.
+/// Whether an optional protection is requested.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ask {
-    /// It is not.
+    /// It is not requested.
     #[default]
     No,
-    /// It is.
+    /// It is requested.
     Yes,
 }
 
-/// What happens where a thread of the server panics, the log's own among them. It never goes on as if
-/// nothing were.
+/// What happens if a thread of the server panics, including the one that calls `log`. The server never
+/// continues.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnPanic {
-    /// The server ends, gives the segment free and says so; its process goes on.
+    /// The server ends, releases the segment and reports it; the process continues.
     #[default]
     End,
-    /// The process exits at once with this code, so that a supervisor or standby takes over.
+    /// The process exits at once with this code, so that a supervisor or a standby takes over.
     Exit(u8),
 }

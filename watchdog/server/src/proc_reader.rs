@@ -1,10 +1,10 @@
-//! The inspector: the threads that read what a process can keep a reader waiting for.
+//! The proc readers: threads that read files of `/proc` which a process can delay.
 //!
-//! A list of mappings or a command line can wait for a lock that a hung process holds over its own
-//! memory, for ever; open files and locks are as many as a process likes. So one process is inspected by
-//! one thread ([`queue`]), another thread is started where all are held up, and nobody waits for the
-//! answers: an inspection that does not end keeps the lanes of that one process from being admitted, and
-//! nobody is signalled for them.
+//! Reading a list of mappings or a command line can block forever on a lock that a hung process holds on its
+//! memory; a process can have any number of open files and locks. So each process is inspected by at most
+//! one thread ([`queue`]), another thread is started when all are blocked, and nothing waits for the answers.
+//! An inspection that does not end keeps only that process's lanes from being admitted, and the process is
+//! not signalled.
 
 mod owner;
 mod queue;
@@ -34,21 +34,21 @@ use super::threads::Spawner;
 use super::wake_up::WakeUp;
 use super::worker::{Admitted, Command, LaneFacts, Origin};
 
-/// Programs remembered to have the segment mapped at most; beyond, all are found out again.
+/// Maximum number of programs known to have the segment mapped. Beyond it, all are checked again.
 const KNOWN: usize = 4096;
 
-/// What the inspector is asked.
+/// A question to a proc reader.
 #[derive(Clone, Debug)]
 pub(super) enum Inspection {
-    /// Who owns this lane now?
+    /// Which process owns this lane?
     Owner { lane: u32 },
-    /// What does it call itself, and which is its error file?
+    /// What are its name, its arguments and its error file?
     Describe(Arc<Admitted>),
-    /// Its lane has no lock: does this admitted worker still run the program it was admitted with?
+    /// Its lane has no lock: does it still run the program it was admitted with?
     Unlocked { lane: u32, owner: OwnerWord, worker: Arc<Admitted> },
 }
 
-/// What it has found, for the clerk.
+/// An answer to the attestor.
 #[derive(Debug)]
 pub(super) enum Finding {
     Owner {
@@ -57,18 +57,18 @@ pub(super) enum Finding {
         facts: Arc<LaneFacts>,
         found: Found,
     },
-    /// It runs another program than it was admitted with.
+    /// It runs a program other than the admitted one.
     Execd(WorkerId),
 }
 
-/// Who owns a lane.
+/// The owner of a lane.
 #[derive(Debug)]
 pub(super) enum Found {
-    /// The kernel vouches for this process.
+    /// The kernel verifies this process.
     Process(Box<VerifiedProcess>),
-    /// It is nobody who is to be admitted.
+    /// No process is to be admitted.
     Tell(Admission),
-    /// That cannot be verified, for this reason.
+    /// It cannot be verified, for this reason.
     Unverified(String),
 }
 
@@ -77,14 +77,14 @@ pub(super) enum Found {
 pub(super) struct VerifiedProcess {
     pub(super) process: Process,
     pub(super) image: Image,
-    /// The memory of the program it runs, where the kernel tells of it.
+    /// The memory of the program it runs, if the kernel gives access to it.
     pub(super) memory: Option<Arc<Memory>>,
-    /// As what it runs now.
+    /// Its current credentials.
     pub(super) origin: Origin,
 }
 
 impl VerifiedProcess {
-    /// Whether the memory is there of the program it was proved to run, as far as that is known.
+    /// Whether the memory of the verified program is still in use; true if that is not known.
     pub(super) fn has_memory(&self) -> bool {
         self.memory.as_ref().is_none_or(|memory| memory.is_in_use())
     }
@@ -100,11 +100,11 @@ impl Inspection {
     }
 }
 
-/// The programs that were found to have the segment mapped.
+/// Programs that are known to have the segment mapped.
 #[derive(Debug, Default)]
 struct Mapped(Mutex<HashMap<Identity, Program>>);
 
-/// A program, without keeping its memory's handle open.
+/// A program. Its memory's handle is not kept open.
 #[derive(Debug)]
 struct Program {
     image: Image,
@@ -130,19 +130,19 @@ impl Mapped {
     }
 }
 
-/// What the inspector is made of.
+/// What the proc readers are made of.
 #[derive(Clone)]
 pub(super) struct ProcReaderParts {
     pub(super) segment: Segment,
     pub(super) answers: Answers,
     pub(super) findings: Sender<Finding>,
-    /// What the clerk waits for.
+    /// The descriptor that wakes the attestor.
     pub(super) wake_fd: Arc<OwnedFd>,
     pub(super) spawner: Spawner,
     pub(super) error_files: Option<ErrorFiles>,
 }
 
-/// How the clerk asks. Dropped, nothing is inspected any more.
+/// How the attestor asks. When it is dropped, the threads end.
 pub(super) struct ProcReaderHandle {
     queue: Arc<Queue>,
     mapped: Arc<Mapped>,
@@ -156,7 +156,7 @@ impl Drop for ProcReaderHandle {
 }
 
 impl ProcReaderHandle {
-    /// The way to the inspector, whose findings go to the clerk, with a call. Its first thread is started.
+    /// Creates the queue and starts the first thread. Findings go to the attestor and wake it.
     pub(super) fn new(parts: ProcReaderParts) -> io::Result<ProcReaderHandle> {
         let (queue, mapped) = (Arc::new(Queue::default()), Arc::new(Mapped::default()));
         let inspections = ProcReaderHandle { queue, mapped, parts };
@@ -164,12 +164,12 @@ impl ProcReaderHandle {
         Ok(inspections)
     }
 
-    /// Asks. The same inspection waits only once, so there is always room.
+    /// Queues an inspection. The same inspection is queued only once, so the queue is bounded.
     pub(super) fn add(&self, inspection: Inspection) {
         self.queue.add(Nanos(clock::monotonic_ns()), inspection);
     }
 
-    /// Starts another thread where all are held up and there are fewer than `most`.
+    /// Starts another thread if all are blocked and there are fewer than `most`.
     pub(super) fn start_thread(&self, most: usize) -> io::Result<()> {
         if !self.queue.wants_thread(Nanos(clock::monotonic_ns()), most) {
             return Ok(());
@@ -185,23 +185,23 @@ impl ProcReaderHandle {
             wake_fd: WakeUp::of(&wake_fd),
             error_files,
         };
-        // Never joined: it may be stuck with a hung process.
+        // Never joined: it may hang on a hung process.
         let started = spawner.spawn("hangwatch-look", move || proc_reader.run());
         started.map(drop).inspect_err(|_| self.queue.failed_to_start())
     }
 
-    /// Whether anything waits for a thread.
+    /// Whether an inspection waits for a thread.
     pub(super) fn has_waiting(&self) -> bool {
         self.queue.has_waiting()
     }
 
-    /// The processes whose inspection has taken so long, ns.
+    /// Returns the processes whose inspection has taken longer than this, ns.
     pub(super) fn slow_processes(&self, longer_than_ns: u64) -> Vec<i32> {
         self.queue.slow_processes(Nanos(clock::monotonic_ns()), longer_than_ns)
     }
 }
 
-/// One thread of it.
+/// One thread.
 struct ProcReader {
     queue: Arc<Queue>,
     mapped: Arc<Mapped>,
@@ -213,7 +213,7 @@ struct ProcReader {
 }
 
 impl ProcReader {
-    /// Inspects until nobody asks any more.
+    /// Runs inspections until the handle is dropped.
     fn run(self) {
         let now = || Nanos(clock::monotonic_ns());
         while let Some(inspection) = self.queue.next(now) {
@@ -244,12 +244,12 @@ impl ProcReader {
     }
 
     fn tell(&self, finding: Finding) {
-        // Refused where there is no clerk any more.
+        // Fails if the attestor has ended.
         let _ = self.findings.send(finding);
         self.wake_fd.wake();
     }
 
-    /// The process that an inspection may have to wait for: by the kernel's word, not by a lane's.
+    /// Returns the process that an inspection may block on: the lock's holder rather than the lane's claim.
     fn process_of(&self, inspection: &Inspection) -> i32 {
         let lane = match inspection {
             Inspection::Describe(worker) | Inspection::Unlocked { worker, .. } => {
@@ -268,24 +268,24 @@ impl ProcReader {
     }
 }
 
-/// Whether the worker still runs the program it was admitted with, and as of when; `None` where that
-/// cannot be said, or it is dead.
+/// Whether the worker still runs the admitted program, and at what time; `None` if that is unknown or it is
+/// dead.
 fn runs_same_program(
     worker: &Admitted,
     maps: impl Fn(Pid) -> io::Result<bool>,
 ) -> Option<(bool, Nanos)> {
     let pid = worker.process.pid;
-    // Of a process with many mappings this takes its time: the answer is of when its image is read.
+    // This takes long for a process with many mappings, so the time is taken when the image is read.
     let maps = maps(pid).ok()?;
     let at = Nanos(clock::monotonic_ns());
     let has_its_memory = worker.has_its_memory();
-    // Asked after it: one about to die gives up its memory first, and maps nothing any more.
+    // Read after the maps: a dying process gives up its memory first and then maps nothing.
     let image = proc::image(pid).ok()??;
-    // Asked last: what was read before was read of it.
+    // Checked last: if it lives, the reads before were of this process.
     if worker.process.pidfd.is_dead() {
         return None;
     }
-    // A program that attached anew after its exec has the segment mapped, and is another all the same.
+    // A program that attached again after exec has the segment mapped, but is another program.
     Some((maps && has_its_memory && worker.image == image, at))
 }
 
@@ -294,7 +294,7 @@ fn describe(worker: &Admitted) {
     let name = proc::comm(pid).ok().flatten().unwrap_or_default();
     let arguments = proc::cmdline(pid).ok().flatten().unwrap_or_default();
     let error_file = error_file::named_by(pid);
-    // Dead by now, what was read may be of another process.
+    // If it is dead, what was read may be of another process.
     if !worker.process.pidfd.is_dead() {
         let _ = worker.command.set(Command { name, arguments });
         let _ = worker.error_file.set(error_file);

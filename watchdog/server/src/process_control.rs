@@ -1,9 +1,9 @@
-//! The hands: what a reap does to processes, through pidfds and nothing else.
+//! Carries out reaps: verifies workers and signals them, through pidfds only.
 //!
-//! From a deadline to its signal there are two system calls: whether the lane's lock still stands
-//! (`F_GETLK`), and the signal. What else must be known, whether a debugger, a freezer or an exec is
-//! behind the silence, was asked of the clerk before: the tick wakes a little ahead of a deadline to
-//! do so.
+//! [`PidfdControl`] implements the core's [`ProcessControl`]. Between a deadline and its signal it makes two
+//! system calls: a query of the lane's lock (`F_GETLK`) and the signal. Whether a debugger, a freezer or an
+//! exec explains the silence is asked of the attestor beforehand: the tick wakes a little before a deadline
+//! to do so.
 
 mod cases;
 mod tracked;
@@ -37,9 +37,9 @@ use super::options::{Holds, OwnProcess};
 use super::worker::{Admitted, LaneFacts};
 use tracked::{Asked, Awaited, Tracked, Unlocked};
 
-/// How soon an answer is looked for again, ns.
+/// How soon the tick checks for an answer, ns.
 const SOON_NS: u64 = 200_000;
-/// How soon it is asked for again, and looked for at leisure, ns.
+/// How soon an unanswered question is asked again, and then checked, ns.
 const AGAIN_NS: u64 = 20_000_000;
 
 /// Why a signal was not sent.
@@ -47,44 +47,44 @@ const AGAIN_NS: u64 = 20_000_000;
 pub(super) enum ControlError {
     #[error(transparent)]
     Signal(#[from] SignalError),
-    #[error("the worker is the watchdog's own process, which is spared")]
+    #[error("the worker is the watchdog's own process, which is excluded")]
     OwnProcess,
     #[error("the worker is not known")]
     Unknown,
 }
 
-/// The hands of a server.
+/// The process control of a server.
 pub(super) struct PidfdControl {
     segment: Segment,
-    desk: AttestorHandle,
+    attestor_handle: AttestorHandle,
     error_files: Option<error_file::ErrorFiles>,
     descendants: Option<DescendantsHandle>,
     reach: Reach,
     event_log: EventLog,
     own_process: OwnProcess,
-    /// Whether anything is to be asked about what holds a worker up.
+    /// Whether the status of a worker affects its treatment.
     holds_matter: bool,
     control: Arc<Control>,
     known: HashMap<WorkerId, Tracked>,
     lanes: Vec<Option<Arc<LaneFacts>>>,
     unlocked: HashMap<u32, Unlocked>,
-    /// Who takes evidence, where any is to be taken.
+    /// The evidence collector, if evidence is captured.
     collector: Option<CollectorHandle>,
-    /// Whether there is no time left for evidence: the server is told to end.
+    /// Whether the server is ending, so that no signal waits for evidence.
     is_hurried: bool,
     pub(super) reaped: u64,
 }
 
-/// What hands do beside signalling, and what they spare.
+/// The settings and handles of a [`PidfdControl`].
 pub(super) struct PidfdControlParts {
-    /// Who writes error files, and who removes a worker's kin.
+    /// The writer of error files and the descendant killer, where they are enabled.
     pub(super) helpers: (Option<error_file::ErrorFiles>, Option<DescendantsHandle>),
     /// Which processes are killed with a worker.
     pub(super) reach: Reach,
-    /// Who takes evidence, where any is to be taken.
+    /// The evidence collector, if evidence is captured.
     pub(super) collector: Option<CollectorHandle>,
     pub(super) own_process: OwnProcess,
-    /// Whether anything is to be asked about what holds a worker up.
+    /// Whether the status of a worker affects its treatment.
     pub(super) holds_matter: bool,
     pub(super) control: Arc<Control>,
 }
@@ -92,7 +92,7 @@ pub(super) struct PidfdControlParts {
 impl PidfdControl {
     pub(super) fn new(
         segment: Segment,
-        desk: AttestorHandle,
+        attestor_handle: AttestorHandle,
         parts: PidfdControlParts,
         event_log: EventLog,
     ) -> PidfdControl {
@@ -102,7 +102,7 @@ impl PidfdControl {
         PidfdControl {
             lanes: vec![None; segment.geometry().lanes as usize],
             segment,
-            desk,
+            attestor_handle,
             error_files,
             descendants,
             reach,
@@ -118,11 +118,11 @@ impl PidfdControl {
         }
     }
 
-    pub(super) fn desk(&self) -> &AttestorHandle {
-        &self.desk
+    pub(super) fn attestor_handle(&self) -> &AttestorHandle {
+        &self.attestor_handle
     }
 
-    /// Takes note of who owns a lane.
+    /// Records which worker owns a lane.
     pub(super) fn learn(
         &mut self,
         lane: u32,
@@ -147,7 +147,7 @@ impl PidfdControl {
                 awaited: Awaited::default(),
                 is_signalled: false,
                 error_file: None,
-                descendants: None,
+                kill_task: None,
                 lane,
             };
             self.known.insert(known.worker.id, known);
@@ -163,14 +163,14 @@ impl PidfdControl {
         }
     }
 
-    /// How a worker stands cannot be verified. It is asked again in a while, and not signalled.
+    /// Records that a worker's status cannot be verified. It is asked again later, and not signalled.
     pub(super) fn unverified(&mut self, worker: WorkerId, why: Box<str>) {
         if let Some(known) = self.known.get_mut(&worker) {
             known.awaited.why = Some(why);
         }
     }
 
-    /// Whether any of these workers is alive and was not signalled.
+    /// Whether any of these workers is alive and has not been signalled.
     pub(super) fn is_any_unsignalled(&self, workers: &[WorkerId]) -> bool {
         let mut known = workers.iter().filter_map(|worker| self.known.get(worker));
         known.any(|known| !known.is_signalled)
@@ -191,33 +191,33 @@ impl PidfdControl {
         self.descendants.is_some()
     }
 
-    /// A worker that is known.
+    /// Returns an admitted worker.
     pub(super) fn admitted(&self, worker: WorkerId) -> Option<Arc<Admitted>> {
         self.known.get(&worker).map(|known| Arc::clone(&known.worker))
     }
 
-    /// Changes what holds a worker up.
+    /// Changes how workers that cannot run are treated.
     pub(super) fn set_holds(&mut self, holds: Holds) {
         self.holds_matter = holds.matter();
-        // What was answered before was asked otherwise.
+        // Earlier answers were given under the old setting.
         self.known.values_mut().for_each(|known| known.status = None);
     }
 
-    /// The worker runs another program: from here on it is as good as dead.
+    /// Records that the worker runs another program: it is treated as dead from now on.
     pub(super) fn execd(&mut self, worker: WorkerId) {
         if let Some(known) = self.known.get_mut(&worker) {
             known.execd = true;
         }
     }
 
-    /// Forgets a worker that is gone.
+    /// Forgets a worker that has left.
     pub(super) fn forget(&mut self, worker: WorkerId) -> Option<Arc<Admitted>> {
         let known = self.known.remove(&worker)?;
-        if let (Some(desk), Some(case)) = (&self.descendants, &known.descendants) {
+        if let (Some(killer), Some(case)) = (&self.descendants, &known.kill_task) {
             if known.execd {
                 case.leave();
             } else {
-                desk.worker_died(case);
+                killer.worker_died(case);
             }
         }
         Some(known.worker)
@@ -241,8 +241,8 @@ impl PidfdControl {
         Some(SuspectNote { worker, owner: self.facts_of(lane) })
     }
 
-    /// Whether the signal still has to wait for the worker's error file, which is ordered now if it was
-    /// not: who sees the worker die finds it there.
+    /// Whether the signal must wait for the worker's error file, which is ordered at the first call. When the
+    /// worker's death is visible, the file exists.
     fn awaits_error_file(&mut self, now: Nanos, worker: WorkerId, timers: &[ExpiredTimer]) -> bool {
         let Some(files) = &self.error_files else { return false };
         let Some(known) = self.known.get(&worker) else { return false };
@@ -262,39 +262,39 @@ impl PidfdControl {
         }
     }
 
-    /// Whether the list of those that are killed with a worker is to be waited for, however long that
-    /// takes; it is ordered first.
+    /// Whether the signal must wait for the list of descendants, which is ordered at the first call. There is no
+    /// time limit.
     fn awaits_descendants(&mut self, worker: WorkerId) -> bool {
-        let (Some(desk), Some(known)) = (&self.descendants, self.known.get_mut(&worker)) else {
+        let (Some(killer), Some(known)) = (&self.descendants, self.known.get_mut(&worker)) else {
             return false;
         };
         if known.worker.is_self() {
-            return false; // what this process started is not a worker's to take along
+            return false; // children of the watchdog itself are not killed with it
         }
-        !known.descendants.get_or_insert_with(|| desk.open(&known.worker)).is_listed()
+        !known.kill_task.get_or_insert_with(|| killer.start(&known.worker)).is_listed()
     }
 
-    /// Whether the first signal of a worker still waits for the list of those that are killed with it.
+    /// Whether the first signal of any worker waits for the list of its descendants.
     pub(super) fn is_listing_descendants(&self) -> bool {
         self.known
             .values()
-            .any(|known| known.descendants.as_ref().is_some_and(|case| case.is_being_listed()))
+            .any(|known| known.kill_task.as_ref().is_some_and(|case| case.is_being_listed()))
     }
 
-    /// The worker lives on, whatever was to be done to it.
+    /// Cancels the kill of a worker's descendants, because the worker stays alive.
     fn leave_descendants(&mut self, worker: WorkerId) {
-        let descendants = self.known.get_mut(&worker).and_then(|known| known.descendants.take());
+        let descendants = self.known.get_mut(&worker).and_then(|known| known.kill_task.take());
         if let Some(case) = descendants {
             case.leave();
         }
     }
 
-    /// How far the descendant killer has come, where there is one.
+    /// Watches the progress of the descendant killer, if there is one.
     pub(super) fn watch_killer(&self) -> Option<KillerWatch> {
-        self.descendants.as_ref().map(|desk| desk.progress().watch())
+        self.descendants.as_ref().map(|killer| killer.progress().watch())
     }
 
-    /// Whether anybody is being removed with a worker.
+    /// Whether the descendants of any worker are being killed.
     pub(super) fn is_killing_descendants(&self) -> bool {
         self.descendants.as_ref().is_some_and(DescendantsHandle::is_at_work)
     }
@@ -323,7 +323,7 @@ impl ProcessControl for PidfdControl {
 
     fn evidence(&mut self, now: Nanos, worker: WorkerId, timers: &[ExpiredTimer]) -> Evidence {
         crash::point("condemned");
-        // All at the same time.
+        // All three in parallel.
         let captured_by = self.awaits_evidence(now, worker, timers);
         let (awaits_file, awaits_descendants) =
             (self.awaits_error_file(now, worker, timers), self.awaits_descendants(worker));
@@ -336,26 +336,26 @@ impl ProcessControl for PidfdControl {
     fn signal(&mut self, worker: WorkerId, signal: u8) -> Result<Sent, ControlError> {
         let known = self.known.get_mut(&worker).ok_or(ControlError::Unknown)?;
         known.is_signalled = true;
-        // To a dead process whose parent has not waited for it the kernel would "send" it.
+        // The kernel reports success for a signal to a zombie.
         if known.execd || known.worker.process.pidfd.is_dead() {
             return Ok(Sent::Gone);
         }
         if known.worker.is_self() && self.own_process == OwnProcess::Exclude {
             return Err(ControlError::OwnProcess);
         }
-        let descendants = self.descendants.as_ref().zip(known.descendants.as_ref());
+        let descendants = self.descendants.as_ref().zip(known.kill_task.as_ref());
         if descendants.is_some_and(|(_, case)| case.is_kill_pending()) {
-            return Ok(Sent::At(Nanos(clock::monotonic_ns()))); // it comes after its descendants' end
+            return Ok(Sent::At(Nanos(clock::monotonic_ns()))); // SIGKILL follows the end of its descendants
         }
         let pidfd = &known.worker.process.pidfd;
         crash::point("signal");
         let sent = match descendants {
-            // Stopped, it stays what it is, and forks no more, until its descendants have been killed.
-            Some((desk, case)) if signal == SIGKILL && !case.is_being_removed() => {
-                // Before it: should this watchdog die now, its successor finds what is stopped.
+            // A stopped worker cannot fork, exec or change until its descendants have been killed.
+            Some((killer, case)) if signal == SIGKILL && !case.is_being_removed() => {
+                // Noted first: if this watchdog dies now, its successor finds what is stopped.
                 self.segment.words().lane(known.lane).note_stop(self.reach.code());
                 let sent = pidfd.signal(Signal::STOP)?;
-                desk.kill(case);
+                killer.kill(case);
                 sent
             }
             _ => pidfd.signal_number(signal)?,
@@ -371,14 +371,14 @@ impl ProcessControl for PidfdControl {
     }
 
     fn is_kill_pending(&self, worker: WorkerId) -> bool {
-        let case = self.known.get(&worker).and_then(|known| known.descendants.as_ref());
+        let case = self.known.get(&worker).and_then(|known| known.kill_task.as_ref());
         case.is_some_and(|case| case.is_kill_pending())
     }
 
     fn is_dead(&mut self, worker: WorkerId) -> bool {
         let Some(known) = self.known.get(&worker) else { return true };
-        // A death that is seen here ends the reap and clears its timers: not before the witness has taken
-        // them down. The clerk tells of it, too.
+        // A death seen here ends the reap and clears the timers. Not before the snapshot is taken; the attestor
+        // reports the death as well.
         (known.execd || known.worker.process.pidfd.is_dead()) && !self.is_awaited(worker)
     }
 
@@ -418,7 +418,7 @@ impl ProcessControl for PidfdControl {
                 }
                 let case = self.known.get(&worker).and_then(|known| known.case.clone());
                 if let Some(case) = &case {
-                    // It has run out of no time of its own.
+                    // No deadline of its own has passed.
                     self.end_case(worker, case, signal, 0, outcome);
                 }
                 let timer = timer.map(|timer| self.timer_note(Some(worker), timer));

@@ -1,6 +1,6 @@
-//! How the watchdog protects itself, and what becomes of it when it panics.
+//! Protects the watchdog's process, and catches panics of its threads.
 //!
-//! Every protection may be refused; a refusal is noted once and is not fatal.
+//! The kernel may refuse a protection; this is reported once and not fatal.
 #![expect(unsafe_code, reason = "the scheduler's class, and leaving a process at once")]
 
 use std::any::Any;
@@ -16,10 +16,10 @@ use super::event_log::{EventLog, Note};
 use super::options::{Ask, Protection};
 
 const OOM_SCORE: &str = "/proc/self/oom_score_adj";
-/// Nearly never: -1000 would be never, and a watchdog that leaks must not take the host with it.
+/// Low, but not -1000: a watchdog with a memory leak must not use up the host's memory.
 const LOW_OOM_SCORE: &str = "-900";
 
-/// Protects the calling thread, the tick's, and its process.
+/// Protects the calling thread, which must be the tick's, and its process.
 pub(super) fn protect(protection: Protection, event_log: &EventLog) {
     let refused = |what: &str, error: io::Error| {
         event_log.note(Note::Unprotected(format!("{what}: {error}")));
@@ -44,22 +44,22 @@ pub(super) fn protect(protection: Protection, event_log: &EventLog) {
     }
 }
 
-/// Leaves the process at once, running nothing that might hang.
+/// Exits the process at once, without destructors or exit handlers, which might hang.
 pub fn exit_now(code: u8) -> ! {
-    // SAFETY: ends the process; no destructor or handler of it runs.
+    // SAFETY: ends the process; no destructor or exit handler runs.
     unsafe { libc::_exit(code.into()) }
 }
 
 thread_local! {
-    /// What the last panic of this thread said and where, on threads of the watchdog.
+    /// The message and place of the last panic of this thread, if it belongs to the watchdog.
     static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
     static IS_OURS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// Runs a thread of the watchdog; where it panics, gives what it said and where.
+/// Runs `body` and catches a panic.
 ///
 /// # Errors
-/// What the panic said, and where.
+/// The name of the thread with the message and place of the panic.
 pub fn caught<T>(name: &str, body: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_told_with_its_place() {
+    fn panic_is_returned_with_its_place() {
         assert_eq!(caught("tick", || 7), Ok(7));
         let told = caught("tick", || panic!("lost count of {}", 3)).unwrap_err();
         assert!(told.starts_with("tick: "), "{told}");

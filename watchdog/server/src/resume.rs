@@ -1,9 +1,9 @@
-//! What a watchdog that died has left stopped: noted in the segment before it is, found by its successor.
+//! Resumes workers that an earlier watchdog had stopped when it died.
 //!
-//! A watchdog stops a worker and its descendants to kill them. Its successor goes on where it may and can;
-//! where it signals nobody, or removes no descendants, all that are stopped run again before anything
-//! else is done to the worker. That is done by a thread of its own, since it reads `/proc`; the note stays in
-//! the lane until it is done, so that a further successor finds it.
+//! A watchdog stops a worker and its descendants before it kills them, and notes this in the lane first. Its
+//! successor continues the kill if it can. If it does not signal workers, or does not kill descendants, it
+//! resumes all stopped processes before it does anything else to the worker. A thread does this, because it
+//! reads `/proc`. The note stays in the lane until it is done, for a further successor.
 
 use std::sync::Arc;
 use std::thread;
@@ -19,19 +19,19 @@ use super::threads::Spawner;
 use super::tick::Tick;
 use super::worker::Admitted;
 
-/// How soon it is tried again where `/proc` refuses.
+/// How soon another attempt follows if `/proc` cannot be read.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Starts threads that let stopped workers run again.
+/// Starts threads that resume stopped workers.
 pub(super) struct Resumer {
     pub(super) segment: Segment,
     pub(super) event_log: EventLog,
     pub(super) spawner: Spawner,
-    /// Those for which there was no thread.
+    /// Workers for which no thread could be started yet.
     pub(super) waiting: Vec<Stopped>,
 }
 
-/// A worker that was stopped, and the lane in which that is noted.
+/// A stopped worker, and the lane in which this is noted.
 #[derive(Clone)]
 pub(super) struct Stopped {
     worker: Arc<Admitted>,
@@ -40,11 +40,11 @@ pub(super) struct Stopped {
 }
 
 impl Tick {
-    /// Goes on with what a watchdog before this one has begun with the owner of a lane.
+    /// Continues the kill that an earlier watchdog has begun on the owner of a lane, or resumes the owner.
     pub(super) fn take_over_stopped(&mut self, now: Nanos, lane: u32, id: WorkerId) {
         let noted = self.segment.words().lane(lane).noted_stop();
         let reaper = &mut self.dog.reaper;
-        // With a reap under way, the note is of this watchdog.
+        // If a reap is running, the note is from this watchdog.
         if noted == 0 || reaper.state(id).is_some() {
             return;
         }
@@ -60,7 +60,7 @@ impl Tick {
 impl Resumer {
     fn resume(&mut self, stopped: Stopped) {
         let (segment, event_log, taken) = (self.segment, self.event_log.clone(), stopped.clone());
-        // Never joined: it may be stuck in a `/proc` that hangs.
+        // Never joined: it may hang in `/proc`.
         if self
             .spawner
             .spawn("hangwatch-resume", move || taken.resume(segment, &event_log))
@@ -70,7 +70,7 @@ impl Resumer {
         }
     }
 
-    /// Tries again to start the threads that could not be started.
+    /// Starts the threads that could not be started before.
     pub(super) fn try_again(&mut self) {
         for stopped in std::mem::take(&mut self.waiting) {
             self.resume(stopped);
@@ -79,7 +79,7 @@ impl Resumer {
 }
 
 impl Stopped {
-    /// Has it and its descendants run again, however often that has to be tried.
+    /// Resumes the worker and its descendants, and retries until it succeeds or the worker is dead.
     fn resume(self, segment: Segment, event_log: &EventLog) {
         let Stopped { worker, lane, reach } = self;
         let (process, pid) = (&worker.process, worker.pid());

@@ -1,22 +1,22 @@
-//! The vigil over the segment's file: cut short, without a name, or another file under its name.
+//! Checks whether the segment's file was truncated, removed or replaced.
 
 use std::os::fd::AsFd;
 
 use hangwatch::Segment;
 use hangwatch::sys::file;
 
-/// What became of the segment's file.
+/// What happened to the segment's file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// It was cut short: the segment cannot be served any longer.
+    /// It was truncated: the segment can no longer be served.
     Truncated,
-    /// Its name was removed: nobody else can attach; those attached are served on.
+    /// Its name was removed: no further process can attach. Attached workers are still served.
     Removed,
-    /// Another file has its name: who attaches now is not served; those attached are.
+    /// Another file has its name: processes that attach now are not served. Attached workers are.
     Replaced,
 }
 
-/// Remembers what was said already.
+/// Checks the file, and remembers what it has reported.
 #[derive(Debug)]
 pub(super) struct SegmentFileCheck {
     segment: Segment,
@@ -28,7 +28,7 @@ impl SegmentFileCheck {
         SegmentFileCheck { segment, reported: Vec::new() }
     }
 
-    /// What is new.
+    /// Returns findings that were not reported before.
     pub(super) fn check(&mut self) -> Vec<Finding> {
         let mut found = Vec::new();
         let Ok(stat) = rustix::fs::fstat(self.segment.file().as_fd()) else { return found };
@@ -37,11 +37,11 @@ impl SegmentFileCheck {
         }
         match file::examine(self.segment.name()) {
             Ok(other) if other.id() != self.segment.file().id() => found.push(Finding::Replaced),
-            // Its own file; or it cannot be opened now, for want of descriptors for one.
+            // It is the segment's file, or it cannot be opened now, for example for lack of descriptors.
             Ok(_) | Err(file::OpenError::Io { .. }) => {}
-            // Its name was removed, or changed.
+            // The name was removed or changed.
             Err(file::OpenError::NotFound { .. }) => found.push(Finding::Removed),
-            // What has its name is no segment.
+            // The file of this name is not a segment.
             Err(_) => found.push(Finding::Replaced),
         }
         found.retain(|finding| !self.reported.contains(finding));
@@ -56,8 +56,8 @@ mod tests {
     use hangwatch::{CreateOptions, Geometry};
 
     #[test]
-    fn each_finding_is_said_once() {
-        let name = format!("vigil-{}", std::process::id());
+    fn each_finding_is_reported_once() {
+        let name = format!("file-check-{}", std::process::id());
         let geometry = Geometry { lanes: 1, ..Geometry::default() };
         let options = CreateOptions { geometry, ..CreateOptions::default() };
         let segment = Segment::create(&name, options).unwrap();

@@ -1,5 +1,4 @@
-//! The tick thread from its start to its end: hires the other threads, adopts what is in the segment,
-//! and hands the [`Tick`] all that it needs.
+//! The tick's thread from start to end: starts the other threads, adopts the segment, and runs the [`Tick`].
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -37,37 +36,38 @@ use crate::options::CONNECTIONS;
 use hangwatch_process::join::ends_within;
 use hangwatch_process::sigbus;
 
-/// Answers that wait for the tick at most; the clerk waits with the next.
+/// Maximum number of queued answers. Threads wait when the queue is full.
 const ANSWERS: usize = 256;
-/// Descriptors beside the workers' pidfds; the listener's connections take none from them.
+/// Descriptors for purposes other than workers, including those of HTTP connections.
 const SPARE_DESCRIPTORS: u64 = 128 + CONNECTIONS as u64;
 
-/// How often it is looked whether the descendant killer makes progress.
+/// How often the progress of the descendant killer is checked.
 const KILLER_LOOK: Duration = Duration::from_millis(100);
-/// How long the clerk may take to end: what it asks the kernel takes microseconds, unless a `/proc` hangs.
+/// How long the attestor may take to end. Its system calls take microseconds, unless `/proc` hangs.
 const CLERK_ENDS: Duration = Duration::from_secs(4);
-/// How long the witness may take to bring in the last evidence: longer than its own limits together.
+/// How long the evidence collector may take to end: longer than the sum of its own time limits.
 const WITNESS_ENDS: Duration = Duration::from_secs(4);
 
-/// What the tick thread is given.
+/// What the tick's thread is given.
 pub(super) struct Parts {
     pub(super) segment: Segment,
     pub(super) options: ServerOptions,
     pub(super) control: Arc<Control>,
     pub(super) event_log: EventLog,
     pub(super) tick_waker: TickWaker,
-    /// Told whether all threads are there; whoever started a standby does not listen.
+    /// Reports whether all threads could be started. Nothing receives it for a standby.
     pub(super) started: SyncSender<std::io::Result<()>>,
 }
 
-/// Serves the segment until told to stop, or until it cannot be served. The lock is given back as soon as
-/// nothing is done to the segment any more; what is left to be done about incidents comes after that.
+/// Serves the segment until the server is stopped or cannot continue.
+///
+/// The lock is released as soon as the segment is no longer changed; work on incidents may follow.
 pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
     let Parts { segment, options, control, event_log, tick_waker, started } = parts;
     protect::protect(options.protection, &event_log);
-    // For a worker, and for the memory of its program.
+    // Two for each worker: its pidfd and its program's memory.
     let wanted = 2 * u64::from(segment.geometry().lanes) + SPARE_DESCRIPTORS;
-    // All that is allowed: what is opened in passing, for a worker's descendants, finds room beside those.
+    // The full limit: descriptors opened for a moment, for a worker's descendants, need room as well.
     let allowed = getrlimit(Resource::Nofile).maximum.unwrap_or(wanted);
     if let Err(error) = limits::raise_descriptor_limit(wanted.max(allowed)) {
         event_log.note(Note::Admission(error.to_string()));
@@ -92,7 +92,7 @@ pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
         answers: answerer,
     };
     let Threads {
-        desk,
+        attestor_handle,
         helpers,
         attestor,
         descendants,
@@ -102,7 +102,8 @@ pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
     } = match threads.spawn() {
         Ok(started) => started,
         Err(error) => {
-            event_log.note(Note::Admission(format!("no clerk could be had: {error}")));
+            event_log
+                .note(Note::Admission(format!("cannot start the watchdog's threads: {error}")));
             let _ = started.send(Err(error));
             return Ended::Failed;
         }
@@ -122,7 +123,7 @@ pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
     let interval_ns = words.fixed().max_interval_ns;
     let process_control = PidfdControl::new(
         segment,
-        desk,
+        attestor_handle,
         PidfdControlParts {
             helpers,
             reach,
@@ -141,7 +142,7 @@ pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
         interval_ns,
     );
     if dog.reaper.is_limited() {
-        // A predecessor's: said again, because nobody is signalled here either.
+        // Set by an earlier watchdog. Reported again, because nothing is signalled.
         event_log.note(Note::Limited { max_reaps: policy.max_reaps.unwrap_or_default() });
     }
     let (calibrator, departed) = (Calibrator::default(), Vec::new());
@@ -163,36 +164,36 @@ pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
         said_scopes_full: false,
     };
     let ended = tick.run();
-    // The desk and the stand went with the tick: clerk and witness hear that nobody is left.
+    // The tick's handles were dropped with it, so the attestor and the evidence collector end.
     if ends_within(&attestor, CLERK_ENDS) {
         let _ = attestor.join();
     } else {
-        // It only reads, of the segment and of `/proc`.
-        event_log.note(Note::LeftBehind("clerk"));
+        // It only reads the segment and `/proc`.
+        event_log.note(Note::LeftBehind("attestor"));
     }
     if let Some((thread, progress)) = descendants {
         await_killer(thread, &progress, &event_log);
     }
     words.next_wake().store(0, Ordering::Relaxed);
     words.watchdog().pid().store(0, Ordering::Relaxed);
-    // Before another serves it: deadlines are published by whoever serves. From here on this server only
-    // reads the segment, and rings its doorbell, as anybody may.
+    // Before another watchdog serves: only the one that serves publishes deadlines. From here on this
+    // server only reads the segment and rings its doorbell.
     let ended = control.end(ended);
     drop(lock);
     if let Some(collector) = collector {
         if ends_within(&collector, WITNESS_ENDS) {
             let _ = collector.join();
         } else {
-            event_log.note(Note::LeftBehind("witness"));
-            // What it has filed is written, or told to be lost.
+            event_log.note(Note::LeftBehind("evidence collector"));
+            // Its pending writes are written or reported as lost.
             incident_writer.inspect(|incident_writer| incident_writer.close(LAST_WRITES));
         }
     }
     ended
 }
 
-/// Waits until the removals under way are over, so that no process is left stopped; says so where the
-/// killer makes no progress.
+/// Waits until the kills in progress are complete, so that no process stays stopped. Reports a killer that
+/// makes no progress.
 fn await_killer(thread: JoinHandle<()>, progress: &Progress, event_log: &EventLog) {
     let mut killer = progress.watch();
     while !ends_within(&thread, KILLER_LOOK) && killer.makes_progress() {}

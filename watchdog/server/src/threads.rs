@@ -1,8 +1,8 @@
-//! The staff: every thread of a server beside the tick's, started before the first tick.
+//! Starts the threads of a server, all before the first tick.
 //!
-//! The clerk's answers and the witness's evidence stand before a signal; those that a disk, a `/proc` or a
-//! hung process may hold up for ever are never joined. The witness is, for a while: it brings in the last
-//! evidence, but a helper's program may lie on a disk that hangs.
+//! A signal may wait for answers of the attestor and the evidence collector. Threads that a disk, `/proc` or
+//! a hung process may block forever are never joined. The evidence collector is joined with a time limit,
+//! because it adds the last evidence, but a helper's program may be on a disk that hangs.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,13 +29,13 @@ use hangwatch_evidence::options::Level;
 use hangwatch_incident::store::Store;
 use hangwatch_process::descendants::Reach;
 
-/// The stack of each thread, bytes: none recurses, and locked memory is dear.
+/// Stack size of each thread, bytes. No thread recurses, and locked memory is scarce.
 pub(super) const STACK_BYTES: usize = 512 << 10;
 
-/// Whom the tick has things done by that are not the clerk's.
+/// The optional handles of the tick.
 pub(super) type Helpers = (Option<ErrorFiles>, Option<DescendantsHandle>);
 
-/// Starts the other threads.
+/// What the threads are made of.
 pub(super) struct ThreadParts<'a> {
     pub(super) segment: Segment,
     pub(super) options: ServerOptions,
@@ -44,9 +44,9 @@ pub(super) struct ThreadParts<'a> {
     pub(super) answers: Answers,
 }
 
-/// The other threads, and how to talk to them.
+/// The threads, and the handles to talk to them.
 pub(super) struct Threads {
-    pub(super) desk: AttestorHandle,
+    pub(super) attestor_handle: AttestorHandle,
     pub(super) helpers: Helpers,
     pub(super) attestor: JoinHandle<()>,
     pub(super) descendants: Option<(JoinHandle<()>, Progress)>,
@@ -65,14 +65,14 @@ impl ThreadParts<'_> {
             options::ErrorFiles::Write => {
                 let (files, writer) = error_file::error_files(options.evidence.program.clone());
                 let (to_note, redactor) = (event_log.clone(), options.evidence.redactor.clone());
-                // Never joined: its process may be stuck with a disk that hangs.
+                // Never joined: its process may hang on a disk.
                 spawn("hangwatch-error", control, event_log, &tick_waker, move || {
                     writer.run(segment, &redactor, &to_note);
                 })?;
                 Some(files)
             }
         };
-        let (attestor, desk) = Attestor::new(AttestorParts {
+        let (attestor, attestor_handle) = Attestor::new(AttestorParts {
             segment,
             control: Arc::clone(control),
             event_log: event_log.clone(),
@@ -82,10 +82,10 @@ impl ThreadParts<'_> {
             registry: registry.clone(),
             tracers: tracers.clone(),
         })?;
-        // Its answers stand between a deadline and the signal: it runs as the tick does. What the
-        // kernel refuses it refused the tick too, which has noted it.
+        // Its answers come between a deadline and the signal, so it has the tick's priority. A refusal was
+        // already reported for the tick.
         let priority = options.protection.realtime_priority;
-        let attestor = spawn("hangwatch-clerk", control, event_log, &tick_waker, move || {
+        let attestor = spawn("hangwatch-attest", control, event_log, &tick_waker, move || {
             let _ = priority.map(limits::run_realtime);
             attestor.run();
         })?;
@@ -95,7 +95,7 @@ impl ThreadParts<'_> {
                 let (kill_handle, killer) =
                     descendant_killer::descendant_killer(segment, reach, event_log.clone());
                 let thread =
-                    spawn("hangwatch-kin", control, event_log, &tick_waker, move || killer.run())?;
+                    spawn("hangwatch-kill", control, event_log, &tick_waker, move || killer.run())?;
                 let progress = kill_handle.progress().clone();
                 Some((kill_handle, (thread, progress)))
             }
@@ -105,7 +105,7 @@ impl ThreadParts<'_> {
         if options.evidence.level == Level::Off {
             let (collector_handle, collector, incident_writer) = (None, None, None);
             return Ok(Threads {
-                desk,
+                attestor_handle,
                 helpers,
                 attestor,
                 descendants: kin_thread,
@@ -136,11 +136,11 @@ impl ThreadParts<'_> {
             incident_writer: incident_writer.clone(),
         })?;
         let collector =
-            spawn("hangwatch-witness", control, event_log, &tick_waker, move || collector.run())?;
+            spawn("hangwatch-evidence", control, event_log, &tick_waker, move || collector.run())?;
         let (descendants, collector_handle, collector) =
             (kin_thread, Some(collector_handle), Some(collector));
         Ok(Threads {
-            desk,
+            attestor_handle,
             helpers,
             attestor,
             descendants,
@@ -151,7 +151,7 @@ impl ThreadParts<'_> {
     }
 }
 
-/// Starts threads of a server while it serves.
+/// Starts further threads while the server runs.
 #[derive(Clone)]
 pub(super) struct Spawner {
     control: Arc<Control>,
@@ -169,7 +169,7 @@ impl Spawner {
         Spawner { control, event_log, tick_waker: tick_waker.clone() }
     }
 
-    /// Starts a thread whose panic ends the server.
+    /// Starts a thread. If it panics, the server ends.
     pub(super) fn spawn(
         &self,
         name: &'static str,
@@ -179,7 +179,7 @@ impl Spawner {
     }
 }
 
-/// Starts a thread whose panic ends the server.
+/// Starts a thread. If it panics, the server ends.
 fn spawn(
     name: &'static str,
     control: &Arc<Control>,

@@ -1,7 +1,7 @@
-//! The tick: the core's [`Watchdog`] over the real clock, rings, table and hands, round after round.
+//! The tick: runs the core's [`Watchdog`] over the real clock, the rings, the deadline table and the pidfds.
 //!
-//! It never waits but for the doorbell. What is slow is asked of the [`attestor`](super::clerk), whose
-//! answers it takes between two ticks; what is to be told goes to the [`event_log`](super::journal).
+//! It waits for the doorbell only. Slow questions go to the [`attestor`](super::attestor), whose answers it takes
+//! between two ticks; what is to be reported goes to the [`event log`](super::event_log).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,11 +31,11 @@ use super::process_control::PidfdControl;
 use super::resume::Resumer;
 use hangwatch_process::sigbus;
 
-/// How long a server that is told to stop waits for workers it has just killed, ns.
+/// How long a server that is stopped waits for workers it has just killed, ns.
 const LAST_REAPS_NS: u64 = 250_000_000;
-/// How long the lanes of a dead worker are kept for the witness at most, ns.
+/// How long the lanes of a dead worker are kept for the snapshot, ns.
 const KEPT_NS: u64 = 1_000_000_000;
-/// How long it sleeps before it looks again.
+/// Pause between two checks for them.
 const LAST_REAPS_PAUSE: Duration = Duration::from_millis(1);
 
 pub(super) struct SystemClock;
@@ -53,7 +53,7 @@ type Dog = Watchdog<
     Reaping<'static, PidfdControl>,
 >;
 
-/// The tick thread's own.
+/// The state of the tick's thread.
 pub(super) struct Tick {
     pub(super) segment: Segment,
     pub(super) control: Arc<Control>,
@@ -64,16 +64,16 @@ pub(super) struct Tick {
     pub(super) calibrator: Calibrator,
     pub(super) guard: Option<sigbus::Guard>,
     pub(super) resumer: Resumer,
-    /// Dead workers whose lanes the witness has not looked at yet, and since when.
+    /// Dead workers whose snapshot is not taken yet, and since when they are dead.
     pub(super) departed: Vec<(WorkerId, Nanos)>,
     /// When the last tick ended.
     pub(super) signed_at: Nanos,
-    /// Whether it was said that the segment has no room for more scope names.
+    /// Whether it was reported that the segment has no room for more scope names.
     pub(super) said_scopes_full: bool,
 }
 
 impl Tick {
-    /// Ticks until it is told to end.
+    /// Ticks until the server is stopped or cannot continue.
     pub(super) fn run(mut self) -> Ended {
         loop {
             if self.tick_waker.take() {
@@ -128,11 +128,11 @@ impl Tick {
         }
     }
 
-    /// Signals who was condemned and spared for the sake of evidence. Who cannot be verified in that time
-    /// stays condemned: a successor goes on with it.
+    /// Signals the condemned workers that wait for evidence. A worker that cannot be verified in time stays
+    /// condemned, and a successor continues.
     fn hurry_reaps(&mut self) {
         let hurried = self.dog.reaper.control_mut().hurry();
-        // Whose descendants are not listed yet is signalled when they are.
+        // A worker whose descendants are still being listed is signalled after that.
         let mut killer = self.dog.reaper.control_mut().watch_killer();
         while self.dog.reaper.control_mut().is_listing_descendants()
             && self.makes_progress(killer.as_mut())
@@ -145,7 +145,7 @@ impl Tick {
                 self.dog.table.look_again(*worker);
                 self.dog.reaper.look_again(*worker);
             }
-            self.tick_waker.wake(); // so that the tick does not sleep
+            self.tick_waker.wake(); // keeps the tick from sleeping
             self.dog.tick();
             if clock::monotonic_ns() > until.0 {
                 return;
@@ -161,8 +161,8 @@ impl Tick {
             && killer.is_some_and(KillerWatch::makes_progress)
     }
 
-    /// Waits a moment for the workers that were just killed: whoever stops a server because its job
-    /// has ended wants to hear of what.
+    /// Waits briefly for the workers that were just killed, so that a server that is stopped at the end of its
+    /// job reports them.
     fn finish_reaps(&mut self) {
         let until = Nanos(clock::monotonic_ns()).plus(LAST_REAPS_NS);
         let mut killer = self.dog.reaper.control_mut().watch_killer();
@@ -171,7 +171,7 @@ impl Tick {
             for worker in dead {
                 self.left(worker, Leaving::Died);
             }
-            // Those being removed are stopped: only a killer that is stuck is not waited for.
+            // Their descendants are stopped meanwhile, so only a stuck killer ends the wait.
             let is_removing = self.dog.reaper.control_mut().is_killing_descendants()
                 && self.makes_progress(killer.as_mut());
             if !is_removing && (!is_any_left || clock::monotonic_ns() > until.0) {
@@ -222,7 +222,7 @@ impl Tick {
         let is_awaited = self.dog.reaper.control_mut().is_awaited(worker);
         self.dog.reaper.worker_died(worker);
         if is_awaited {
-            // The lanes are given to nobody before the witness has taken down what stands in them.
+            // The lanes are not recycled before the snapshot is taken.
             self.departed.push((worker, Nanos(clock::monotonic_ns())));
         } else {
             self.dog.table.worker_gone(worker);
@@ -232,7 +232,7 @@ impl Tick {
         }
     }
 
-    /// Recycles the lanes that the witness should have looked at long ago.
+    /// Recycles the lanes whose snapshot is overdue.
     fn release_departed(&mut self) {
         if self.departed.is_empty() {
             return;
@@ -258,7 +258,7 @@ impl Tick {
             self.control.holds.set(holds);
             self.dog.reaper.control_mut().set_holds(holds);
         }
-        // Last: who is overdue still is judged again by the policy that is asked for.
+        // Last: workers that are still overdue are judged by the new policy.
         if let Some(ReleaseLimiter) = limiter {
             self.release_limiter();
         }
@@ -270,11 +270,11 @@ impl Tick {
         self.event_log.note(Note::LimiterReleased);
     }
 
-    /// A deadline is near: what its reap will have to know is asked now.
+    /// Asks for what the reap of the next deadline's worker will need, if that deadline is near.
     fn prepare(&mut self) {
         let now = Nanos(clock::monotonic_ns());
-        let horizon = now.plus(LEAD_NS * 2);
-        if self.dog.table.next_deadline() <= horizon
+        let lead_end = now.plus(LEAD_NS * 2);
+        if self.dog.table.next_deadline() <= lead_end
             && let Some((lane, _)) = self.dog.table.next_lane()
             && let Some(worker) = self.dog.table.worker_of(lane)
         {
@@ -288,8 +288,8 @@ impl Tick {
             let process_control = self.dog.reaper.control_mut();
             match request {
                 Request::Admit { lane, owner } => {
-                    if !process_control.desk().ask(Question::Admit { lane }) {
-                        // No room: the table asks again in a while.
+                    if !process_control.attestor_handle().ask(Question::Admit { lane }) {
+                        // The queue is full: the table asks again later.
                         self.dog.table.admit(lane, owner, Admission::Unknown);
                     }
                 }
@@ -319,7 +319,7 @@ impl Tick {
         }
     }
 
-    /// Signs the header, and the handle's view of it, and renews the calibration.
+    /// Publishes the time of the tick and the figures, and renews the calibration.
     fn sign(&mut self) {
         let now = Nanos(clock::monotonic_ns());
         let words = self.segment.words();
@@ -337,7 +337,7 @@ impl Tick {
         if let Some(late_ns) = overslept_ns {
             control.lateness.note(late_ns);
         }
-        // Relaxed: figures, each for itself.
+        // Relaxed: independent figures.
         control.ticks.fetch_add(1, Ordering::Relaxed);
         control.last_tick_at.store(now.0, Ordering::Relaxed);
         control.late_ns.store(late_ns, Ordering::Relaxed);

@@ -1,11 +1,9 @@
-//! By whom a worker is traced: by a helper of ours, which looks at a condemned worker for some
-//! milliseconds, or by a debugger.
+//! Tells our own helpers, which trace a condemned worker for some milliseconds, from debuggers.
 //!
-//! Ours are known by their pids, which the witness notes. A helper of another watchdog, which has
-//! condemned the same process for a timer in its own segment, cannot be told from a debugger that calls
-//! its threads the same: anybody may choose a thread's name. So the name is worth no more than a little
-//! patience: it is asked again until the helper has let go, and who is still traced then is traced by a
-//! debugger.
+//! The evidence collector registers the pids of its helpers. A helper of another watchdog, which has condemned
+//! the same process for a timer in its own segment, looks like a debugger that uses the same thread name, and
+//! any program can choose that name. So the name only defers the answer: a worker that is still traced after
+//! a helper would have detached is traced by a debugger.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,16 +13,16 @@ use hangwatch_process::proc::{comm, process_of};
 
 use hangwatch_evidence::helper::THREAD_NAME;
 
-/// Who traces a worker.
+/// What traces a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tracer {
     OurHelper,
-    /// By its name a helper, which anybody may give itself.
+    /// A thread with the name of a helper, which any program can choose.
     NamedAsHelper,
     Debugger,
 }
 
-/// The pids of our helpers that are alive.
+/// The pids of our helpers that are alive. Clones share one set.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tracers(Arc<Mutex<BTreeSet<u32>>>);
 
@@ -37,9 +35,9 @@ impl Tracers {
         self.change(|pids| pids.remove(&pid));
     }
 
-    /// What the thread that traces a worker is.
+    /// Returns what kind of tracer this thread is.
     pub(super) fn kind_of(&self, tracer: Pid) -> Tracer {
-        // It is a thread that traces, and a process that is known here.
+        // The tracer is a thread; the set contains processes.
         let process = process_of(tracer).ok().flatten().unwrap_or(tracer);
         let pid = process.as_raw_pid().unsigned_abs();
         let is_named_so = || comm(tracer).ok().flatten().is_some_and(|name| name == THREAD_NAME);

@@ -1,4 +1,4 @@
-//! What is known of a worker, for the log and for the reap: taken once, when it is admitted.
+//! What the server knows about a worker: [`Admitted`], [`Command`] and [`LaneFacts`].
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -9,36 +9,36 @@ use hangwatch_process::attest::Process;
 use hangwatch_process::proc::{Image, Memory, Privileges, Users};
 use rustix::process::getpid;
 
-/// A process that was admitted.
+/// A process that was verified and admitted.
 #[derive(Debug)]
 pub(super) struct Admitted {
     pub(super) id: WorkerId,
     pub(super) process: Process,
     /// The program it ran when it was admitted.
     pub(super) image: Image,
-    /// The memory of that program, where the kernel tells of it.
+    /// The memory of that program, if the kernel gives access to it.
     pub(super) memory: Option<Arc<Memory>>,
-    /// As what it ran when it was first admitted, by whatever program.
+    /// Its credentials when it was first admitted, with any program.
     pub(super) origin: Origin,
-    /// How it calls itself: filled in by the inspector, who may be late.
+    /// Its name and arguments, filled in by a proc reader, possibly late.
     pub(super) command: OnceLock<Command>,
-    /// Its error file, where its environment names one: filled in by the inspector, too.
+    /// The error file that its environment names, filled in by a proc reader.
     pub(super) error_file: OnceLock<Option<PathBuf>>,
 }
 
-/// As what a process runs: what it may do, and who may do what to it.
+/// The credentials of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
     pub(super) users: Users,
     pub(super) privileges: Privileges,
 }
 
-/// What a process calls itself.
+/// The name and arguments of a process, which it can choose itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Command {
     /// The name of its first thread, up to 15 bytes.
     pub name: String,
-    /// Its arguments, the program first. Empty where they cannot be read (yet).
+    /// Its arguments, the program first. Empty if they cannot be read, or not yet.
     pub arguments: Vec<String>,
 }
 
@@ -47,30 +47,30 @@ impl Admitted {
         self.process.pid.as_raw_pid().unsigned_abs()
     }
 
-    /// Whether the memory is there of the program it ran when it was admitted, as far as that is known.
-    /// Where it is not, a process that has memory runs another program.
+    /// Whether the memory of the admitted program is still in use; true if that is not known. If it is not in
+    /// use, a process that has memory runs another program.
     pub(super) fn has_its_memory(&self) -> bool {
         self.memory.as_ref().is_none_or(|memory| memory.is_in_use())
     }
 
-    /// Whether it is this very process.
+    /// Whether it is the watchdog's own process.
     pub(super) fn is_self(&self) -> bool {
         self.process.pid == getpid()
     }
 }
 
-/// What a lane's owner said about itself when it attached. Claims.
+/// What a lane's owner wrote about itself when it attached. These are claims.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LaneFacts {
-    /// The pid, in the owner's own PID namespace.
+    /// The pid in the owner's PID namespace.
     pub claimed_pid: u32,
-    /// The thread, in the owner's own PID namespace.
+    /// The thread id in the owner's PID namespace.
     pub tid: u64,
     /// The thread's name.
     pub thread: String,
     /// The job.
     pub job: String,
-    /// The host, as its namespace names it.
+    /// The host name in the owner's UTS namespace.
     pub host: String,
     /// The rank in the job.
     pub rank: Option<u64>,

@@ -1,23 +1,23 @@
-//! The clerk's inbox: what stands between a deadline and its signal is answered first.
+//! The attestor's queue of questions: those between a deadline and its signal are answered first.
 //!
-//! A restart asks about every lane at once who owns it: a question about a worker that is overdue now must
-//! not wait behind all of them.
+//! After a restart the tick asks about every lane at once. A question about an overdue worker must not wait
+//! behind them.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, TryRecvError};
 
 use super::super::messages::Question;
 
-/// Questions, by how long they may wait.
+/// Questions, sorted by urgency.
 pub(super) struct Inbox {
     questions: Receiver<Question>,
-    /// How many are taken out of the channel at most: what has no room there is asked again later.
+    /// Maximum number of questions taken from the channel. The tick asks again if the channel is full.
     room: usize,
     urgent: VecDeque<Question>,
     admissions: VecDeque<Question>,
 }
 
-/// Nobody asks any more.
+/// The handle was dropped.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Disconnected;
 
@@ -27,12 +27,12 @@ impl Inbox {
         Inbox { questions, room, urgent, admissions }
     }
 
-    /// Whether something waits that was collected.
+    /// Whether no collected question is left.
     pub(super) fn is_empty(&self) -> bool {
         self.urgent.is_empty() && self.admissions.is_empty()
     }
 
-    /// Takes in what was asked, as far as there is room.
+    /// Takes questions from the channel, up to the limit.
     pub(super) fn collect(&mut self) -> Result<(), Disconnected> {
         while self.urgent.len() + self.admissions.len() < self.room {
             match self.questions.try_recv() {
@@ -45,7 +45,7 @@ impl Inbox {
         Ok(())
     }
 
-    /// The question to answer next.
+    /// Returns the next question to answer.
     pub(super) fn next(&mut self) -> Option<Question> {
         self.urgent.pop_front().or_else(|| self.admissions.pop_front())
     }
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_question_about_an_overdue_worker_is_answered_before_all_admissions() {
+    fn question_about_an_overdue_worker_is_answered_first() {
         let (sender, questions) = sync_channel(8);
         let mut inbox = Inbox::new(questions, 3);
         for lane in 0..2 {
@@ -72,7 +72,7 @@ mod tests {
         assert!(matches!(inbox.next(), Some(Question::Status { .. })));
         assert!(matches!(inbox.next(), Some(Question::Admit { lane: 0, .. })));
         assert!(matches!(inbox.next(), Some(Question::Admit { lane: 1, .. })));
-        assert!(inbox.next().is_none(), "the fourth found no room yet");
+        assert!(inbox.next().is_none(), "the fourth is still in the channel");
         drop(sender);
         assert_eq!(inbox.collect(), Err(Disconnected));
         assert!(matches!(inbox.next(), Some(Question::Admit { lane: 2, .. })));

@@ -1,12 +1,12 @@
-//! What was said of what cannot be verified: each thing once a while, and not too many things.
+//! Bounds the log lines about what cannot be verified: each topic once a minute, and few topics.
 
 use std::collections::HashMap;
 
 use hangwatch_core::wire::time::Nanos;
 
-/// How long the same thing is not said again, and how long things are counted together, ns.
+/// Time until a topic may be logged again, ns.
 const WINDOW_NS: u64 = 60_000_000_000;
-/// Things said in that time at most: workers choose how many there are.
+/// Topics in that time. The limit is needed because workers choose how many topics there are.
 const MOST: usize = 16;
 
 #[derive(Debug, Default)]
@@ -15,7 +15,7 @@ pub(super) struct LogLimit {
 }
 
 impl LogLimit {
-    /// Whether to say it now; if so, it counts as said.
+    /// Whether `what` may be logged now. If so, it counts as logged.
     pub(super) fn is_due(&mut self, now: Nanos, what: &str) -> bool {
         self.at.retain(|_, at| now.since(*at) < WINDOW_NS);
         let is_due = self.at.len() < MOST && !self.at.contains_key(what);
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_is_said_once_a_minute_and_not_too_much_of_anything() {
+    fn each_topic_is_logged_once_a_minute() {
         let mut limit = LogLimit::default();
         assert!(limit.is_due(Nanos(1), "a") && !limit.is_due(Nanos(2), "a"));
         let others = (0..100).filter(|n| limit.is_due(Nanos(3), &n.to_string())).count();

@@ -1,8 +1,8 @@
-//! How a worker stands: whether it runs the program it was admitted with, as whom, and whether something
-//! holds it up that is not its own doing.
+//! Reads a worker's status: whether it runs the admitted program, as which user, and whether it can run.
 //!
-//! Nothing here waits for the worker: `stat`, `status` and `cgroup` take no lock that it could hold. What
-//! cannot be read is said to be unverified, and the worker is not signalled before it can.
+//! A worker is not at fault while it is stopped, traced or frozen. Nothing here waits for the worker:
+//! `stat`, `status` and `cgroup` take no lock that it could hold. If a file cannot be read, the worker is
+//! unverified and not signalled.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,18 +20,18 @@ use super::super::options::{Holds, Treatment};
 use super::super::tracers::{Tracer, Tracers};
 use super::super::worker::Admitted;
 
-/// How long a tracer that calls itself a helper is taken for one, ns: a helper stops its worker for
-/// 200 ms at most.
+/// How long a tracer with a helper's name is accepted as one, ns. A helper stops its worker for 200 ms at
+/// most.
 const PATIENCE_NS: u64 = 2_000_000_000;
 
-/// What was seen of a worker.
+/// A worker's status.
 #[derive(Debug)]
 pub(super) enum Status {
-    /// What holds it up, if anything does.
+    /// It runs the admitted program; the value says why it cannot run, if it cannot.
     Standing(Option<Hold>),
     /// It runs another program.
     Execd,
-    /// It cannot be said now: asked again.
+    /// The answer is not known yet. The question is asked again.
     NotYet,
     /// It cannot be verified, for this reason.
     Unverified(String),
@@ -40,9 +40,9 @@ pub(super) enum Status {
 pub(super) struct StatusReader {
     control: Arc<Control>,
     event_log: EventLog,
-    /// By whom a worker may be traced without being held up.
+    /// Knows which tracers are our helpers.
     tracers: Tracers,
-    /// Since when workers are traced by somebody who calls itself a helper.
+    /// Since when a worker has been traced by a thread with a helper's name.
     helper_since: HashMap<WorkerId, Nanos>,
     freezers: Freezers,
     said_no_cgroups: bool,
@@ -64,23 +64,23 @@ impl StatusReader {
         }
     }
 
-    /// Looks at a worker.
+    /// Reads the status of a worker.
     pub(super) fn look(&mut self, now: Nanos, worker: &Admitted) -> Status {
         let status = self.status(now, worker).unwrap_or_else(Status::Unverified);
-        // Asked last: what was read before was read of it. Its death is heard of otherwise.
+        // Checked last: if it lives, the reads before were of this process. The death is noticed elsewhere.
         if worker.process.pidfd.is_dead() { Status::NotYet } else { status }
     }
 
-    /// The worker is gone.
+    /// Forgets a worker that has ended.
     pub(super) fn forget(&mut self, worker: WorkerId) {
         self.helper_since.remove(&worker);
     }
 
     fn status(&mut self, now: Nanos, worker: &Admitted) -> Result<Status, String> {
         let pid = worker.process.pid;
-        // Asked first: one that has memory after it was seen without this has exec'd, and is not about to die.
+        // Read first: if there is memory but not that of the admitted program, it has run exec.
         let has_its_memory = worker.has_its_memory();
-        let image = image(pid).map_err(|error| format!("its program cannot be seen: {error}"))?;
+        let image = image(pid).map_err(|error| format!("its program cannot be read: {error}"))?;
         if image.is_some_and(|image| image != worker.image || !has_its_memory) {
             return Ok(Status::Execd);
         }
@@ -101,14 +101,14 @@ impl StatusReader {
         if frozen == Treatment::Report && self.is_frozen(pid)? {
             return Ok(Status::Standing(Some(Hold::Frozen)));
         }
-        // Last: a watchdog that succeeds the one that stopped it goes on all the same.
+        // Last: a successor of the watchdog that stopped the worker must still kill it.
         if stopped == Treatment::Report && standing.state == State::Stopped {
             return Ok(Status::Standing(Some(Hold::Stopped)));
         }
         Ok(Status::Standing(None))
     }
 
-    /// Whether a debugger traces the worker; `None` where that is to be seen in a while.
+    /// Whether a debugger traces the worker. `None` means that this is not known yet.
     fn is_traced(&mut self, now: Nanos, worker: WorkerId, tracer: Option<Pid>) -> Option<bool> {
         match tracer.map(|tracer| self.tracers.kind_of(tracer)) {
             Some(Tracer::Debugger) => Some(true),
@@ -128,18 +128,18 @@ impl StatusReader {
         let frozen =
             frozen.map_err(|error| format!("its control group cannot be read: {error}"))?;
         if frozen == Frozen::Unknown && !std::mem::replace(&mut self.said_no_cgroups, true) {
-            let text = "the control groups of workers are not to be seen from here: a frozen worker is \
-                        not told from one that hangs; mount /sys/fs/cgroup, or see to it that nobody \
-                        freezes them";
+            let text = "cannot read the control groups of workers, so a frozen worker looks like one that \
+                        hangs; mount /sys/fs/cgroup, or make sure that nothing freezes the workers";
             self.event_log.note(Note::Unprotected(text.to_owned()));
         }
         Ok(frozen == Frozen::Yes)
     }
 }
 
-/// Whether the process that was first admitted might signal the one it is now: the kernel's rule, which
-/// a watchdog that may signal anybody must ask itself. Of one whose program is not to be seen, nothing
-/// may have changed that an exec changes.
+/// Whether the worker, as first admitted, may signal its process as it is now.
+///
+/// This is the kernel's rule for kill(2), which the kernel does not apply to a privileged watchdog. If the
+/// program cannot be seen, the credentials must not have changed at all.
 fn may_be_signalled(worker: &Admitted, is_program_seen: bool, now: &Standing) -> bool {
     let origin = &worker.origin;
     let is_unchanged = now.users == origin.users && origin.privileges.cover(now.privileges);

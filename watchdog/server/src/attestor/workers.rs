@@ -1,7 +1,7 @@
-//! The roster: every process that was admitted and has not been seen dead, and the lanes it has.
+//! Every admitted process that is not known to be dead, and the lanes it owns.
 //!
-//! Of those that have exec'd it keeps as what they were first admitted: an exec makes another program of
-//! a process, perhaps one with more rights, and no other process.
+//! For a process that runs exec, the credentials of its first admission are kept: exec changes the program,
+//! perhaps to one with more rights, but not the process.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
@@ -19,20 +19,20 @@ use super::super::worker::{Admitted, Origin};
 
 #[derive(Debug, Default)]
 pub(super) struct Workers {
-    /// The last number given; never used twice.
+    /// The last id given. Ids are never reused.
     last: u64,
     by_id: HashMap<WorkerId, Arc<Admitted>>,
     by_identity: HashMap<Identity, WorkerId>,
     by_lane: HashMap<u32, (OwnerWord, WorkerId)>,
-    /// The same, for others to look at.
+    /// The lane registry that other threads read.
     registry: LaneRegistry,
-    /// As what those that have exec'd since were first admitted, and their pids.
+    /// The pid and first credentials of processes that have run exec.
     origins: HashMap<Identity, (Pid, Origin)>,
-    /// The same ones, in the order in which they are looked at.
+    /// The same processes, in the order in which they are checked.
     origins_in_turn: VecDeque<Identity>,
 }
 
-/// Origins looked at in a round: whether their processes live.
+/// How many of them one round checks.
 const ORIGINS_A_ROUND: usize = 16;
 
 impl Workers {
@@ -52,7 +52,7 @@ impl Workers {
         self.get(*self.by_identity.get(&identity)?)
     }
 
-    /// Adds a process: as what it runs now, or was first admitted.
+    /// Adds a process with its current credentials, or those of its first admission.
     pub(super) fn add(&mut self, proved: VerifiedProcess) -> Arc<Admitted> {
         let VerifiedProcess { process, image, memory, origin: now } = proved;
         self.last += 1;
@@ -65,7 +65,7 @@ impl Workers {
         worker
     }
 
-    /// Removes a worker that runs another program now, and remembers as what it was first admitted.
+    /// Removes a worker that now runs another program, and keeps the credentials of its first admission.
     pub(super) fn remove_execd(&mut self, id: WorkerId) -> Option<Arc<Admitted>> {
         let worker = self.remove(id)?;
         let (identity, pid) = (worker.process.identity, worker.process.pid);
@@ -75,7 +75,7 @@ impl Workers {
         Some(worker)
     }
 
-    /// Forgets some of the origins whose processes are dead.
+    /// Removes the credentials of some processes that are dead.
     pub(super) fn forget_dead_origins(&mut self) {
         for _ in 0..ORIGINS_A_ROUND.min(self.origins_in_turn.len()) {
             let Some(identity) = self.origins_in_turn.pop_front() else { return };
@@ -116,7 +116,7 @@ impl Workers {
     }
 }
 
-/// Whether the process of this identity is known to be dead. What cannot be asked is not known.
+/// Whether the process is known to be dead. An error counts as unknown.
 fn is_dead(pid: Pid, identity: Identity) -> bool {
     match (identity, Pidfd::open(pid)) {
         (_, Err(hangwatch_process::pidfd::OpenPidfdError::Gone { .. })) => true,

@@ -1,10 +1,10 @@
-//! Where an error file goes, and its writing: nowhere that the worker could not have written itself.
+//! Writes an error file, but nowhere that the worker could not write itself.
 //!
-//! The path is the worker's word. It is followed in the worker's own root directory, which a
-//! container may have changed, and only where worker and watchdog are one user and the directory is
-//! that user's: so nobody can have the watchdog write what it could not write without it. The file
-//! is linked to its name once it is whole, and never over another: what the worker wrote itself
-//! stays, a symbolic link is not followed, and no reader meets half of it.
+//! The path is the worker's claim. It is resolved in the worker's own root directory, which a container may
+//! have changed, and only if worker and watchdog run as the same user and the directory belongs to that
+//! user. So the watchdog writes nothing that this user could not write without it. The complete file is
+//! linked to its name and never replaces another: a file that the worker wrote stays, a symbolic link is not
+//! followed, and no reader sees half a file.
 
 use std::ffi::OsStr;
 use std::io::Write as _;
@@ -22,22 +22,22 @@ use rustix::process::geteuid;
 #[derive(Debug, thiserror::Error)]
 pub(super) enum PlaceError {
     #[error(
-        "the worker is another user's ({uid}): only one of the watchdog's own gets an error file"
+        "the worker runs as another user ({uid}): only workers of the watchdog's user get an error file"
     )]
     OtherUser { uid: u32 },
-    #[error("it names no file: give an absolute path")]
+    #[error("the path names no file: use an absolute path")]
     NotAFile,
-    #[error("the worker is gone")]
+    #[error("the worker has ended")]
     Gone,
-    #[error("what user the worker is, or where its root directory is, cannot be read")]
+    #[error("cannot read the worker's user or root directory")]
     Worker(#[source] io::Error),
-    #[error("its directory cannot be opened: {0}")]
+    #[error("the directory cannot be opened: {0}")]
     Directory(#[source] io::Error),
-    #[error("its directory is another user's ({uid})")]
+    #[error("the directory belongs to another user ({uid})")]
     OtherUsersDirectory { uid: u32 },
-    #[error("there is one already, the worker's own: it is left as it is")]
+    #[error("the worker wrote a file itself, which is left as it is")]
     Exists,
-    #[error("it cannot be written: {0}")]
+    #[error("cannot write it: {0}")]
     Write(#[source] io::Error),
 }
 
@@ -63,12 +63,12 @@ pub(super) fn write(worker: &Process, path: &Path, text: &str) -> Result<(), Pla
     put(directory.as_fd(), name, text)
 }
 
-/// A directory, as the worker would find it.
+/// Opens a directory as the worker would resolve it.
 fn opened(worker: &Process, directory: &Path) -> Result<OwnedFd, PlaceError> {
     let root = format!("/proc/{}/root", worker.pid.as_raw_pid());
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(root, flags, Mode::empty()).map_err(io::Error::from);
-    // Asked after it: what was opened and read under its pid was its.
+    // Checked afterwards: if it lives, the root that was opened is this process's.
     if worker.pidfd.is_dead() {
         return Err(PlaceError::Gone);
     }
@@ -96,7 +96,7 @@ fn put(directory: std::os::fd::BorrowedFd<'_>, name: &OsStr, text: &str) -> Resu
             Err(error) => Err(refused(error)),
         }
     });
-    // A draft that stays behind harms nobody.
+    // A draft that is left behind does no harm.
     let _ = rustix::fs::unlinkat(directory, &draft, AtFlags::empty());
     linked
 }
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_made_for_its_user_alone() {
+    fn error_file_is_readable_by_its_user_only() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("error.json");
         write(&own(), &path, "{}").unwrap();
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_already_is_left_as_it_is() {
+    fn existing_file_is_left_as_it_is() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("error.json");
         fs::write(&path, "the worker's own").unwrap();
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_place_for_a_file_is_refused() {
+    fn path_that_cannot_hold_a_file_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         for odd in ["error.json", "", "/", "/tmp/.."] {
             assert!(
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn another_users_directory_is_not_written_to() {
+    fn directory_of_another_user_is_not_written_to() {
         if !geteuid().is_root() {
             println!("skipped: only root can give a directory away");
             return;
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn another_users_worker_gets_none() {
+    fn worker_of_another_user_gets_no_file() {
         if !geteuid().is_root() {
             println!("skipped: only root can become another user");
             return;

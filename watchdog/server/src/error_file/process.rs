@@ -1,9 +1,8 @@
-//! The process that writes error files: a disk that hangs holds whoever writes to it, SIGKILL or not, and
-//! a process cannot end while one of its threads is held. So what is held is not the watchdog.
+//! The process that writes error files, so that a disk that hangs does not hold up the watchdog.
 //!
-//! It is `hangwatch error-file-writer`: it reads an order a line, checks anew that the worker is who the
-//! order means, writes the file, and tells a line for each how that went. It ends when nobody can tell
-//! it any more.
+//! A process cannot exit while one of its threads hangs in a write, not even after SIGKILL. So
+//! `hangwatch error-file-writer` does the writing: it reads one order per line, verifies that the pid is
+//! still the worker, writes the file, and answers with one line. It ends when its input ends.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader, Write};
@@ -20,11 +19,11 @@ use super::place;
 use hangwatch_process::answering::answer_lines;
 use hangwatch_process::children;
 
-/// What is to be written, as it is told.
+/// An order as a line of JSON.
 #[derive(Debug, Deserialize, Serialize)]
 struct Order {
     pid: i32,
-    /// The inode of the worker's pidfd, or the tick in which it started.
+    /// The inode of the worker's pidfd; or its start time, if pidfds have no inodes of their own.
     inode: Option<u64>,
     start_ticks: Option<u64>,
     path: Vec<u8>,
@@ -41,9 +40,9 @@ impl Order {
         Order { pid: worker.pid.as_raw_pid(), inode, start_ticks, path, text: text.to_owned() }
     }
 
-    /// Writes it, if its pid is still the worker's; else why not.
+    /// Writes the file if the pid is still the worker's. Returns why not, otherwise.
     fn carry_out(self) -> Option<String> {
-        let gone = || Some("the worker is gone".to_owned());
+        let gone = || Some("the worker has ended".to_owned());
         let Some(pid) = Pid::from_raw(self.pid) else { return gone() };
         let worker = match Process::open(pid) {
             Ok(Some(worker)) => worker,
@@ -62,7 +61,7 @@ impl Order {
     }
 }
 
-/// The process at work. Dropped, it is told no more; it ends by itself, when its disk lets it.
+/// The writer process. When dropped it gets no more orders, and ends as soon as its disk lets it.
 #[derive(Debug)]
 pub(super) struct Helper {
     child: Child,
@@ -71,27 +70,27 @@ pub(super) struct Helper {
 }
 
 impl Helper {
-    /// Starts it, which `program` has as a command.
+    /// Starts the command `error-file-writer` of `program`.
     pub(super) fn start(program: &Path) -> io::Result<Helper> {
         let mut command = Command::new(program);
         command.arg("error-file-writer");
         command.env_remove("HANGWATCH_SEGMENT").env_remove("HANGWATCH_LOG");
-        // Held, it must not keep open what others wait for the end of.
+        // If it hangs, it must not keep a pipe open that others read to the end.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         command.process_group(0);
         let starting = children::starting();
         let mut child = command.spawn()?;
         starting.has_begun(child.id());
-        let no_pipe = || io::Error::other("no pipe to it");
+        let no_pipe = || io::Error::other("it has no pipe");
         let to = child.stdin.take().ok_or_else(no_pipe)?;
         let from = BufReader::new(child.stdout.take().ok_or_else(no_pipe)?);
         Ok(Helper { child, to, from })
     }
 
-    /// Has a file written, and waits until it is; why it is not.
+    /// Writes a file and waits for the result: `None`, or why it was not written.
     ///
     /// # Errors
-    /// Where the process is no more: it may be tried with another.
+    /// If the process has ended. The order may be given to another one.
     pub(super) fn write(
         &mut self,
         worker: &Process,
@@ -111,18 +110,18 @@ impl Helper {
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        // Only one that has ended, or failed over an order, is dropped before the watchdog's end.
+        // Before the watchdog's end, only a process that has ended or failed is dropped.
         let _ = self.child.kill();
         let _ = self.child.try_wait();
-        // Not dead yet, it is for whoever waits for orphans.
+        // If it is not dead yet, the thread that reaps orphans waits for it.
         children::ended(self.child.id());
     }
 }
 
-/// Writes what it is told, and tells how that went, until nobody tells it anything.
+/// Answers orders until `told` ends.
 ///
 /// # Errors
-/// Where it cannot hear or tell any more.
+/// If `told` cannot be read or `tell` cannot be written.
 pub(crate) fn run(told: impl BufRead, tell: impl Write) -> io::Result<()> {
     answer_lines(told, tell, Order::carry_out)
 }
@@ -132,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_order_is_answered_and_only_the_worker_meant_gets_a_file() {
+    fn each_order_is_answered_and_checks_the_worker() {
         let dir = tempfile::tempdir().unwrap();
         let own = Process::open(rustix::process::getpid()).unwrap().unwrap();
         let path = |name: &str| dir.path().join(name);
@@ -155,8 +154,8 @@ mod tests {
         let answers = String::from_utf8(answers).unwrap();
         let lines: Vec<&str> = answers.lines().collect();
         assert_eq!(lines[0], "null");
-        assert!(lines[1].contains("there is one already"), "{answers}");
-        assert!(lines[2].contains("gone") && !path("second").exists(), "{answers}");
+        assert!(lines[1].contains("left as it is"), "{answers}");
+        assert!(lines[2].contains("ended") && !path("second").exists(), "{answers}");
         assert_eq!(std::fs::read_to_string(path("first")).unwrap(), "{}");
     }
 }

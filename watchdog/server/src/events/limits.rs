@@ -1,19 +1,19 @@
-//! How often the log tells of one thing: by the kind of event and by the thread slot or process it is about.
+//! Bounds how often the log repeats one kind of event about one thread slot or process.
 //!
-//! A worker can bring about some events as often as it likes, by writing nonsense into the shared memory.
-//! Each slot's events of one kind have a bucket of their own, and all of one kind have another, so that one
-//! slot does not use up the room of the others. What is left out is counted, and said by
-//! [`What::LeftOut`](super::What::LeftOut): once a second while it goes on, and at the end.
+//! A worker can cause some events at will by writing invalid data into the shared memory. Each slot has a
+//! token bucket per kind of event, and each kind has one for all slots, so that one slot cannot use up the
+//! lines of the others. Dropped lines are counted and reported by
+//! [`What::LeftOut`](super::What::LeftOut), at most once a second and at the end.
 //!
-//! Only lines are left out. The tally, the hook and incidents get every event.
+//! Only log lines are dropped. Metrics, the hook and incidents get every event.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often it is said what was left out.
+/// How often dropped lines are reported.
 pub(crate) const REPORT_INTERVAL: Duration = Duration::from_secs(1);
-/// How many buckets there are at most; slots beyond them share that of their kind.
+/// Maximum number of buckets. Slots beyond it share the bucket of their kind.
 const MOST_BUCKETS: usize = 16_384;
 
 /// What an event is about.
@@ -27,24 +27,24 @@ pub(super) enum About {
     Itself,
 }
 
-/// How many lines there may be at once, and how many more each second.
+/// The size of a bucket and how fast it refills.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rate {
     pub(super) at_once: u32,
     pub(super) per_s: f64,
 }
 
-/// The rates of a kind of event: of one slot, of all.
+/// The rates of one kind of event: for one slot, and for all together.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rates {
     pub(super) one: Rate,
     pub(super) all: Rate,
 }
 
-/// Of deadlines and kills: all timers of a slot may expire at once.
+/// For deadlines and kills. All timers of a slot may expire at once.
 pub(super) const OF_WORK: Rates =
     Rates { one: Rate { at_once: 1024, per_s: 20.0 }, all: Rate { at_once: 20_000, per_s: 200.0 } };
-/// Of what only a broken or hostile worker, or a broken host, brings about.
+/// For events that only a broken or hostile worker, or a broken host, causes.
 pub(super) const OF_NONSENSE: Rates =
     Rates { one: Rate { at_once: 4, per_s: 0.02 }, all: Rate { at_once: 300, per_s: 2.0 } };
 
@@ -73,21 +73,21 @@ impl Bucket {
 /// An event's kind, in one segment.
 type Kind = (&'static str, &'static str);
 
-/// What of one kind was left out.
+/// The dropped lines of one kind.
 #[derive(Debug, Default)]
 struct LeftOut {
     lines: u64,
-    /// Whose lines were left out last.
+    /// The slot or process of the last dropped line.
     about: Option<About>,
     several: bool,
 }
 
-/// What was left out of one kind, as it is told.
+/// The dropped lines of one kind, as they are reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LeftOutLines {
     pub(crate) kind: &'static str,
     pub(crate) lines: u64,
-    /// The lane or process, where it was one alone.
+    /// The lane or process, if all lines were about one.
     pub(crate) lane: Option<u32>,
     pub(crate) pid: Option<u32>,
 }
@@ -98,12 +98,12 @@ pub(super) struct Limits {
     all: BTreeMap<Kind, Bucket>,
     each: BTreeMap<(Kind, About), Bucket>,
     left_out: BTreeMap<Kind, LeftOut>,
-    /// When buckets were forgotten last: it takes a look at each.
+    /// When unused buckets were last removed, which visits every bucket.
     forgotten_at: Option<Instant>,
 }
 
 impl Limits {
-    /// Whether a line may be written. Else it is counted.
+    /// Whether a line may be written. Otherwise it is counted.
     pub(super) fn admit(&mut self, kind: Kind, about: About, rates: Rates, now: Instant) -> bool {
         self.forget_full(now);
         let all = self.all.entry(kind).or_insert_with(|| Bucket::full(rates.all, now));
@@ -129,7 +129,7 @@ impl Limits {
         false
     }
 
-    /// Makes room: buckets that nobody has used for long are as good as new ones.
+    /// Removes buckets that have been unused for so long that they are full again.
     fn forget_full(&mut self, now: Instant) {
         const LONG: Duration = Duration::from_mins(5);
         let is_due = |at: Instant| now.saturating_duration_since(at) >= REPORT_INTERVAL;
@@ -139,7 +139,7 @@ impl Limits {
         }
     }
 
-    /// What was left out in a segment since this was asked last.
+    /// Takes the dropped lines of a segment.
     fn take(&mut self, segment: &str) -> Vec<LeftOutLines> {
         let kinds: Vec<Kind> =
             self.left_out.keys().filter(|(_, of)| *of == segment).copied().collect();
@@ -154,7 +154,7 @@ impl Limits {
     }
 }
 
-/// Those of this process: [`emit`](super::emit) may be called from anywhere.
+/// The limits of this process. [`emit`](super::emit) can be called from any thread.
 static LIMITS: Mutex<Limits> = Mutex::new(Limits {
     all: BTreeMap::new(),
     each: BTreeMap::new(),
@@ -166,17 +166,17 @@ fn limits() -> MutexGuard<'static, Limits> {
     LIMITS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether a line of this kind may be written now. Else it is counted.
+/// Whether a line of this kind may be written now. Otherwise it is counted.
 pub(super) fn admit(kind: Kind, about: About, rates: Rates) -> bool {
     limits().admit(kind, about, rates, Instant::now())
 }
 
-/// Whether there is something left out that was not told.
+/// Whether a segment has dropped lines that were not reported.
 pub(crate) fn is_pending(segment: &str) -> bool {
     limits().left_out.keys().any(|(_, of)| *of == segment)
 }
 
-/// What was left out of the log of a segment since this was asked last.
+/// Takes the dropped lines of a segment.
 pub(crate) fn take(segment: &str) -> Vec<LeftOutLines> {
     limits().take(segment)
 }
@@ -188,7 +188,7 @@ mod tests {
     const KIND: Kind = ("quarantined", "train");
 
     #[test]
-    fn one_slot_is_cut_off_and_the_others_are_not() {
+    fn one_slot_does_not_use_up_the_lines_of_others() {
         let (mut limits, now) = (Limits::default(), Instant::now());
         let mut admitted = |lane, times| {
             let admit = |_: &u32| limits.admit(KIND, About::Lane(lane), OF_NONSENSE, now);
@@ -199,11 +199,11 @@ mod tests {
         assert_eq!(limits.take("other"), []);
         let told = LeftOutLines { kind: "quarantined", lines: 996, lane: Some(7), pid: None };
         assert_eq!(limits.take("train"), [told]);
-        assert_eq!(limits.take("train"), [], "it is told once");
+        assert_eq!(limits.take("train"), [], "reported once");
     }
 
     #[test]
-    fn many_slots_together_are_cut_off_and_every_line_is_counted() {
+    fn all_slots_together_are_limited_and_counted() {
         let (mut limits, now) = (Limits::default(), Instant::now());
         let mut admitted = 0;
         for round in 0..50 {
@@ -220,10 +220,14 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_gets_lines_back_with_time() {
+    fn slot_gets_lines_back_over_time() {
         let (mut limits, begun) = (Limits::default(), Instant::now());
         let mut admit = |now| limits.admit(("expired", "train"), About::Process(7), OF_WORK, now);
-        assert_eq!((0..2000).filter(|_| admit(begun)).count(), 1024, "all timers of a slot");
+        assert_eq!(
+            (0..2000).filter(|_| admit(begun)).count(),
+            1024,
+            "all timers of a slot at once"
+        );
         assert_eq!((0..2000).filter(|_| admit(begun + Duration::from_secs(1))).count(), 20);
     }
 }

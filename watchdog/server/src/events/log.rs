@@ -1,35 +1,35 @@
-//! Events as lines in the log.
+//! Writes events to the log.
 //!
-//! [`emit`] writes an event through `tracing`, one line each, with these fields and no others; times
-//! end in their unit, points in time are `CLOCK_MONOTONIC`:
+//! [`emit`] writes an event through `tracing` as one line with the fields below. Durations have their unit in
+//! the name; points in time are `CLOCK_MONOTONIC`:
 //!
 //! | field | of | meaning |
 //! | --- | --- | --- |
 //! | `segment` | all | the segment's name |
 //! | `event` | all | what happened: `expired`, `warning`, `overrun`, `ended_late`, `held`, `signalled`, ... |
 //! | `lane`, `timer` | timers | which timer |
-//! | `pid`, `command` | workers | the process as the watchdog sees it, its arguments redacted; absent where unproved |
-//! | `thread`, `tid`, `job`, `rank`, `world_size`, `host` | timers | what the worker said of itself at its attach |
-//! | `scope`, `kind` | timers | what was timed; `guard`, `keyed` or `heartbeat` |
-//! | `deadline_ns`, `allowance_ms` | timers | when it was due, stalls credited; how long it had |
-//! | `late_ms` | `expired` | from the deadline to the signal, or to the report |
-//! | `signal` | `expired`, `signalled` | the last signal sent, 0 for none |
+//! | `pid`, `command` | workers | the process in the watchdog's PID namespace, its arguments redacted; absent if not verified |
+//! | `thread`, `tid`, `job`, `rank`, `world_size`, `host` | timers | what the worker wrote about itself when it attached |
+//! | `scope`, `kind` | timers | the scope; `guard`, `keyed` or `heartbeat` |
+//! | `deadline_ns`, `allowance_ms` | timers | the deadline, extended by stalls; the timeout |
+//! | `late_ms` | `expired` | time from the deadline to the signal, or to the report |
+//! | `signal` | `expired`, `signalled` | the last signal sent; 0 if there was none |
 //! | `decision` | `cascade` | `suspect_first`, `held_back`, `suspect_told` or `as_usual`; the message says why |
-//! | `suspect_pid`, `suspect_rank` | `cascade` | the one who is not where the others wait |
-//! | `inside`, `overdue`, `outside` | `cascade` | how many workers of the job are in the scope, have run out of time there, are not there |
+//! | `suspect_pid`, `suspect_rank` | `cascade` | the worker that is not where the others wait |
+//! | `inside`, `overdue`, `outside` | `cascade` | how many workers of the job are in the scope, overdue there, and not in it |
 //! | `outcome` | `expired`, `suspect` | `reaped`, `exited`, `reported`, `braked`, `unkillable`, `failed`, `unattestable` |
-//! | `processes` | `descendants` | how many processes were removed with a worker |
-//! | `left` | `descendants` | how many of them live on; `survivors` says which and why |
-//! | `spared`, `survivors`, `fallback` | `descendants` | other workers among them, by pid; those that live; why `--reap` did not reach as far as it was to |
+//! | `processes` | `kin` | how many processes were killed with a worker |
+//! | `left` | `kin` | how many of them are alive; `survivors` says which and why |
+//! | `spared`, `survivors`, `fallback` | `kin` | pids of other workers among them, which are excluded; those alive; why fewer were killed than `--reap` asks for |
 //! | `path`, `error` | `error_file` | the worker's error file; why it could not be written |
-//! | `hold` | `held` | `traced`, `frozen`, `stopped`, or `other_user`: not the one who attached |
-//! | `wait_channel` | `expired` | of an unkillable worker: the kernel function it sleeps in |
-//! | `incident` | `expired`, `suspect`, `incident_lost` | the incident's name: `hangwatch show` tells it |
+//! | `hold` | `held` | `traced`, `frozen`, `stopped`, or `other_user`: it runs as another user than when it attached |
+//! | `wait_channel` | `expired` | for an unkillable worker, the kernel function it sleeps in |
+//! | `incident` | `expired`, `suspect`, `incident_lost` | the incident's id, for `hangwatch show` |
 //! | `who` | `left_behind` | which thread of the watchdog did not end with it |
-//! | `error` | `incident_lost`, ... | why |
-//! | `kind`, `lines` | `left_out` | the event of which so many lines were left out; `lane` or `pid` where all were about one |
+//! | `error` | `incident_lost`, ... | the cause |
+//! | `kind`, `lines` | `left_out` | the event and how many of its lines were dropped; `lane` or `pid` if all were about one |
 //!
-//! Every text is clean and bounded, see [`crate::logging`]; how often a line is written is bounded by
+//! Every text is safe to print and bounded (see `hangwatch-log`); the number of lines is bounded by
 //! [`limits`].
 
 use super::limits::{self, About, OF_NONSENSE, OF_WORK, Rates};
@@ -37,7 +37,7 @@ use super::{Expiry, Leaving, ServerEvent, TimerFacts, What, WorkerFacts, hold_na
 use hangwatch_process::descendants::Removed;
 use hangwatch_text::ms;
 
-/// Emits one line with the fields of a timer, and those given.
+/// Emits one line with the fields of a timer and the given fields.
 macro_rules! timer_line {
     ($level:ident, $event:literal, $segment:expr, $timer:expr, $($field:tt)*) => {{
         let timer: &TimerFacts = $timer;
@@ -64,7 +64,7 @@ macro_rules! timer_line {
     }};
 }
 
-/// Writes an event to the log, unless there were too many of its kind: these are counted and told later.
+/// Writes an event to the log, unless its kind has used up its lines; dropped lines are reported later.
 pub fn emit(event: &ServerEvent) {
     if is_admitted(event) {
         emit_line(event);
@@ -76,8 +76,7 @@ fn is_admitted(event: &ServerEvent) -> bool {
     limits::admit((kind, event.segment), about, rates)
 }
 
-/// The kind of an event, whom it is about and how often it is told; `None` of one that no worker can
-/// bring about at will.
+/// Returns the kind of an event, its subject and its rates; `None` if no worker can cause it at will.
 fn limited(what: &What) -> Option<(&'static str, About, Rates)> {
     let of_timer = |kind, timer: &TimerFacts| (kind, About::Lane(timer.lane), OF_WORK);
     let of_worker = |kind, worker: &WorkerFacts| (kind, About::Process(worker.pid), OF_WORK);
@@ -94,7 +93,7 @@ fn limited(what: &What) -> Option<(&'static str, About, Rates)> {
         What::DescendantsKilled { worker, .. } => of_worker("kin", worker),
         What::ReapFailed { worker, .. } => of_worker("reap_failed", worker),
         What::Resumed { worker, .. } => of_worker("resumed", worker),
-        // What is not logged is not left out either.
+        // These are only logged at debug level, so they are only limited there.
         What::Admitted(worker) if is_verbose() => of_worker("admitted", worker),
         What::Left { worker, .. } if is_verbose() => of_worker("left", worker),
         What::IncidentLost { .. } => ("incident_lost", About::Itself, OF_WORK),
@@ -115,18 +114,25 @@ fn emit_line(event: &ServerEvent) {
     match &event.what {
         What::Expired(expiry) => emit_expiry(segment, expiry),
         What::Warning(timer) => {
-            timer_line!(warn, "warning", segment, timer, "a deadline comes near");
+            timer_line!(warn, "warning", segment, timer, "a deadline is near");
         }
         What::Overrun(timer) => {
-            timer_line!(warn, "overrun", segment, timer, "would be reaped by the deadlines file");
+            timer_line!(warn, "overrun", segment, timer, "would be killed by the deadlines file");
         }
         What::EndedLate { timer, late_ns } => {
             let late_ms = ms(*late_ns);
-            timer_line!(info, "ended_late", segment, timer, late_ms, "a late acquire has ended");
+            timer_line!(info, "ended_late", segment, timer, late_ms, "a late acquire ended");
         }
         What::Held { timer, hold } => {
             let hold = hold_name(*hold);
-            timer_line!(warn, "held", segment, timer, hold, "overdue, but held up: not signalled");
+            timer_line!(
+                warn,
+                "held",
+                segment,
+                timer,
+                hold,
+                "overdue but unable to run: not signalled"
+            );
         }
         What::Cascade(cascade) => cascade.emit(segment),
         What::Suspect(end) => end.emit(segment),
@@ -146,7 +152,7 @@ fn emit_line(event: &ServerEvent) {
                     command,
                     path,
                     error,
-                    "no error file"
+                    "the error file was not written"
                 );
             } else {
                 tracing::info!(
@@ -155,7 +161,7 @@ fn emit_line(event: &ServerEvent) {
                     pid,
                     command,
                     path,
-                    "error file written"
+                    "the error file was written"
                 );
             }
         }
@@ -168,7 +174,7 @@ fn emit_line(event: &ServerEvent) {
                 pid,
                 command,
                 processes,
-                "stopped by a watchdog that died before it killed them; they run again"
+                "a watchdog died after it stopped them; they run again"
             );
         }
         What::ReapFailed { worker, error } => {
@@ -189,13 +195,13 @@ fn emit_line(event: &ServerEvent) {
             event = "incident_lost",
             incident = id,
             error,
-            "an incident could not be kept"
+            "an incident could not be written"
         ),
         other => emit_about_itself(segment, other),
     }
 }
 
-/// A worker's pid, and its command as one quoted field.
+/// Returns a worker's pid, and its command as one field.
 fn told(worker: &WorkerFacts) -> (u32, String) {
     (worker.pid, worker.command.to_string())
 }
@@ -242,17 +248,19 @@ fn emit_descendants(segment: &str, worker: &WorkerFacts, removed: &Removed) {
         };
     }
     if survivors.is_some() {
-        line!(warn, "not all processes below a worker could be killed with it");
+        line!(warn, "some processes below a worker could not be killed with it");
     } else if fallback.is_some() {
-        line!(warn, "a worker's descendants were removed with it, and no others");
+        line!(warn, "the descendants of a worker were killed with it, and no other processes");
     } else {
-        line!(info, "the processes of a worker were removed with it");
+        line!(info, "the processes below a worker were killed with it");
     }
 }
 
 fn emit_about_itself(segment: &str, what: &What) {
     match what {
-        What::Standby => tracing::info!(segment, event = "standby", "waiting for the segment"),
+        What::Standby => {
+            tracing::info!(segment, event = "standby", "waiting for another watchdog to end")
+        }
         What::Serving { adopted_lanes } => {
             tracing::info!(segment, event = "serving", adopted_lanes, "serving");
         }
@@ -264,11 +272,11 @@ fn emit_about_itself(segment: &str, what: &What) {
             segment,
             event = "braked",
             max_reaps,
-            "the brake holds: nobody is signalled until `hangwatch release-brake` releases it; who is \
-             overdue still is judged again then"
+            "too many kills in a minute (--max-reaps): nothing is signalled until `hangwatch \
+             release-brake`; workers that are still overdue are judged again then"
         ),
         What::LimiterReleased => {
-            let text = "the brake is released: who is overdue still is judged again";
+            let text = "kills are allowed again: workers that are still overdue are judged again";
             tracing::info!(segment, event = "brake_released", "{text}");
         }
         What::Quarantined { lane, facts } => tracing::error!(
@@ -276,11 +284,11 @@ fn emit_about_itself(segment: &str, what: &What) {
             event = "quarantined",
             lane,
             claimed_pid = facts.claimed_pid,
-            "a lane lied: its deadlines are not enforced until its owner is dead"
+            "a thread slot has invalid values: its deadlines are not enforced until its owner is dead"
         ),
         What::Stalled { length_ns } => {
             let late_ms = ms(*length_ns);
-            let text = "the watchdog was late: deadlines armed then got the time back";
+            let text = "the watchdog was late: deadlines that were armed are extended by the delay";
             tracing::warn!(segment, event = "stalled", late_ms, "{text}");
         }
         What::DescendantsUnlisted { pid, error } => tracing::error!(
@@ -288,27 +296,26 @@ fn emit_about_itself(segment: &str, what: &What) {
             event = "kin_unlisted",
             pid,
             error,
-            "the processes below a worker cannot be listed; it is not killed before they are"
+            "the processes below a worker cannot be listed; it is not killed until they are"
         ),
         What::AdmissionFailed { error } => {
             tracing::error!(
                 segment,
                 event = "admission_failed",
                 error,
-                "cannot admit every worker"
+                "a worker cannot be verified"
             );
         }
         What::Unprotected { error } => {
             tracing::info!(segment, event = "unprotected", error, "a protection was refused");
         }
         What::ScopesFull { scopes } => {
-            let text = "every scope name is taken: more names share the statistics and deadlines of \
-                        (other); make the segment with more --scopes, or use fewer names";
+            let text = "every scope name is taken: further names share the statistics and \
+                        deadlines of (other); create it with more --scopes, or use fewer names";
             tracing::warn!(segment, event = "scopes_full", scopes, "{text}");
         }
         What::LeftBehind { who } => {
-            let text =
-                "the watchdog ends without it: a program, a process or a disk does not answer";
+            let text = "the watchdog ended without this thread: a program, a process or a disk does not respond";
             tracing::error!(segment, event = "left_behind", who, "{text}");
         }
         What::File(finding) => {
@@ -317,7 +324,7 @@ fn emit_about_itself(segment: &str, what: &What) {
                 segment,
                 event = "file",
                 finding,
-                "the segment's file was tampered with"
+                "the segment's file was truncated, removed or replaced"
             );
         }
         What::Panicked { message } => {
@@ -329,7 +336,12 @@ fn emit_about_itself(segment: &str, what: &What) {
             );
         }
         What::Lost { events } => {
-            tracing::error!(segment, event = "lost", events, "events were lost");
+            tracing::error!(
+                segment,
+                event = "lost",
+                events,
+                "events were lost: the log was too slow"
+            );
         }
         What::LeftOut { kind, lines, lane, pid } => tracing::warn!(
             segment,
@@ -338,7 +350,7 @@ fn emit_about_itself(segment: &str, what: &What) {
             lines,
             lane,
             pid,
-            "lines were left out: too many events of one kind"
+            "log lines were dropped: too many events of one kind"
         ),
         _ => {}
     }

@@ -1,4 +1,4 @@
-//! A helper at work on a case, and how long it may.
+//! A helper that captures the evidence of a case, and its time limits.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -11,12 +11,12 @@ use crate::turns::turn_ends;
 use hangwatch_evidence::capture::Capture;
 use hangwatch_evidence::helper::memory;
 
-/// Helpers at work at once at most, whatever the processors: each takes memory.
+/// Maximum number of helpers at once, whatever the number of processors: each needs memory.
 const HELPERS: usize = 8;
-/// How much sooner than the tick the witness calls the budget over, so that the tick has what came.
+/// How much sooner than the tick the collector ends a budget, so that the evidence arrives in time.
 const MARGIN: Duration = Duration::from_millis(20);
 
-/// A helper at work.
+/// A running helper.
 pub(super) struct Helper {
     pub(super) case: Arc<Case>,
     pub(super) capture: Capture,
@@ -24,7 +24,7 @@ pub(super) struct Helper {
 }
 
 impl Helper {
-    /// Why it is to be ended, if it is.
+    /// Returns why the helper must be ended, if it must.
     pub(super) fn too_slow(&self, waiting: usize) -> Option<&'static str> {
         if time_left(&self.case).is_zero() {
             Some("too slow: the budget is over")
@@ -35,7 +35,7 @@ impl Helper {
         }
     }
 
-    /// How long it has from now on, while so many cases wait for a helper.
+    /// Returns the time the helper has left while `waiting` cases wait for one.
     pub(super) fn time_left(&self, waiting: usize) -> Duration {
         let left = time_left(&self.case);
         if waiting == 0 || !self.capture.has_stacks() {
@@ -46,8 +46,8 @@ impl Helper {
     }
 }
 
-/// How many helpers may be at work at once: as many as the processors and the memory serve, as they were
-/// when this was first asked.
+/// Returns how many helpers may run at once. It depends on the processors and the free memory at the first
+/// call.
 pub(super) fn places() -> usize {
     static PLACES: OnceLock<usize> = OnceLock::new();
     *PLACES.get_or_init(|| {
@@ -56,7 +56,7 @@ pub(super) fn places() -> usize {
     })
 }
 
-/// How long the helper of a case has from now on.
+/// Returns the time that the helper of a case has left.
 pub(super) fn time_left(case: &Case) -> Duration {
     let budget_ns = case.until.since(case.at);
     let margin_ns = (MARGIN.as_nanos() as u64).min(budget_ns / 10);

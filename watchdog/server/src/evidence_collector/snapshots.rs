@@ -1,9 +1,9 @@
-//! Pictures of the segment, each shared by the cases that are opened at about the same time.
+//! Snapshots of the segment, shared by cases that are opened at about the same time.
 //!
-//! Where a hundred workers expire together, a picture for each would read and keep a hundred times a
-//! hundred lanes. So one is taken at the first, and again only when it is older than [`FRESH_NS`] or does
-//! not show the worker of a case with its timers. Only the first incident of a picture, and those of
-//! suspects, list all other workers; the rest list [`LISTED`] and say where all are.
+//! If a hundred workers expire together, a snapshot for each would read and keep a hundred times a hundred
+//! lanes. So a snapshot is reused until it is older than [`FRESH_NS`] or does not contain a case's worker
+//! with its timers. Only the first incident of a snapshot and those of suspects list all other workers; the
+//! rest list [`LISTED`] and refer to the first.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,12 +19,12 @@ use hangwatch_evidence::redact::Redactor;
 use hangwatch_evidence::suspect;
 use hangwatch_incident::schema::{Peer, Suspect, Timer};
 
-/// For how long a picture is used again, ns.
+/// How long a snapshot is reused, ns.
 const FRESH_NS: u64 = 20_000_000;
-/// Other workers that an incident lists which is not the first of its picture.
+/// Number of other workers in an incident that is not the first of its snapshot.
 const LISTED: usize = 32;
 
-/// Takes pictures, and keeps the last one.
+/// Takes snapshots and keeps the last one.
 pub(crate) struct Snapshots {
     segment: Segment,
     registry: LaneRegistry,
@@ -34,17 +34,17 @@ pub(crate) struct Snapshots {
 
 struct Last {
     picture: Picture,
-    /// The first incident of it, which lists all workers.
+    /// The id of its first incident, which lists all workers.
     first: Option<String>,
-    /// Whom it shows as suspect, by job, the first timer's time and the scopes.
+    /// The suspect it shows, by job, the first timer's timeout, and the scopes.
     suspects: HashMap<(String, u64, Vec<String>), Option<Suspect>>,
 }
 
-/// The other workers as an incident lists them.
+/// The other workers in an incident.
 pub(crate) struct Listed {
     pub(crate) others: Vec<Arc<Peer>>,
     pub(crate) left_out: u64,
-    /// The incident that lists all.
+    /// The id of the incident that lists all.
     pub(crate) all_in: Option<String>,
 }
 
@@ -53,7 +53,7 @@ impl Snapshots {
         Snapshots { segment, registry, redactor, last: None }
     }
 
-    /// What a picture that is fresh enough shows of a case's worker and of the others.
+    /// Returns a case's worker and the other workers, from a snapshot that is fresh enough.
     pub(crate) fn seen_by(&mut self, case: &Case) -> Seen {
         let lanes = case.timers.iter().map(|timer| timer.lane).collect();
         let condemned = Condemned { pid: case.worker.pid(), lanes };
@@ -71,13 +71,13 @@ impl Snapshots {
     fn take(&mut self, case: &Case) -> &Picture {
         let words = self.segment.words();
         let owners = self.registry.owners(|lane| words.lane(lane).owner());
-        let seats: Seats = owners.iter().map(|(&lane, worker)| (lane, described(worker))).collect();
-        let picture = picture::take(&self.segment, &seats, case.clocks(), &self.redactor);
+        let slots: Seats = owners.iter().map(|(&lane, worker)| (lane, described(worker))).collect();
+        let picture = picture::take(&self.segment, &slots, case.clocks(), &self.redactor);
         let last = Last { picture, first: None, suspects: HashMap::new() };
         &self.last.insert(last).picture
     }
 
-    /// Whom the last picture shows to hold up these timers of a job.
+    /// Returns the worker that these timers of a job wait for, according to the last snapshot.
     pub(crate) fn suspect(&mut self, job: &str, timers: &[Timer]) -> Option<Suspect> {
         let Last { picture, suspects, .. } = self.last.as_mut()?;
         let scopes = timers.iter().map(|timer| timer.scope.clone()).collect();
@@ -86,7 +86,7 @@ impl Snapshots {
         known.or_insert_with(|| suspect::find(job, timers, &picture.peers)).clone()
     }
 
-    /// The other workers as the incident `id` lists them.
+    /// Returns the other workers for the incident `id`.
     pub(crate) fn listed(
         &mut self,
         id: String,
@@ -100,7 +100,7 @@ impl Snapshots {
     }
 }
 
-/// The others as they are listed by an incident of a picture whose first one is `first`.
+/// Returns the other workers for an incident of a snapshot whose first one is `first`.
 fn listed(
     first: &mut Option<String>,
     id: String,
@@ -121,7 +121,7 @@ fn listed(
     }
 }
 
-/// Whether a picture is young, and shows what was acquired by then.
+/// Whether a snapshot is young and contains what was acquired by then.
 fn is_fresh(picture: &Picture, acquired: Option<Nanos>) -> bool {
     now().since(picture.at) <= FRESH_NS && acquired.is_none_or(|acquired| acquired <= picture.at)
 }
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_incidents_of_one_moment_keep_grows_as_their_workers_do() {
+    fn incidents_of_one_moment_grow_linearly_with_the_workers() {
         for workers in [16, 64, 256] {
             let picture = picture(workers);
             let mut first = None;

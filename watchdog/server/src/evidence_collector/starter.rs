@@ -1,8 +1,8 @@
-//! The starter: the thread that starts helpers.
+//! Starts helpers on a thread of its own.
 //!
-//! The helper's program may lie on a disk that hangs, and whoever starts a program waits until the kernel
-//! has opened it. The witness never does: it goes on with pictures and incidents, and a helper that has not
-//! started when its budget is over is said to be missing.
+//! The helper's program may be on a disk that hangs, and starting a program blocks until the kernel has opened
+//! it. The collector does not block: it continues with snapshots and incidents, and a helper that has not
+//! started when its budget ends is recorded as missing.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,23 +18,23 @@ use crate::tracers::Tracers;
 use hangwatch_evidence::capture::{Capture, MayStop, Subject};
 use hangwatch_evidence::redact::Redactor;
 
-/// Whom helpers are started for, and with what.
+/// What helpers are started with.
 pub(super) struct StarterParts {
     pub(super) program: PathBuf,
     pub(super) redactor: Redactor,
     pub(super) memory_bytes: u64,
     pub(super) tracers: Tracers,
-    /// Made readable when a helper has started.
+    /// The descriptor that wakes the collector after a helper has started.
     pub(super) wake_fd: Arc<OwnedFd>,
 }
 
-/// How the witness has helpers started.
+/// The handle of the starter's thread.
 pub(super) struct Starter {
     cases: Sender<Arc<Case>>,
     started: Receiver<Started>,
 }
 
-/// A helper that was started, or why it was not.
+/// A started helper, or why it could not be started.
 pub(super) struct Started {
     pub(super) case: Arc<Case>,
     pub(super) capture: Result<Capture, String>,
@@ -44,11 +44,11 @@ impl Starter {
     /// Starts the thread.
     ///
     /// # Errors
-    /// Where the kernel has no thread.
+    /// If the thread cannot be started.
     pub(super) fn new(parts: StarterParts) -> io::Result<Starter> {
         let (cases, to_start) = channel();
         let (tell, started) = channel();
-        // Never joined: it may be held by a disk.
+        // Never joined: it may hang on a disk.
         thread::Builder::new()
             .name("hangwatch-start".to_owned())
             .stack_size(STACK_BYTES)
@@ -56,13 +56,13 @@ impl Starter {
         Ok(Starter { cases, started })
     }
 
-    /// Has a helper started for a case.
+    /// Requests a helper for a case.
     pub(super) fn start(&self, case: Arc<Case>) {
-        // It ends only when this does.
+        // The thread ends only after this handle is dropped.
         let _ = self.cases.send(case);
     }
 
-    /// What has started since it was last asked.
+    /// Returns the next helper that has started or failed to.
     pub(super) fn started(&self) -> Option<Started> {
         self.started.try_recv().ok()
     }
@@ -72,11 +72,11 @@ fn run(parts: &StarterParts, cases: &Receiver<Arc<Case>>, tell: &Sender<Started>
     while let Ok(case) = cases.recv() {
         let capture = start(parts, &case);
         if let Err(unheard) = tell.send(Started { case, capture }) {
-            // The watchdog has ended meanwhile: nobody would end it.
+            // The collector has ended, so the helper is ended here.
             unheard.0.capture.into_iter().for_each(|capture| drop(capture.end(None)));
             return;
         }
-        let _ = rustix::io::write(&parts.wake_fd, &1u64.to_ne_bytes()); // full, it is readable
+        let _ = rustix::io::write(&parts.wake_fd, &1u64.to_ne_bytes()); // if it is full, it is readable
     }
 }
 
@@ -103,6 +103,6 @@ fn start(parts: &StarterParts, case: &Case) -> Result<Capture, String> {
             parts.tracers.add(capture.pid());
             Ok(capture)
         }
-        Err(error) => Err(format!("no helper: {}: {error}", parts.program.display())),
+        Err(error) => Err(format!("cannot start a helper: {}: {error}", parts.program.display())),
     }
 }

@@ -1,5 +1,7 @@
-//! The incidents that the hook is told of: those that were captured; where nobody captures evidence,
-//! or what was captured does not come, what the server's events say.
+//! Assembles the incident of each expiry for the hook.
+//!
+//! Captured evidence is used where it exists. If evidence is off, or does not arrive in time, the incident is
+//! built from the server's events.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,16 +16,15 @@ use crate::cascade::{Cascade, Suspect, SuspectEnd};
 use crate::events::{Expiry, ExpiryOutcome, What};
 use hangwatch_incident::schema::{Decision, Ending, Incident};
 
-/// How long after the last word about a worker its story is complete: each of its timers has an event
-/// of its own.
+/// A draft is complete this long after its last event: each timer of a worker has an event of its own.
 const QUIET: Duration = Duration::from_millis(30);
-/// How long after its first word a story is complete all the same: a worker that is reported again and
-/// again is never quiet.
+/// A draft is complete this long after its first event in any case: a worker that is reported again and
+/// again always has new events.
 const WHOLE: Duration = Duration::from_secs(1);
-/// Workers that something was decided about, and that have not come to their end.
+/// Maximum number of workers with decisions but no outcome.
 const UNDECIDED_AT_MOST: usize = 1024;
 
-/// Whether an event is part of a story.
+/// Whether an event belongs to a draft.
 pub(super) fn is_of_use(what: &What) -> bool {
     matches!(
         what,
@@ -36,19 +37,19 @@ pub(super) fn is_of_use(what: &What) -> bool {
     )
 }
 
-/// Captured incidents whose stories are not told yet at most.
+/// Maximum number of captured incidents whose drafts are not complete.
 const CAPTURED_AT_MOST: usize = 1024;
 
-/// The stories that are being told, each about one expiry of one worker.
+/// The drafts, each of one expiry of one worker.
 #[derive(Debug, Default)]
 pub(super) struct Assembler {
-    /// A worker has one that ends with a report and one that ends with its reap at most; where it is
-    /// reported again while another incident of its is awaited, one more.
+    /// Usually a worker has one draft for a report and one for a reap. It has one more if it is reported again
+    /// while the incident of the first report is still awaited.
     open: BTreeMap<Subject, Vec<Draft>>,
     decisions: BTreeMap<u32, Vec<Decision>>,
-    /// What was captured, by the incident's name.
+    /// Captured incidents by id.
     captured: BTreeMap<String, Captured>,
-    /// How long a story waits for what is captured, and for its place.
+    /// How long a draft waits for its incident to be captured and written.
     patience: Duration,
 }
 
@@ -58,22 +59,22 @@ struct Captured {
     completeness: Completeness,
 }
 
-/// Whether anything is still to come of what is captured.
+/// Whether a captured incident may still change.
 #[derive(Debug)]
 enum Completeness {
     Open,
-    /// It is not; this is its directory, where it is kept.
+    /// It is complete; the directory it is in, if it is on disk.
     Closed(Option<PathBuf>),
 }
 
-/// Whether there are more events to come.
+/// Whether more events may come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Events {
     Open,
     Over,
 }
 
-/// Whom a story is about: a process, or a lane whose owner nobody has proved.
+/// What a draft is about: a process, or a lane whose owner is not verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
     Process(u32),
@@ -81,17 +82,17 @@ enum Subject {
 }
 
 impl Assembler {
-    /// None yet. Each waits so long at most for what is captured of it.
+    /// Creates an assembler without drafts.
     pub(super) fn new(patience: Duration) -> Assembler {
         Assembler { patience, ..Assembler::default() }
     }
 
-    /// Whether nothing is left to be told.
+    /// Whether no draft is open.
     pub(super) fn are_told(&self) -> bool {
         self.open.is_empty()
     }
 
-    /// Takes in an event that came `at` this instant.
+    /// Applies an event that arrived at `at`.
     pub(super) fn on_event(&mut self, event: &ServerEvent, at: Instant) {
         match &event.what {
             What::Expired(expiry) => self.expired(event.segment, expiry, at),
@@ -111,13 +112,13 @@ impl Assembler {
 
     fn captured(&mut self, incident: &Arc<Incident>, completeness: Completeness) {
         if self.captured.len() >= CAPTURED_AT_MOST {
-            self.captured.pop_first(); // names begin with their time
+            self.captured.pop_first(); // ids begin with the time
         }
         let captured = Captured { incident: Arc::clone(incident), completeness };
         self.captured.insert(incident.id.clone(), captured);
     }
 
-    /// The calls for the stories that are complete by now.
+    /// Takes the drafts that are complete at `now`.
     pub(super) fn complete(&mut self, now: Instant, events: Events) -> Vec<Call> {
         let (captured, patience) = (&self.captured, self.patience);
         let is_complete = |draft: &mut Draft| {
@@ -126,7 +127,7 @@ impl Assembler {
             let is_closed = |it: &Captured| matches!(it.completeness, Completeness::Closed(_));
             let is_there = draft.incident.id.is_empty()
                 || captured.get(&draft.incident.id).is_some_and(is_closed);
-            // Whatever becomes of the evidence, the hook is run.
+            // The hook is run even if the evidence never comes.
             let is_awaited =
                 !is_there && events == Events::Open && since(draft.first_word) < patience;
             is_whole && !is_awaited
@@ -148,11 +149,11 @@ impl Assembler {
         };
         let dir = if let Completeness::Closed(dir) = completeness { dir } else { None };
         let mut captured = captured;
-        // How it ended is known here, also where that has not come to the evidence.
+        // The outcome is known from the event even if it did not reach the evidence.
         if captured.ending.is_none() {
             Arc::make_mut(&mut captured).ending = incident.ending;
         }
-        // What ran out of time beside what the evidence is about.
+        // Timers that expired beside those that the evidence covers.
         let heard_of = incident.timers.len() as u64 + incident.timers_left_out;
         let left_out = heard_of.saturating_sub(captured.timers.len() as u64);
         if left_out > captured.timers_left_out {
@@ -169,7 +170,7 @@ impl Assembler {
 
     fn decide(&mut self, pid: u32, what: &str, why: String) {
         if self.decisions.len() >= UNDECIDED_AT_MOST {
-            self.decisions.clear(); // of workers that have released since
+            self.decisions.clear(); // of workers that have released meanwhile
         }
         let at = now();
         let decision = Decision { at, what: what.to_owned(), why };
@@ -228,7 +229,7 @@ impl Assembler {
         });
     }
 
-    /// The story that a word belongs to; begun with it, where there is none.
+    /// Returns the draft that an event belongs to, or starts one.
     fn draft(&mut self, word: &DraftEvent<'_>) -> &mut Draft {
         let pid = word.worker.map(|worker| worker.pid);
         let assembler =
@@ -241,7 +242,7 @@ impl Assembler {
             assembler.len() - 1
         });
         let draft = &mut assembler[place];
-        draft.hears(word);
+        draft.note_event(word);
         if let Some(pid) = pid
             && let Some(decisions) = self.decisions.get_mut(&pid)
         {

@@ -1,4 +1,4 @@
-//! What events say, in the words of an incident.
+//! Converts events to the types of an incident.
 
 use hangwatch::sys::clock;
 use hangwatch_core::wire::time::Nanos;
@@ -14,7 +14,7 @@ pub(super) fn worker_of(worker: Option<&WorkerFacts>, owner: &LaneFacts) -> Work
     Worker {
         pid: worker.map(|worker| worker.pid),
         name,
-        // Arguments may hold secrets: they are told by who redacts them.
+        // Arguments may contain secrets. Captured evidence has them redacted.
         command: Vec::new(),
         job: owner.job.clone(),
         rank: owner.rank,
@@ -23,7 +23,7 @@ pub(super) fn worker_of(worker: Option<&WorkerFacts>, owner: &LaneFacts) -> Work
     }
 }
 
-/// A timer whose expiry ended so.
+/// A timer whose expiry has this outcome.
 pub(super) fn timer_of(timer: &TimerFacts, outcome: ExpiryOutcome) -> Timer {
     Timer {
         task: 0,
@@ -39,12 +39,12 @@ pub(super) fn timer_of(timer: &TimerFacts, outcome: ExpiryOutcome) -> Timer {
     }
 }
 
-/// This moment.
+/// The current moment.
 pub(super) fn now() -> Moment {
     moment(clock::monotonic_ns())
 }
 
-/// A time of the monotonic clock on both. The wall clock is for people: nothing is decided by it.
+/// Converts a monotonic time to a moment on both clocks. The wall clock is for people and decides nothing.
 fn moment(ns: u64) -> Moment {
     Clocks::now().moment(Nanos(ns))
 }

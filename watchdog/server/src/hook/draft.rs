@@ -1,7 +1,7 @@
-//! One story: what is heard of one worker that ran out of time, until the hook is told of it.
+//! One draft: the events of one worker's expiry, until the hook is run for it.
 //!
-//! A report and a reap of the same worker are two stories, unless they name the same incident; in one
-//! story, a reap's ending takes the place of a report's. So every reap is told of, as such.
+//! A report and a reap of the same worker are two drafts unless they name the same incident. Within one
+//! draft, the outcome of a reap replaces that of a report. So the hook is run for every reap.
 
 use std::time::Instant;
 
@@ -12,20 +12,19 @@ use crate::LaneFacts;
 use crate::events::{ExpiryOutcome, WorkerFacts};
 use hangwatch_incident::schema::{Decision, Ending, Incident, Timer, VERSION};
 
-/// Timers of a story at most; the others are counted.
+/// Maximum number of timers in a draft. Further timers are counted.
 pub(super) const TIMERS_AT_MOST: usize = 64;
-/// What the decision to send a signal is called.
+/// The name of the decision to send a signal.
 pub(super) const SIGNALLED: &str = "signalled";
 
-/// How much an ending says: it replaces one that says less, so that a reap is told of as such, whatever
-/// was reported of the worker beside it.
+/// The rank of an outcome: a higher one replaces a lower one, so that a reap is not hidden by a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Weight {
-    /// Nobody was signalled for it, and nobody will be.
+    /// Nothing was or will be signalled.
     Report,
-    /// A reap that goes on.
+    /// A reap that continues.
     Stage,
-    /// A reap's end.
+    /// The end of a reap.
     End,
 }
 
@@ -39,18 +38,18 @@ impl Weight {
     }
 }
 
-/// What is heard of one expiry, or of one reap.
+/// The events of one expiry or one reap.
 #[derive(Debug)]
 pub(super) struct Draft {
     pub(super) segment: &'static str,
     pub(super) incident: Incident,
-    /// That of its ending.
+    /// The rank of its outcome.
     weight: Weight,
     pub(super) first_word: Instant,
     pub(super) last_word: Instant,
 }
 
-/// One event of a story, as far as every kind has it.
+/// What all kinds of events in a draft have in common.
 pub(super) struct DraftEvent<'e> {
     pub(super) segment: &'static str,
     pub(super) worker: Option<&'e WorkerFacts>,
@@ -62,7 +61,7 @@ pub(super) struct DraftEvent<'e> {
 }
 
 impl Draft {
-    /// One of which nothing is known yet but who it is about.
+    /// Starts a draft that only knows its worker.
     pub(super) fn begun(word: &DraftEvent<'_>) -> Draft {
         let incident = Incident {
             version: VERSION,
@@ -77,28 +76,28 @@ impl Draft {
         Draft { segment, incident, weight, first_word, last_word }
     }
 
-    /// Whether a word that names no incident of another may be about the same: a report and a reap
-    /// never are.
+    /// Whether an event without an incident id of another draft may belong to this one. A report and a reap
+    /// never belong together.
     pub(super) fn may_take(&self, word: &DraftEvent<'_>) -> bool {
         let is_report = |weight: Weight| weight == Weight::Report;
         let is_alike = is_report(self.weight) == is_report(Weight::of(word.outcome));
         is_alike && (word.incident.is_none() || self.incident.id.is_empty())
     }
 
-    /// Takes what was decided about its worker; a signal that was sent meanwhile is no part of a report.
+    /// Takes the decisions about its worker. A signal does not belong to a report.
     pub(super) fn takes(&mut self, decisions: &mut Vec<Decision>, word: &DraftEvent<'_>) {
         let is_report = self.weight.max(Weight::of(word.outcome)) == Weight::Report;
         let is_its = |it: &mut Decision| !is_report || it.what != SIGNALLED;
         self.incident.decisions.extend(decisions.extract_if(.., is_its));
     }
 
-    /// Takes in when a word of it came, and the incident that the word names.
-    pub(super) fn hears(&mut self, word: &DraftEvent<'_>) {
+    /// Records the time of an event and its incident id.
+    pub(super) fn note_event(&mut self, word: &DraftEvent<'_>) {
         self.last_word = word.at;
         self.incident.id.extend(word.incident.filter(|_| self.incident.id.is_empty()).cloned());
     }
 
-    /// Adds a timer, once.
+    /// Adds a timer unless it is already there.
     pub(super) fn adds(&mut self, timer: Timer) {
         let Incident { timers, timers_left_out, .. } = &mut self.incident;
         let id = |it: &Timer| (it.lane, it.timer, it.acquired.monotonic_ns);
@@ -109,8 +108,8 @@ impl Draft {
         }
     }
 
-    /// Notes how it ended, where that says more than what is known. (Of several timers, the first has
-    /// the earliest deadline.)
+    /// Records the outcome if it ranks higher than the known one. (If several timers expired, the first has the
+    /// earliest deadline.)
     pub(super) fn ends(&mut self, outcome: ExpiryOutcome, ending: impl FnOnce() -> Ending) {
         let weight = Weight::of(outcome);
         if self.incident.ending.is_none() || weight > self.weight {

@@ -1,10 +1,8 @@
-//! `--on-expire`: a command of the user's that hears of each expiry, with the incident as JSON on its
-//! standard input.
+//! `--on-expire`: runs the user's command for each expiry, with the incident as JSON on standard input.
 //!
-//! [`Hooks::on_event`] is told every event and never waits; a thread puts incidents together (`assembler`, of
-//! which each is a `draft`) and has a command run for each (`running`), so many at once, each with a
-//! limit of time. Nothing that a command does or does not do can stop or delay a reap: reaps know nothing
-//! of it.
+//! [`Hooks::on_event`] gets every event and never waits. A thread assembles incidents from events
+//! (`assembler`, one `draft` each) and runs a command for each (`running`), a bounded number at once, each
+//! with a time limit. The reap does not depend on it: no command can stop or delay a kill.
 
 mod assembler;
 mod convert;
@@ -26,31 +24,31 @@ use hangwatch_process::inherit::Inheritance;
 use hangwatch_process::join::ends_within;
 use running::Call;
 
-/// Commands that run at once at most; the others wait for their turn.
+/// Maximum number of commands that run at once. The others wait.
 pub const AT_ONCE: usize = 8;
-/// Incidents that wait for their turn at most; more are not told of, and the log says so.
+/// Maximum number of incidents that wait for a command. For more, no command is run, which is logged.
 pub const WAITING: usize = 256;
-/// Events that wait to be heard at most.
+/// Maximum number of queued events.
 const EVENTS: usize = 4096;
-/// How much longer than its commands the thread may take to end: they are killed, too.
+/// How much longer than its commands the thread may take to end, because they must be killed.
 const LEEWAY: Duration = Duration::from_secs(10);
-/// How often it is looked whether a command has ended and a story is complete.
+/// How often the thread checks for commands that ended and drafts that are complete.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// What is run.
+/// The options of `--on-expire`.
 #[derive(Clone, Debug)]
 pub struct HookOptions {
-    /// The command, for `sh -c`.
+    /// The command line for `sh -c`.
     pub command: OsString,
-    /// How long one may take; then it is killed with all that descends from it.
+    /// Time limit of one command. After it, the command and its descendants are killed.
     pub timeout: Duration,
-    /// How long its run waits at most for the incident: for what is captured, and for its place.
+    /// How long a run may wait for its incident to be captured and written.
     pub patience: Duration,
 }
 
-/// Has a command run for each expiry.
+/// Runs the user's command for each expiry.
 pub struct Hooks {
-    /// `None` once it is to end.
+    /// `None` when it ends.
     events: Option<SyncSender<ServerEvent>>,
     thread: Option<JoinHandle<()>>,
     timeout: Duration,
@@ -59,17 +57,17 @@ pub struct Hooks {
 }
 
 impl Hooks {
-    /// Starts its thread.
+    /// Starts the hook's thread.
     ///
     /// # Errors
-    /// Where no thread is to be had.
+    /// If the thread cannot be started.
     pub fn start(options: HookOptions, inheritance: Inheritance) -> io::Result<Hooks> {
         let (sender, events) = sync_channel(EVENTS);
         let timeout = options.timeout;
         let room = HookThread { options: Arc::new(options), inheritance, running: Arc::default() };
         let run = move || {
             if let Err(message) = caught("hangwatch-hook", || room.run(&events)) {
-                let text = "no hook is run any more";
+                let text = "the hook is no longer run: its thread panicked";
                 tracing::error!(event = "panicked", message_text = message, "{text}");
             }
         };
@@ -78,20 +76,20 @@ impl Hooks {
         Ok(Hooks { events: Some(sender), thread: Some(thread), timeout, is_losing })
     }
 
-    /// Takes note of an event, or loses it where thousands wait, and says so once until there is room.
+    /// Queues an event. If the queue is full, the event is lost, which is logged once until there is room.
     pub fn on_event(&self, event: &ServerEvent) {
         let Some(events) = self.events.as_ref().filter(|_| assembler::is_of_use(&event.what))
         else {
             return;
         };
         let is_lost = events.try_send(event.clone()).is_err();
-        // Relaxed: one thread hears.
+        // Relaxed: only one thread calls this.
         if is_lost && !self.is_losing.swap(is_lost, Ordering::Relaxed) {
             tracing::error!(
                 segment = event.segment,
                 event = "hook",
                 outcome = "lost",
-                "{EVENTS} events wait for the hook: it is not run for some expiries"
+                "{EVENTS} events are waiting for the hook: it is not run for some expiries"
             );
         } else if !is_lost {
             self.is_losing.store(false, Ordering::Relaxed);
@@ -100,9 +98,8 @@ impl Hooks {
 }
 
 impl Drop for Hooks {
-    /// Waits until every command has run, which each may for its time and no longer: those that run, and
-    /// once more those that have their turn then. Beyond that, something else holds its thread, such as a
-    /// log that nobody reads.
+    /// Waits until all commands have ended: those that run and those that wait, each up to its time limit. A
+    /// thread that takes longer hangs in something else, such as a log that is not read, and is left behind.
     fn drop(&mut self) {
         self.events = None;
         if let Some(thread) = self.thread.take()
@@ -113,7 +110,7 @@ impl Drop for Hooks {
     }
 }
 
-/// The thread's own things.
+/// The state of the hook's thread.
 struct HookThread {
     options: Arc<HookOptions>,
     inheritance: Inheritance,
@@ -135,11 +132,11 @@ impl HookThread {
                 Err(RecvTimeoutError::Disconnected) => {
                     is_open = false;
                     thread::sleep(LOOK);
-                    // Whoever has not had its turn when one could have run to its end has none.
+                    // A command whose turn has not come after one full time limit is not run.
                     let until = *give_up_at.get_or_insert(Instant::now() + self.options.timeout);
                     if Instant::now() > until {
-                        let why = "the watchdog ends, and its turn has not come";
-                        waiting.drain(..).for_each(|call: Call| call.is_lost(&why));
+                        let why = "the watchdog ended before its turn";
+                        waiting.drain(..).for_each(|call: Call| call.log_lost(&why));
                     }
                 }
             }
@@ -151,7 +148,7 @@ impl HookThread {
                 if waiting.len() < WAITING {
                     waiting.push_back(call);
                 } else {
-                    call.is_lost(&format_args!("{WAITING} incidents wait for it already"));
+                    call.log_lost(&format_args!("{WAITING} incidents are waiting for it"));
                 }
             }
             while self.running.load(Ordering::Acquire) < AT_ONCE
@@ -176,12 +173,12 @@ impl HookThread {
             call.run(&options, &inheritance);
         });
         if let Err(error) = started {
-            tracing::error!(event = "hook", %error, "no thread could be had for the hook");
+            tracing::error!(event = "hook", %error, "cannot start a thread for the hook");
         }
     }
 }
 
-/// Counts a command as ended, however its thread ends.
+/// Counts a command as ended when its thread ends, in whatever way.
 struct Done(Arc<AtomicUsize>);
 
 impl Drop for Done {

@@ -1,5 +1,4 @@
-//! One run of the hook: the incident goes in, what it says on standard error comes out, and at the end
-//! of its time it is killed with all that descends from it.
+//! One run of the hook: writes the incident to it, reads its standard error, and kills it after its time.
 
 use std::fmt::Display;
 use std::io::{ErrorKind, Read, Write};
@@ -21,30 +20,30 @@ use hangwatch_process::descendants::{Descendants, Excluded, Reach, Rights, Step}
 use hangwatch_process::inherit::Inheritance;
 use hangwatch_process::lineage;
 
-/// How much of its standard error is kept, bytes: its first lines. The rest is read and forgotten.
+/// How much of its standard error is kept, bytes: the first lines. The rest is read and dropped.
 const STDERR_BYTES: usize = 2048;
-/// How long its processes may take to die once they are killed.
+/// How long killed processes may take to die.
 const DEATHS: Duration = Duration::from_secs(2);
-/// How often that is looked at.
+/// How often this is checked.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// One incident to be told of.
+/// A run of the hook for one incident.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) segment: &'static str,
-    /// The worker, as the watchdog sees it.
+    /// The worker's pid in the watchdog's PID namespace.
     pub(super) pid: Option<u32>,
     pub(super) scope: String,
     pub(super) rank: Option<u64>,
     pub(super) outcome: String,
-    /// The incident's directory, where it is kept.
+    /// The incident's directory, if it is on disk.
     pub(super) dir: Option<PathBuf>,
     /// The incident.
     pub(super) incident: Arc<Incident>,
 }
 
-/// A command that is waited for by this run; when it has been, nobody else may take another process of
-/// its pid for it.
+/// A started command. After its end was waited for, its pid may belong to another process, which must not be
+/// waited for as this one.
 struct Helper(u32);
 
 impl Drop for Helper {
@@ -53,15 +52,15 @@ impl Drop for Helper {
     }
 }
 
-/// How a run ended.
+/// How a command ended.
 enum End {
     Exited(ExitStatus),
     TimedOut,
 }
 
 impl Call {
-    /// It is not run.
-    pub(super) fn is_lost(&self, why: &dyn Display) {
+    /// Logs that the command is not run.
+    pub(super) fn log_lost(&self, why: &dyn Display) {
         tracing::error!(
             segment = self.segment,
             event = "hook",
@@ -72,7 +71,7 @@ impl Call {
         );
     }
 
-    /// Runs the hook to its end, and logs how that was.
+    /// Runs the command to its end and logs the result.
     pub(super) fn run(&self, options: &HookOptions, inheritance: &Inheritance) {
         let begun = Instant::now();
         let starting = children::starting();
@@ -98,7 +97,7 @@ impl Call {
                 remove(&mut child);
                 tracing::error!(
                     segment = self.segment, event = "hook", pid = self.pid, %error,
-                    "the hook could not be attended"
+                        "cannot read from the hook or write to it"
                 );
                 return;
             }
@@ -133,7 +132,7 @@ impl Call {
 
     fn command(&self, options: &HookOptions, inheritance: &Inheritance) -> Command {
         let mut command = Command::new("/bin/sh");
-        // A group of its own: an interrupt at the terminal is not meant for it.
+        // A process group of its own: Ctrl-C in the terminal does not reach it.
         command.arg("-c").arg(&options.command).process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let set = |value: Option<String>| value.unwrap_or_default();
@@ -147,12 +146,12 @@ impl Call {
         command
     }
 
-    /// Feeds it and listens to it until it ends or its time is up; then it is gone.
+    /// Writes to the command and reads from it until it ends or its time is up, after which it is dead.
     fn attend(&self, child: &mut Child, until: Instant) -> std::io::Result<(End, String)> {
         let pid = Pid::from_child(child);
-        // Not waited for yet, so that its pid is its own.
+        // It was not waited for yet, so the pid is still its own.
         let pidfd = Pidfd::open(pid).map_err(std::io::Error::other)?;
-        // As `incident.json` has it. Plain data always has a form in JSON.
+        // The same JSON as `incident.json`. Plain data can always be serialised.
         let json = serde_json::to_vec(&*self.incident).unwrap_or_default();
         let mut feed = Input { stdin: child.stdin.take(), rest: &json };
         let mut ear = Stderr { stderr: child.stderr.take(), kept: Vec::new() };
@@ -193,14 +192,14 @@ fn wait(pidfd: &Pidfd, feed: &Input<'_>, ear: &Stderr, left: Duration) -> std::i
     }
 }
 
-/// What goes in.
+/// Its standard input, and what is still to be written.
 struct Input<'j> {
     stdin: Option<ChildStdin>,
     rest: &'j [u8],
 }
 
 impl Input<'_> {
-    /// Writes as much as it takes now. One that does not read it, or no more, is no error.
+    /// Writes as much as fits. A command that does not read its input is no error.
     fn feed(&mut self) {
         let Some(stdin) = &mut self.stdin else { return };
         while !self.rest.is_empty() {
@@ -215,14 +214,14 @@ impl Input<'_> {
     }
 }
 
-/// What comes out.
+/// Its standard error.
 struct Stderr {
     stderr: Option<ChildStderr>,
     kept: Vec<u8>,
 }
 
 impl Stderr {
-    /// Reads what is there now, a bounded amount: who says more than can be heard is heard later.
+    /// Reads what is there now, up to a limit; the rest is read at the next call.
     fn listen(&mut self) {
         let Some(stderr) = &mut self.stderr else { return };
         let mut buffer = [0; 16 << 10];
@@ -245,7 +244,7 @@ impl Stderr {
     }
 }
 
-/// Kills it with all that descends from it or is of its group, and waits for it.
+/// Kills the command, its descendants and its process group, and waits for it.
 fn remove(child: &mut Child) {
     let pid = Pid::from_child(child);
     let Ok(pidfd) = Pidfd::open(pid) else {
@@ -256,11 +255,11 @@ fn remove(child: &mut Child) {
     let mut excluded = Excluded::default();
     excluded.own_line.extend(lineage::own_line().unwrap_or_default());
     if remove_descendants(pid, &pidfd, &excluded).is_err() {
-        // Those that cannot be listed are left; it is killed all the same.
+        // Descendants that cannot be listed are left; the command is killed anyway.
         let _ = pidfd.signal(Signal::KILL);
     }
     let until = Instant::now() + DEATHS;
-    // One that outlives SIGKILL is left to the kernel.
+    // A process that survives SIGKILL is left to the kernel.
     while matches!(child.try_wait(), Ok(None)) && Instant::now() < until {
         std::thread::sleep(LOOK);
     }

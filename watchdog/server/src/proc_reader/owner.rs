@@ -1,4 +1,4 @@
-//! Who owns a lane: what the kernel's answers about its lock, its claimant and its memory mean.
+//! Verifies the owner of a lane from the lane's lock, its claim and the process's memory.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use rustix::process::Pid;
 use super::super::worker::{LaneFacts, Origin};
 use super::{Finding, Found, ProcReader, VerifiedProcess};
 
-/// How often a lane is asked about whose lock changes hands meanwhile.
+/// How often a lane is checked whose lock changes its holder meanwhile.
 const TRIES: u32 = 3;
 
 pub(super) fn claim_of(lane: Lane<'_>, owner: OwnerWord) -> Claim {
     if owner.state() == Some(LaneState::Claimed) {
-        // Its identity is not written yet: what stands there is an earlier owner's.
+        // Its identity is not written yet; the words still hold those of an earlier owner.
         return Claim { pid: owner.pid(), ..Claim::default() };
     }
     let identity = lane.identity();
@@ -31,12 +31,12 @@ pub(super) fn claim_of(lane: Lane<'_>, owner: OwnerWord) -> Claim {
 }
 
 impl ProcReader {
-    /// Finds out who owns a lane now.
+    /// Finds the owner of a lane.
     pub(super) fn owner(&self, index: u32) -> Finding {
         let lane = self.segment.words().lane(index);
         let owner = lane.owner();
         let facts = Arc::new(LaneFacts::of(lane));
-        // One that died or exec'd while it was looked at is looked at again: its lane comes back at once.
+        // A process that died or ran exec meanwhile is checked again, so that its lane is freed at once.
         let mut found = Found::Tell(Admission::Unknown);
         for _ in 0..TRIES {
             found = self.found(index, lane, owner).unwrap_or_else(Found::Unverified);
@@ -68,7 +68,7 @@ impl ProcReader {
                 Claimed::Alive => Found::Tell(self.claimant(&claim)),
                 Claimed::Unknown => Found::Tell(Admission::Unattestable),
             },
-            // The lock is someone's who is not the claimant any more, or no longer alive.
+            // The lock's holder is not the claimant, or is dead.
             Attestation::Gone | Attestation::Mismatch { .. } => match claimed() {
                 Claimed::Dead => Found::Tell(Admission::Gone),
                 _ if matches!(attestation, Attestation::Gone) => Found::Tell(Admission::Unknown),
@@ -80,9 +80,10 @@ impl ProcReader {
         })
     }
 
-    /// Whether the process that holds a lane's lock is a worker: a lock passes through an exec with its
-    /// descriptor, and a mapping does not. So the program that runs now has the segment mapped, or it
-    /// never attached.
+    /// Checks that the holder of a lane's lock is a worker.
+    ///
+    /// A lock passes through exec with its descriptor, but a mapping does not. So the program that runs now must
+    /// have the segment mapped; otherwise it never attached.
     fn proved(&self, process: Process) -> Result<Found, String> {
         let pid = process.pid;
         let failed = |what: &str, error: &dyn std::fmt::Display| {
@@ -91,7 +92,7 @@ impl ProcReader {
         let unread = |error: std::io::Error| failed("/proc cannot be read", &error);
         let before = image(pid).map_err(unread)?;
         let memory = match Memory::of(pid) {
-            // Then the image alone tells one program from the next.
+            // Then only the image tells one program from the next.
             Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => None,
             memory => memory.map_err(unread)?.map(Arc::new),
         };
@@ -99,15 +100,15 @@ impl ProcReader {
         let is_mapped = is_known
             || self.maps(pid).map_err(|error| failed("its mappings cannot be read", &error))?;
         let (after, seen) = (image(pid).map_err(unread)?, standing(pid).map_err(unread)?);
-        // Asked last: what was read before was read of it.
+        // Checked last: if it lives, the reads before were of this process.
         if process.pidfd.is_dead() {
             return Ok(Found::Tell(Admission::Unknown));
         }
         let (Some(image), Some(seen)) = (before, seen) else {
-            return Err(failed("its program or its users cannot be seen", &"it may be ending"));
+            return Err(failed("its program or its users cannot be read", &"it may be ending"));
         };
         if after != before || memory.as_ref().is_some_and(|memory| !memory.is_in_use()) {
-            return Ok(Found::Tell(Admission::Unknown)); // it has just exec'd: asked again
+            return Ok(Found::Tell(Admission::Unknown)); // it has just run exec: checked again
         }
         if !is_mapped {
             return Ok(Found::Tell(Admission::Gone));
@@ -119,15 +120,15 @@ impl ProcReader {
         Ok(Found::Process(Box::new(VerifiedProcess { process, image, memory, origin })))
     }
 
-    /// A living claimant of a lane without a lock: one that closed its descriptors, or that has exec'd.
+    /// Judges a living claimant of a lane without a lock: it has closed its descriptors or run exec.
     fn claimant(&self, claim: &Claim) -> Admission {
         let Some(pid) = i32::try_from(claim.pid).ok().and_then(Pid::from_raw) else {
             return Admission::Unknown;
         };
         let maps = self.maps(pid);
-        // One about to die gives up its memory first, and maps nothing any more: its death will be seen.
+        // A dying process gives up its memory first and then maps nothing: its death will be seen.
         let has_memory = image(pid).is_ok_and(|image| image.is_some());
-        // Asked again: what was read was read of it, if it lives.
+        // Checked again: if it lives, the reads before were of this process.
         match (claimed_process(claim), maps) {
             (Claimed::Dead, _) => Admission::Gone,
             (Claimed::Alive, Ok(false)) if has_memory => Admission::Gone,
@@ -137,8 +138,8 @@ impl ProcReader {
     }
 }
 
-/// What became of the claimant. One that was only half-way, or whose lane lies, and of whom nothing
-/// can be said, counts as dead: nobody holds the lock, which every owner takes before it claims.
+/// Whether the claimant lives. If the claim is incomplete or invalid and says nothing useful, the claimant
+/// counts as dead: the lock is free, and every owner takes the lock before it claims.
 fn claimed_or_nobody(claim: &Claim, whole: bool) -> Claimed {
     match claimed_process(claim) {
         Claimed::Unknown if !whole && !may_live(claim) => Claimed::Dead,
@@ -146,10 +147,10 @@ fn claimed_or_nobody(claim: &Claim, whole: bool) -> Claimed {
     }
 }
 
-/// Whether a process could live that is meant by a claim that says too little.
+/// Whether a process with an incomplete claim may be alive.
 fn may_live(claim: &Claim) -> bool {
     let pid = i32::try_from(claim.pid).ok().and_then(Pid::from_raw);
-    // Of another namespace, or garbage, it cannot be asked about; half-way, only the pid is known. That
-    // it may not be signalled (EPERM) is a sign of life, too.
+    // Half-way through an attach only the pid is known. A pid of another namespace cannot be checked. EPERM
+    // also means that the process exists.
     pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }

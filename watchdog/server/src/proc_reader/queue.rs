@@ -1,7 +1,7 @@
-//! What waits to be inspected, and which processes are being inspected.
+//! The queue of inspections, and which processes are being inspected.
 //!
-//! One process is inspected by one thread at a time, and after each inspection the others have their
-//! turn: whatever a process does to keep an inspection waiting, it keeps no other process waiting.
+//! A process is inspected by one thread at a time, and its next inspection goes to the end of the queue. So
+//! a process that delays its inspection delays no other process's.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -10,13 +10,13 @@ use hangwatch_core::wire::time::Nanos;
 
 use super::Inspection;
 
-/// Threads that inspect at most: so many processes at once can each hold one up for ever.
+/// Maximum number of threads. Each process that blocks its inspection forever takes one.
 const MOST_THREADS: usize = 32;
-/// How long an inspection waits before another thread is started for it, ns.
+/// How long an inspection waits until another thread is started for it, ns.
 const PATIENCE_NS: u64 = 100_000_000;
 
-/// What tells an inspection from others: the same one waits only once, which bounds the queue by the
-/// lanes and workers there are.
+/// Identifies an inspection. The same one is queued only once, which bounds the queue by the number of lanes
+/// and workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Key {
     Owner(u32),
@@ -24,7 +24,7 @@ pub(super) enum Key {
     Describe(u64),
 }
 
-/// The queue.
+/// The queue. Threads wait for `wake_fd`.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     state: Mutex<State>,
@@ -35,7 +35,7 @@ pub(super) struct Queue {
 struct State {
     waiting: VecDeque<Inspection>,
     keys: BTreeSet<Key>,
-    /// The processes under inspection: since when, and what waits for its end.
+    /// The processes under inspection: since when, and the inspections that wait for the end.
     under_way: BTreeMap<i32, (Nanos, VecDeque<Inspection>)>,
     threads: usize,
     idle: usize,
@@ -49,7 +49,7 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds an inspection, unless the same one waits already.
+    /// Adds an inspection unless the same one is queued.
     pub(super) fn add(&self, now: Nanos, inspection: Inspection) {
         let mut state = self.state();
         if state.keys.insert(inspection.key()) {
@@ -61,8 +61,8 @@ impl Queue {
         }
     }
 
-    /// Whether another thread is to be started, beyond `most` never: all of them are held up, or there is
-    /// none. The caller starts it, and [says so](Self::failed_to_start) where it cannot.
+    /// Whether to start another thread: all are blocked, or there is none, and there are fewer than `most`. The
+    /// thread is counted; the caller starts it, or calls [`failed_to_start`](Self::failed_to_start).
     pub(super) fn wants_thread(&self, now: Nanos, most: usize) -> bool {
         let mut state = self.state();
         let are_blocked = state.idle == 0
@@ -77,12 +77,12 @@ impl Queue {
         self.state().threads -= 1;
     }
 
-    /// Whether anything waits for a thread.
+    /// Whether an inspection waits for a thread.
     pub(super) fn has_waiting(&self) -> bool {
         !self.state().waiting.is_empty()
     }
 
-    /// The processes whose inspection has taken so long, ns.
+    /// Returns the processes whose inspection has taken longer than this, ns.
     pub(super) fn slow_processes(&self, now: Nanos, longer_than_ns: u64) -> Vec<i32> {
         let state = self.state();
         let slow =
@@ -90,7 +90,7 @@ impl Queue {
         slow.map(|(pid, _)| *pid).collect()
     }
 
-    /// Waits for the next inspection; `None` where there will be none.
+    /// Waits for the next inspection; `None` after `close`.
     pub(super) fn next(&self, now: impl Fn() -> Nanos) -> Option<Inspection> {
         let mut state = self.state();
         loop {
@@ -108,8 +108,8 @@ impl Queue {
         }
     }
 
-    /// Begins the inspection of a process. Where another thread inspects that already, the inspection is
-    /// kept until that has ended, and `None` is returned.
+    /// Starts the inspection of a process. If another thread inspects it, the inspection is kept until that one
+    /// ends, and `None` is returned.
     pub(super) fn begin(&self, now: Nanos, pid: i32, inspection: Inspection) -> Option<Inspection> {
         let mut state = self.state();
         let Some((_, behind)) = state.under_way.get_mut(&pid) else {
@@ -123,7 +123,7 @@ impl Queue {
         None
     }
 
-    /// Ends the inspection of a process: the next one of it takes its place behind all others.
+    /// Ends the inspection of a process and queues the inspections that waited for it.
     pub(super) fn end(&self, pid: i32) {
         let mut state = self.state();
         let Some((_, behind)) = state.under_way.remove(&pid) else { return };
@@ -135,7 +135,7 @@ impl Queue {
         self.wake_fd.notify_one();
     }
 
-    /// Nothing is inspected any more. Threads that are held up are left behind.
+    /// Ends all inspections. Threads that are blocked are left behind.
     pub(super) fn close(&self) {
         let mut state = self.state();
         state.is_closed = true;
@@ -160,17 +160,17 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_holds_its_inspection_up_holds_up_no_other() {
+    fn blocked_process_delays_no_other_inspection() {
         let (queue, at) = (Queue::default(), || Nanos(1));
         (0..41).for_each(|lane| queue.add(at(), owner(lane)));
         queue.add(at(), owner(40));
-        // All lanes but the last are of process 7, and the first inspection never ends.
+        // All lanes but the last belong to process 7, and its first inspection never ends.
         assert!(queue.begin(at(), 7, queue.next(at).unwrap()).is_some());
         for _ in 1..40 {
             assert!(queue.begin(at(), 7, queue.next(at).unwrap()).is_none());
         }
         assert_eq!(lane_of(queue.begin(at(), 8, queue.next(at).unwrap())), 40);
-        assert!(!queue.has_waiting(), "the same inspection waited once");
+        assert!(!queue.has_waiting(), "the same inspection was queued once");
         queue.add(at(), owner(1));
         queue.end(7);
         let rest: Vec<u32> = (1..40).map(|_| lane_of(queue.next(at))).collect();
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_are_started_while_all_are_held_up_and_no_more_than_a_bound() {
+    fn threads_are_added_up_to_a_limit_while_all_are_blocked() {
         let queue = Queue::default();
         assert!(queue.wants_thread(Nanos(0), 1), "the first");
         queue.add(Nanos(0), owner(0));
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_taken_from_a_closed_queue() {
+    fn closed_queue_returns_nothing() {
         let queue = Queue::default();
         queue.add(Nanos(0), owner(0));
         queue.close();

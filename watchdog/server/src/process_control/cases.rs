@@ -1,4 +1,4 @@
-//! Cases: what the witness is told of an expiry, from the condemnation to the end of the reap.
+//! Opens and ends the cases of expiries, from the condemnation to the outcome.
 
 use std::sync::Arc;
 
@@ -16,27 +16,27 @@ use super::PidfdControl;
 use super::tracked::Tracked;
 use hangwatch_evidence::options::Level;
 
-/// How often one worker's reports, which end nothing, are given an incident, ns.
+/// Time between two incidents of one worker for expiries that are only reported, ns.
 const REPORTS_APART_NS: u64 = 60_000_000_000;
-/// Decisions about a worker that are kept for its incident.
+/// Maximum number of cascade decisions kept for a worker's incident.
 const MAX_DECISIONS: usize = 8;
 
 impl PidfdControl {
-    /// Whether the lanes of this worker are still to be taken down as evidence.
+    /// Whether the snapshot of this worker's lanes is still to be taken.
     pub(crate) fn is_awaited(&self, worker: WorkerId) -> bool {
         let case = self.known.get(&worker).and_then(|known| known.case.as_ref());
         case.is_some_and(|case| !case.has_snapshot())
     }
 
-    /// Takes no time for evidence any more. Returns those whose reap has waited for it.
+    /// Stops waiting for evidence. Returns the workers whose reap has waited for it.
     pub(crate) fn hurry(&mut self) -> Vec<WorkerId> {
         self.is_hurried = true;
         let waits = |known: &Tracked| known.case.as_ref().is_some_and(|case| !case.is_captured());
         self.known.iter().filter(|(_, known)| waits(known)).map(|(id, _)| *id).collect()
     }
 
-    /// Opens a case of this worker, and tells the witness. `None` where there is no witness, or it has
-    /// more to do than it can.
+    /// Opens a case and queues it for the evidence collector. Returns `None` if there is no collector, or if its
+    /// queue is full.
     fn open_case(
         &mut self,
         now: Nanos,
@@ -50,7 +50,7 @@ impl PidfdControl {
         let until = evidence_ends(now, deadline, collector_handle.budget_ns);
         let known = self.known.get_mut(&worker)?;
         let decisions = std::mem::take(&mut known.decisions);
-        // A suspect may have no timer: then who it said it is stands where it was found.
+        // A suspect may have no timer. Its lane was then found by the cascade.
         let facts = facts.or_else(|| {
             let mut suspects = decisions.iter().filter(|decisions| decisions.role == Role::Suspect);
             suspects.next_back()?.note.suspect.as_ref()?.owner.clone()
@@ -61,13 +61,13 @@ impl PidfdControl {
         if collector_handle.tell(Task::Open(Arc::clone(&case))) {
             return Some(Arc::clone(known.case.insert(case)));
         }
-        let error = "not captured: too many other expiries wait for their evidence".to_owned();
+        let error = "no evidence: too many other expiries are waiting for theirs".to_owned();
         self.event_log.note(Note::IncidentLost { id: case.id(), error });
         None
     }
 
-    /// The case of an expiry that came to its end: of one that is only reported, a new one now and
-    /// then.
+    /// Returns the case of an expiry with its outcome. An expiry that is only reported gets a new case, at most
+    /// one per [`REPORTS_APART_NS`].
     pub(super) fn case_of(
         &mut self,
         worker: WorkerId,
@@ -79,7 +79,7 @@ impl PidfdControl {
         if !outcome.is_report() {
             return known.case.clone();
         }
-        // The watchdog knows itself; and the incident of a reap under way does not end with a report.
+        // The watchdog's own process needs none, and a report does not end the incident of a running reap.
         if is_excluded || known.case.is_some() {
             return None;
         }
@@ -90,12 +90,12 @@ impl PidfdControl {
         known.reported_at = Some(now);
         let case = self.open_case(now, worker, &[*timer], CaseKind::Reported);
         if let Some(known) = self.known.get_mut(&worker) {
-            known.case = None; // it ends with its beginning
+            known.case = None; // a report has no further course
         }
         case
     }
 
-    /// Until when evidence of a condemned worker is waited for, where it is.
+    /// Returns until when the reap waits for evidence, if it does.
     pub(super) fn awaits_evidence(
         &mut self,
         now: Nanos,
@@ -113,12 +113,12 @@ impl PidfdControl {
             .collector
             .as_ref()
             .is_some_and(|collector_handle| collector_handle.level == Level::Full);
-        // The tick bounds it by itself: a witness that hangs delays no signal.
+        // The tick enforces the limit itself: a collector that hangs delays no signal.
         let is_awaited = is_full && !self.is_hurried && !case.is_captured() && now < case.until;
         is_awaited.then_some(case.until)
     }
 
-    /// Tells the witness how an expiry ended.
+    /// Sends the outcome of an expiry to the evidence collector.
     pub(super) fn end_case(
         &mut self,
         worker: WorkerId,
@@ -130,7 +130,7 @@ impl PidfdControl {
         if outcome == Outcome::Failed
             && let Some(known) = self.known.get_mut(&worker)
         {
-            known.case = None; // it lives on, and may expire again
+            known.case = None; // the worker is alive and may expire again
         }
         let at = Nanos(clock::monotonic_ns());
         if let Some(collector_handle) = &self.collector {
@@ -139,16 +139,16 @@ impl PidfdControl {
         }
     }
 
-    /// Keeps a decision for the incident of this worker.
+    /// Keeps a cascade decision for the incident of this worker.
     pub(super) fn keep_decision(&mut self, worker: WorkerId, role: Role, note: &CascadeNote) {
         let is_told = self.collector.is_some() && note.course != Course::Usual(Usual::Alone);
         if let Some(known) = self.known.get_mut(&worker).filter(|_| is_told) {
             let suspects = |decisions: &CascadeDecision| decisions.role == Role::Suspect;
             if role == Role::Suspect && known.decisions.iter().any(suspects) {
-                return; // each of those who wait for it says so
+                return; // every worker that waits for the suspect repeats the decision
             }
             if known.decisions.len() == MAX_DECISIONS {
-                known.decisions.remove(0); // the last ones led to its end
+                known.decisions.remove(0); // the newest decisions led to the outcome
             }
             let at = Nanos(clock::monotonic_ns());
             known.decisions.push(CascadeDecision { at, role, note: note.clone() });

@@ -1,4 +1,4 @@
-//! Verdicts: whether a worker may be signalled, by its lane's lock and by what may hold it up.
+//! Verdicts: whether a worker may be signalled, by its lane's lock and its status.
 
 use std::sync::atomic::Ordering;
 
@@ -13,20 +13,20 @@ use super::super::messages::Question;
 use super::tracked::{Asked, Awaited, FRESH_NS, Unlocked, fresh_ns};
 use super::{AGAIN_NS, PidfdControl};
 
-/// How soon it is asked again about a worker that could not be verified, ns.
+/// Time until a worker that could not be verified is asked about again, ns.
 const UNVERIFIED_AGAIN_NS: u64 = 200_000_000;
-/// How long an overdue worker is not signalled for want of a verdict before that is said, ns.
+/// How long an overdue worker may wait for a verdict before this is logged, ns.
 const SAID_AFTER_NS: u64 = 10_000_000_000;
 
 impl PidfdControl {
-    /// Whether the clerk is asked about a worker before it is signalled. This very process has not
-    /// exec'd.
+    /// Whether the attestor must be asked before a worker is signalled. The watchdog's own process has not run
+    /// exec, so its lane needs no check.
     fn must_ask(&self, worker: WorkerId) -> bool {
         let is_self = self.known.get(&worker).is_some_and(|known| known.worker.is_self());
         self.holds_matter || !is_self
     }
 
-    /// A deadline of this worker is near: asks what will have to be known.
+    /// Asks for a worker's status, because one of its deadlines is near.
     pub(crate) fn prepare(&mut self, now: Nanos, worker: WorkerId) {
         if !self.must_ask(worker) {
             return;
@@ -34,12 +34,12 @@ impl PidfdControl {
         let Some(known) = self.known.get_mut(&worker) else { return };
         let fresh = known.status.is_some_and(|(at, _)| now.since(at) < FRESH_NS / 2);
         if !fresh && known.asked.is_due(now, AGAIN_NS) {
-            // Where there is no room, the verdict asks again.
-            self.desk.ask(Question::Status { worker });
+            // If the queue is full, the verdict asks again.
+            self.attestor_handle.ask(Question::Status { worker });
         }
     }
 
-    /// Takes note of a verdict: one that is not given for long is said to be missing.
+    /// Records a verdict. One that stays open for long is logged once.
     pub(super) fn note_verdict(&mut self, now: Nanos, worker: WorkerId, verdict: Verdict) {
         let Some(known) = self.known.get_mut(&worker) else { return };
         let awaited = &mut known.awaited;
@@ -54,23 +54,23 @@ impl PidfdControl {
             let why = awaited.why.as_deref().unwrap_or("the kernel has not answered yet");
             let pid = known.worker.pid();
             let text = format!(
-                "process {pid} is overdue and not signalled: that it may be cannot be verified ({why}); \
-                 asked again"
+                "process {pid} is overdue and not signalled: it cannot be verified ({why}); it will be \
+                 checked again"
             );
             self.event_log.note(Note::Admission(text));
         }
     }
 
-    /// Whether the lane's lock stands, or the worker is known to be the program it was all the same.
+    /// Checks that the worker holds the lane's lock, or still runs the admitted program without it.
     pub(super) fn lock_verdict(&mut self, now: Nanos, worker: WorkerId, lane: u32) -> Verdict {
         let Some(known) = self.known.get(&worker) else {
             return Verdict::Wait(now.plus(AGAIN_NS));
         };
-        // The kernel keeps silent about a process's own locks, and this one has not exec'd.
+        // F_GETLK does not report a process's own locks, and this process has not run exec.
         if known.worker.is_self() {
             return Verdict::Go;
         }
-        // Relaxed: a flag for itself. Where a query would hold the tick up, the other proof has to do.
+        // Relaxed below: an independent flag. While queries are slow, the program check must do.
         let is_held_by = |pid| {
             let held = holder(self.segment.file(), lane_lock_byte(lane));
             matches!(held, Ok(Holder::Process(holder)) if holder == pid)
@@ -96,13 +96,12 @@ impl PidfdControl {
             return Verdict::Go;
         }
         if unlocked.asked.is_due(now, AGAIN_NS) {
-            self.desk.ask(Question::Unlocked { lane, owner, worker });
+            self.attestor_handle.ask(Question::Unlocked { lane, owner, worker });
         }
-        Verdict::Wait(unlocked.asked.look_at(now))
+        Verdict::Wait(unlocked.asked.next_check(now))
     }
 
-    /// Whether the worker is what was admitted, and nothing holds it up that is not its own doing. For
-    /// want of an answer it is never signalled.
+    /// Checks that the worker is as admitted and able to run. Without an answer it is not signalled.
     pub(super) fn hold_verdict(&mut self, now: Nanos, worker: WorkerId) -> Verdict {
         if !self.must_ask(worker) {
             return Verdict::Go;
@@ -117,9 +116,9 @@ impl PidfdControl {
                 let is_unverified = known.awaited.why.is_some();
                 let apart_ns = if is_unverified { UNVERIFIED_AGAIN_NS } else { AGAIN_NS };
                 if known.asked.is_due(now, apart_ns) {
-                    self.desk.ask(Question::Status { worker });
+                    self.attestor_handle.ask(Question::Status { worker });
                 }
-                Verdict::Wait(known.asked.look_at(now))
+                Verdict::Wait(known.asked.next_check(now))
             }
         }
     }

@@ -1,4 +1,4 @@
-//! torch's error files: the watchdog writes what a reaped worker of `torchrun` cannot.
+//! torch's error files: the watchdog writes what a killed worker of `torchrun` cannot.
 
 use std::fs;
 use std::path::Path;
@@ -12,14 +12,14 @@ use crate::stage::{Actor, Stage, until};
 const VARIABLE: &str = "TORCHELASTIC_ERROR_FILE";
 const SIGKILL: i32 = 9;
 
-/// Has the worker hang, and waits for its death.
+/// Makes the worker hang, and waits for its death.
 fn hang(mut worker: Actor) {
     worker.say("expires outer 60000");
     worker.say("expires forward 50");
     assert_eq!(worker.signal_it_died_of(), Some(SIGKILL));
 }
 
-/// What the watchdog has told about the error file: the path, and why there is none.
+/// Returns what was logged about the error file: the path, and why there is none.
 fn told(stage: &Stage) -> (String, Option<String>) {
     stage.event(|what| match what {
         What::ErrorFile { path, error, .. } => Some((path.display().to_string(), error.clone())),
@@ -32,7 +32,7 @@ fn read(path: &Path) -> Value {
 }
 
 #[test]
-fn the_error_file_of_a_reaped_worker_is_there_when_it_is_dead() {
+fn error_file_exists_when_the_killed_worker_is_dead() {
     let dir = tempfile::tempdir().unwrap();
     for round in 0..8 {
         let path = dir.path().join(format!("{round}.json"));
@@ -49,13 +49,13 @@ fn the_error_file_of_a_reaped_worker_is_there_when_it_is_dead() {
         let timestamp: u64 = message["extraInfo"]["timestamp"].as_str().unwrap().parse().unwrap();
         let written = fs::metadata(&path).unwrap().modified().unwrap();
         let written = written.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-        assert!(timestamp < written, "{timestamp} is not the first failure's ({written})");
+        assert!(timestamp < written, "{timestamp} is not before {written}");
         assert_eq!(told(&stage), (path.display().to_string(), None));
     }
 }
 
 #[test]
-fn what_a_worker_wrote_itself_is_left_as_it_is() {
+fn file_written_by_the_worker_is_left_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("error.json");
     fs::write(&path, "its own").unwrap();
@@ -68,7 +68,7 @@ fn what_a_worker_wrote_itself_is_left_as_it_is() {
 }
 
 #[test]
-fn a_worker_whose_error_file_cannot_be_written_is_reaped_all_the_same() {
+fn worker_without_a_writable_error_file_is_killed_anyway() {
     let stage = Stage::new("error-none");
     let _server = stage.serve(ServerOptions::default());
     hang(stage.worker_with(VARIABLE, "/proc/none/error.json"));
@@ -78,7 +78,7 @@ fn a_worker_whose_error_file_cannot_be_written_is_reaped_all_the_same() {
 }
 
 #[test]
-fn no_error_file_is_written_where_none_is_wanted() {
+fn no_error_file_is_written_if_switched_off() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("error.json");
     let stage = Stage::new("error-off");

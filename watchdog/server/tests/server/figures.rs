@@ -1,4 +1,4 @@
-//! Figures, not tests: run by hand, in release, with `--ignored`.
+//! Measurements, not tests. Run them by hand in a release build with `--ignored`.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
@@ -15,7 +15,7 @@ fn median(figures: &mut [u64]) -> (u64, u64, u64) {
     (at(50), at(90), at(99))
 }
 
-/// The machine's own limit: an absolute sleep, then a signal through a pidfd.
+/// The machine's own limit: an absolute sleep, followed by a signal through a pidfd.
 fn limit(rounds: usize, ms: u64) -> (u64, u64, u64) {
     let mut late = Vec::new();
     limits::set_timer_slack(NonZeroU64::MIN).unwrap();
@@ -51,7 +51,7 @@ fn reaps(rounds: usize, ms: u64, holds: Holds) -> (u64, u64, u64) {
 }
 
 #[test]
-#[ignore = "a figure: from the deadline to the signal"]
+#[ignore = "a measurement: from the deadline to the signal"]
 fn from_deadline_to_signal() {
     let reap = Holds { stopped: Treatment::Reap, traced: Treatment::Reap, frozen: Treatment::Reap };
     for ms in [5, 150] {
@@ -63,7 +63,7 @@ fn from_deadline_to_signal() {
 
 #[test]
 #[expect(clippy::cast_precision_loss, reason = "a figure to read")]
-#[ignore = "a figure: the cost of idle lanes"]
+#[ignore = "a measurement: the cost of idle lanes"]
 fn of_idle_lanes() {
     let name = format!("test-idle-{}", std::process::id());
     let geometry = hangwatch::Geometry { lanes: 1024, ..hangwatch::Geometry::default() };

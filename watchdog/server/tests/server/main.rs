@@ -1,5 +1,5 @@
-//! The server against real processes: workers that hang, exec, close, stop and die, and watchdogs
-//! that are killed. Every child is this test binary again, in a role of [`stage`].
+//! Tests the server with real processes: workers that hang, exec, close, stop and die, and watchdogs that are
+//! killed. Each child runs this test binary in a role of [`stage`].
 
 mod error_files;
 mod figures;
@@ -22,7 +22,7 @@ use stage::{Actor, Stage, is_expiry, until};
 const SIGKILL: i32 = 9;
 
 #[test]
-fn the_hung_one_of_four_is_reaped_and_the_others_are_not_touched() {
+fn only_the_hung_worker_of_four_is_killed() {
     let stage = Stage::new("one-of-four");
     let server = stage.serve(ServerOptions::default());
     let mut workers: Vec<Actor> = (0..4).map(|_| stage.worker()).collect();
@@ -62,7 +62,7 @@ fn a_worker_of_a_segment_in_shared_memory_is_reaped() {
 }
 
 #[test]
-fn a_server_stopped_at_the_moment_of_a_reap_tells_of_it() {
+fn server_stopped_during_a_kill_reports_it() {
     for _ in 0..8 {
         let stage = Stage::new("last-reap");
         let server = stage.serve(ServerOptions::default());
@@ -75,33 +75,33 @@ fn a_server_stopped_at_the_moment_of_a_reap_tells_of_it() {
 }
 
 #[test]
-fn who_releases_in_time_is_left_alone() {
+fn worker_that_releases_in_time_is_left_alone() {
     let stage = Stage::new("in-time");
     let server = stage.serve(ServerOptions::default());
     let mut worker = stage.worker();
     worker.say("expires step 300");
     assert_eq!(worker.say("release"), "InTime");
     worker.say("expires sleep 30");
-    // The later expiry of the other scope comes after the first one's deadline.
+    // The second timer expires after the deadline of the first.
     assert_eq!(stage.expiry().timer.scope, "sleep");
     drop(server);
     assert_eq!(stage.counter(Counter::Expired), 1);
 }
 
 #[test]
-fn a_deadline_nearer_than_the_interval_is_kept() {
+fn deadline_shorter_than_the_interval_is_kept() {
     let stage = Stage::with_interval("near", Duration::from_secs(10));
     let _server = stage.serve(ServerOptions::default());
     let mut worker = stage.worker();
     worker.say("expires step 5");
     let expiry = stage.expiry();
     assert_eq!(is_expiry(&expiry), "reaped");
-    assert!(expiry.late_ns < 5_000_000_000, "the doorbell was not heard: {expiry:?}");
+    assert!(expiry.late_ns < 5_000_000_000, "the doorbell did not wake the tick: {expiry:?}");
     assert_eq!(worker.signal_it_died_of(), Some(SIGKILL));
 }
 
 #[test]
-fn who_execs_is_not_signalled_and_its_lane_comes_back() {
+fn worker_that_execs_is_not_signalled_and_frees_its_lane() {
     let stage = Stage::new("exec");
     let _server = stage.serve(ServerOptions::default());
     let mut worker = stage.worker();
@@ -120,7 +120,7 @@ fn who_execs_is_not_signalled_and_its_lane_comes_back() {
 }
 
 #[test]
-fn who_closes_its_descriptors_is_reaped_all_the_same() {
+fn worker_that_closes_its_descriptors_is_killed_anyway() {
     let stage = Stage::new("close");
     let _server = stage.serve(ServerOptions::default());
     let mut worker = stage.worker();
@@ -132,7 +132,7 @@ fn who_closes_its_descriptors_is_reaped_all_the_same() {
 }
 
 #[test]
-fn who_exits_with_timers_armed_is_forgotten() {
+fn worker_that_exits_with_armed_timers_is_forgotten() {
     let stage = Stage::new("exit");
     let _server = stage.serve(ServerOptions::default());
     let mut worker = stage.worker();
@@ -145,7 +145,7 @@ fn who_exits_with_timers_armed_is_forgotten() {
 }
 
 #[test]
-fn a_second_server_is_refused_with_the_pid_of_the_first() {
+fn second_server_is_refused_with_the_pid_of_the_first() {
     let stage = Stage::new("second");
     let first = stage.server();
     let check = |expected: u32| match Server::start(stage.segment, ServerOptions::default(), |_| {})
@@ -155,7 +155,7 @@ fn a_second_server_is_refused_with_the_pid_of_the_first() {
     };
     check(first.pid());
     drop(first);
-    // The same within one process, where the kernel would let both have the lock.
+    // The same within one process, to which the kernel would grant the lock twice.
     let server = stage.serve(ServerOptions::default());
     check(std::process::id());
     drop(server);
@@ -163,7 +163,7 @@ fn a_second_server_is_refused_with_the_pid_of_the_first() {
 }
 
 #[test]
-fn a_segment_whose_watchdog_was_killed_is_adopted_with_its_timers() {
+fn segment_of_a_killed_watchdog_is_adopted_with_its_timers() {
     let stage = Stage::new("adopt");
     let first = stage.server();
     let (mut hung, mut fine) = (stage.worker(), stage.worker());
@@ -181,7 +181,7 @@ fn a_segment_whose_watchdog_was_killed_is_adopted_with_its_timers() {
 }
 
 #[test]
-fn a_standby_takes_over_when_the_first_is_killed() {
+fn standby_takes_over_when_the_first_is_killed() {
     let stage = Stage::new("standby");
     let first = stage.server();
     let options = ServerOptions { standby: Standby::Wait, ..ServerOptions::default() };
@@ -196,7 +196,7 @@ fn a_standby_takes_over_when_the_first_is_killed() {
 }
 
 #[test]
-fn a_standby_can_be_stopped_while_it_waits() {
+fn standby_can_be_stopped_while_it_waits() {
     let stage = Stage::new("standby-stop");
     let first = stage.serve(ServerOptions::default());
     let options = ServerOptions { standby: Standby::Wait, ..ServerOptions::default() };
@@ -206,7 +206,7 @@ fn a_standby_can_be_stopped_while_it_waits() {
 }
 
 #[test]
-fn the_stopped_is_reaped_unless_told_otherwise() {
+fn stopped_worker_is_killed_unless_configured_otherwise() {
     let stage = Stage::new("stopped");
     let report = Holds { stopped: Treatment::Report, ..Holds::default() };
     for (holds, expected) in [(Holds::default(), None), (report, Some(Hold::Stopped))] {
@@ -223,7 +223,7 @@ fn the_stopped_is_reaped_unless_told_otherwise() {
         if expected.is_none() {
             assert_eq!(worker.signal_it_died_of(), Some(SIGKILL));
         } else {
-            // It goes on, and has its allowance once more.
+            // It continues with a full timeout.
             worker.resume();
             assert_eq!(worker.say("release"), "InTime");
         }
@@ -232,13 +232,13 @@ fn the_stopped_is_reaped_unless_told_otherwise() {
 }
 
 #[test]
-fn the_traced_is_reported_and_not_signalled() {
+fn traced_worker_is_reported_and_not_signalled() {
     let stage = Stage::new("traced");
     let _server = stage.serve(ServerOptions::default());
     let mut worker = stage.worker();
     let mut tracer = stage.actor("tracer");
     if tracer.say(&format!("trace {}", worker.pid())) != "traced" {
-        println!("skipped: may not trace here");
+        println!("skipped: ptrace is not permitted here");
         return;
     }
     worker.say("expires step 50");
@@ -252,7 +252,7 @@ fn the_traced_is_reported_and_not_signalled() {
 }
 
 #[test]
-fn a_worker_of_the_servers_own_process_is_reported() {
+fn worker_in_the_servers_own_process_is_reported() {
     let stage = Stage::new("own");
     let _server = stage.serve(ServerOptions::default());
     assert_eq!(ServerOptions::default().own_process, OwnProcess::Exclude);
@@ -265,7 +265,7 @@ fn a_worker_of_the_servers_own_process_is_reported() {
 }
 
 #[test]
-fn a_worker_that_ignores_sigterm_is_killed_after_its_grace() {
+fn worker_that_ignores_sigterm_is_killed_after_its_grace() {
     let stage = Stage::new("grace");
     let policy = Policy {
         signal: TimerSignal::Signal(15),
@@ -287,7 +287,7 @@ fn a_worker_that_ignores_sigterm_is_killed_after_its_grace() {
 }
 
 #[test]
-fn the_brake_holds_until_it_is_released() {
+fn kill_limiter_stops_kills_until_it_is_released() {
     let stage = Stage::new("brake");
     let policy = Policy { max_reaps: Some(1), ..Policy::default() };
     let server = stage.serve(ServerOptions { policy, ..ServerOptions::default() });
@@ -305,7 +305,7 @@ fn the_brake_holds_until_it_is_released() {
 }
 
 #[test]
-fn a_truncated_segment_ends_the_server_and_not_its_process() {
+fn truncated_segment_ends_the_server_but_not_its_process() {
     let stage = Stage::new("truncated");
     let server = stage.serve(ServerOptions::default());
     until(|| server.health().ticks > 1);
@@ -321,7 +321,7 @@ fn a_truncated_segment_ends_the_server_and_not_its_process() {
 }
 
 #[test]
-fn a_removed_segment_is_said_once_and_served_on() {
+fn removed_segment_is_reported_once_and_still_served() {
     let stage = Stage::new("removed");
     let _server = stage.serve(ServerOptions::default());
     let mut worker = stage.worker();
@@ -332,9 +332,9 @@ fn a_removed_segment_is_said_once_and_served_on() {
 }
 
 #[test]
-fn a_calibration_is_published_where_the_kernel_keeps_time_by_the_counter() {
+fn calibration_is_published_if_the_clock_source_is_the_counter() {
     if !hangwatch::sys::clock::counter_is_system_clock_now() {
-        println!("skipped: the kernel does not keep time by the counter here");
+        println!("skipped: the kernel's clock source is not the counter");
         return;
     }
     let stage = Stage::new("calibration");
@@ -350,7 +350,7 @@ fn a_calibration_is_published_where_the_kernel_keeps_time_by_the_counter() {
 }
 
 #[test]
-fn a_log_that_never_returns_keeps_no_server_from_ending() {
+fn log_that_never_returns_does_not_keep_the_server_from_ending() {
     let stage = Stage::new("mute-log");
     let server = Server::start(stage.segment, ServerOptions::default(), |_| {
         loop {
@@ -362,7 +362,7 @@ fn a_log_that_never_returns_keeps_no_server_from_ending() {
 }
 
 #[test]
-fn a_server_whose_log_panics_does_not_go_on_without() {
+fn server_ends_when_its_log_panics() {
     let stage = Stage::new("no-log");
     let server = Server::start(stage.segment, ServerOptions::default(), |_| panic!("no log"));
     assert_eq!(server.unwrap().wait(), Ended::Panicked);

@@ -1,4 +1,4 @@
-//! The stage: a segment, a server on it, and actors: processes that do as they are told.
+//! The test bench: a segment, a server on it, and child processes that follow orders.
 #![expect(unsafe_code, reason = "signal dispositions and ptrace, for actors")]
 
 use std::ffi::OsStr;
@@ -17,7 +17,7 @@ use hangwatch_server::events::{Expiry, What};
 use hangwatch_server::{Server, ServerEvent, ServerOptions};
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long a condition is waited for before the test counts as failed.
+/// How long a test waits for a condition.
 const BOUND: Duration = Duration::from_mins(1);
 const ROLE: &str = "HANGWATCH_TEST_ROLE";
 const SEGMENT: &str = "HANGWATCH_TEST_SEGMENT";
@@ -27,17 +27,17 @@ const REPLY: &str = ">> ";
 pub(crate) fn until(mut condition: impl FnMut() -> bool) {
     let from = Instant::now();
     while !condition() {
-        assert!(from.elapsed() < BOUND, "it did not come about");
+        assert!(from.elapsed() < BOUND, "the condition was not met in time");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// How an expiry ended.
+/// The name of the outcome of an expiry.
 pub(crate) fn is_expiry(expiry: &Expiry) -> &'static str {
     expiry.outcome.name()
 }
 
-/// A segment of its own, removed at the end.
+/// A segment of its own, removed when dropped.
 pub(crate) struct Stage {
     pub(crate) segment: Segment,
     events: Mutex<Option<Receiver<ServerEvent>>>,
@@ -72,14 +72,14 @@ impl Stage {
         format!("/dev/shm/hangwatch.{}", self.segment.name())
     }
 
-    /// A server in this process, whose events go to [`Stage::event`].
+    /// Starts a server in this process, whose events go to [`Stage::event`].
     pub(crate) fn serve(&self, options: ServerOptions) -> Server {
         let (sender, events) = channel();
         *self.events.lock().unwrap() = Some(events);
         Server::start(self.segment, options, move |event| drop(sender.send(event))).unwrap()
     }
 
-    /// The first event, from here on, that `wanted` picks.
+    /// Returns the first further event that `wanted` accepts.
     pub(crate) fn event<T>(&self, wanted: impl Fn(&What) -> Option<T>) -> T {
         let events = self.events.lock().unwrap();
         loop {
@@ -101,17 +101,17 @@ impl Stage {
         Actor::new(role, self.segment.name())
     }
 
-    /// A worker that has attached.
+    /// Starts a worker and waits until it has attached.
     pub(crate) fn worker(&self) -> Actor {
         self.actor("worker")
     }
 
-    /// A worker that has attached, with this in its environment.
+    /// Starts a worker with this environment variable, and waits until it has attached.
     pub(crate) fn worker_with(&self, variable: &str, value: impl AsRef<OsStr>) -> Actor {
         Actor::with("worker", self.segment.name(), [(variable, value)])
     }
 
-    /// A server in a process of its own that serves.
+    /// Starts a server in a process of its own.
     pub(crate) fn server(&self) -> Actor {
         self.actor("server")
     }
@@ -150,7 +150,7 @@ impl Drop for Stage {
     }
 }
 
-/// A process of the test; killed and waited for when dropped.
+/// A child process of the test, killed and waited for when dropped.
 pub(crate) struct Actor {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -180,7 +180,7 @@ impl Actor {
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                // The test harness prints the test's name before the first of them.
+                // The test harness prints the test's name before the first reply.
                 if let Some((_, reply)) = line.split_once(REPLY)
                     && sender.send(reply.to_owned()).is_err()
                 {
@@ -206,7 +206,7 @@ impl Actor {
         self.replies.recv_timeout(BOUND).expect("a reply")
     }
 
-    /// Tells it to do something that has no reply.
+    /// Sends an order that has no reply.
     pub(crate) fn tell(&mut self, what: &str) {
         writeln!(self.stdin.as_mut().unwrap(), "{what}").unwrap();
     }
@@ -258,11 +258,11 @@ fn orders() -> impl Iterator<Item = Vec<String>> {
     lines.map(|line| line.split(' ').map(str::to_owned).collect())
 }
 
-/// Not a test: what every actor runs.
+/// Not a test: the main function of every child.
 #[test]
 #[ignore = "run by the other tests, as a process of its own"]
 fn an_actor() {
-    // Were the test to die, nobody would be left behind.
+    // The child dies with the test.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).unwrap();
     let Ok(role) = std::env::var(ROLE) else { return };
     let name = std::env::var(SEGMENT).unwrap();
@@ -290,7 +290,7 @@ fn act_worker(name: &str) {
             ["release"] => reply(format!("{:?}", guards.pop().unwrap().release())),
             ["close"] => {
                 let fd = worker.segment().unwrap().file().as_fd().as_raw_fd();
-                // SAFETY: the actor uses the descriptor no more; its locks are to fall.
+                // SAFETY: the child does not use the descriptor again; closing it releases the locks.
                 assert_eq!(unsafe { libc::close(fd) }, 0);
                 reply("closed");
             }
@@ -314,7 +314,7 @@ fn act_server(name: &str) {
     drop(server);
 }
 
-/// 128 threads with a lane each.
+/// Attaches 128 threads with a lane each.
 fn act_many(name: &str) {
     let worker = Worker::attach(name).unwrap();
     let _guard = worker.expires("many", Duration::from_hours(1)).unwrap();

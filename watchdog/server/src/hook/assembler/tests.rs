@@ -13,7 +13,7 @@ fn event(what: What) -> ServerEvent {
     ServerEvent { segment: "stories", what }
 }
 
-/// The end of an expiry of one worker, whose timer was acquired then.
+/// An expiry of one worker with a timer acquired at this time.
 fn expired(outcome: Outcome, incident: Option<&str>, acquired_at_ns: u64) -> ServerEvent {
     let timer = TimerFacts {
         lane: 0,
@@ -35,7 +35,7 @@ fn expired(outcome: Outcome, incident: Option<&str>, acquired_at_ns: u64) -> Ser
     })))
 }
 
-/// An incident of one timer that is complete, and says that it ended so.
+/// A complete incident of one timer with this outcome.
 fn closed(id: &str, outcome: &str) -> ServerEvent {
     let ending = Some(Ending { outcome: outcome.to_owned(), ..Ending::default() });
     let timers = vec![hangwatch_incident::schema::Timer::default()];
@@ -43,7 +43,7 @@ fn closed(id: &str, outcome: &str) -> ServerEvent {
     event(What::Closed { incident: Arc::new(incident), dir: Some(PathBuf::from(id)) })
 }
 
-/// Each call's outcome and incident, once nothing is left to be told.
+/// Returns each call's outcome and incident id, once all drafts are complete.
 fn told(events: &[ServerEvent]) -> Vec<(String, String)> {
     let (from, mut assembler) = (Instant::now(), Assembler::new(PATIENCE));
     events.iter().for_each(|event| assembler.on_event(event, from));
@@ -57,7 +57,7 @@ fn log_limit(outcome: &str, id: &str) -> (String, String) {
 }
 
 #[test]
-fn a_worker_that_is_reported_again_and_again_is_told_of_and_its_timers_are_counted() {
+fn worker_reported_repeatedly_gets_calls_and_a_timer_count() {
     let (from, mut assembler) = (Instant::now(), Assembler::new(PATIENCE));
     let (mut calls, mut reports) = (Vec::new(), 0);
     for step in 0..250 {
@@ -75,7 +75,7 @@ fn a_worker_that_is_reported_again_and_again_is_told_of_and_its_timers_are_count
 }
 
 #[test]
-fn a_reported_worker_whose_incident_is_awaited_says_how_many_more_timers_ran_out() {
+fn reported_worker_counts_timers_beyond_its_incident() {
     let (from, mut assembler) = (Instant::now(), Assembler::new(PATIENCE));
     assembler.on_event(&expired(Outcome::Reported, Some("a"), 0), from);
     assembler.on_event(&expired(Outcome::Reported, None, 1), from);
@@ -87,7 +87,7 @@ fn a_reported_worker_whose_incident_is_awaited_says_how_many_more_timers_ran_out
 }
 
 #[test]
-fn a_reap_is_told_of_as_such_whatever_was_reported_of_the_worker_beside_it() {
+fn reap_is_called_as_reap_despite_reports_beside_it() {
     use Outcome::{Reaped, Reported};
     // Without evidence.
     let events = [expired(Reported, None, 0), expired(Reaped, None, 1)];
@@ -105,7 +105,7 @@ fn a_reap_is_told_of_as_such_whatever_was_reported_of_the_worker_beside_it() {
 }
 
 #[test]
-fn a_signal_is_no_decision_of_a_report_that_comes_beside_it() {
+fn signal_is_no_decision_of_a_report() {
     let worker = WorkerFacts { pid: PID, ..WorkerFacts::default() };
     let (from, mut assembler) = (Instant::now(), Assembler::new(PATIENCE));
     for event in [
@@ -122,7 +122,7 @@ fn a_signal_is_no_decision_of_a_report_that_comes_beside_it() {
 }
 
 #[test]
-fn a_worker_that_dies_as_soon_as_it_counts_as_unkillable_is_told_of_once() {
+fn worker_that_dies_after_unkillable_gets_one_call() {
     let events = [expired(Outcome::Unkillable, None, 0), expired(Outcome::Reaped, None, 0)];
     let (from, mut assembler) = (Instant::now(), Assembler::new(PATIENCE));
     events.iter().for_each(|event| assembler.on_event(event, from));
