@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import COMMAND, PATIENCE, Watchdog, environment, run
+from conftest import COMMAND, PATIENCE, Watchdog, environment, run, wait_for
 
 JOBS = Path(__file__).with_name("jobs")
 TORCHRUN = [
@@ -118,7 +119,9 @@ class Run:
 
     def events(self, event: str) -> list[dict[str, Any]]:
         """What the watchdog has logged of one kind."""
-        lines = [json.loads(line) for line in self.err.splitlines() if line.startswith('{"time')]
+        # What the ranks write to the same pipe may stand before it in its line.
+        found = re.findall(r'\{"timestamp".*\}', self.err)
+        lines = [json.loads(line) for line in found]
         return [line for line in lines if line.get("event") == event]
 
     def stacks(self, expired: dict[str, Any]) -> str:
@@ -320,7 +323,7 @@ def test_io_guards_waits_of_any_program(name: str, watchdog: Watchdog) -> None:
     """
     done = run(code, HANGWATCH_AUTO="io", HANGWATCH_AUTO_ALONE="1s", HANGWATCH_SEGMENT=name)
     assert done.returncode == -signal.SIGKILL and "io: wait for a future" in done.stdout, done.stderr
-    (expired,) = watchdog.events("expired")
+    (expired,) = wait_for("the event", lambda: watchdog.events("expired"))
     assert expired["scope"] == "io: read a queue"
 
 

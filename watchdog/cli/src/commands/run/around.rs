@@ -15,7 +15,7 @@ use super::super::{Failure, OneLine, complain};
 use super::left::{Left, Workers};
 use super::published::Published;
 use super::standby::{self, StandbyProcess};
-use super::unwatched::Unwatched;
+use super::unwatched::{self, Unwatched};
 use super::{LOOK, Voice, wanted};
 use crate::cli::Run;
 use crate::cli::config::{self, Setting};
@@ -153,7 +153,7 @@ fn attend(
         complain(&OneLine(&error));
         return Ok(Exit::from(&error));
     }
-    unwatched.end(segment, options);
+    unwatched::say_at_end(segment, options);
     let mut left = Left::new(segment);
     if serving && !options.leave_workers && workers_after_the_end(&mut left) {
         let workers = Workers::of(segment);

@@ -34,19 +34,19 @@ impl Unwatched {
         }
     }
 
-    /// Warns at the command's end, if no worker ever attached.
-    pub(super) fn end(&self, segment: Segment, options: &Run) {
-        if segment.words().lanes_used() == 0 {
-            warn(segment, options, "nothing was watched: no worker has attached");
-        }
-    }
-
     fn is_to_be_said(&mut self, is_watched: bool, now: Instant) -> bool {
         let is_due = now.saturating_duration_since(self.since) >= PATIENCE;
         // Once watched, whoever has left may come back.
         let is_to_be_said = is_due && !is_watched && !self.is_said;
         self.is_said |= is_to_be_said || is_watched;
         is_to_be_said
+    }
+}
+
+/// Warns at the command's end, if no worker ever attached.
+pub(super) fn say_at_end(segment: Segment, options: &Run) {
+    if segment.words().lanes_used() == 0 {
+        warn(segment, options, "nothing was watched: no worker has attached");
     }
 }
 
