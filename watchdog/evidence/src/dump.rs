@@ -29,7 +29,7 @@ const WAITS: Duration = Duration::from_secs(5);
 const BUDGET: Duration = Duration::from_secs(10);
 
 /// Looks at processes.
-pub fn take(program: PathBuf, asked: &[u32], more: &[u32]) -> Dump {
+pub fn take(program: PathBuf, asked: &[u32], more: &[u32], may_stop: MayStop) -> Dump {
     let mut missing = Vec::new();
     let graph = waits::helper::look(&program, asked, WAITS).unwrap_or_else(|why| {
         missing.push(format!("who waits for whom is not known: {why}"));
@@ -43,13 +43,18 @@ pub fn take(program: PathBuf, asked: &[u32], more: &[u32]) -> Dump {
     pids.extend(more.iter().copied().filter(|pid| !pids.contains(pid)).collect::<Vec<_>>());
     let left_out = pids.len().saturating_sub(STACKS) as u64;
     pids.truncate(STACKS);
-    let processes = stacks(program, &pids, &mut missing);
+    let processes = stacks(program, &pids, may_stop, &mut missing);
     let waits = waits::conclude(graph, processes.iter().map(|process| &process.evidence));
     Dump { waits, processes, left_out, missing }
 }
 
 /// The stacks of processes, by a helper each.
-fn stacks(program: PathBuf, pids: &[u32], missing: &mut Vec<String>) -> Vec<Descendant> {
+fn stacks(
+    program: PathBuf,
+    pids: &[u32],
+    may_stop: MayStop,
+    missing: &mut Vec<String>,
+) -> Vec<Descendant> {
     let mut held = Vec::new();
     for &pid in pids {
         let raw = Pid::from_raw(pid.cast_signed());
@@ -66,7 +71,7 @@ fn stacks(program: PathBuf, pids: &[u32], missing: &mut Vec<String>) -> Vec<Desc
         ..EvidenceOptions::default()
     };
     let pids: Vec<u32> = held.iter().map(|held| held.pid).collect();
-    let seen = witness::look(held, &options, MayStop::Yes);
+    let seen = witness::look(held, &options, may_stop);
     let told = |(pid, Gathered { evidence, worker, .. }): (u32, Gathered)| {
         let worker = Worker { pid: Some(pid), ..worker.unwrap_or_default() };
         // What a process has in its environment is nobody's business here.

@@ -3,9 +3,10 @@
 //! Each piece is whole in itself, so whatever has come when the budget is over is kept
 //! ([`Gathered::take`]), and what has not is said to be missing ([`Gathered::close`]).
 
+use hangwatch_wait_graph::WaitGraph;
 use serde::{Deserialize, Serialize};
 
-use hangwatch_incident::schema::{Evidence, Frame, Missing, Process, Thread, Worker};
+use hangwatch_incident::schema::{Evidence, Frame, Missing, Process, Thread, Variable, Worker};
 
 /// What is captured by a helper, each in a stage of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +16,8 @@ pub enum Stage {
     Process,
     /// What `/proc` says about its threads.
     Threads,
+    /// Whom they wait for.
+    Waits,
     /// The Python stack of every thread.
     Python,
     /// The native stack of every thread.
@@ -25,14 +28,21 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, in order.
-    pub const ALL: [Stage; 5] =
-        [Stage::Process, Stage::Threads, Stage::Python, Stage::Native, Stage::Symbols];
+    pub const ALL: [Stage; 6] = [
+        Stage::Process,
+        Stage::Threads,
+        Stage::Waits,
+        Stage::Python,
+        Stage::Native,
+        Stage::Symbols,
+    ];
 
     /// Its name in [`Missing::what`].
     pub fn name(self) -> &'static str {
         match self {
             Stage::Process => "process",
             Stage::Threads => "threads",
+            Stage::Waits => "waits",
             Stage::Python => "python",
             Stage::Native => "native",
             Stage::Symbols => "symbols",
@@ -68,6 +78,8 @@ pub enum Piece {
         /// How many there are beside.
         left_out: u64,
     },
+    /// Whom they wait for, across processes.
+    Waits(Box<WaitGraph>),
     /// Its threads were stopped for so long.
     Stopped {
         /// ns.
@@ -82,6 +94,8 @@ pub enum Piece {
         /// Its frames, the innermost first.
         frames: Vec<Frame>,
     },
+    /// The names of what its threads wait for.
+    Variables(Vec<Variable>),
     /// Something could not be had.
     Missing(Missing),
     /// A stage has come to its end: what it has not told, it will not tell.
@@ -95,6 +109,8 @@ pub struct Gathered {
     pub evidence: Evidence,
     /// What the process calls itself, where that has come.
     pub worker: Option<Worker>,
+    /// Whom its threads wait for, where that has come.
+    pub waits: Option<WaitGraph>,
     finished: Vec<Stage>,
 }
 
@@ -109,9 +125,11 @@ impl Gathered {
                 evidence.threads = threads;
                 evidence.threads_left_out = left_out;
             }
+            Piece::Waits(graph) => self.waits = Some(*graph),
             Piece::Stopped { for_ns } => evidence.stopped_ns = Some(for_ns),
             Piece::Python(stacks) => stacks.into_iter().for_each(|stack| self.take_python(stack)),
             Piece::Native { tid, frames } => self.thread(tid).native = Some(frames),
+            Piece::Variables(variables) => evidence.variables = variables,
             Piece::Missing(missing) => evidence.missing.push(missing),
             Piece::Finished(stage) => self.finished.push(stage),
         }
@@ -205,6 +223,7 @@ mod tests {
         let mut gathered = Gathered::default();
         gathered.take(Piece::Finished(Stage::Process));
         gathered.take(Piece::Finished(Stage::Threads));
+        gathered.take(Piece::Finished(Stage::Waits));
         gathered.close("too slow");
         let missing: Vec<&str> =
             gathered.evidence.missing.iter().map(|missing| missing.what.as_str()).collect();

@@ -69,7 +69,11 @@ fn is_runtime(module: &str) -> bool {
 fn is_library_source(file: &str) -> bool {
     let is_rust = file.contains("/rustlib/src/rust/library/")
         || file.split_once("/rustc/").is_some_and(|(_, rest)| rest.contains("/library/"));
-    is_rust || file.contains("/include/c++/") || file.starts_with("<frozen ") || is_of_python(file)
+    // Also in a directory of the processor: `/usr/include/x86_64-linux-gnu/c++/12/bits/gthr-default.h`.
+    let is_cxx = file
+        .split_once("/include/")
+        .is_some_and(|(_, rest)| rest.split('/').take(2).any(|directory| directory == "c++"));
+    is_rust || is_cxx || file.starts_with("<frozen ") || is_of_python(file)
 }
 
 /// Whether it is of Python's standard library: `/usr/lib/python3.13/threading.py`.
@@ -126,6 +130,7 @@ mod tests {
             &[
                 native("__futex_abstimed_wait", None, "/lib64/libpthread-2.31.so"),
                 native("std::condition_variable::wait", None, "/usr/lib/libstdc++.so.6.0.30"),
+                native("lock", Some("/usr/include/x86_64-linux-gnu/c++/13/gthr.h"), "/opt/job"),
                 native("wait", Some("/usr/include/c++/13/condition_variable"), "/opt/job"),
                 native("ncclAllReduce", None, "/opt/nccl/libnccl.so.2"),
             ],

@@ -212,6 +212,19 @@ pub struct Evidence {
     pub threads: Vec<Thread>,
     /// Threads beyond those listed.
     pub threads_left_out: u64,
+    /// The names of what its threads wait for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub variables: Vec<Variable>,
+}
+
+/// A variable of a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Variable {
+    /// Where it is.
+    pub address: u64,
+    /// Its name: `accounts[1]`.
+    pub name: String,
 }
 
 /// A piece of evidence that could not be had.

@@ -52,6 +52,24 @@ pub fn scope(timers: &[Timer]) -> &str {
     timers.first().map_or("(unknown scope)", |timer| &timer.scope)
 }
 
+/// Why it hung: who waits for whom, in one sentence; `None` where that is not known.
+pub fn verdict(incident: &Incident) -> Option<String> {
+    let waits = incident.waits.as_ref().filter(|waits| waits.verdict.is_known())?;
+    Some(plain(&waits.sentence).into_owned())
+}
+
+/// The way to each culprit, a line each.
+pub fn chain(incident: &Incident) -> Vec<String> {
+    let lines = incident.waits.iter().flat_map(|waits| &waits.chain);
+    lines.map(|line| plain(line).into_owned()).collect()
+}
+
+/// Why it is not known why it hung, where it was asked.
+pub fn not_known(incident: &Incident) -> Option<String> {
+    let waits = incident.waits.as_ref().filter(|waits| !waits.verdict.is_known())?;
+    Some(full_stop(&plain(&waits.sentence)))
+}
+
 /// The incident in one line.
 pub fn headline(incident: &Incident) -> String {
     let who = sentence_case(&who(&incident.worker));

@@ -25,6 +25,7 @@ const STYLE: &str = include_str!("html/style.css");
 /// The page of an incident, called `id`.
 pub fn page(id: &str, incident: &Incident) -> String {
     let title = story::headline(incident);
+    let title = story::verdict(incident).unwrap_or(title);
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -75,8 +76,18 @@ fn header(id: &str, title: &str, incident: &Incident) -> Markup {
         header {
             p.eyebrow { "hangwatch incident " span.id { (id) } }
             h1 { (title) }
+            (answer(incident))
             dl.figures { (figures(incident)) }
         }
+    }
+}
+
+/// The chain of waits to what the title says, and who it was; or at which step the chain was lost.
+fn answer(incident: &Incident) -> Markup {
+    let known = story::verdict(incident).map(|_| format!("{}.", story::headline(incident)));
+    html! {
+        @if let Some(beside) = known.or_else(|| story::not_known(incident)) { p { (beside) } }
+        @for line in story::chain(incident) { p.chain { code { (line) } } }
     }
 }
 

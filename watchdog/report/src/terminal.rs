@@ -26,7 +26,7 @@ const MANY_PEERS: usize = 8;
 /// The story of an incident, called `id`.
 pub fn text(id: &str, incident: &Incident, look: Look) -> String {
     let mut page = Page::new(look);
-    page.title(&story::headline(incident));
+    answer(&mut page, incident);
     page.aside(&format!("{id}, {} UTC", story::date_time(&incident.at)));
     for paragraph in story::paragraphs(incident) {
         page.gap();
@@ -51,12 +51,27 @@ pub fn text(id: &str, incident: &Incident, look: Look) -> String {
 /// The least that says why: what it was in, and the call that hangs.
 pub fn in_brief(incident: &Incident, look: Look) -> String {
     let mut page = Page::new(look);
-    page.title(&story::headline(incident));
+    answer(&mut page, incident);
     if let Some(entered) = story::entered(incident) {
         page.paragraph(&entered);
     }
     stacks::in_brief(&mut page, &incident.evidence);
     page.finish()
+}
+
+/// Why it hung, where that is known, and who it was.
+fn answer(page: &mut Page, incident: &Incident) {
+    if let Some(verdict) = story::verdict(incident) {
+        page.title(&verdict);
+        story::chain(incident).iter().for_each(|line| page.item("  ", line));
+        page.paragraph(&format!("{}.", story::headline(incident)));
+        return;
+    }
+    page.title(&story::headline(incident));
+    if let Some(why) = story::not_known(incident) {
+        page.paragraph(&why);
+        story::chain(incident).iter().for_each(|line| page.item("  ", line));
+    }
 }
 
 fn decisions(page: &mut Page, origin_ns: u64, incident: &Incident) {

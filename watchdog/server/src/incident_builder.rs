@@ -15,6 +15,7 @@ use super::incident_writer::Priority;
 use hangwatch_evidence::options::{EvidenceOptions, Level};
 use hangwatch_evidence::picture::Seen;
 use hangwatch_evidence::piece::Gathered;
+use hangwatch_evidence::waits::conclude;
 use hangwatch_incident::moment::Clocks;
 use hangwatch_incident::schema::{
     Decision, Ending, Evidence, Incident, Lane, Missing, Timer, VERSION, Worker,
@@ -102,7 +103,7 @@ impl IncidentBuilder {
     /// Adds what a helper captured.
     pub(super) fn capture(&mut self, gathered: Gathered, now: Nanos) {
         self.is_captured = true;
-        let Incident { evidence, worker, .. } = Arc::make_mut(&mut self.incident);
+        let Incident { evidence, worker, waits, .. } = Arc::make_mut(&mut self.incident);
         if let Some(named) = gathered.worker {
             worker.name = named.name;
             worker.command = named.command;
@@ -116,6 +117,7 @@ impl IncidentBuilder {
             missing: [missing, gathered.evidence.missing].concat(),
             ..gathered.evidence
         };
+        *waits = gathered.waits.map(|graph| conclude(graph, [&*evidence]));
     }
 
     pub(super) fn signalled(&mut self, at: Nanos, signal: u8) {

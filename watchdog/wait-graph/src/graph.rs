@@ -239,13 +239,6 @@ pub enum End {
     Unknown(String),
 }
 
-impl End {
-    /// Whether it explains a hang by itself. A rest (a timer, an idle server) or an unknown does not.
-    pub fn is_telling(&self) -> bool {
-        !matches!(self, End::Waiting(_) | End::Ended | End::Unknown(_))
-    }
-}
-
 impl WaitGraph {
     /// Adds a node.
     pub fn add(&mut self, what: What, end: Option<End>) -> NodeId {

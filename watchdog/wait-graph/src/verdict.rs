@@ -13,6 +13,9 @@ const CULPRITS: usize = 16;
 /// Nodes of a component at which a cycle is looked for, at most.
 const TRIED: usize = 64;
 
+/// A sleep from which on nobody sleeps between two turns of a loop, seconds.
+const LONG: u64 = 60;
+
 /// What a hang comes to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -76,9 +79,9 @@ pub struct Lost {
 enum Weight {
     /// A deadlock, or an end that nobody chooses.
     Proof,
-    /// A thread that sleeps or waits for a remote host: it may be meant to.
+    /// A thread that sleeps for long or waits for a remote host: it may be meant to.
     Telling,
-    /// A rest.
+    /// A rest: a timer, an idle server, a moment's sleep.
     Rest,
     /// Nothing is known.
     Lost,
@@ -190,8 +193,8 @@ impl<'g> View<'g> {
         }
         match self.end(node) {
             None | Some(End::Unknown(_)) => Weight::Lost,
-            Some(End::Waiting(_) | End::Ended) => Weight::Rest,
-            Some(End::Sleeping(_) | End::Remote(_)) => Weight::Telling,
+            Some(End::Sleeping(Some(LONG..)) | End::Remote(_)) => Weight::Telling,
+            Some(End::Waiting(_) | End::Ended | End::Sleeping(_)) => Weight::Rest,
             Some(_) => Weight::Proof,
         }
     }
@@ -200,20 +203,25 @@ impl<'g> View<'g> {
         let ways = Ways::from(self, roots, Steps::All);
         let sure = Ways::from(self, roots, Steps::Known);
         let terminals = self.terminals(&ways, &sure);
-        let has = |weight| terminals.iter().any(|it: &Terminal| it.weight == weight);
-        let proofs = terminals.iter().filter(|it| it.weight == Weight::Proof).count();
+        let of = |weight| terminals.iter().filter(|it| it.weight == weight).count();
+        let (proofs, lost) = (of(Weight::Proof), of(Weight::Lost));
+        let explains = proofs + of(Weight::Telling) > 0;
         let counts = |it: &&Terminal| match it.weight {
             Weight::Proof => true,
-            // One that is only guessed at may be meant to sleep.
-            Weight::Telling => it.is_sure || proofs == 0,
-            Weight::Rest => !has(Weight::Proof) && !has(Weight::Telling) || self.is_sure_thread(it),
+            // One that is only guessed at may be meant to sleep, and be none of those that are lost.
+            Weight::Telling => it.is_sure || proofs + lost == 0,
+            // A rest that is only guessed at is not what somebody waits for.
+            Weight::Rest => it.is_sure && (!explains || self.is_thread(it)),
             Weight::Lost => false,
         };
         let mut culprits: Vec<Culprit> =
             terminals.iter().filter(counts).map(|it| self.culprit(it, &ways, &sure)).collect();
         // Stable: of equals, the nearest to the first root.
         culprits.sort_by_key(|it| std::cmp::Reverse(it.waiters));
-        let lost = terminals.iter().filter(|it| it.weight == Weight::Lost);
+        let is_lost = |it: &&Terminal| {
+            it.weight == Weight::Lost || it.weight == Weight::Rest && !it.is_sure && !explains
+        };
+        let lost = terminals.iter().filter(is_lost);
         let lost: Vec<Lost> = lost.take(CULPRITS).map(|it| self.lost(it, &ways)).collect();
         let kind = kind_of(&culprits);
         let culprits_left_out = culprits.len().saturating_sub(CULPRITS) as u64;
@@ -221,9 +229,8 @@ impl<'g> View<'g> {
         Verdict { kind, culprits, culprits_left_out, lost }
     }
 
-    fn is_sure_thread(&self, terminal: &Terminal) -> bool {
-        let is_thread = matches!(self.graph.nodes[terminal.nodes[0]].what, What::Thread(_));
-        terminal.is_sure && is_thread
+    fn is_thread(&self, terminal: &Terminal) -> bool {
+        matches!(self.graph.nodes[terminal.nodes[0]].what, What::Thread(_))
     }
 
     /// The sets that the ways end in, the nearest first.
@@ -266,7 +273,8 @@ impl<'g> View<'g> {
         let at = it.nodes[0];
         let why = match self.end(at) {
             Some(End::Unknown(why)) => why.clone(),
-            _ => "was not looked at".to_owned(),
+            None => "was not looked at".to_owned(),
+            Some(_) => "only rests, and need not be who is waited for".to_owned(),
         };
         Lost { at: id(at), way: ways.way_to(at), why }
     }

@@ -38,6 +38,13 @@ pub struct Dump {
     #[arg(long)]
     pub tree: bool,
 
+    /// Do not stop the processes for their native stacks
+    ///
+    /// A stop lasts some milliseconds. By it, a few system calls of a process that
+    /// runs on end with EINTR (epoll_wait, semop), as by SIGSTOP and SIGCONT.
+    #[arg(long)]
+    pub no_stop: bool,
+
     /// Write JSON instead of text
     #[arg(long)]
     pub json: bool,

@@ -1,6 +1,7 @@
 //! `hangwatch dump`: the verdict first, then the chain, then the stacks.
 
 use hangwatch::Segment;
+use hangwatch_evidence::capture::MayStop;
 use hangwatch_evidence::dump::{self, targets};
 use hangwatch_evidence::waits;
 use hangwatch_report::terminal::{self, Fold, Look};
@@ -34,7 +35,8 @@ pub(super) fn perform(options: &Dump) -> Result<Exit, Failure> {
         return Ok(Exit::Unseen);
     }
     let more = if options.tree { targets::below(&asked) } else { Vec::new() };
-    let dump = dump::take(own_program(), &asked, &more);
+    let may_stop = if options.no_stop { MayStop::No } else { MayStop::Yes };
+    let dump = dump::take(own_program(), &asked, &more, may_stop);
     if dump.waits.graph.nodes.is_empty() {
         exit = Exit::Unseen;
     }

@@ -284,7 +284,7 @@ impl Watch<'_> {
                 let late_ns = Nanos(clock::monotonic_ns()).since(due_at);
                 let end = End { outcome: "reported", late_ns, ..End::default() };
                 let incident = close(case, &end, passed);
-                tell(options, tree, passed, &end, &[], incident.as_deref());
+                tell(options, tree, passed, &end, &[], &incident);
                 loop {
                     if let Event::Ended(status) = tree.wait(self.relay, Until::default())? {
                         return Ok(status.into());
@@ -311,7 +311,7 @@ impl Watch<'_> {
             }
         };
         let incident = close(case, &end, passed);
-        tell(options, tree, passed, &end, &removal.survivors, incident.as_deref());
+        tell(options, tree, passed, &end, &removal.survivors, &incident);
         complain_of(&removal.survivors);
         let ended = removal.status.filter(|_| options.preserve_status);
         Ok(ended.map_or(Exit::DeadlinePassed, Exit::from))
@@ -340,9 +340,20 @@ fn few(mut named: Vec<String>) -> String {
     named.join(", ") + &more
 }
 
-/// The name of the incident, which is kept; else the log says why it is not.
-fn close(case: Option<Case>, end: &End<'_>, passed: Passed<'_>) -> Option<String> {
-    match case?.close(end) {
+/// What the log says of an incident.
+#[derive(Debug, Default)]
+struct Told {
+    /// Its name, where it is kept.
+    name: Option<String>,
+    /// Why the command hung, where that is known.
+    verdict: Option<String>,
+}
+
+/// Has the incident kept; the log says why, where it is not.
+fn close(case: Option<Case>, end: &End<'_>, passed: Passed<'_>) -> Told {
+    let Some(case) = case else { return Told::default() };
+    let verdict = case.verdict();
+    let name = match case.close(end) {
         Ok(id) => Some(id),
         Err(NotKept { id, why }) => {
             let segment = passed.segment.name();
@@ -355,7 +366,8 @@ fn close(case: Option<Case>, end: &End<'_>, passed: Passed<'_>) -> Option<String
             );
             None
         }
-    }
+    };
+    Told { name, verdict }
 }
 
 /// One line in the log.
@@ -365,9 +377,10 @@ fn tell(
     passed: Passed<'_>,
     end: &End<'_>,
     survivors: &[Survivor],
-    incident: Option<&str>,
+    told: &Told,
 ) {
     let (segment, scope) = (passed.segment.name(), passed.scope);
+    let (incident, verdict) = (told.name.as_deref(), told.verdict.as_deref());
     let pid = tree.pid().as_raw_nonzero().get();
     let deadline = humantime::format_duration(options.deadline).to_string();
     let late_ms = ms(end.late_ns);
@@ -382,10 +395,11 @@ fn tell(
             late_ms,
             outcome,
             incident,
+            verdict,
             "the deadline passed"
         ),
         ReapSignal::Signal(_) if outcome == "exited" => {
-            tracing::warn!(segment, pid, scope, deadline, outcome, incident, "{text}");
+            tracing::warn!(segment, pid, scope, deadline, outcome, incident, verdict, "{text}");
         }
         ReapSignal::Signal(_) => {
             let is_any_left = !survivors.is_empty();
@@ -409,6 +423,7 @@ fn tell(
                 outcome,
                 left,
                 incident,
+                verdict,
                 "{text}"
             );
         }

@@ -388,6 +388,7 @@ fn evidence(lanes: Vec<Lane>) -> Evidence {
         process: Some(process()),
         threads: threads(),
         threads_left_out: 0,
+        variables: Vec::new(),
     }
 }
 

@@ -25,6 +25,7 @@ use crate::options::{EvidenceOptions, Level};
 use crate::picture::{self, Seated, Seats};
 use crate::piece::Gathered;
 use crate::suspect;
+use crate::waits;
 use hangwatch_incident::moment::Clocks;
 use hangwatch_incident::schema::{
     Decision, Descendant, Ending, Evidence, Incident, Lane, Moment, Peer, Timer, VERSION, Worker,
@@ -131,6 +132,11 @@ impl Case {
         Some(Case { incident, due_at: passed.due_at, clocks, keeper })
     }
 
+    /// Why the command hung, in one sentence, where that is known.
+    pub fn verdict(&self) -> Option<String> {
+        story::verdict(&self.incident)
+    }
+
     /// Adds how it ended, and sees that it is kept; its name.
     ///
     /// # Errors
@@ -194,9 +200,12 @@ fn capture(
     let pids: Vec<u32> = held.iter().map(|held| held.pid).collect();
     let mut seen: BTreeMap<usize, Gathered> =
         witness::look(held, options, may_stop).into_iter().enumerate().collect();
+    let mut graph = None;
     for (place, pid) in pids.into_iter().enumerate() {
-        let Some(Gathered { evidence, worker, .. }) = seen.remove(&place) else { continue };
+        let Some(Gathered { evidence, worker, waits, .. }) = seen.remove(&place) else { continue };
         let worker = worker.map(|it| Worker { pid: Some(pid), ..it });
+        // The command's own, else that of the first below it that could be looked at.
+        graph = if pid == root { waits.or(graph) } else { graph.or(waits) };
         if pid == root {
             incident.evidence = evidence;
             incident.worker = worker.unwrap_or_else(|| incident.worker.clone());
@@ -209,6 +218,9 @@ fn capture(
     if incident.evidence == Evidence::default() {
         incident.evidence = Gathered::without("the process is gone").evidence;
     }
+    let below = incident.descendants.iter().map(|it| &it.evidence);
+    let all = std::iter::once(&incident.evidence).chain(below);
+    incident.waits = graph.map(|graph| waits::conclude(graph, all));
 }
 
 fn complete(evidence: &mut Evidence, lanes: Vec<Lane>, options: &EvidenceOptions, taken_ns: u64) {

@@ -13,6 +13,7 @@
 //! | `python` | the Python stacks, by `py-spy` |
 //! | `maps`, `modules`, `native` | the native stacks, by `framehop` |
 //! | `symbols`, `perf_map` | the names in them, by `blazesym` |
+//! | `variables` | the names of the locks that threads wait for |
 //!
 //! It begins with the watchdog's privileges, with which it reads `/proc` and holds what is mapped. Where the
 //! worker's own user may stop the worker and read its memory, it becomes that user then (`privileges`);
@@ -35,12 +36,14 @@ mod symbols;
 mod target;
 mod teller;
 mod threads;
+mod variables;
 
 use std::ffi::CString;
 use std::io;
 use std::panic::set_hook;
 use std::time::{Duration, Instant};
 
+use hangwatch_wait_graph::WaitGraph;
 use nix::sys::signal::SigSet;
 use py_spy::PythonSpy;
 use rustix::process::{Resource, Rlimit, Signal};
@@ -51,9 +54,11 @@ use self::python::Inner;
 use self::stop::StoppedThread;
 use self::target::Target;
 use self::teller::{Teller, Why};
+use self::variables::Lock;
 use super::capture::MayStop;
 use super::piece::{Piece, Stage};
 use super::redact::Redactor;
+use crate::waits;
 use hangwatch_incident::schema::{Missing, Thread};
 
 /// What files a helper maps may take beside its own memory, bytes.
@@ -134,16 +139,41 @@ pub fn run(request: &Request) -> Result<(), HelperError> {
         Ok((tids, inner))
     });
     let (tids, inner) = threads.unwrap_or_else(|| (vec![request.pid], Inner::new()));
+    // Before the worker is stopped: a thread that is stopped waits for its tracer.
+    let scan = request.budget / 8;
+    let locks = teller.stage(Stage::Waits, |tell| {
+        let mut graph = waits::capture(&[request.pid], scan);
+        begin_with(&mut graph, &inner, request.first_tid);
+        let locks = variables::locks(&graph, request.pid);
+        tell(Piece::Waits(Box::new(graph)));
+        Ok(locks)
+    });
+    let locks = locks.unwrap_or_default();
     // The files are held while the helper may still look at them.
     let modules = teller.part(Stage::Native, |_| Modules::of(&target, memory_bytes));
     let modules = modules.unwrap_or_default();
-    let look =
-        Look { target: &target, standing: &standing, modules: &modules, inner: &inner, ends_at };
+    let look = Look {
+        target: &target,
+        standing: &standing,
+        modules: &modules,
+        inner: &inner,
+        locks: &locks,
+        ends_at,
+    };
     match request.may_stop {
         MayStop::Yes => look.stopped(&tids, &mut teller),
         MayStop::No => look.in_passing(&mut teller),
     }
     Ok(())
+}
+
+/// Has the thread that matters most asked about, and then the others.
+fn begin_with(graph: &mut WaitGraph, inner: &Inner, first: Option<u64>) {
+    let is_it = |(_, inner): &(&u32, &u32)| Some(u64::from(**inner)) == first;
+    let tid = inner.iter().find(is_it).map(|(tid, _)| *tid);
+    if let Some(node) = tid.and_then(|tid| graph.thread_node(tid)) {
+        graph.roots = vec![node];
+    }
 }
 
 /// What is needed to look at a worker's stacks.
@@ -155,6 +185,8 @@ struct Look<'t> {
     modules: &'t Modules,
     /// The threads' ids in their own PID namespace.
     inner: &'t Inner,
+    /// What its threads wait for.
+    locks: &'t [Lock],
     ends_at: Instant,
 }
 
@@ -203,6 +235,10 @@ impl Look<'_> {
             Ok(stacks)
         });
         teller.stage(Stage::Symbols, |tell| {
+            // Nothing of the worker's is parsed without its own privileges.
+            if stacks.is_some() && !self.locks.is_empty() {
+                tell(Piece::Variables(variables::named(modules, self.locks)));
+            }
             symbols::name(target, modules, stacks.as_deref().unwrap_or_default(), tell);
             Ok(())
         });

@@ -128,6 +128,25 @@ impl Modules {
         mapping.range.contains(&address).then_some(mapping)
     }
 
+    /// The code of the file whose variables lie at an address: the file's last variables are in memory of no
+    /// file, right behind it.
+    pub(super) fn of_data(&self, address: u64) -> Option<&Mapping> {
+        let own = self.find(address)?;
+        let mut before = own.range.start;
+        let below = self.mappings.iter().rev().skip_while(|it| it.range.start > own.range.start);
+        for mapping in below {
+            let is_next = mapping.range.start == before || mapping.range.end == before;
+            if !is_next || mapping.range.start != own.range.start && mapping.path.is_none() {
+                return None;
+            }
+            if mapping.is_code {
+                return Some(mapping);
+            }
+            before = mapping.range.start;
+        }
+        None
+    }
+
     /// Whether an address may be one of code.
     pub(super) fn is_code(&self, address: u64) -> bool {
         self.find(address).is_some_and(|mapping| mapping.is_code)
@@ -238,18 +257,7 @@ impl Mapping {
         table_bytes: &AtomicU64,
     ) -> Option<Module<Vec<u8>>> {
         let elf = ElfFile64::<object::Endianness, _>::parse(data).ok()?;
-        let endian = elf.endian();
-        // The segment of this code: others may have bytes in the page it begins in.
-        let segment = elf.elf_program_headers().iter().find(|segment| {
-            let begins = segment.p_offset(endian);
-            let ends = begins.saturating_add(segment.p_filesz(endian));
-            segment.p_type(endian) == object::elf::PT_LOAD
-                && (segment.p_flags(endian) & object::elf::PF_X).0 != 0
-                && (begins - begins % PAGE_BYTES..ends).contains(&self.offset)
-        })?;
-        let at = |address: u64, offset: u64| address.wrapping_sub(offset);
-        let moved = at(segment.p_vaddr(endian), segment.p_offset(endian));
-        let base = at(self.range.start, self.offset).wrapping_sub(moved);
+        let base = self.base(&elf)?;
         let section = |name: &str| elf.section_by_name(name);
         let place = |name: &str| {
             section(name)
@@ -274,6 +282,25 @@ impl Mapping {
         };
         let name = self.path.as_ref()?.to_string_lossy().into_owned();
         Some(Module::new(name, range, base, tables))
+    }
+
+    /// Where the file's own address 0 is in memory.
+    pub(super) fn base<'d, R: ReadRef<'d>>(
+        &self,
+        elf: &ElfFile64<'d, object::Endianness, R>,
+    ) -> Option<u64> {
+        let endian = elf.endian();
+        // The segment of this code: others may have bytes in the page it begins in.
+        let segment = elf.elf_program_headers().iter().find(|segment| {
+            let begins = segment.p_offset(endian);
+            let ends = begins.saturating_add(segment.p_filesz(endian));
+            segment.p_type(endian) == object::elf::PT_LOAD
+                && (segment.p_flags(endian) & object::elf::PF_X).0 != 0
+                && (begins - begins % PAGE_BYTES..ends).contains(&self.offset)
+        })?;
+        let at = |address: u64, offset: u64| address.wrapping_sub(offset);
+        let moved = at(segment.p_vaddr(endian), segment.p_offset(endian));
+        Some(at(self.range.start, self.offset).wrapping_sub(moved))
     }
 }
 

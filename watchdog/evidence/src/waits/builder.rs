@@ -1,6 +1,7 @@
 //! The builder: looks at the processes asked about, and at those that they wait for, and makes the graph.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
 
 use hangwatch::sys::proc_file;
 use hangwatch_process::freezer::{self, Frozen};
@@ -15,12 +16,15 @@ use super::unix::Sockets;
 
 /// Processes that are looked at, at most.
 const PROCESSES: usize = 64;
+/// Threads and other nodes, from which on no more processes are looked at.
+const NODES: usize = 4096;
 /// Edges of the whole graph, at most.
 const EDGES: usize = 32_768;
 
-/// Who waits for whom, from the processes `roots` on.
-pub fn capture(roots: &[u32]) -> WaitGraph {
-    let mut builder = Builder::default();
+/// Who waits for whom, from the processes `roots` on. Everybody's descriptors are looked at for no longer
+/// than `scan`.
+pub fn capture(roots: &[u32], scan: Duration) -> WaitGraph {
+    let mut builder = Builder { scan, ..Builder::default() };
     for &pid in roots {
         match builder.leader(pid) {
             Some(node) if !builder.graph.roots.contains(&node) => builder.graph.roots.push(node),
@@ -59,6 +63,8 @@ impl Toward {
 #[derive(Default)]
 pub(super) struct Builder {
     graph: WaitGraph,
+    /// How long everybody's descriptors are looked at.
+    scan: Duration,
     processes: BTreeMap<u32, Option<Process>>,
     /// The nodes that stand for any thread of a process.
     any: HashMap<u32, NodeId>,
@@ -73,7 +79,7 @@ pub(super) struct Builder {
 impl Builder {
     /// Everybody's descriptors.
     pub(super) fn holders(&mut self) -> &Holders {
-        self.holders.get_or_insert_with(Holders::scan)
+        self.holders.get_or_insert_with(|| Holders::scan(self.scan))
     }
 
     /// The TCP sockets of a process's network namespace.
@@ -95,7 +101,8 @@ impl Builder {
     }
 
     fn look_at(&mut self, pid: u32) {
-        if self.processes.contains_key(&pid) || self.processes.len() >= PROCESSES {
+        let is_full = self.processes.len() >= PROCESSES || self.graph.nodes.len() >= NODES;
+        if self.processes.contains_key(&pid) || is_full {
             return;
         }
         let process = Process::look(pid);

@@ -1,6 +1,8 @@
 //! What a thread waits for, by the system call it sleeps in.
 
+use hangwatch::sys::proc_file;
 use hangwatch_wait_graph::{End, FileLock, Resource, Source};
+use rustix::time::{ClockId, clock_gettime};
 use syscalls::Sysno;
 
 use super::builder::{Builder, Toward};
@@ -12,6 +14,14 @@ use super::task::{Call, Process, Task};
 
 /// Children of a process that are followed, at most.
 const CHILDREN: usize = 16;
+/// The call that is gone on with as `poll`.
+const POLL: Sysno = {
+    #[cfg(target_arch = "x86_64")]
+    let call = Sysno::poll;
+    #[cfg(not(target_arch = "x86_64"))]
+    let call = Sysno::ppoll;
+    call
+};
 /// Bytes of a path that are read from a process's memory.
 const PATH: usize = 256;
 /// A stack below this is of a program of 32 bits, whose calls have other numbers.
@@ -37,9 +47,13 @@ pub(super) fn ways(builder: &mut Builder, process: &Process, task: &Task) -> Vec
     if task.state == 'D' {
         return descriptors::device(builder, process, task, call, arguments);
     }
-    // A call that a signal interrupted is gone on with under a number of its own.
-    let call = call.filter(|call| *call != Sysno::restart_syscall).or_else(|| by_channel(task));
     match call {
+        Some(Sysno::restart_syscall) => match interrupted(process, task, arguments) {
+            Some(call) => sleeping_in(builder, process, task, call, arguments),
+            None => vec![Toward::unknown(
+                "waits in a system call that was interrupted, of a kind not told",
+            )],
+        },
         Some(call) => sleeping_in(builder, process, task, call, arguments),
         None => vec![Toward::unknown("waits in a system call without a name here")],
     }
@@ -57,8 +71,8 @@ fn sleeping_in(
         Sysno::futex => futex(process, arguments),
         Sysno::nanosleep => vec![sleep(process, first)],
         Sysno::clock_nanosleep if second & 1 == 0 => vec![sleep(process, third)],
-        Sysno::clock_nanosleep => vec![Toward::End(End::Sleeping(None))],
-        Sysno::rt_sigsuspend | Sysno::rt_sigtimedwait => waiting("a signal"),
+        Sysno::clock_nanosleep => vec![sleep_until(process, first, third)],
+        Sysno::rt_sigsuspend | Sysno::rt_sigtimedwait => signal(process),
         Sysno::wait4 => {
             let wanted = first as i32;
             let is_it = |pid| wanted <= 0 || process.pid_here(pid) == Some(wanted.unsigned_abs());
@@ -97,7 +111,7 @@ fn by_old_name(
 ) -> Vec<Toward> {
     let [first, _, third, ..] = arguments;
     match call.name() {
-        "pause" => waiting("a signal"),
+        "pause" => signal(process),
         "poll" => poll(builder, process, arguments, third as i32 >= 0),
         "select" => select(builder, process, arguments),
         "epoll_wait" => epoll(builder, process, arguments, call),
@@ -124,17 +138,22 @@ fn is_vfork(task: &Task, call: Option<Sysno>, arguments: [u64; 6]) -> bool {
     is_asked && (task.wchan.contains("vfork") || task.wchan.contains("clone"))
 }
 
-/// The call, by the function of the kernel that the thread sleeps in.
-fn by_channel(task: &Task) -> Option<Sysno> {
-    let is = |part: &str| task.wchan.contains(part);
-    if is("nanosleep") {
-        Some(Sysno::clock_nanosleep)
-    } else if is("futex") {
-        Some(Sysno::futex)
-    } else if is("poll_schedule") || is("do_sys_poll") || is("do_poll") {
-        Some(Sysno::ppoll)
-    } else {
-        None
+/// The call that goes on after a signal or a tracer interrupted it: its number is lost, its arguments are
+/// not. By the kernel's stack, which root may read; else by what the arguments can be of.
+fn interrupted(process: &Process, task: &Task, arguments: [u64; 6]) -> Option<Sysno> {
+    let stack = proc_file::text(format!("/proc/{}/task/{}/stack", process.pid, task.tid));
+    let stack = stack.unwrap_or_default() + &task.wchan;
+    let kinds = [("futex", Sysno::futex), ("poll", POLL), ("nanosleep", Sysno::clock_nanosleep)];
+    let by_stack = kinds.into_iter().find(|(part, _)| stack.contains(part)).map(|(_, call)| call);
+    let [first, second, third, ..] = arguments;
+    let is_time = |at: u64| process.long(at.wrapping_add(8)).is_some_and(|ns| ns < 1_000_000_000);
+    match by_stack {
+        // Of both calls that sleep, the older one has the time in front.
+        None | Some(Sysno::clock_nanosleep) if first < 16 && second <= 1 && is_time(third) => {
+            Some(Sysno::clock_nanosleep)
+        }
+        Some(Sysno::clock_nanosleep) => Some(Sysno::nanosleep),
+        other => other,
     }
 }
 
@@ -150,6 +169,22 @@ fn waiting(what: &str) -> Vec<Toward> {
     vec![Toward::End(End::Waiting(what.to_owned()))]
 }
 
+/// A signal: where it catches that of its children, as shells do that wait for one, perhaps theirs.
+fn signal(process: &Process) -> Vec<Toward> {
+    const CHILD: u64 = 1 << 16;
+    let status = proc_file::text(format!("/proc/{}/status", process.pid)).unwrap_or_default();
+    let caught = super::task::field(&status, "SigCgt:").map(|mask| u64::from_str_radix(mask, 16));
+    let catches = caught.is_some_and(|mask| mask.is_ok_and(|mask| mask & CHILD != 0));
+    let pids = if catches { process.children() } else { Vec::new() };
+    if pids.is_empty() {
+        return waiting("a signal");
+    }
+    let way = |&pid: &u32| Toward::Process(pid, child(pids.len()), Source::Inferred);
+    let mut ways: Vec<Toward> = pids.iter().take(CHILDREN).map(way).collect();
+    ways.push(Toward::Outside("a signal".to_owned(), End::Waiting("a signal".to_owned())));
+    ways
+}
+
 /// Something that ends the wait beside what is waited for.
 fn timer() -> Toward {
     Toward::Outside("a timer".to_owned(), End::Waiting("a timer".to_owned()))
@@ -158,6 +193,20 @@ fn timer() -> Toward {
 /// A sleep, with its time, where the request can be read.
 fn sleep(process: &Process, request: u64) -> Toward {
     Toward::End(End::Sleeping(process.long(request).filter(|&seconds| seconds < i64::MAX as u64)))
+}
+
+/// A sleep until a point in time of a clock.
+fn sleep_until(process: &Process, clock: u64, until: u64) -> Toward {
+    let clock = match clock {
+        0 => Some(ClockId::Realtime),
+        1 => Some(ClockId::Monotonic),
+        7 => Some(ClockId::Boottime),
+        _ => None,
+    };
+    let now = clock.map(|clock| clock_gettime(clock).tv_sec);
+    let until = process.long(until).and_then(|until| i64::try_from(until).ok());
+    let left = now.zip(until).and_then(|(now, until)| u64::try_from(until.checked_sub(now)?).ok());
+    Toward::End(End::Sleeping(left))
 }
 
 fn futex(process: &Process, arguments: [u64; 6]) -> Vec<Toward> {
@@ -169,6 +218,10 @@ fn futex(process: &Process, arguments: [u64; 6]) -> Vec<Toward> {
             Some(tid) => Toward::Thread(process.pid, tid, resource, Source::Memory),
             None => Toward::unknown("waits for a lock whose owner ended meanwhile"),
         },
+        Wait::Foreign(owner, resource) => match process_of(process, owner, arguments[0]) {
+            Some(pid) => Toward::Thread(pid, owner, resource, Source::Memory),
+            None => Toward::unknown("waits for a lock that a process shares which cannot be found"),
+        },
         Wait::Gone(end) => Toward::End(end),
         Wait::AnyThread(address) => {
             Toward::AnyThread(process.pid, Resource::Unowned { address }, Source::Inferred)
@@ -178,6 +231,17 @@ fn futex(process: &Process, arguments: [u64; 6]) -> Vec<Toward> {
         )),
     };
     if futex.is_timed { vec![way, timer()] } else { vec![way] }
+}
+
+/// The process of a thread that holds a lock in memory which both share. Its id is one of this namespace only
+/// where the process that waits is of it.
+fn process_of(process: &Process, tid: u32, lock: u64) -> Option<u32> {
+    if process.depth != 1 {
+        return None;
+    }
+    let status = proc_file::text(format!("/proc/{tid}/status")).ok()?;
+    let pid = super::task::field(&status, "Tgid:")?.parse().ok()?;
+    process.shares(lock, pid).then_some(pid)
 }
 
 fn child(of: usize) -> Resource {
@@ -309,7 +373,7 @@ fn epoll(
     let [fd, _, _, timeout, ..] = arguments;
     let is_timed = if call == Sysno::epoll_pwait2 { timeout != 0 } else { timeout as i32 >= 0 };
     let path = format!("/proc/{}/fdinfo/{fd}", process.pid);
-    let text = hangwatch::sys::proc_file::text(path).unwrap_or_default();
+    let text = proc_file::text(path).unwrap_or_default();
     let mut wanted = Vec::new();
     for line in text.lines().filter_map(|line| line.strip_prefix("tfd:")) {
         let mut words = line.split_whitespace();

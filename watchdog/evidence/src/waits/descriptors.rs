@@ -70,7 +70,7 @@ pub(super) fn ways(builder: &mut Builder, process: &Process, fd: u64, wants: For
     if link.starts_with("/dev/pts/") || link.starts_with("/dev/tty") || link == "/dev/console" {
         return terminal(builder, &link, wants);
     }
-    if is_fifo(process.pid, &link) {
+    if is_fifo(process.pid, &link, &format!("/proc/{}/fd/{fd}", process.pid)) {
         return pipe(builder, process, &link, wants, Medium::Fifo);
     }
     file(builder, process, &link, "")
@@ -265,11 +265,11 @@ fn terminal(builder: &mut Builder, link: &str, wants: For) -> Vec<Toward> {
     ways
 }
 
-/// Whether a path is a named pipe's. It is looked at only where no file system can hang over it.
-fn is_fifo(pid: u32, path: &str) -> bool {
+/// Whether a path is a named pipe's. It is looked at, by `link`, only where no file system can hang over it.
+fn is_fifo(pid: u32, path: &str, link: &str) -> bool {
+    let path = path.trim_end_matches(" (deleted)");
     let is_local = Mount::of(pid, path).is_some_and(|mount| is_local(&mount.kind));
-    is_local
-        && fs::metadata(format!("/proc/{pid}/root{path}")).is_ok_and(|it| it.file_type().is_fifo())
+    is_local && fs::metadata(link).is_ok_and(|it| it.file_type().is_fifo())
 }
 
 fn is_local(kind: &str) -> bool {
@@ -285,7 +285,7 @@ pub(super) fn opening(builder: &mut Builder, process: &Process, path: &str) -> V
         let directory = fs::read_link(format!("/proc/{}/cwd", process.pid)).unwrap_or_default();
         directory.join(path).to_string_lossy().into_owned()
     };
-    if is_fifo(process.pid, &whole) {
+    if is_fifo(process.pid, &whole, &format!("/proc/{}/root{whole}", process.pid)) {
         let found = builder.holders().of(&whole);
         if found.is_empty() {
             return vec![Toward::End(End::NobodyThere(format!(

@@ -26,6 +26,8 @@ const MOST_TID: u32 = 1 << 22;
 pub(super) enum Wait {
     /// A thread of its process, by its id there.
     Owner(u32, Resource),
+    /// A thread of another process, by its id there, of a lock that both share.
+    Foreign(u32, Resource),
     /// A lock of an owner that is no thread of the process.
     Gone(End),
     /// Some thread of its process, nobody knows which.
@@ -107,11 +109,15 @@ impl Futex {
     /// glibc's `pthread_mutex_t`: lock, count, owner, users, kind. Its `_IO_lock_t`: lock, count, and the
     /// owner by the address of its `struct pthread`.
     fn mutex(self, process: &Process) -> Option<Wait> {
-        if self.expected != 2 || process.word(self.address)? != 2 {
+        // Others that wait for a 2 ask for it in another way.
+        let is_asked = self.command == FUTEX_WAIT && self.expected == 2;
+        if !is_asked || process.word(self.address)? != 2 {
             return None;
         }
         let [_, _, owner, users, kind, spins] = words(process, self.address)?;
-        if process.by_inner_id(owner).is_some() && users <= THREADS_AT_MOST {
+        // A lock that is held has users, and a kind of few bits.
+        let is_held = (1..=USERS).contains(&users) && kind <= KINDS;
+        if is_held && process.by_inner_id(owner).is_some() {
             return Some(Wait::Owner(owner, self.mutex_here()));
         }
         if let Some(owner) = process.long(self.address + 8).and_then(|it| thread_at(process, it)) {
@@ -120,7 +126,11 @@ impl Futex {
         // A whole mutex that is certainly one: kinds 0 to 3, no list, no spins, and users.
         let list: [u64; 2] = longs(process, self.address + 24)?;
         let is_mutex = kind <= 3 && spins == 0 && list == [0, 0] && (1..=1024).contains(&users);
-        let is_gone = (1..MOST_TID).contains(&owner) && self.is_private && process.is_whole();
+        let is_tid = (1..MOST_TID).contains(&owner);
+        if !self.is_private && is_held && is_tid && !process.is_private(self.address) {
+            return Some(Wait::Foreign(owner, self.mutex_here()));
+        }
+        let is_gone = is_tid && self.is_private && process.is_whole();
         (is_mutex && is_gone).then_some(Wait::Gone(End::OwnerGone { owner }))
     }
 
@@ -143,7 +153,9 @@ impl Futex {
 }
 
 /// Users of a mutex at most, as its word says.
-const THREADS_AT_MOST: u32 = 1 << 20;
+const USERS: u32 = 1 << 20;
+/// All bits that glibc's kinds of mutexes have.
+const KINDS: u32 = 0x1ff;
 
 /// The id of the thread whose `struct pthread` is at an address, where that is one of the process's.
 pub(super) fn thread_at(process: &Process, pthread: u64) -> Option<u32> {

@@ -101,7 +101,7 @@ pub fn run(pids: &[u32], budget: Duration) -> io::Result<()> {
     }
     let seconds = u32::try_from(budget.as_secs()).unwrap_or(u32::MAX);
     nix::unistd::alarm::set(seconds.saturating_add(2));
-    let graph = super::capture(pids);
+    let graph = super::capture(pids, budget / 2);
     serde_json::to_writer(io::stdout().lock(), &graph)?;
     Ok(())
 }

@@ -13,8 +13,6 @@ use hangwatch::sys::proc_file;
 /// Processes, and descriptors of all of them, that are looked at, at most.
 const PROCESSES: usize = 32_768;
 const DESCRIPTORS: usize = 1 << 20;
-/// How long the scan takes at most.
-const SCAN: Duration = Duration::from_secs(2);
 /// Holders of one thing that are told, at most.
 const HOLDERS: usize = 64;
 
@@ -41,11 +39,11 @@ pub(super) struct Holders {
 }
 
 impl Holders {
-    /// Looks at all processes but this one and its parent, which asks for the capture.
-    pub(super) fn scan() -> Holders {
+    /// Looks at all processes but this one and its parent, which asks for the capture, for so long at most.
+    pub(super) fn scan(most: Duration) -> Holders {
         let mut holders = Holders::default();
         let own = [std::process::id(), std::os::unix::process::parent_id()];
-        let until = Instant::now() + SCAN;
+        let until = Instant::now() + most;
         let (mut left, mut refused) = (DESCRIPTORS, 0);
         let processes = fs::read_dir("/proc").into_iter().flatten();
         let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());

@@ -18,6 +18,8 @@ const MAPS_BYTES: u64 = 8 << 20;
 /// Times that a running thread is looked at, and the time between.
 const LOOKS: u32 = 4;
 const BETWEEN: Duration = Duration::from_millis(5);
+/// How often a thread is looked at that a helper of hangwatch has stopped.
+const LET_GO: u32 = 40;
 
 /// A process and its threads at one moment.
 #[derive(Debug, Default)]
@@ -92,6 +94,7 @@ impl Process {
             process.tasks.push(task);
         }
         process.settle();
+        process.let_go();
         Some(process)
     }
 
@@ -120,6 +123,22 @@ impl Process {
         for (at, seen) in running {
             if seen > 1 {
                 self.tasks[at].state = 'R';
+            }
+        }
+    }
+
+    /// Looks again at threads that another helper has stopped, until it lets them go.
+    fn let_go(&mut self) {
+        for at in 0..self.tasks.len() {
+            for _ in 0..LET_GO {
+                let Task { tid, state, tracer, .. } = self.tasks[at];
+                if state != 't' || !is_helper(tracer) {
+                    break;
+                }
+                sleep(BETWEEN);
+                if let Some((task, _)) = Task::look(self.pid, tid) {
+                    self.tasks[at] = task;
+                }
             }
         }
     }
@@ -159,15 +178,30 @@ impl Process {
     /// Whether an address is in memory that it shares with nobody. A process that shares all of its memory
     /// with a child is rare, and then both are looked at.
     pub(super) fn is_private(&self, address: u64) -> bool {
-        let text = proc_file::bytes(format!("/proc/{}/maps", self.pid), MAPS_BYTES);
-        let text = text.unwrap_or_default();
-        let mapping = String::from_utf8_lossy(&text).lines().find_map(|line| {
+        self.mapping(address).is_some_and(|mapping| mapping.get(3..4) == Some("p"))
+    }
+
+    /// Whether another process maps the same shared memory as is at an address.
+    pub(super) fn shares(&self, address: u64, with: u32) -> bool {
+        let Some(mapping) = self.mapping(address) else { return false };
+        // Behind the permissions: offset, device, inode.
+        let object = |line: &str| {
+            let mut words = line.split_whitespace().skip(2);
+            Some((words.next()?.to_owned(), words.next()?.to_owned()))
+        };
+        let (own, theirs) = (object(&mapping), maps(with));
+        let mut lines = theirs.lines().filter_map(|line| line.split_once(' '));
+        own.is_some() && lines.any(|(_, rest)| rest.get(3..4) == Some("s") && object(rest) == own)
+    }
+
+    /// What `/proc/PID/maps` says of the mapping at an address, from its permissions on.
+    fn mapping(&self, address: u64) -> Option<String> {
+        maps(self.pid).lines().find_map(|line| {
             let (range, rest) = line.split_once(' ')?;
             let (from, to) = range.split_once('-')?;
             let hex = |text| u64::from_str_radix(text, 16).ok();
-            (hex(from)?..hex(to)?).contains(&address).then(|| rest.get(3..4) == Some("p"))
-        });
-        mapping == Some(true)
+            (hex(from)?..hex(to)?).contains(&address).then(|| rest.to_owned())
+        })
     }
 
     /// Its children, of all its threads, up to a bound.
@@ -229,6 +263,18 @@ impl Call {
         let stack = hex()?;
         Some(Call::In { call: Sysno::new(number), arguments, stack })
     }
+}
+
+/// Whether a tracer is a helper of a watchdog, which stops a process for some milliseconds.
+fn is_helper(tracer: u32) -> bool {
+    let name = proc_file::text(format!("/proc/{tracer}/comm")).unwrap_or_default();
+    name.trim_end() == crate::helper::THREAD_NAME
+}
+
+/// The mappings of a process, up to a bound.
+fn maps(pid: u32) -> String {
+    let bytes = proc_file::bytes(format!("/proc/{pid}/maps"), MAPS_BYTES).unwrap_or_default();
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// What stands behind a name in `/proc/PID/status`.

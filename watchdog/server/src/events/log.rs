@@ -24,7 +24,7 @@
 //! | `path`, `error` | `error_file` | the worker's error file; why it could not be written |
 //! | `hold` | `held` | `traced`, `frozen`, `stopped`, or `other_user`: it runs as another user than when it attached |
 //! | `wait_channel` | `expired` | for an unkillable worker, the kernel function it sleeps in |
-//! | `incident` | `expired`, `suspect`, `incident_lost` | the incident's id, for `hangwatch show` |
+//! | `incident` | `expired`, `verdict`, `suspect`, `incident_lost` | the incident's id, for `hangwatch show` |
 //! | `who` | `left_behind` | which thread of the watchdog did not end with it |
 //! | `error` | `incident_lost`, ... | the cause |
 //! | `kind`, `lines` | `left_out` | the event and how many of its lines were dropped; `lane` or `pid` if all were about one |
@@ -34,6 +34,7 @@
 
 use super::limits::{self, About, OF_NONSENSE, OF_WORK, Rates};
 use super::{Expiry, Leaving, ServerEvent, TimerFacts, What, WorkerFacts, hold_name};
+use hangwatch_incident::story;
 use hangwatch_process::descendants::Removed;
 use hangwatch_text::ms;
 
@@ -96,6 +97,9 @@ fn limited(what: &What) -> Option<(&'static str, About, Rates)> {
         // These are only logged at debug level, so they are only limited there.
         What::Admitted(worker) if is_verbose() => of_worker("admitted", worker),
         What::Left { worker, .. } if is_verbose() => of_worker("left", worker),
+        What::Captured(incident) if story::verdict(incident).is_some() => {
+            ("verdict", About::Process(incident.worker.pid.unwrap_or(0)), OF_WORK)
+        }
         What::IncidentLost { .. } => ("incident_lost", About::Itself, OF_WORK),
         What::Stalled { .. } => ("stalled", About::Itself, OF_WORK),
         What::Quarantined { lane, .. } => ("quarantined", About::Lane(*lane), OF_NONSENSE),
@@ -189,6 +193,12 @@ fn emit_line(event: &ServerEvent) {
             let (pid, command) = told(worker);
             let how = if *how == Leaving::Died { "died" } else { "execd" };
             tracing::debug!(segment, event = "left", pid, command, how, "left");
+        }
+        What::Captured(incident) => {
+            if let Some(verdict) = story::verdict(incident) {
+                let (pid, incident) = (incident.worker.pid, incident.id.as_str());
+                tracing::warn!(segment, event = "verdict", pid, incident, "{verdict}");
+            }
         }
         What::IncidentLost { id, error } => tracing::error!(
             segment,

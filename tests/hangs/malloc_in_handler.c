@@ -1,0 +1,23 @@
+// A signal handler takes the lock of a library whose function it interrupted.
+// EXPECT deadlock process=malloc_in_hand thread=1 function=on_alarm
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <unistd.h>
+
+sem_t arena;
+
+static void on_alarm(int number) {
+    sem_wait(&arena); // HANGS
+    sem_post(&arena);
+}
+
+int main(void) {
+    sem_init(&arena, 0, 1);
+    signal(SIGALRM, on_alarm);
+    sem_wait(&arena);
+    alarm(1);
+    pause();
+    sem_post(&arena);
+    return 0;
+}

@@ -1,0 +1,5 @@
+# A child is stopped.
+# EXPECT culprit thread=1
+sleep 100000 &
+kill -STOP $!
+wait $!
