@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use hangwatch::CreateOptions;
+use hangwatch_core::wire::lane::{LaneNames, LaneState, OwnerWord};
 use hangwatch_tests::soak::{self, descendants};
 use hangwatch_tests::{Actor, Busy, Stage, Watchdog, is_root, living_of, program, until};
 use rustix::process::{Pid, PidfdFlags, Signal};
@@ -101,6 +102,34 @@ fn a_worker_below_a_worker_is_spared_with_its_own_children() {
     assert_eq!(event["spared"], nested[0].pid.to_string(), "{event}");
     assert_eq!(event["processes"], 2, "{event}");
     assert!(nested[1..].iter().all(Handle::is_alive));
+}
+
+#[test]
+fn a_worker_cannot_shield_a_descendant_by_claiming_its_pid_in_a_free_lane() {
+    let stage = Stage::new("shield");
+    let mut watchdog = stage.watchdog(&["--reap", "tree"]);
+    let mut actor = stage.actor();
+    let loaders = handles(&actor.tell("loaders 1"));
+    actor.tell("attach");
+    let lane = stage.segment.words().lane(3);
+    let (identity, pid) = (stage.segment.words().lane(0).identity(), loaders[0].pid);
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // The watchdog gives it back each time: nobody has its lock.
+        scope.spawn(|| {
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                let epoch = lane.owner().epoch().wrapping_add(1);
+                let forged = OwnerWord::new(LaneState::Attached, epoch, pid);
+                lane.attach(forged, identity, LaneNames::default());
+                std::thread::yield_now();
+            }
+        });
+        stage.segment.words().note_lane_used(3);
+        let event = hang(&mut watchdog, &mut actor);
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(event["processes"], 2, "{event}");
+    });
+    loaders.iter().for_each(Handle::wait);
 }
 
 #[test]

@@ -81,9 +81,14 @@ pub enum Rights {
     Of(Option<Users>),
 }
 
+/// A question that may fail: then nobody is signalled.
+pub type IsWorker = Box<dyn Fn(Pid) -> io::Result<bool>>;
+
 /// Processes that belong to no worker's descendants.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub struct Excluded {
+    /// Tells whether one more process is another worker. Asked once in each pass over the descendants.
+    pub is_worker: Option<IsWorker>,
     /// Other workers: they and their descendants.
     pub workers: HashSet<Pid>,
     /// The watchdog and the processes above it.
@@ -91,8 +96,15 @@ pub struct Excluded {
 }
 
 impl Excluded {
-    fn has(&self, pid: Pid) -> bool {
+    fn names(&self, pid: Pid) -> bool {
         pid == Pid::INIT || self.workers.contains(&pid) || self.own_line.contains(&pid)
+    }
+
+    fn is_worker(&self, pid: Pid) -> io::Result<bool> {
+        if self.workers.contains(&pid) {
+            return Ok(true);
+        }
+        self.is_worker.as_ref().map_or(Ok(false), |is_worker| is_worker(pid))
     }
 }
 
@@ -110,6 +122,14 @@ pub struct Descendants {
     excluded: HashSet<Identity>,
     /// Other workers that were found among them.
     workers: HashSet<Pid>,
+    /// Processes that are no workers, asked in this pass.
+    no_workers: HashSet<Identity>,
+    /// Steps that this removal has left until those that are known are killed.
+    rounds: usize,
+    /// Looks for children of those that were killed.
+    sweeps: u32,
+    /// What this step has taken, in looks at members.
+    spent: usize,
     /// Children that `/proc` hides.
     hidden: Hidden,
     /// A list that is under way: the next place whose children are to be listed.
@@ -154,6 +174,10 @@ impl Descendants {
             places: HashMap::new(),
             excluded: HashSet::new(),
             workers: HashSet::new(),
+            no_workers: HashSet::new(),
+            rounds: 0,
+            sweeps: 0,
+            spent: 0,
             hidden: Hidden::default(),
             listing: None,
             phase: Phase::default(),
@@ -178,13 +202,16 @@ impl Descendants {
             listing
         } else {
             self.forget_dead();
+            self.no_workers.clear();
             self.list_others(worker, excluded)?;
             (WORKER, Children::new()?)
         };
-        for _ in 0..LOOKS {
+        self.spent = 0;
+        while self.spent < LOOKS {
             if next >= self.members.len() {
                 return Ok(Step::Done);
             }
+            self.spent += 1;
             if let Opened::Alive(pidfd) = self.open(next)? {
                 self.list_children(next, &pidfd, &children, excluded)?;
             }
@@ -223,7 +250,7 @@ impl Descendants {
         // A group keeps its number from others as long as it has members, and the worker is one.
         if !worker.is_dead() {
             for stat in found {
-                self.find(&stat, WORKER, excluded);
+                self.find(&stat, WORKER, excluded)?;
             }
         }
         Ok(())
@@ -255,6 +282,7 @@ impl Descendants {
         let listed = children.of(parent)?;
         let is_listed = listed.is_some();
         for child in listed.unwrap_or_default() {
+            self.spent += 1;
             if self.places.contains_key(&child) {
                 continue; // should its pid be another's by now, its own look says so
             }
@@ -281,30 +309,46 @@ impl Descendants {
         }
         let mut is_any_new = false;
         for stat in found {
-            is_any_new |= !stat.is_dead() && self.find(&stat, place, excluded);
+            is_any_new |= !stat.is_dead() && self.find(&stat, place, excluded)?;
         }
         Ok(is_any_new)
     }
 
     /// Takes in a process that was proved to belong to the worker; whether it is new.
-    fn find(&mut self, stat: &Stat, parent: usize, excluded: &Excluded) -> bool {
+    fn find(&mut self, stat: &Stat, parent: usize, excluded: &Excluded) -> io::Result<bool> {
         let identity = stat.identity;
         if self.places.contains_key(&identity.pid) {
-            return false;
+            return Ok(false);
         }
-        if excluded.has(identity.pid) || self.excluded.contains(&identity) {
-            self.exclude(identity, excluded);
-            return false;
+        if self.is_spared(identity, excluded)? {
+            self.exclude(identity, excluded)?;
+            return Ok(false);
         }
         self.add(identity, parent);
-        true
+        Ok(true)
     }
 
-    fn exclude(&mut self, identity: Identity, excluded: &Excluded) {
-        self.excluded.insert(identity);
-        if excluded.workers.contains(&identity.pid) {
+    /// Whether a process is excluded by itself, now or since it was looked at before.
+    fn is_spared(&mut self, identity: Identity, excluded: &Excluded) -> io::Result<bool> {
+        if self.excluded.contains(&identity) || excluded.names(identity.pid) {
+            return Ok(true);
+        }
+        if self.no_workers.contains(&identity) {
+            return Ok(false);
+        }
+        let is_worker = excluded.is_worker(identity.pid)?;
+        if !is_worker {
+            self.no_workers.insert(identity);
+        }
+        Ok(is_worker)
+    }
+
+    fn exclude(&mut self, identity: Identity, excluded: &Excluded) -> io::Result<()> {
+        if !self.workers.contains(&identity.pid) && excluded.is_worker(identity.pid)? {
             self.workers.insert(identity.pid);
         }
+        self.excluded.insert(identity);
+        Ok(())
     }
 
     fn add(&mut self, identity: Identity, parent: usize) {
@@ -436,6 +480,44 @@ mod tests {
             family.1[1..].iter().map(|pid| Stat::read(*pid).unwrap().unwrap().state).collect();
         assert_eq!(family.end(), [true, true]);
         assert!(!states.contains(&State::Stopped), "{states:?}");
+    }
+
+    #[test]
+    fn nobody_is_signalled_while_it_cannot_be_asked_who_is_a_worker() {
+        let family = Family::start();
+        let worker = Pidfd::open(family.1[0]).unwrap();
+        let mut descendants =
+            Descendants::new(family.1[0], &worker, Rights::Own, Reach::Tree).unwrap();
+        let is_worker = |_| Err(io::Error::other("no answer"));
+        let excluded = Excluded { is_worker: Some(Box::new(is_worker)), ..Excluded::default() };
+        for _ in 0..100 {
+            let _ = descendants.remove(&worker, &excluded);
+        }
+        assert!(!descendants.is_worker_killed());
+        remove(&mut descendants, &worker, &Excluded::default());
+        assert_eq!(family.end(), [false, false]);
+    }
+
+    #[test]
+    fn a_tree_that_somebody_lets_run_on_is_removed_in_a_bounded_number_of_steps() {
+        let family = Family::start();
+        let worker = Pidfd::open(family.1[0]).unwrap();
+        let mut descendants =
+            Descendants::new(family.1[0], &worker, Rights::Own, Reach::Tree).unwrap();
+        let busy = Command::new("sh")
+            .args(["-c", "while :; do kill -CONT \"$0\" \"$1\" \"$2\"; done"])
+            .args(family.1.iter().map(ToString::to_string))
+            .spawn();
+        let mut busy = busy.unwrap();
+        let steps = (0..5_000).find(|_| {
+            std::thread::sleep(std::time::Duration::from_micros(100));
+            descendants.remove(&worker, &Excluded::default()).unwrap();
+            descendants.is_worker_killed()
+        });
+        busy.kill().unwrap();
+        busy.wait().unwrap();
+        assert!(steps.is_some());
+        assert_eq!(family.end(), [false, false]);
     }
 
     #[test]

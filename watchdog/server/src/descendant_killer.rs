@@ -8,6 +8,7 @@
 //! worker, the tick sends SIGSTOP and leaves SIGKILL to this thread, which sends it last. If a worker ends
 //! before it was signalled, its descendants are left alone.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -19,8 +20,9 @@ use hangwatch_core::wire::lane::LaneState;
 use rustix::process::Pid;
 
 use super::event_log::{EventLog, Note};
+use super::lane_registry::LaneRegistry;
 use super::worker::Admitted;
-use hangwatch_process::descendants::{Descendants, Excluded, Reach, Rights, Step};
+use hangwatch_process::descendants::{Descendants, Excluded, IsWorker, Reach, Rights, Step};
 use hangwatch_process::lineage;
 
 /// Minimum time between two lists of the descendants of a living worker.
@@ -126,6 +128,7 @@ impl KillerWatch {
 pub(super) struct DescendantKiller {
     calls: Receiver<Option<Arc<KillTask>>>,
     segment: Segment,
+    registry: LaneRegistry,
     reach: Reach,
     event_log: EventLog,
     progress: Progress,
@@ -152,7 +155,7 @@ enum Advanced {
 
 /// Creates the handle and the killer.
 pub(super) fn descendant_killer(
-    segment: Segment,
+    (segment, registry): (Segment, LaneRegistry),
     reach: Reach,
     event_log: EventLog,
 ) -> (DescendantsHandle, DescendantKiller) {
@@ -160,7 +163,18 @@ pub(super) fn descendant_killer(
     let progress = Progress::default();
     let handle =
         DescendantsHandle { calls: sender, at_work: Arc::default(), progress: progress.clone() };
-    (handle, DescendantKiller { calls, segment, reach, event_log, progress, tasks: Vec::new() })
+    (
+        handle,
+        DescendantKiller {
+            calls,
+            segment,
+            registry,
+            reach,
+            event_log,
+            progress,
+            tasks: Vec::new(),
+        },
+    )
 }
 
 impl DescendantsHandle {
@@ -269,30 +283,46 @@ impl DescendantKiller {
         });
     }
 
-    /// Lists the processes that must not be killed: the workers of the segment, as the kernel and their lanes say,
-    /// the watchdog, and its ancestors.
+    /// Lists the processes that must not be killed: the other workers of the segment, the watchdog, and its
+    /// ancestors.
     ///
     /// # Errors
-    /// If a lock cannot be queried or a file cannot be read. Then no process is signalled.
+    /// If `/proc` cannot be read. Then no process is signalled.
     fn excluded(&self) -> std::io::Result<Excluded> {
-        let words = self.segment.words();
-        let mut excluded = Excluded::default();
-        for lane in 0..words.lanes_used() {
-            let owner = words.lane(lane).owner();
-            if !matches!(owner.state(), Some(LaneState::Attached | LaneState::Claimed)) {
-                continue;
-            }
-            let claimed = i32::try_from(owner.pid()).ok().and_then(Pid::from_raw);
-            excluded.workers.extend(claimed);
-            let held = holder(self.segment.file(), lane_lock_byte(lane));
-            if let Holder::Process(pid) = held.map_err(std::io::Error::other)? {
-                excluded.workers.insert(pid);
-            }
-        }
+        let is_worker = Some(is_worker(&self.segment, &self.registry));
+        let mut excluded = Excluded { is_worker, ..Excluded::default() };
         excluded.own_line.extend(lineage::own_line()?);
         excluded.own_line.insert(rustix::process::getpid());
         Ok(excluded)
     }
+}
+
+/// Tells whether a process is a worker: one that was admitted, or that says so itself and is about to be.
+/// What a lane says is no proof: the kernel must attribute its lock to the process. Only the lanes that
+/// name the process are asked about.
+fn is_worker(segment: &Segment, registry: &LaneRegistry) -> IsWorker {
+    let (words, file) = (segment.words(), segment.file());
+    let mut lanes: HashMap<Pid, BTreeSet<u32>> = HashMap::new();
+    for (lane, pid) in registry.workers() {
+        lanes.entry(pid).or_default().insert(lane);
+    }
+    for lane in 0..words.lanes_used() {
+        let owner = words.lane(lane).owner();
+        let is_owned = matches!(owner.state(), Some(LaneState::Attached | LaneState::Claimed));
+        let claimed = i32::try_from(owner.pid()).ok().filter(|_| is_owned);
+        if let Some(pid) = claimed.and_then(Pid::from_raw) {
+            lanes.entry(pid).or_default().insert(lane);
+        }
+    }
+    Box::new(move |pid| {
+        for lane in lanes.get(&pid).into_iter().flatten() {
+            let held = holder(file, lane_lock_byte(*lane)).map_err(std::io::Error::other)?;
+            if held == Holder::Process(pid) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    })
 }
 
 impl ActiveTask {

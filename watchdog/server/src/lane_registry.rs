@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hangwatch_core::watchdog::worker::WorkerId;
 use hangwatch_core::wire::lane::OwnerWord;
 
+use rustix::process::Pid;
+
 use super::worker::Admitted;
 
 /// The owners of lanes, as the kernel verifies them. Clones share one registry.
@@ -38,6 +40,13 @@ impl LaneRegistry {
         self.change(|slots| {
             let still = slots.iter().filter(|(lane, (owner, _))| owner_of(**lane) == *owner);
             still.map(|(lane, (_, worker))| (*lane, Arc::clone(worker))).collect()
+        })
+    }
+
+    /// The pid of everyone who sits in a lane, whatever the lane says by now.
+    pub(super) fn workers(&self) -> Vec<(u32, Pid)> {
+        self.change(|slots| {
+            slots.iter().map(|(lane, (_, worker))| (*lane, worker.process.pid)).collect()
         })
     }
 

@@ -92,8 +92,11 @@ impl ThreadParts<'_> {
         let descendants = match options.reach {
             Reach::Process => None,
             reach => {
-                let (kill_handle, killer) =
-                    descendant_killer::descendant_killer(segment, reach, event_log.clone());
+                let (kill_handle, killer) = descendant_killer::descendant_killer(
+                    (segment, registry.clone()),
+                    reach,
+                    event_log.clone(),
+                );
                 let thread =
                     spawn("hangwatch-kill", control, event_log, &tick_waker, move || killer.run())?;
                 let progress = kill_handle.progress().clone();

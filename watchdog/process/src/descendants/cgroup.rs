@@ -50,7 +50,7 @@ pub(super) fn own(
         Some(Some(pid)) if excluded.own_line.contains(pid) => {
             Err(format!("the watchdog, or who started it, is in its cgroup: process {pid}"))
         }
-        Some(Some(pid)) if excluded.workers.contains(pid) => {
+        Some(Some(pid)) if excluded.is_worker(*pid)? => {
             Err(format!("another worker is in its cgroup: process {pid}"))
         }
         Some(Some(pid)) => {

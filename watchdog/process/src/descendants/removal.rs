@@ -2,8 +2,10 @@
 //!
 //! A fork that is under way when SIGSTOP arrives is completed first, and a list of children may miss one
 //! while another of them ends. So all are looked at again and again, until [`QUIET_PASSES`] passes over
-//! all of them have found everybody still, nobody new and nobody dead. No time decides: only a worker whose
-//! processes fork on while they are stopped by the dozen ends this by its [`PASSES`].
+//! all of them have found everybody still, nobody new and nobody dead. No time decides: only
+//! processes that fork on though they were sent SIGSTOP (somebody sends them SIGCONT) end this, when the
+//! [`ROUNDS`] of the whole removal are used up, which nobody can renew. Then those that are known are killed,
+//! and what their parents have forked meanwhile right after, before the worker: see [`SWEEPS`].
 //!
 //! Children are killed before their parents: once a parent is dead, the kernel may let a stopped child run
 //! (an orphaned process group gets SIGCONT), and the child's children are nobody's.
@@ -24,10 +26,14 @@ use crate::lineage::{self, Children, Sight, Threads};
 const QUIET_PASSES: u32 = 2;
 /// Passes over all, each of which finds somebody new or dead; then those that are known are killed.
 const PASSES: u32 = 100;
-/// Looks at a member, each after a pause, at which a thread of it runs: it gets no processor. One of many
-/// threads counts once more for every [`THREADS_PER_LOOK`].
-const RUNNING_LOOKS: usize = 15_000;
-const THREADS_PER_LOOK: usize = 64;
+/// Steps of one removal until those that are known are killed, still or not, and as many more for every
+/// [`LOOKS`] members that were known before it began.
+const ROUNDS: usize = 1_000;
+const ROUNDS_PER_STEP: usize = 16;
+/// A look at so many threads takes as long as a step.
+const THREADS_PER_ROUND: usize = 256;
+/// Looks, before the worker is killed, for children of those that were killed, each of which finds one.
+const SWEEPS: u32 = 64;
 /// Looks at a member that does not stop though no fork of it can be under way: see [`Threads::Waiting`].
 const WAITING_LOOKS: usize = 100;
 /// After so many looks a restless member is sent SIGSTOP again: somebody may have sent it SIGCONT.
@@ -90,13 +96,22 @@ impl Descendants {
         match std::mem::take(&mut self.phase) {
             Phase::Listed => {
                 (self.listing, self.uncertain) = (None, None);
+                self.rounds = ROUNDS + self.members.len() / LOOKS * ROUNDS_PER_STEP;
                 self.phase = Phase::Stopping(self.pass_over_all(worker, excluded, (0, 0))?);
                 Ok(Step::More)
             }
             Phase::Stopping(mut pass) => {
                 let looked = self.look(&mut pass, worker, excluded);
                 self.phase = Phase::Stopping(pass);
+                // What failed is tried again, however often.
+                self.rounds = self.rounds.saturating_sub(usize::from(looked.is_ok()));
                 match looked {
+                    Ok(_) if self.rounds == 0 => {
+                        self.uncertain =
+                            Some("they could not be stopped, and may have left others");
+                        self.phase = Phase::Killing { next: usize::MAX };
+                        Ok(Step::More)
+                    }
                     Ok(true) => self.end_pass(worker, excluded),
                     Ok(false) => Ok(Step::More),
                     Err(error) => Err(error),
@@ -120,6 +135,7 @@ impl Descendants {
     ) -> io::Result<Pass> {
         let children = Children::new()?;
         self.forget_dead();
+        self.no_workers.clear();
         let known = self.members.len();
         self.list_others(worker, excluded)?;
         Ok(Pass {
@@ -135,8 +151,10 @@ impl Descendants {
 
     /// Looks at some of a pass; whether that was all.
     fn look(&mut self, pass: &mut Pass, worker: &Pidfd, excluded: &Excluded) -> io::Result<bool> {
-        for _ in 0..LOOKS {
+        self.spent = 0;
+        while self.spent < LOOKS {
             let Some(&place) = pass.to_look_at.front() else { return Ok(true) };
+            self.spent += 1;
             let known = self.members.len();
             self.look_at(place, pass, worker, excluded)?;
             // Not before: one that could not be looked at is looked at again.
@@ -167,8 +185,8 @@ impl Descendants {
                 return Ok(());
             }
         };
-        if self.is_excluded(place, excluded) {
-            self.exclude_member(place, &pidfd, excluded);
+        if self.is_excluded(place, excluded)? {
+            self.exclude_member(place, &pidfd, excluded)?;
             pass.is_quiet = false;
             return Ok(());
         }
@@ -212,12 +230,10 @@ impl Descendants {
         if threads == Threads::Still {
             return Ok(false);
         }
-        member.restless_looks += 1 + count / THREADS_PER_LOOK;
+        member.restless_looks += 1;
+        self.spent += count / THREADS_PER_ROUND * LOOKS;
+        self.rounds = self.rounds.saturating_sub(count / THREADS_PER_ROUND);
         if threads == Threads::Waiting && member.restless_looks > WAITING_LOOKS {
-            return Ok(false);
-        }
-        if member.restless_looks > RUNNING_LOOKS {
-            self.uncertain = Some("one of them could not be stopped, and may have left children");
             return Ok(false);
         }
         if member.restless_looks.is_multiple_of(LOOKS_PER_STOP) {
@@ -228,17 +244,23 @@ impl Descendants {
     }
 
     /// Whether a member is another worker by now, or was found below one.
-    fn is_excluded(&self, place: usize, excluded: &Excluded) -> bool {
+    fn is_excluded(&mut self, place: usize, excluded: &Excluded) -> io::Result<bool> {
         let member = &self.members[place];
-        let is_below_excluded = || self.members[member.parent].fate == Fate::Excluded;
-        let is_named =
-            || excluded.has(member.identity.pid) || self.excluded.contains(&member.identity);
-        place != WORKER && (is_named() || is_below_excluded())
+        if place == WORKER || self.members[member.parent].fate == Fate::Excluded {
+            return Ok(place != WORKER);
+        }
+        self.is_spared(member.identity, excluded)
     }
 
-    fn exclude_member(&mut self, place: usize, pidfd: &Pidfd, excluded: &Excluded) {
+    fn exclude_member(
+        &mut self,
+        place: usize,
+        pidfd: &Pidfd,
+        excluded: &Excluded,
+    ) -> io::Result<()> {
+        self.exclude(self.members[place].identity, excluded)?;
         self.members[place].let_go(pidfd, Fate::Excluded);
-        self.exclude(self.members[place].identity, excluded);
+        Ok(())
     }
 
     /// After a pass: the next one, or the end of the passes.
@@ -274,11 +296,17 @@ impl Descendants {
         self.phase = Phase::Killing { next };
         if next == self.members.len() {
             crash::point("descendants-stopped");
+            self.no_workers.clear();
             self.exclude_workers(excluded)?;
             self.kill_cgroup()?;
         }
         for _ in 0..LOOKS {
             if next <= WORKER + 1 {
+                if self.sweeps < SWEEPS && self.find_followers(excluded)? {
+                    self.sweeps += 1;
+                    self.phase = Phase::Killing { next: usize::MAX };
+                    return Ok(Step::More);
+                }
                 crash::point("descendants-killed");
                 self.kill_worker(worker)?;
                 let left = (0..self.members.len()).collect();
@@ -292,12 +320,27 @@ impl Descendants {
         Ok(Step::More)
     }
 
+    /// Lists the children of those that are to be killed, and of those that die; whether any is new. A
+    /// process that was sent SIGKILL forks no more, and the worker may adopt what it leaves.
+    fn find_followers(&mut self, excluded: &Excluded) -> io::Result<bool> {
+        let children = Children::new()?;
+        let mut is_any_new = false;
+        for place in 0..self.members.len() {
+            if !matches!(self.members[place].fate, Fate::Refused | Fate::Excluded)
+                && let Opened::Alive(pidfd) = self.open(place)?
+            {
+                is_any_new |= self.list_children(place, &pidfd, &children, excluded)?;
+            }
+        }
+        Ok(is_any_new)
+    }
+
     /// Excludes those that have attached since they were found, with all below them.
     fn exclude_workers(&mut self, excluded: &Excluded) -> io::Result<()> {
         for place in 0..self.members.len() {
-            if self.is_excluded(place, excluded) && self.members[place].fate != Fate::Excluded {
+            if self.members[place].fate != Fate::Excluded && self.is_excluded(place, excluded)? {
                 match self.open(place)? {
-                    Opened::Alive(pidfd) => self.exclude_member(place, &pidfd, excluded),
+                    Opened::Alive(pidfd) => self.exclude_member(place, &pidfd, excluded)?,
                     Opened::Hidden => self.members[place].fate = Fate::Excluded,
                     Opened::Dead => {}
                 }
@@ -335,6 +378,8 @@ impl Descendants {
             return Ok(());
         }
         if let Opened::Alive(pidfd) = self.open(place)? {
+            // One that was found just now was not stopped before.
+            self.members[place].stop(&pidfd, self.rights)?;
             self.members[place].kill(&pidfd, self.rights)?;
         }
         Ok(())

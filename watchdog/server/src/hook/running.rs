@@ -253,8 +253,11 @@ fn remove(child: &mut Child) {
         return;
     };
     let mut excluded = Excluded::default();
-    excluded.own_line.extend(lineage::own_line().unwrap_or_default());
-    if remove_descendants(pid, &pidfd, &excluded).is_err() {
+    let removed = lineage::own_line().and_then(|line| {
+        excluded.own_line.extend(line);
+        remove_descendants(pid, &pidfd, &excluded)
+    });
+    if removed.is_err() {
         // Descendants that cannot be listed are left; the command is killed anyway.
         let _ = pidfd.signal(Signal::KILL);
     }
