@@ -120,9 +120,9 @@ fn what_proc_hides_is_named_and_not_called_removed() {
             let case = format!("hidepid={hide} {command:?}: {left:?}, {log}");
             assert_eq!(output.code(), Some(124), "{case}");
             assert_eq!(left.len(), usize::from(is_left), "{case}");
-            assert_eq!(log.contains("was removed"), !is_left, "{case}");
+            assert_eq!(log.contains("was killed"), !is_left, "{case}");
             let is_named = |pid| log.contains(&format!("pid {pid} (hidden by /proc)"));
-            assert!(!is_left || log.contains("left alive") && left.iter().all(is_named), "{case}");
+            assert!(!is_left || log.contains("still alive") && left.iter().all(is_named), "{case}");
         }
     }
 }

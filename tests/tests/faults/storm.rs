@@ -25,7 +25,7 @@ fn says_braked(stage: &Stage) -> bool {
     let json = hangwatch(&["status", "--segment", stage.name(), "--json"]);
     let json: Value = serde_json::from_str(&json).unwrap();
     let braked = json[0]["braked"].as_bool().unwrap();
-    assert_eq!(table.contains("brake holds"), braked, "{table}");
+    assert_eq!(table.contains("KILL LIMITER ENGAGED"), braked, "{table}");
     braked
 }
 

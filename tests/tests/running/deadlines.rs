@@ -160,7 +160,7 @@ fn a_file_that_is_there_is_neither_lost_nor_lowered_unasked() {
     assert_eq!(file.text(), before);
     let (code, why) = learn(&["--merge"]);
     assert_eq!(code, Some(0), "{why}");
-    assert!(why.contains("pair: kept at 30s; 1s would do"), "{why}");
+    assert!(why.contains("pair: kept at 30s; 1s would be enough"), "{why}");
     assert_eq!(file.text(), before);
     let (_, why) = learn(&["--merge", "--lower"]);
     assert!(why.contains("pair: lowered from 30s to 1s"), "{why}");

@@ -181,7 +181,10 @@ fn a_job_that_waits_for_a_host_that_is_gone_says_which_rank_is_missing() {
         .chain(targets.iter().map(String::as_str))
         .collect();
     let table = said(&words);
-    assert!(table.contains("> rank 1 of job train on no host that answered"), "{table}");
+    assert!(
+        table.contains("> suspect: rank 1 of job train on a host that did not answer"),
+        "{table}"
+    );
     assert!(table.contains("? 1 of 3 ranks"), "{table}");
 }
 

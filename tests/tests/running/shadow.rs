@@ -40,7 +40,7 @@ fn a_shadow_tells_who_would_have_been_reaped_and_how_late_each_was() {
     assert_eq!((&expired["outcome"], &expired["scope"]), (&"reported".into(), &"forward".into()));
     until("it counts as late now", || (shadow(&stage, "forward")["late_now"] == 1).then_some(()));
     let table = said(&["shadow", "--segment", stage.name()]);
-    assert!(table.contains(": 1 acquire would have been reaped"), "{table}");
+    assert!(table.contains(": 1 acquire would have been killed"), "{table}");
     worker.tell("release forward");
     let ended = watchdog.event(|event| event["event"] == "ended_late");
     assert_eq!((&ended["scope"], &ended["pid"]), (&"forward".into(), &worker.pid().into()));
@@ -63,7 +63,7 @@ fn a_shadow_tells_who_would_have_been_reaped_and_how_late_each_was() {
     let load = shadow(&stage, "load");
     assert_eq!((&load["ended_late"], &load["died_late"]), (&0.into(), &0.into()), "{load}");
     let table = said(&["shadow", "--segment", stage.name()]);
-    assert!(table.contains("3 acquires would have been reaped"), "{table}");
+    assert!(table.contains("3 acquires would have been killed"), "{table}");
     assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
 }
 

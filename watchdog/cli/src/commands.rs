@@ -1,4 +1,4 @@
-//! The commands of the binary, each in a file of its own. [`perform`] does one and says how to exit.
+//! The commands of the binary, one file each. [`perform`] runs one and returns the exit code.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -37,20 +37,21 @@ mod status;
 mod top;
 mod trace;
 
-/// How long the end of a command waits for its last lines to be written.
+/// How long a command waits at its end for its last lines to be written.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
-/// What ends a command before it is done: any error, printed as one line with its causes.
+/// The error of a command, printed as one line with its causes.
 type Failure = Box<dyn std::error::Error>;
 
-/// As [`perform`], in a Python interpreter. It ignores SIGPIPE and SIGXFSZ from its start; a command begins
-/// with neither ignored, as one that Python's `subprocess` starts.
+/// Runs a command inside a Python interpreter.
+///
+/// Python ignores SIGPIPE and SIGXFSZ; like Python's `subprocess`, this does not pass that on to commands.
 pub fn perform_in_python(command: Command) -> Exit {
     [libc::SIGPIPE, libc::SIGXFSZ].into_iter().for_each(signals::was_not_ignored);
     perform(command)
 }
 
-/// Does what the command line asks for.
+/// Runs the command of the command line.
 pub fn perform(command: Command) -> Exit {
     signals::accept_all();
     let done = match command {
@@ -89,34 +90,33 @@ pub fn perform(command: Command) -> Exit {
     exit
 }
 
-/// Says on standard error what went wrong.
+/// Writes an error or a notice to standard error.
 fn complain(what: &dyn fmt::Display) {
-    // Nobody may be there to hear it; the exit code still says it.
-    // One line is one write: lines of several threads stay whole.
+    // Errors are ignored: standard error may be closed, and the exit code reports the failure, too.
+    // One write per line, so that the lines of several threads do not mix.
     let line = format!("hangwatch: {}\n", clean_lines(&what.to_string()));
     let _ = outlet::Stderr.write_all(line.as_bytes());
 }
 
-/// What is told of an error is our own but for names and paths in it. Its lines stay lines.
+/// Escapes control characters in each line: names and paths in an error come from outside.
 fn clean_lines(text: &str) -> String {
     let lines: Vec<String> = text.split('\n').map(|line| plain(line).into_owned()).collect();
     lines.join("\n")
 }
 
-/// Writes to standard output. A reader that has left (`| head`) is no failure.
+/// Writes to standard output. A closed pipe (`| head`) is not an error.
 fn print(text: &str) -> Result<(), Failure> {
     show(text).map(|_| ())
 }
 
-/// Whether anybody reads what is written.
+/// Whether standard output still has a reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reader {
     There,
     Gone,
 }
 
-/// Writes to standard output, and says whether its reader is still there: what goes on for ever must
-/// end with its reader.
+/// Writes to standard output and reports whether it still has a reader; endless output ends without one.
 fn show(text: &str) -> Result<Reader, Failure> {
     match io::stdout().lock().write_all(text.as_bytes()) {
         Ok(()) => Ok(Reader::There),
@@ -125,7 +125,7 @@ fn show(text: &str) -> Result<Reader, Failure> {
     }
 }
 
-/// Pauses for so long, or until the reader of standard output has left.
+/// Waits for the given time, or until the reader of standard output is gone.
 fn pause(time: Duration) -> Result<Reader, Failure> {
     let until = Instant::now() + time;
     loop {
@@ -134,7 +134,7 @@ fn pause(time: Duration) -> Result<Reader, Failure> {
             return Ok(Reader::There);
         }
         let stdout = io::stdout();
-        // No event is asked for: a pipe nobody reads, or a terminal that was hung up, says so anyway.
+        // `poll` reports ERR and HUP (closed pipe, terminal hung up) without being asked.
         let mut awaited = [PollFd::new(&stdout, PollFlags::empty())];
         let left = Timespec::try_from(left).ok();
         match poll(&mut awaited, left.as_ref()) {
@@ -150,7 +150,7 @@ fn pause(time: Duration) -> Result<Reader, Failure> {
     }
 }
 
-/// An error with its causes, those left out that their effect has quoted already.
+/// An error with its causes on one line; causes that the text already contains are left out.
 struct OneLine<'e>(&'e dyn std::error::Error);
 
 impl fmt::Display for OneLine<'_> {

@@ -389,7 +389,7 @@ fn what_may_not_be_signalled_is_named_and_not_called_removed() {
     assert!(left.is_alive());
     let log = fs::read_to_string(dir.file("errors")).unwrap();
     let line = log.lines().find(|line| line.contains("the deadline passed")).unwrap();
-    assert!(!line.contains("removed") && line.contains("left alive"), "{log}");
+    assert!(!line.contains("was killed") && line.contains("still alive"), "{log}");
     assert!(line.contains(&format!("pid {} (sleep)", left.0)), "{log}");
     assert!(line.contains("outcome=\"failed\""), "{log}");
 }

@@ -1,4 +1,4 @@
-//! `hangwatch analyze`: which ranks the Flight Recorder dumps of a hang put at fault.
+//! `hangwatch analyze`: finds the ranks at fault in Flight Recorder dumps.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -10,17 +10,17 @@ use crate::cli::Analyze;
 use crate::exit::Exit;
 use hangwatch_text::{count, plain};
 
-/// Waits shown of one rank at fault; the rest is counted.
+/// How many waits are shown for one rank at fault; the others are counted.
 const WAITS_SHOWN: usize = 4;
-/// Width that closing lines are wrapped to.
+/// The width of the last lines.
 const COLUMNS: usize = 80;
-/// Ranks listed one by one; a longer list is cut.
+/// The most ranges of ranks that a line lists.
 const RANGES_SHOWN: usize = 12;
 
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no Flight Recorder dump found: torch writes them where TORCH_NCCL_DEBUG_INFO_TEMP_FILE says, \
-     /tmp/nccl_trace_rank_N by default"
+    "no Flight Recorder dump found: torch writes them to /tmp/nccl_trace_rank_N by default, or to \
+     the path in TORCH_NCCL_DEBUG_INFO_TEMP_FILE"
 )]
 struct NoDumps;
 
@@ -28,7 +28,7 @@ pub(super) fn perform(options: &Analyze) -> Result<Exit, Failure> {
     let (dumps, unread) = read(&options.paths)?;
     for file in &unread {
         let path = file.path.to_string_lossy();
-        complain(&format_args!("left out {}: {}", plain(&path), plain(&file.why.to_string())));
+        complain(&format_args!("skipped {}: {}", plain(&path), plain(&file.why.to_string())));
     }
     if dumps.is_empty() {
         return Err(NoDumps.into());
@@ -42,7 +42,7 @@ pub(super) fn perform(options: &Analyze) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-/// The verdict first, then what it rests on.
+/// The verdict, then the evidence for it.
 fn story(analysis: &Analysis) -> String {
     let mut text = format!("{}\n", verdict(analysis));
     for fault in &analysis.at_fault {
@@ -69,7 +69,7 @@ fn story(analysis: &Analysis) -> String {
     text
 }
 
-/// What the verdict rests on, and what was left out.
+/// The dumps that were used, and what was left out.
 fn basis(analysis: &Analysis) -> Vec<String> {
     let mut lines = vec![format!("Dumps read: {}.", analysis.dumps)];
     if !analysis.no_dump.is_empty() {
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_line_is_the_verdict() {
+    fn first_line_is_the_verdict() {
         let fault = |ranks: &[u32]| AtFault {
             ranks: ranks.iter().copied().collect(),
             waits: vec![wait(&[0, 2], ranks)],
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dump_says_reaches_the_terminal_cleaned() {
+    fn control_characters_in_dumps_are_escaped() {
         let mut wait = wait(&[0], &[1]);
         wait.group = "a\u{1b}[2J\nb".to_owned();
         let fault = AtFault { ranks: BTreeSet::from([1]), waits: vec![wait] };

@@ -1,5 +1,5 @@
-//! `hangwatch demo`: the main job on its own. Workers hash files under nested scopes; one deadlocks,
-//! one crashes; the watchdog must reap exactly the one that hangs, and say why it hung.
+//! `hangwatch demo`: workers hash files under nested scopes; one deadlocks, one crashes. The watchdog
+//! must kill only the worker that hangs, and say why it hung.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -33,23 +33,23 @@ mod files;
 pub(super) mod screen;
 pub(super) mod worker;
 
-/// How long the demo waits for its workers before it calls itself failed.
+/// How long the demo waits for its workers before it fails.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// How much of a worker's output is its result: a digest.
+/// The most that is read of a worker's output, which is a digest.
 const MOST_RESULT_BYTES: u64 = 4096;
-/// How long a worker may take to die of SIGKILL.
+/// How long a worker may take to die after SIGKILL.
 const DEATH: Duration = Duration::from_secs(5);
-/// How often that is looked at.
+/// How often the demo checks whether a worker has died.
 const LOOK_FOR_DEATH: Duration = Duration::from_millis(2);
-/// How often the table is drawn anew.
+/// How often the table is redrawn.
 const FRAME: Duration = Duration::from_millis(100);
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot start a worker: {0}; check the limits on processes, open files and memory")]
 struct NoWorker(std::io::Error);
 
-/// What the demo knows of one worker.
+/// A worker of the demo.
 struct DemoWorker {
     share: usize,
     fate: Fate,
@@ -58,14 +58,14 @@ struct DemoWorker {
     result: String,
 }
 
-/// Expiries by the worker's pid, as the server tells them.
+/// The expiries that the server reported, by the worker's pid.
 type Expiries = Arc<Mutex<BTreeMap<u32, Vec<Expiry>>>>;
 
 pub(super) fn perform(options: &Demo) -> Result<Exit, Failure> {
     let count = options.workers as usize;
     let shares = files::shares(&options.dir, count)?;
     let expected: Vec<String> = shares.iter().map(|share| files::digest(share)).collect();
-    // Caught, so that an interrupted demo takes its workers and its segment along.
+    // Caught, so that an interrupted demo ends its workers and removes its segment.
     let relay = Relay::install_only(&[Signal::INT, Signal::TERM, Signal::HUP, Signal::QUIT])?;
     let segment = segments::make_own("demo", Wanted::default())?;
     let name = segment.name();
@@ -89,7 +89,7 @@ pub(super) fn perform(options: &Demo) -> Result<Exit, Failure> {
     if let Some(caught) = watched? {
         return Ok(Exit::Signal(caught.signal.as_raw().unsigned_abs() as u8));
     }
-    // What the last deaths led to is told by the server's end at the latest.
+    // The server reports its last events before it stops.
     server.stop();
     let expiries = expiries.lock().unwrap_or_else(PoisonError::into_inner);
     let exit = close(&workers, &shares, &expected, &expiries)?;
@@ -124,7 +124,7 @@ fn fate_of(share: usize) -> Fate {
     }
 }
 
-/// The list of a share's files, as a file to read from: whoever writes to a pipe waits for its reader.
+/// The list of a share's files as a memory file; writing to a pipe could block.
 fn list_of(share: &[files::File]) -> std::io::Result<File> {
     let mut list = File::from(memfd_create("hangwatch-demo", MemfdFlags::CLOEXEC)?);
     list.write_all(&files::listed(share))?;
@@ -175,8 +175,9 @@ fn start_all(shares: &[Vec<files::File>], name: &str) -> Result<Vec<DemoWorker>,
     Ok(workers)
 }
 
-/// Waits for the workers, showing the segment meanwhile: live on a terminal, by lines elsewhere.
-/// Ends early where the demo is interrupted, and says by what.
+/// Waits for the workers and shows the segment meanwhile: as a live table on a terminal, else as lines.
+///
+/// Returns early with the signal if the demo is interrupted.
 fn watch(
     workers: &mut [DemoWorker],
     segment: Segment,
@@ -223,22 +224,22 @@ fn watch(
     Ok(None)
 }
 
-/// The frame in place of the last one, which had `drawn` lines.
+/// Draws the frame over the last one, which had `drawn` lines.
 fn redraw(frame: &str, drawn: usize) -> String {
     let up = if drawn > 0 { format!("\u{1b}[{drawn}A") } else { String::new() };
-    // Each line's rest is cleared, and then what is below: a terminal may keep what a clear of all
-    // its rows takes away, frame for frame.
+    // Clears the rest of each line and what is below it. Clearing the whole screen would push each
+    // frame into the scrollback of some terminals.
     let lines = frame.replace('\n', "\u{1b}[K\n");
     format!("{up}\r{lines}\u{1b}[J")
 }
 
-/// One line for each expiry that was not told yet; how many have been told.
+/// Prints one line for each new expiry; returns how many have been printed in total.
 fn tell_new(expiries: &Expiries, told: usize) -> Result<usize, Failure> {
     let expiries = expiries.lock().unwrap_or_else(PoisonError::into_inner);
     let all: Vec<&Expiry> = expiries.values().flatten().collect();
     for expiry in all.iter().skip(told) {
         print(&format!(
-            "worker with pid {} missed the deadline of scope {:?}: {}\n",
+            "the worker with pid {} missed the deadline of scope {:?}: {}\n",
             expiry.timer.worker.as_ref().map_or(0, |worker| worker.pid),
             expiry.timer.scope,
             expiry.outcome.name()
@@ -247,8 +248,9 @@ fn tell_new(expiries: &Expiries, told: usize) -> Result<usize, Failure> {
     Ok(all.len())
 }
 
-/// Ends a worker that is still there, waits for it, and reads what it printed. One that cannot be killed,
-/// because the disk whose files it reads does not answer, is left behind.
+/// Kills a worker that still runs, waits for it, and reads its output.
+///
+/// Gives up on a worker that does not die because the disk of its files does not answer.
 fn finish(worker: &mut DemoWorker) -> Result<(), Failure> {
     let until = Instant::now() + DEATH;
     if worker.status.is_none() {
@@ -258,7 +260,7 @@ fn finish(worker: &mut DemoWorker) -> Result<(), Failure> {
         worker.status = worker.child.try_wait()?;
         if Instant::now() > until && worker.status.is_none() {
             let (share, pid) = (worker.share, worker.child.id());
-            complain(&format_args!("worker {share} (process {pid}) cannot be killed"));
+            complain(&format_args!("worker {share} (pid {pid}) does not die after SIGKILL"));
             return Ok(());
         }
         std::thread::sleep(LOOK_FOR_DEATH);
@@ -280,7 +282,7 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// Says what happened, and whether it is what should have.
+/// Prints what happened and whether it was as expected.
 fn close(
     workers: &[DemoWorker],
     shares: &[Vec<files::File>],
@@ -301,45 +303,44 @@ fn close(
             Fate::Deadlock => (story_of(missed), status.signal() == Some(9) && !missed.is_empty()),
             Fate::Crash => {
                 let untouched = status.signal() == Some(6) && missed.is_empty();
-                ("crashed by itself; its lane was recycled".to_owned(), untouched)
+                ("crashed by itself; its lane is free again".to_owned(), untouched)
             }
         };
-        let mark = if as_it_should { "" } else { "  <- not as it should be" };
+        let mark = if as_it_should { "" } else { "  <- NOT AS EXPECTED" };
         right &= as_it_should;
         let end = describe(status);
         let _ = writeln!(text, "{:<8} {pid:>8}  {end:<20} {story}{mark}", worker.share);
     }
     let verdict = if right {
-        "\nExactly the worker that hung was reaped; all others ended as they should.\n"
+        "\nOnly the worker that hung was killed; all others ended as expected.\n"
     } else {
-        "\nThis is NOT what should have happened; please report it.\n"
+        "\nThis is NOT the expected result; please report it.\n"
     };
     print(&(text + verdict))?;
     Ok(if right { Exit::Ok } else { Exit::Failed })
 }
 
-/// What there is to say of a result, and whether it is as it should be. Files that have changed since
-/// they were found are no fault of the worker's.
+/// Describes a worker's result, and whether it is right. Files that changed meanwhile are not an error.
 fn judged(result: &str, share: &[files::File], expected: &str) -> (String, bool) {
     if result.trim() == expected {
-        return ("its result is right".to_owned(), true);
+        return ("result is right".to_owned(), true);
     }
     let changed = share.iter().filter(|file| file.has_changed()).count();
-    // A change too quick for the clock of the file system shows in the digest.
+    // A change within the resolution of the file times shows only in the digest.
     if changed == 0 && files::digest(share) == expected {
-        return ("ITS RESULT IS WRONG".to_owned(), false);
+        return ("RESULT IS WRONG".to_owned(), false);
     }
     let files = count_of(changed.max(1), "file");
     (format!("not compared: {files} changed meanwhile"), true)
 }
 
-/// In which scopes a worker hung, and how late the reap came.
+/// The scope in which a worker hung, and how late the kill came.
 fn story_of(missed: &[Expiry]) -> String {
     let Some(first) = missed.first() else {
-        return "was not reaped".to_owned();
+        return "was not killed".to_owned();
     };
     let late = Duration::from_nanos(first.late_ns);
-    format!("hung in {:?}, reaped {} late", shortened(&first.timer.scope, 16), brief(late))
+    format!("hung in {:?}, killed {} late", shortened(&first.timer.scope, 16), brief(late))
 }
 
 #[cfg(test)]
@@ -347,7 +348,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_result_is_the_workers_fault_only_if_no_file_changed() {
+    fn a_wrong_result_is_an_error_only_if_no_file_changed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         std::fs::write(&path, "before").unwrap();
@@ -355,7 +356,7 @@ mod tests {
         let expected = files::digest(&share);
         assert!(judged(&format!("{expected}\n"), &share, &expected).1);
         let wrong = judged("another", &share, &expected);
-        assert_eq!(wrong, ("ITS RESULT IS WRONG".to_owned(), false));
+        assert_eq!(wrong, ("RESULT IS WRONG".to_owned(), false));
         std::fs::write(&path, "and after").unwrap();
         let told = judged("another", &share, &expected);
         assert_eq!(told, ("not compared: 1 file changed meanwhile".to_owned(), true));

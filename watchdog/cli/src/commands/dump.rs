@@ -1,4 +1,4 @@
-//! `hangwatch dump`: the verdict first, then the chain, then the stacks.
+//! `hangwatch dump`: prints the verdict, the chain of waits, and the stacks.
 
 use hangwatch::Segment;
 use hangwatch_evidence::capture::MayStop;
@@ -49,7 +49,7 @@ pub(super) fn perform(options: &Dump) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-/// The process that looks whom others wait for.
+/// The helper process that finds out what processes wait for.
 pub(super) fn help(options: &WaitHelper) -> Result<Exit, Failure> {
     waits::helper::run(&options.pids, options.budget)?;
     Ok(Exit::Ok)

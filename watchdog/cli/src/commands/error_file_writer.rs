@@ -7,7 +7,7 @@ use crate::exit::Exit;
 use hangwatch_server::write_error_files;
 
 pub(super) fn perform() -> Result<Exit, Failure> {
-    // The watchdog may have lowered its own; where memory runs out, this process is one like others.
+    // The watchdog may have lowered its score; if memory runs out, this helper should die first.
     let _ = std::fs::write("/proc/self/oom_score_adj", "0");
     write_error_files(io::stdin().lock(), io::stdout().lock())?;
     Ok(Exit::Ok)

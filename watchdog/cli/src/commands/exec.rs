@@ -1,8 +1,8 @@
-//! `hangwatch exec`: a deadline for any command, with all that it starts.
+//! `hangwatch exec`: a deadline for a command and all its descendants.
 //!
-//! The deadline is a notify-only timer of this process, so that `status` and the segment's watchdog
-//! see it; this process enforces it itself, whatever becomes of the watchdog. The command gets the
-//! segment's name, so that it may attach and set finer deadlines of its own.
+//! The deadline is a notify-only timer of this process, which `status` and the segment's watchdog can see.
+//! This process enforces it itself, with or without a watchdog. The command gets the segment's name, so
+//! that it can attach and set finer deadlines.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::process::{self, ExitStatus};
@@ -33,26 +33,26 @@ use hangwatch_server::events::{What, emit};
 use hangwatch_server::{OwnProcess, Server, ServerEvent, ServerOptions};
 use hangwatch_text::ms;
 
-/// The least time a signal that can be caught is given, as the watchdog gives it too.
+/// The least grace after a signal that can be caught; the same as the watchdog's.
 const LEAST_GRACE: Duration = Duration::from_millis(100);
 
-/// How long after the end of a command that was told to end its processes may take to end, unnamed.
+/// After a command ended by a signal: how long its descendants may run before the log names them.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// Processes that a line of the log names at most.
+/// The most processes that one log line names.
 const NAMED: usize = 16;
 
-/// Lanes of a segment of exec's own: for the command's threads, should it attach.
+/// Lanes of a new segment, for the threads of the command if it attaches.
 const OWN_LANES: u32 = 64;
 
 pub(super) fn perform(options: &Exec) -> Result<Exit, Failure> {
-    // Nobody asked for a watchdog's log: only what went wrong.
-    // A full standard error must not hold up the deadline, nor the end.
+    // Only warnings and errors are logged.
+    // A standard error that blocks must not delay the deadline or the end.
     outlet::open()?;
     panic::set_hook(Box::new(|panic| complain(&format_args!("a bug in hangwatch: {panic}"))));
     hangwatch_log::init(options.log.format, tracing::Level::WARN)?;
     let relay = Relay::install(&PASSED_ON)?;
-    // Before a watchdog of its own raises any limit.
+    // Recorded before the watchdog raises any limit.
     let inheritance = Inheritance::of_this_process();
     match &options.segment {
         Some(name) => {
@@ -63,17 +63,17 @@ pub(super) fn perform(options: &Exec) -> Result<Exit, Failure> {
     }
 }
 
-/// With a segment and a watchdog of its own.
+/// Creates a segment and runs a watchdog in this process.
 fn alone(options: &Exec, relay: &Relay, inheritance: &Inheritance) -> Result<Exit, Failure> {
     let wanted = Wanted { lanes: Some(OWN_LANES), ..Wanted::default() };
     let segment = segments::make_own("exec", wanted)?;
     let _removed = Removed { name: segment.name(), origin: Origin::Made };
     let policy = super::run::policy(&options.reap, options.reap.signal);
-    // Of a worker that the command is or starts, with deadlines of its own.
+    // For workers among the command and its descendants, with deadlines of their own.
     let (evidence, _) = options.evidence.options();
     let how =
         ServerOptions { policy, own_process: OwnProcess::Exclude, evidence, ..Default::default() };
-    // What becomes of exec's own deadline, it says itself.
+    // `tell` logs the expiry of exec's own deadline.
     let told = |event: &ServerEvent| match &event.what {
         What::Expired(expiry) => {
             expiry.timer.worker.as_ref().is_none_or(|w| w.pid != process::id())
@@ -91,7 +91,7 @@ fn alone(options: &Exec, relay: &Relay, inheritance: &Inheritance) -> Result<Exi
     done
 }
 
-/// In a segment that somebody serves, or nobody: the deadline holds all the same.
+/// Runs the command with its timer in a segment, which may or may not have a watchdog.
 fn under(
     options: &Exec,
     relay: &Relay,
@@ -127,26 +127,26 @@ fn under(
     if failed && !tree.has_ended() {
         end_unwatched(options, &mut tree);
     }
-    // The panic has been told by its hook.
+    // The panic hook has printed the panic.
     watched.unwrap_or(Ok(Exit::Panicked))
 }
 
-/// Removes a command that nobody watches any more.
+/// Kills a command whose deadline cannot be enforced any more.
 fn end_unwatched(options: &Exec, tree: &mut Tree) {
     if !may_signal(options) {
         let pid = tree.pid();
-        complain(&format_args!("pid {pid}, the command, goes on, and nobody watches it any more"));
+        complain(&format_args!("the command (pid {pid}) continues without a deadline"));
         return;
     }
     match tree.kill_all(Signal::KILL, Duration::ZERO) {
         Ok(removal) => complain_of(&removal.survivors),
-        Err(error) => complain(&format_args!("the command could not be removed: {error}")),
+        Err(error) => complain(&format_args!("the command could not be killed: {error}")),
     }
 }
 
 fn complain_of(survivors: &[Survivor]) {
     for survivor in survivors {
-        complain(&format_args!("could not be removed: {survivor}"));
+        complain(&format_args!("could not be killed: {survivor}"));
     }
 }
 
@@ -154,13 +154,13 @@ fn may_signal(options: &Exec) -> bool {
     options.reap.signal != ReapSignal::NotifyOnly
 }
 
-/// What is watched, and by which deadline.
+/// The running command and its deadline.
 struct Watch<'w> {
     options: &'w Exec,
     relay: &'w Relay,
     segment: Segment,
     scope: &'w str,
-    /// Before the command was started, by `clock`.
+    /// When the command was started, by `clock`.
     began_at: Nanos,
     clock: RunningTime,
 }
@@ -175,7 +175,7 @@ impl Watch<'_> {
         }
         if tree.ended_as_told() {
             if !may_signal(self.options) {
-                self.say_what_is_left(tree, "they have no deadline any more")?;
+                self.say_what_is_left(tree, "they have no deadline now")?;
             } else if self.rest(tree)? == Rest::TimedOut {
                 return self.deadline_passed(tree);
             }
@@ -189,7 +189,7 @@ impl Watch<'_> {
         self.began_at.plus(duration_ns(self.options.deadline))
     }
 
-    /// How the command ended, or that it did not in its time.
+    /// Waits for the command's end; `None` if the deadline passed first.
     fn until_due(&mut self, tree: &mut Tree) -> Result<Option<ExitStatus>, Failure> {
         loop {
             let instant = Some(self.clock.sleep_towards(self.due()));
@@ -203,10 +203,10 @@ impl Watch<'_> {
         }
     }
 
-    /// Whether the deadline has passed; after a sleep.
+    /// Whether the deadline has passed. Call it after each sleep.
     fn is_due(&mut self) -> bool {
         let (now, stall) = self.clock.wake();
-        // With a server of exec's own, that one tells.
+        // A watchdog in this process logs stalls itself.
         if let Some(stall) = stall
             && self.options.segment.is_some()
         {
@@ -215,14 +215,15 @@ impl Watch<'_> {
                 segment = self.segment.name(),
                 event = "stalled",
                 late_ms,
-                "everything stood still; the command got the time back"
+                "this process did not run for a while; the deadline was extended by that time"
             );
         }
         now >= self.due()
     }
 
-    /// Watches what a command that was told to end has left: until its deadline, or until it is told to
-    /// end once more, by which it is removed.
+    /// Waits for the descendants of a command that ended by a signal, until the deadline.
+    ///
+    /// A second signal kills them.
     fn rest(&mut self, tree: &mut Tree) -> Result<Rest, Failure> {
         let say_at = self.clock.now().plus(duration_ns(AT_ONCE));
         let mut is_said = false;
@@ -242,7 +243,7 @@ impl Watch<'_> {
             }
             if !is_said && self.clock.now() >= say_at {
                 is_said = true;
-                let what = "they have until its deadline, and one more signal removes them";
+                let what = "the deadline still applies to them, and a second signal kills them";
                 self.say_what_is_left(tree, what)?;
             }
         }
@@ -257,14 +258,13 @@ impl Watch<'_> {
                 segment,
                 processes,
                 left,
-                "the command ended as it was told to, and processes that it started go on; {what}"
+                "the command ended by a signal, but its descendants are still running; {what}"
             );
         }
         Ok(())
     }
 
-    /// Captures why it is overdue, and removes the command, or only reports where `--signal none` asks
-    /// for no more.
+    /// Captures why the command hangs and kills it; with `--signal none` only reports.
     fn deadline_passed(&self, tree: &mut Tree) -> Result<Exit, Failure> {
         let options = self.options;
         let due_at = self.clock.on_monotonic(self.due());
@@ -299,11 +299,11 @@ impl Watch<'_> {
         };
         let removal = tree.kill_all_relaying(signal, grace, self.relay)?;
         let signalled = removal.signalled;
-        // The lateness is that of the first signal, not of the removal's beginning or end.
+        // The lateness counts to the first signal.
         let late_ns = removal.signalled_at.map_or(0, |at| at.since(due_at));
         let number = signal.as_raw().unsigned_abs() as u8;
         let end = match outcome_of(&removal) {
-            // It ended while evidence was taken: as of a watchdog's worker, nothing was late for it.
+            // It ended while evidence was captured: as for a watchdog's workers, there is no lateness.
             "exited" => End { outcome: "exited", signalled, ..End::default() },
             outcome => {
                 let killed_at = removal.killed_at.filter(|_| signal != Signal::KILL);
@@ -318,7 +318,7 @@ impl Watch<'_> {
     }
 }
 
-/// What a removal came to, as [`End::outcome`].
+/// The outcome of a kill, as in [`End::outcome`].
 fn outcome_of(removal: &Removal) -> &'static str {
     let is_held = |it: &Survivor| matches!(it.why, Survival::Unkillable { .. });
     if removal.survivors.iter().any(is_held) {
@@ -332,7 +332,7 @@ fn outcome_of(removal: &Removal) -> &'static str {
     }
 }
 
-/// The first of them, and how many more there are.
+/// The first names, and how many more there are.
 fn few(mut named: Vec<String>) -> String {
     let more = named.len().saturating_sub(NAMED);
     named.truncate(NAMED);
@@ -340,16 +340,16 @@ fn few(mut named: Vec<String>) -> String {
     named.join(", ") + &more
 }
 
-/// What the log says of an incident.
+/// What the log says about an incident.
 #[derive(Debug, Default)]
 struct Told {
-    /// Its name, where it is kept.
+    /// Its name, if it is stored.
     name: Option<String>,
-    /// Why the command hung, where that is known.
+    /// Why the command hung, if known.
     verdict: Option<String>,
 }
 
-/// Has the incident kept; the log says why, where it is not.
+/// Closes the incident and returns its name and verdict; if it cannot be stored, logs why.
 fn close(case: Option<Case>, end: &End<'_>, passed: Passed<'_>) -> Told {
     let Some(case) = case else { return Told::default() };
     let verdict = case.verdict();
@@ -362,7 +362,7 @@ fn close(case: Option<Case>, end: &End<'_>, passed: Passed<'_>) -> Told {
                 event = "incident_lost",
                 incident = id,
                 error = why,
-                "an incident could not be kept"
+                "an incident could not be stored"
             );
             None
         }
@@ -370,7 +370,7 @@ fn close(case: Option<Case>, end: &End<'_>, passed: Passed<'_>) -> Told {
     Told { name, verdict }
 }
 
-/// One line in the log.
+/// Logs that the deadline passed, and what was done.
 fn tell(
     options: &Exec,
     tree: &Tree,
@@ -385,7 +385,7 @@ fn tell(
     let deadline = humantime::format_duration(options.deadline).to_string();
     let late_ms = ms(end.late_ns);
     let outcome = end.outcome;
-    let text = "the deadline passed, and the command ended by itself before a signal";
+    let text = "the deadline passed, but the command ended by itself before a signal was sent";
     match options.reap.signal {
         ReapSignal::NotifyOnly => tracing::warn!(
             segment,
@@ -407,9 +407,9 @@ fn tell(
             let left = is_any_left.then(named);
             let killed = end.killed_at.map(|_| "KILL");
             let text = if is_any_left {
-                "the deadline passed, and some processes of the command are left alive"
+                "the deadline passed; some processes of the command are still alive"
             } else {
-                "the deadline passed, and the command was removed"
+                "the deadline passed and the command was killed"
             };
             tracing::error!(
                 segment,
@@ -430,13 +430,13 @@ fn tell(
     }
 }
 
-/// The scope the deadline is listed under: the one asked for, or the command's name.
+/// The scope of the deadline: that of `--scope`, else the command's name.
 fn scope_of(options: &Exec) -> String {
     let program = || {
         let path = std::path::Path::new(&options.command[0]);
         path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
     };
-    // A command without a name cannot be started; but that is for the start to say.
+    // A command without a name cannot be started, but the start reports that error.
     let named = Some(options.scope.clone().unwrap_or_else(program));
     named.filter(|name| !name.is_empty()).unwrap_or_else(|| "(no name)".to_owned())
 }

@@ -1,4 +1,4 @@
-//! `hangwatch file-reader`: the process that reads a file of settings for a watchdog that serves.
+//! `hangwatch file-reader`: the process that reads a settings file for a running watchdog.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use crate::exit::Exit;
 use hangwatch_process::reading;
 
 pub(super) fn perform(options: &FileReader) -> Result<Exit, Failure> {
-    // The watchdog may have lowered its own; where memory runs out, this process is one like others.
+    // The watchdog may have lowered its score; if memory runs out, this helper should die first.
     let _ = std::fs::write("/proc/self/oom_score_adj", "0");
     reading::tell(&options.path, options.most_bytes, io::stdout().lock())?;
     Ok(Exit::Ok)

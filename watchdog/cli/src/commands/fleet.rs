@@ -14,13 +14,13 @@ use hangwatch_http::fleet::{Asker, Asking, Fleet, Target, TargetsError, targets}
 use hangwatch_text::to_json_pretty;
 use page::{screenful, table};
 
-/// Descriptors beside the connections: those of names that are looked up, too.
+/// Descriptors needed besides the connections, such as for name lookups.
 const SPARE_DESCRIPTORS: u64 = 128;
-/// Goes to a terminal's first corner.
+/// Moves to the top left corner of the terminal.
 const HOME: &str = "\u{1b}[H";
-/// Clears what is right of the cursor.
+/// Clears from the cursor to the end of the line.
 const REST_OF_LINE: &str = "\u{1b}[K";
-/// Clears what is right of the cursor and below it.
+/// Clears from the cursor to the end of the screen.
 const REST_OF_SCREEN: &str = "\u{1b}[J";
 
 pub(super) fn perform(options: &Options) -> Result<Exit, Failure> {
@@ -42,15 +42,15 @@ pub(super) fn perform(options: &Options) -> Result<Exit, Failure> {
         if reader == Reader::Gone || super::pause(pause)? == Reader::Gone {
             return Ok(Exit::Ok);
         }
-        // A file that is just being written anew says nothing of the hosts that were in it.
+        // A file that is being rewritten may be incomplete: the targets before stay.
         match targets_of(options) {
             Ok(now) => (whom, trouble) = (now, None),
-            Err(error) => trouble = Some(format!("! {error}; those of before are asked")),
+            Err(error) => trouble = Some(format!("! {error}; using the targets read before")),
         }
     }
 }
 
-/// Whom to ask, each once, however it is written. A file is read anew each time.
+/// The targets without duplicates. The files are read each time.
 fn targets_of(options: &Options) -> Result<Vec<Target>, TargetsError> {
     let mut whom = options.urls.clone();
     for file in &options.file {
@@ -61,13 +61,13 @@ fn targets_of(options: &Options) -> Result<Vec<Target>, TargetsError> {
     Ok(whom)
 }
 
-/// Asks everybody once.
+/// Asks all targets once.
 fn look(asker: &Asker, whom: &[Target], options: &Options) -> Fleet {
     let asking = Asking { timeout: options.timeout, at_once: at_once(options, whom.len()) };
     Fleet::of(whom, &asker.ask(whom, asking))
 }
 
-/// Shows one look of several: on a terminal over the last one.
+/// Shows one of several rounds; on a terminal over the last one.
 fn show_look(fleet: &Fleet, trouble: Option<&str>, options: &Options) -> Result<Reader, Failure> {
     let limit = options.limit.unwrap_or(usize::MAX);
     if !isatty(stdout()) {
@@ -76,13 +76,13 @@ fn show_look(fleet: &Fleet, trouble: Option<&str>, options: &Options) -> Result<
     }
     let size = screen::size();
     let text = screen::clipped(&screenful(fleet, trouble, limit, size), size);
-    // Each line over what stood there: a screen that is cleared first would flicker.
+    // Overwrites line by line: clearing the screen first would flicker.
     let lines = text.replace('\n', &format!("{REST_OF_LINE}\n"));
     show(&format!("{HOME}{lines}{REST_OF_SCREEN}"))
 }
 
-/// How many are asked at once: as many as there may be descriptors, or hosts that are well would be
-/// called down for want of one.
+/// How many targets to ask at once: no more than there are descriptors, else healthy hosts would be shown
+/// as down.
 fn at_once(options: &Options, targets: usize) -> usize {
     let wanted = u64::from(options.at_once).min(targets as u64);
     let allowed = raise_descriptor_limit(wanted + SPARE_DESCRIPTORS);

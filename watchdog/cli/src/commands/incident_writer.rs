@@ -1,4 +1,4 @@
-//! `hangwatch incident-writer`: the process that writes a watchdog's incidents down.
+//! `hangwatch incident-writer`: the process that writes a watchdog's incidents to disk.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use hangwatch_incident::store::{Limits, Store};
 
 pub(super) fn perform(options: IncidentWriter) -> Result<Exit, Failure> {
     hangwatch::sys::crash::cover_core();
-    // The watchdog may have lowered its own; where memory runs out, this process is one like others.
+    // The watchdog may have lowered its score; if memory runs out, this helper should die first.
     let _ = std::fs::write("/proc/self/oom_score_adj", "0");
     let IncidentWriter { dir, count, bytes } = options;
     let store = Store::new(dir, Limits { count, bytes });

@@ -1,5 +1,4 @@
-//! `hangwatch incidents`: what is kept of expiries, the newest first; and what its siblings share: how
-//! one of them is found.
+//! `hangwatch incidents`: lists incidents, the newest first. Also finds one for `show`, `report`, `trace`.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -29,7 +28,7 @@ pub(super) fn perform(options: &Incidents) -> Result<Exit, Failure> {
         print(&(to_json_pretty(&rows)? + "\n"))?;
     } else if entries.is_empty() {
         let such = if options.segment.is_some() || since.is_some() { " such" } else { "" };
-        print(&format!("there is no{such} incident in {}\n", dir.display()))?;
+        print(&format!("no{such} incident in {}\n", dir.display()))?;
     } else {
         let more = found - entries.len();
         print(&table(&entries, more))?;
@@ -38,7 +37,7 @@ pub(super) fn perform(options: &Incidents) -> Result<Exit, Failure> {
 }
 
 impl Where {
-    /// The directory asked for, else this user's.
+    /// The directory of `--incidents`, else this user's default.
     pub(super) fn dir(&self) -> Result<PathBuf, store::NoStateDirectory> {
         self.dir.clone().map_or_else(store::default_dir, Ok)
     }
@@ -61,8 +60,8 @@ struct Unreadable {
     source: ReadError,
 }
 
-/// Whether an entry is of the segment and recent enough. One that cannot be read is judged by its
-/// name, which holds the segment's.
+/// Whether an entry is of the segment and recent enough. The name of an unreadable entry contains its
+/// segment's name.
 fn is_wanted(entry: &Entry, segment: Option<&str>, since: Option<SystemTime>) -> bool {
     let of_segment = segment.is_none_or(|segment| match &entry.summary {
         Ok(summary) => summary.segment == segment,
@@ -71,23 +70,21 @@ fn is_wanted(entry: &Entry, segment: Option<&str>, since: Option<SystemTime>) ->
     of_segment && since.is_none_or(|since| entry.when().is_some_and(|when| when >= since))
 }
 
-/// The widths of the columns before the last; with two spaces between them, 80 columns hold a suspect
-/// of 8.
+/// The widths of all columns but the last. The last one, the suspect, has 8 of 80 columns.
 const WIDTHS: [usize; 5] = [19, 10, 17, 7, 9];
 
-/// The incidents as a table of at most 80 columns, of two lines each: the name, by which it can be
-/// shown, has one for itself.
+/// A table of at most 80 columns, two lines for each incident; the second line is its name.
 fn table(entries: &[Entry], more: usize) -> String {
     let head = ["WHEN (UTC)", "WORKER", "SCOPE", "LATE", "OUTCOME"].map(str::to_owned);
     let mut text = row(&head, "SUSPECT");
     text.extend(entries.iter().map(listed));
     if more > 0 {
-        let _ = writeln!(text, "and {}", count(more, "older one"));
+        let _ = writeln!(text, "and {}", count(more, "older incident"));
     }
     text
 }
 
-/// One that can be read as a row and its name; of another, what is known and why that is all.
+/// One incident: a row and its name, or why it cannot be read.
 fn listed(entry: &Entry) -> String {
     let name = plain(&entry.id);
     match &entry.summary {
@@ -110,11 +107,11 @@ fn told(summary: &Summary) -> String {
     row(&[when, story::who(&summary.worker), scope, late, outcome], &suspect)
 }
 
-/// One line; a word too long for its column takes the rest of the room it needs.
+/// One line. A text that is too long for its column moves the next ones to the right.
 fn row(columns: &[String; 5], last: &str) -> String {
     let mut line = String::new();
     for (column, (text, width)) in columns.iter().zip(WIDTHS).enumerate() {
-        // Durations to the right, words to the left.
+        // Durations are aligned to the right, words to the left.
         let _ = match column {
             3 => write!(line, "{text:>width$}  "),
             _ => write!(line, "{text:<width$}  "),
@@ -128,7 +125,7 @@ fn row(columns: &[String; 5], last: &str) -> String {
 struct Row<'e> {
     id: &'e str,
     path: String,
-    /// Why it cannot be read; then all below are null.
+    /// Why it cannot be read; then all fields below are null.
     unreadable: Option<String>,
     at: Option<&'e Moment>,
     host: Option<&'e str>,

@@ -1,4 +1,4 @@
-//! `hangwatch learn`: the deadlines that the statistics suggest, into a file.
+//! `hangwatch learn`: writes the deadlines that the statistics suggest to a file.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,15 +18,15 @@ use hangwatch_text::{count, plain};
 
 #[derive(Debug, thiserror::Error)]
 enum LearnError {
-    #[error("{0} is there already: --merge raises its deadlines, --replace writes it anew")]
+    #[error("{0} already exists: use --merge to raise its deadlines, or --replace to overwrite it")]
     Exists(String),
     #[error("cannot write {path}: {source}")]
     Write { path: String, source: std::io::Error },
-    #[error("{0} is no plain file, so there is nothing in it to merge with: leave out --merge")]
+    #[error("{0} is not a regular file and holds nothing to merge: leave out --merge")]
     NothingToMerge(String),
-    #[error("there is no segment that you may read; `hangwatch run --segment NAME` makes one")]
+    #[error("no readable segment; `hangwatch run --segment NAME` creates one")]
     NoSegment,
-    #[error("there are several segments ({0}): name one, with --segment")]
+    #[error("there are several segments ({0}): choose one with --segment")]
     Several(String),
 }
 
@@ -44,12 +44,12 @@ pub(super) fn perform(options: &Learn) -> Result<Exit, Failure> {
         return Ok(Exit::Ok);
     };
     draft.save(path).map_err(|source| LearnError::Write { path: shown(path), source })?;
-    // Beside the file, which may be standard output.
-    complain(&format_args!("{}: {} learned", shown(path), count(learned, "deadline")));
+    // On standard error, because the file may be standard output.
+    complain(&format_args!("{}: {} written", shown(path), count(learned, "deadline")));
     Ok(Exit::Ok)
 }
 
-/// What is written to `path` begins with this. Only a plain file holds anything to keep.
+/// The draft to start with. Only a regular file has contents to keep.
 fn draft_for(path: &Path, options: &Learn) -> Result<Draft, Failure> {
     let failed = |source| LearnError::Write { path: shown(path), source };
     let is_plain = output::is_plain_file(path).map_err(failed)?;
@@ -67,7 +67,7 @@ fn shown(path: &Path) -> String {
     plain(&path.display().to_string()).into_owned()
 }
 
-/// The one that is named, else the only one there is.
+/// The segment of this name, else the only one.
 fn the_segment(name: Option<&str>) -> Result<Observation, Failure> {
     if let Some(name) = name {
         return Ok(Segment::observe(name)?);
@@ -81,8 +81,7 @@ fn the_segment(name: Option<&str>) -> Result<Observation, Failure> {
     }
 }
 
-/// Takes every scope into the draft, and says on standard error what one should know. How many were
-/// taken in.
+/// Adds all scopes to the draft and prints remarks on standard error; returns how many were added.
 fn learn(seen: &Observation, min_acquires: u64, draft: &mut Draft, lowering: Lowering) -> usize {
     let mut learned = 0;
     for scope in seen.scopes.iter().filter(|scope| scope.counts.acquired > 0) {
@@ -106,11 +105,11 @@ fn learn(seen: &Observation, min_acquires: u64, draft: &mut Draft, lowering: Low
 fn lesson(scope: &ScopeView, min_acquires: u64) -> Result<Lesson, String> {
     let advice = advice(scope);
     if scope.name == OTHER_NAME {
-        return Err("it is many scopes for which there was no room".to_owned());
+        return Err("it stands for many scopes that did not fit into the segment".to_owned());
     }
     let Some(deadline_ns) = advice.deadline_ns.filter(|_| advice.samples >= min_acquires) else {
         let samples = advice.samples;
-        return Err(format!("{samples} acquires have ended (--min-acquires {min_acquires})"));
+        return Err(format!("only {samples} acquires have ended (--min-acquires {min_acquires})"));
     };
     Ok(Lesson {
         scope: scope.name.clone(),
@@ -130,7 +129,7 @@ fn told(change: &Change) -> Option<String> {
             Some(format!("lowered from {} to {}", text(from), text(to)))
         }
         Change::Kept { at, could } => {
-            Some(format!("kept at {}; {} would do (--lower)", text(at), text(could)))
+            Some(format!("kept at {}; {} would be enough (--lower)", text(at), text(could)))
         }
     }
 }

@@ -1,5 +1,4 @@
-//! `hangwatch completions` and `hangwatch man`: what shells and man(1) want to know of the command
-//! line, made from the command line itself.
+//! `hangwatch completions` and `hangwatch man`: generated from the definition of the command line.
 
 use std::fs;
 use std::io;
@@ -15,11 +14,11 @@ use hangwatch_files::output::{self, NewFile};
 
 #[derive(Debug, thiserror::Error)]
 enum ManualError {
-    #[error("there is no directory {path}; name a directory that is there, or make it: mkdir -p {path}", path = path.display())]
+    #[error("the directory {path} does not exist; create it: mkdir -p {path}", path = path.display())]
     NoDirectory { path: PathBuf },
-    #[error("{path} is no directory; name a directory for the man pages", path = path.display())]
+    #[error("{path} is not a directory; give a directory for the man pages", path = path.display())]
     NotADirectory { path: PathBuf },
-    #[error("cannot write the man page {path}: {source}; name a directory that you may write to", path = path.display())]
+    #[error("cannot write the man page {path}: {source}; give a directory that you can write to", path = path.display())]
     NotWritten { path: PathBuf, source: io::Error },
 }
 
@@ -30,7 +29,7 @@ pub(super) fn completions(options: &Completions) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-/// The command line without what is hidden, which the generator would offer.
+/// The command line without hidden commands, which the generator would offer.
 fn shown(command: &clap::Command) -> clap::Command {
     let subcommands = command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set());
     clap::Command::new("hangwatch")
@@ -39,7 +38,7 @@ fn shown(command: &clap::Command) -> clap::Command {
         .subcommands(subcommands.cloned())
 }
 
-/// Writes a page a command into the directory, or the first of them to standard output.
+/// Writes a page for each command to the directory, or hangwatch(1) to standard output.
 pub(super) fn man(options: &Manual) -> Result<Exit, Failure> {
     match &options.dir {
         None => {
@@ -52,7 +51,7 @@ pub(super) fn man(options: &Manual) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-/// Writes a page for each command that is not hidden into a directory that is there.
+/// Writes a page for each command that is not hidden to an existing directory.
 fn write_pages(dir: &Path) -> Result<(), ManualError> {
     match fs::metadata(dir) {
         Ok(metadata) if metadata.is_dir() => {}
@@ -67,7 +66,7 @@ fn write_pages(dir: &Path) -> Result<(), ManualError> {
     [&command].into_iter().chain(below).try_for_each(|command| write_page(dir, command))
 }
 
-/// The command line as its pages have it; after the build, its commands are called `hangwatch-run`, ...
+/// The command line for the man pages. After the build its commands are named `hangwatch-run` and so on.
 fn documented() -> clap::Command {
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();

@@ -1,5 +1,4 @@
-//! `hangwatch report`: one incident as a page for the browser; and how a file is written that somebody
-//! asked for.
+//! `hangwatch report`: writes one incident as an HTML page. Also writes the output file of `trace`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,7 +22,7 @@ struct WriteError {
     source: io::Error,
 }
 
-/// Writes to `path`, or to standard output where it is `-`. A file that is new is its owner's alone.
+/// Writes to `path`, or to standard output if it is `-`. Only its owner can read a new file.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), Failure> {
     if path == Path::new("-") {
         return print(text);

@@ -1,4 +1,4 @@
-//! `hangwatch rm`: removes a segment that nobody uses, or all that died with their makers.
+//! `hangwatch rm`: removes an unused segment, or all segments whose makers were killed.
 
 use hangwatch::sys::file;
 use hangwatch::{OpenError, Segment, StaleError};
@@ -9,7 +9,7 @@ use crate::cli::Rm;
 use crate::exit::Exit;
 
 #[derive(Debug, thiserror::Error)]
-#[error("segment {segment:?} is in use by {user}; end that first")]
+#[error("segment {segment:?} is in use by {user}; end that process first")]
 struct InUse {
     segment: String,
     user: String,
@@ -22,7 +22,7 @@ pub(super) fn perform(options: &Rm) -> Result<Exit, Failure> {
     }
 }
 
-/// Removes every segment that died with its maker.
+/// Removes every segment whose maker was killed.
 fn remove_stale() -> Result<Exit, Failure> {
     let (mut exit, mut removed) = (Exit::Ok, 0);
     for name in Segment::list()? {
@@ -40,7 +40,7 @@ fn remove_stale() -> Result<Exit, Failure> {
         }
     }
     if removed == 0 && exit == Exit::Ok {
-        print("there is no segment of yours whose maker was killed\n")?;
+        print("nothing to remove: you have no segment whose maker was killed\n")?;
     }
     Ok(exit)
 }
@@ -52,8 +52,8 @@ fn remove(name: &str) -> Result<Exit, Failure> {
                 return Err(InUse { segment: name.to_owned(), user }.into());
             }
         }
-        // What this program cannot use is in the way, unless another program does: one of another
-        // version or clock, or one that had it open before it was cut short.
+        // This program cannot open it, but another one may use it: one of another version or clock, or
+        // one that opened it before it was truncated.
         Err(
             OpenError::Format { .. }
             | OpenError::OtherBoot { .. }
@@ -67,7 +67,7 @@ fn remove(name: &str) -> Result<Exit, Failure> {
                 return Err(InUse { segment: name.to_owned(), user }.into());
             }
         }
-        // Said by the removal, which does not advise to start a watchdog.
+        // The removal reports it, without the advice to start a watchdog.
         Err(OpenError::File { source: file::OpenError::NotFound { .. }, .. }) => {}
         Err(error) => return Err(error.into()),
     }

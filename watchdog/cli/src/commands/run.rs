@@ -1,4 +1,4 @@
-//! `hangwatch run`: the watchdog of a segment, alone or around a command.
+//! `hangwatch run`: the watchdog of a segment, on its own or around a command.
 
 mod around;
 mod check;
@@ -36,7 +36,7 @@ use hangwatch_server::{Ended, ErrorFiles, Holds, OnPanic, Server, ServerOptions,
 
 use published::Published;
 
-/// How often it is looked whether the server still serves.
+/// How often `run` checks that the server still runs.
 const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) fn perform(options: Run) -> Result<Exit, Failure> {
@@ -44,21 +44,21 @@ pub(super) fn perform(options: Run) -> Result<Exit, Failure> {
         return check::perform(&options);
     }
     hangwatch_log::init(options.log.format, tracing::Level::INFO)?;
-    // A limit that is not in force because of a slip of the pen must not go unseen.
+    // A typo in a variable must not silently disable a limit.
     options.origins.misspelt().for_each(|text| tracing::warn!("{text}"));
     if options.reap.grace_is_in_vain() {
         tracing::warn!(
-            "--grace delays the KILL after a gentler signal, and --signal KILL sends none: only \
-             workers whose timers ask for a signal of their own get it"
+            "--grace has no effect with --signal KILL, except for timers that name another first \
+             signal; add --signal TERM"
         );
     }
     if options.automatic.is_in_vain() {
         tracing::warn!(
-            "--auto-alone is not shorter than --auto-together: ranks that wait for one that hangs may be \
-             removed before it"
+            "--auto-alone is not shorter than --auto-together: ranks that wait for the one that hangs may \
+             be killed before it"
         );
     }
-    // Before a segment is made: what is wrong with the file is said at once.
+    // Read before a segment is created, so that errors in the file are reported at once.
     let deadlines = options.deadlines.as_deref().map(Published::read).transpose()?;
     if options.command.is_empty() {
         alone(options, deadlines)
@@ -67,7 +67,7 @@ pub(super) fn perform(options: Run) -> Result<Exit, Failure> {
     }
 }
 
-/// What a reap's options come to.
+/// The policy of the options for signals.
 pub(super) fn policy(reap: &Reap, signal: ReapSignal) -> Policy {
     Policy {
         signal: signal.number().map_or(TimerSignal::NotifyOnly, TimerSignal::Signal),
@@ -76,7 +76,7 @@ pub(super) fn policy(reap: &Reap, signal: ReapSignal) -> Policy {
     }
 }
 
-/// What is done about an expired timer.
+/// The policy of all options.
 fn whole_policy(options: &Run) -> Policy {
     let cascade = options.cascade.asked().unwrap_or_default();
     let policy = policy(&options.reap, options.reap_signal());
@@ -95,7 +95,7 @@ fn holds(options: &Run) -> Holds {
 fn server_options(options: &Run, standby: Standby) -> ServerOptions {
     let (evidence, why_not_kept) = options.evidence.options();
     if let Some(error) = why_not_kept {
-        tracing::warn!(event = "unkept", %error, "incidents are not kept");
+        tracing::warn!(event = "unkept", %error, "incidents are not stored");
     }
     ServerOptions {
         policy: whole_policy(options),
@@ -110,7 +110,7 @@ fn server_options(options: &Run, standby: Standby) -> ServerOptions {
     }
 }
 
-/// What only reports and has deadlines to go by looks for what it would have reaped.
+/// Shadow mode is on with `--notify-only` and `--deadlines`.
 fn shadow(options: &Run) -> Shadow {
     let reports = options.reap_signal() == ReapSignal::NotifyOnly;
     if reports && options.deadlines.is_some() { Shadow::On } else { Shadow::Off }
@@ -126,16 +126,16 @@ fn wanted(options: &Run) -> Wanted {
     }
 }
 
-/// Serves until SIGTERM or SIGINT, and keeps the segment for a successor.
+/// Watches until SIGTERM or SIGINT, and keeps the segment for the next watchdog.
 fn alone(mut options: Run, mut deadlines: Option<Published>) -> Result<Exit, Failure> {
     let name = Segment::name_or_environment(options.segment.as_deref())?;
-    // Before the server: a signal that comes while it starts is not lost.
-    signals::accept(Signal::HUP); // it ends nothing here: under nohup, too, the settings are read again
+    // Installed before the server starts, so that no signal is lost meanwhile.
+    signals::accept(Signal::HUP); // SIGHUP reads the settings again, also under nohup
     let relay = Relay::install_only(&PASSED_ON)?;
-    let voice = Voice::bind(&options)?;
+    let outputs = Outputs::bind(&options)?;
     let (segment, origin) = segments::make_or_adopt(&name, wanted(&options))?;
     let standby = if options.standby { Standby::Wait } else { Standby::No };
-    let (server, voice) = match voice.start(segment, &options, standby) {
+    let (server, running) = match outputs.start(segment, &options, standby) {
         Ok(started) => started,
         Err(error) => {
             if origin == Origin::Made {
@@ -160,25 +160,25 @@ fn alone(mut options: Run, mut deadlines: Option<Published>) -> Result<Exit, Fai
             if signal != Signal::HUP {
                 return Ok(end(server, signal));
             }
-            reload.ask(&options, &server, voice.notifier.as_ref());
+            reload.ask(&options, &server, running.notifier.as_ref());
         }
-        reload.look(&mut options, &mut deadlines, &server, voice.notifier.as_ref());
-        // As PID 1 it is given the orphans of its namespace.
+        reload.look(&mut options, &mut deadlines, &server, running.notifier.as_ref());
+        // As PID 1 this process inherits the orphans of its namespace.
         let _ = children::reap_orphans(None);
         wait_for(&relay, reload.pause(LOOK))?;
     }
 }
 
-/// Ends in order, by a signal: a word in the log where it is none that asks for it.
+/// Shuts down because of a signal, and logs signals other than SIGTERM and SIGINT.
 fn end(server: Server, signal: Signal) -> Exit {
-    let asks_for_it = [Signal::TERM, Signal::INT].contains(&signal);
+    let is_request = [Signal::TERM, Signal::INT].contains(&signal);
     let number = signal.as_raw();
-    if !asks_for_it {
+    if !is_request {
         let segment = server.segment().name();
         tracing::error!(segment, event = "signal", signal = number, "a signal ends the watchdog");
     }
     match server.stop().ended {
-        Ended::Stopped if asks_for_it => Exit::Ok,
+        Ended::Stopped if is_request => Exit::Ok,
         Ended::Stopped => Exit::Signal(u8::try_from(number).unwrap_or(u8::MAX)),
         ended => exit_of(&ended),
     }
@@ -198,33 +198,35 @@ fn wait_for(relay: &Relay, most: Duration) -> Result<(), Failure> {
     }
 }
 
-/// How a server is heard of: its log, the service manager, and a listener where one is asked for.
-struct Voice(Option<Bound>);
+/// The outputs of a server before its start: the HTTP listener, if there is one.
+struct Outputs(Option<Bound>);
 
-impl Voice {
-    /// Binds the listener, before anything is served or made.
-    fn bind(options: &Run) -> Result<Voice, ListenError> {
-        let Listen { listen: Some(address), .. } = &options.listen else { return Ok(Voice(None)) };
+impl Outputs {
+    /// Binds the listener before a segment is created.
+    fn bind(options: &Run) -> Result<Outputs, ListenError> {
+        let Listen { listen: Some(address), .. } = &options.listen else {
+            return Ok(Outputs(None));
+        };
         Bound::new(address, options.listen.audience(), options.group)
-            .map(|bound| Voice(Some(bound)))
+            .map(|bound| Outputs(Some(bound)))
     }
 
-    /// Starts the server, and tells of it from the first event on.
+    /// Starts the server with its outputs: log, hook, service manager and HTTP.
     fn start(
         self,
         segment: Segment,
         options: &Run,
         standby: Standby,
-    ) -> Result<(Server, Heard), Failure> {
+    ) -> Result<(Server, Running), Failure> {
         let how = server_options(options, standby);
         let hooks = hooks(options)?;
-        let Voice(Some(bound)) = self else {
+        let Outputs(Some(bound)) = self else {
             let server = Server::start(segment, how, move |event| {
                 hooks.iter().for_each(|hooks| hooks.on_event(&event));
                 emit(&event);
             })?;
             let notifier = Notifier::start(server.vitals())?;
-            return Ok((server, Heard { _listening: None, notifier }));
+            return Ok((server, Running { _listening: None, notifier }));
         };
         let tally = Arc::<Tally>::default();
         let counted = Arc::clone(&tally);
@@ -238,24 +240,23 @@ impl Voice {
         let (segment, address) = (segment.name(), listening.address());
         tracing::info!(segment, event = "listening", %address, "listening");
         let notifier = Notifier::start(server.vitals())?;
-        Ok((server, Heard { _listening: Some(listening), notifier }))
+        Ok((server, Running { _listening: Some(listening), notifier }))
     }
 }
 
-/// What is run for each expiry, before the watchdog has taken anything for itself that a command would
-/// inherit.
+/// Starts the hook runner, before the watchdog changes anything that commands would inherit.
 fn hooks(options: &Run) -> Result<Option<Hooks>, Failure> {
     let start = |hook| Hooks::start(hook, Inheritance::of_this_process());
     Ok(options.hook.options(&options.evidence).map(start).transpose()?)
 }
 
-/// What tells of a server while it runs.
-struct Heard {
+/// The outputs of a running server.
+struct Running {
     _listening: Option<Listening>,
     notifier: Option<Notifier>,
 }
 
-/// Removes a segment this process made, at whatever end.
+/// Removes a segment that this process created, also on errors.
 pub(super) struct Removed<'n> {
     pub(super) name: &'n str,
     pub(super) origin: Origin,

@@ -1,4 +1,4 @@
-//! `hangwatch scopes`: the statistics of every scope and the deadline they suggest.
+//! `hangwatch scopes`: shows the statistics of all scopes and the deadlines they suggest.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -15,16 +15,16 @@ use crate::exit::Exit;
 
 /// The quantiles that are shown.
 const QUANTILES: [f64; 3] = [0.5, 0.99, 0.999];
-/// So many acquires make all of them sound.
+/// From this many acquires on, all quantiles are reliable.
 const MANY: u64 = 10_000;
-/// So many times its p99.9, and the longest may have been a hang.
+/// From this many times the p99.9 on, the longest acquire may have been a hang.
 const SUSPICIOUS: u64 = 10;
 
 pub(super) fn perform(options: &Scopes) -> Result<Exit, Failure> {
     show(&options.observed, |seen| json(seen.iter().map(SegmentJson::of)), table)
 }
 
-/// How finely the clocks that timed a scope tell times apart: the coarsest of them.
+/// The resolution of the clocks that timed a scope: that of the coarsest.
 pub(super) fn resolution_ns(scope: &ScopeView) -> u64 {
     let of = |clock| match clock {
         ClockKind::Coarse => coarse_resolution_ns(),
@@ -33,7 +33,7 @@ pub(super) fn resolution_ns(scope: &ScopeView) -> u64 {
     scope.clocks.iter().map(of).max().unwrap_or(1)
 }
 
-/// What the statistics of a scope suggest.
+/// The deadline that the statistics of a scope suggest.
 pub(super) fn advice(scope: &ScopeView) -> Advice {
     Advice::of(&scope.counts, resolution_ns(scope))
 }
@@ -42,12 +42,12 @@ fn clocks(scope: &ScopeView) -> Vec<&'static str> {
     scope.clocks.iter().map(ClockKind::name).collect()
 }
 
-/// The scopes of one segment, in at most 80 columns; those that were never used are left out.
+/// The scopes of one segment that were used, in at most 80 columns.
 fn table(seen: &Observation) -> String {
     let used = || seen.scopes.iter().filter(|scope| scope.counts.acquired > 0);
     let mut text = format!("segment {}: {}\n", seen.segment, timed_by(used()));
     if used().next().is_none() {
-        return text + "no scope was used yet\n";
+        return text + "no scope has been used yet\n";
     }
     let _ = writeln!(
         text,
@@ -63,12 +63,12 @@ fn table(seen: &Observation) -> String {
         }
     }
     if used().any(is_doubtful) {
-        notes.push_str("?: fewer than ten acquires lie beyond it, it says little\n");
+        notes.push_str("?: unreliable, fewer than ten acquires were longer\n");
     }
     if seen.scopes_overflowed > 0 {
         let _ = writeln!(
             notes,
-            "(other): holds {} scopes for which there was no room",
+            "(other): stands for {} scopes that did not fit into the segment",
             seen.scopes_overflowed
         );
     }
@@ -85,7 +85,7 @@ fn timed_by<'s>(scopes: impl Iterator<Item = &'s ScopeView>) -> String {
     names.dedup();
     let resolution = Duration::from_nanos(resolution);
     match names.len() {
-        0 => "no clock has timed anything yet".to_owned(),
+        0 => "nothing has been timed yet".to_owned(),
         1 => format!("timed by the {} clock, resolution {resolution:?}", names[0]),
         _ => format!("timed by the clocks {}, resolution {resolution:?}", names.join(", ")),
     }
@@ -110,24 +110,24 @@ fn row(scope: &ScopeView) -> String {
     .to_owned()
 }
 
-/// A duration in at most seven characters; finer than [`brief`], for scopes that end at once.
+/// A duration in at most seven characters, with nanoseconds for very short scopes.
 fn nanos(ns: u64) -> String {
     if ns < 1_000 { format!("{ns}ns") } else { brief(Duration::from_nanos(ns)) }
 }
 
-/// What one should know before one takes the suggestion.
+/// Remarks on the suggested deadline.
 pub(super) fn remarks(scope: &ScopeView) -> Vec<String> {
     let (counts, advice) = (&scope.counts, advice(scope));
     let mut remarks = Vec::new();
     if counts.condemned > 0 {
         let condemned = counts.condemned;
-        remarks.push(format!("{condemned} condemned; how long they would have taken is not known"));
+        remarks.push(format!("{condemned} expired; how long they would have taken is unknown"));
     }
     let usual_ns = counts.quantile_ns(0.999);
     let times = advice.longest_ns.checked_div(usual_ns).unwrap_or(0);
     let matters = advice.longest_ns >= LEAST_NS && is_sound(0.99, advice.samples);
     if matters && times >= SUSPICIOUS {
-        remarks.push(format!("its longest is {times} times its p99.9: was that a hang?"));
+        remarks.push(format!("the longest is {times} times the p99.9: was that a hang?"));
     }
     remarks
 }
@@ -155,7 +155,7 @@ struct ScopeJson<'s> {
     suggested_deadline_ns: Option<u64>,
     confidence: &'static str,
     factor: u64,
-    /// Of the deadlines file in force.
+    /// The timeout of the deadlines file in force.
     deadline_ns: Option<u64>,
     remarks: Vec<String>,
 }
@@ -164,7 +164,7 @@ struct ScopeJson<'s> {
 struct QuantileJson {
     quantile: f64,
     ns: u64,
-    /// Whether at least ten acquires lie beyond it.
+    /// Whether at least ten acquires were longer.
     sound: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What several commands do with a segment: make or adopt it, say who uses it, release its brake.
+//! Creates and adopts segments, finds their users, and releases their kill limiter.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::{Failure, print};
 use crate::cli::ReleaseBrake;
 use crate::exit::Exit;
 
-/// What is asked of a segment; what is absent is taken as it is found.
+/// The wanted properties of a segment; `None` accepts what an existing segment has.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Wanted {
     pub(super) lanes: Option<u32>,
@@ -29,7 +29,7 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    /// The sizes of a segment that is made.
+    /// The sizes of a new segment.
     fn geometry(self) -> Geometry {
         let defaults = Geometry::default();
         Geometry {
@@ -41,7 +41,7 @@ impl Wanted {
     }
 }
 
-/// Whether this process made the segment it uses.
+/// Whether this process created the segment that it uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     Made,
@@ -50,8 +50,8 @@ pub(super) enum Origin {
 
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "segment {segment:?} has {found} {what}, not {wanted}: leave out the option to adopt it as it \
-     is, or end its users and remove it (`hangwatch rm {segment}`)"
+    "segment {segment:?} has {found} {what}, not {wanted}: leave out the option to use it as it is, or \
+     end its workers and remove it (`hangwatch rm {segment}`)"
 )]
 struct OtherGeometry {
     segment: String,
@@ -60,13 +60,15 @@ struct OtherGeometry {
     wanted: String,
 }
 
-/// Who may write a segment can give it any geometry: a watchdog takes over none that is larger than what
-/// it would make itself, and so spends no more memory and time on it than it was told to.
+/// The segment is larger than what the watchdog would create itself.
+///
+/// A worker could change the geometry, and make the watchdog spend more memory and time than its options
+/// allow.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "segment {segment:?} has {found} bytes ({lanes} lanes of {timers} timers, {scopes} scopes), more than \
-     the {allowed} that these options make: if it was made with more lanes, timers or scopes, say so with \
-     --lanes, --timers and --scopes; if not, a worker has changed it: end its users and remove it \
+     the {allowed} of these options: if it was created with more lanes, timers or scopes, pass the same \
+     --lanes, --timers and --scopes; if not, a worker has changed it: end its workers and remove it \
      (`hangwatch rm {segment}`)"
 )]
 struct TooLarge {
@@ -78,11 +80,12 @@ struct TooLarge {
     allowed: usize,
 }
 
-/// How many names of this process's own are tried.
+/// How many names for a new segment are tried.
 const OWN_NAMES: u32 = 1000;
 
-/// Makes a segment for this process alone, called after `kind` and the pid. A name that is taken is
-/// passed over: another PID namespace has the same pids, and whoever was killed left its segment.
+/// Creates a segment for this process alone, named after `kind` and the pid.
+///
+/// Skips names that exist: another PID namespace has the same pids, and killed processes leave segments.
 pub(super) fn make_own(kind: &str, wanted: Wanted) -> Result<Segment, Failure> {
     remove_stale_of_ours();
     let pid = std::process::id();
@@ -96,21 +99,24 @@ pub(super) fn make_own(kind: &str, wanted: Wanted) -> Result<Segment, Failure> {
     Ok(make(&format!("{kind}-{pid}-{OWN_NAMES}"), wanted, Lifetime::Makers)?)
 }
 
-/// The kinds of segments that commands, and the Python package's servers, make for themselves.
+/// The name prefixes of segments that commands and the Python package's servers create for themselves.
 const KINDS: [&str; 6] = ["run-", "exec-", "demo-", "timer-", "file-", "queue-"];
 
-/// Removes what commands that were killed have left behind. Whatever cannot be is somebody else's, or
-/// for `hangwatch rm --stale` to complain of.
+/// Removes segments of killed commands. Errors are ignored: `hangwatch rm --stale` reports them.
 fn remove_stale_of_ours() {
     let names = Segment::list().unwrap_or_default().into_iter();
     for name in names.filter(|name| KINDS.iter().any(|kind| name.starts_with(kind))) {
         if Segment::remove_if_stale(&name).is_ok_and(|removed| removed) {
-            tracing::info!(segment = name, event = "removed", "its maker was killed");
+            tracing::info!(
+                segment = name,
+                event = "removed",
+                "removed a segment whose maker was killed"
+            );
         }
     }
 }
 
-/// Makes the segment, or opens the one that is there if it is as wanted.
+/// Creates the segment, or opens an existing one with the wanted properties.
 pub(super) fn make_or_adopt(name: &str, wanted: Wanted) -> Result<(Segment, Origin), Failure> {
     match make(name, wanted, Lifetime::Kept) {
         Ok(segment) => Ok((segment, Origin::Made)),
@@ -123,7 +129,7 @@ pub(super) fn make_or_adopt(name: &str, wanted: Wanted) -> Result<(Segment, Orig
     }
 }
 
-/// Whether the segment that is there, if one is, is as wanted.
+/// Checks that the segment, if it exists, has the wanted properties.
 pub(super) fn check_existing(name: &str, wanted: Wanted) -> Result<(), Failure> {
     match Segment::open(name) {
         Ok(segment) => check_found(segment, wanted),
@@ -170,12 +176,12 @@ fn check_geometry(segment: Segment, wanted: Wanted) -> Result<(), OtherGeometry>
     };
     let text = |duration: Duration| humantime::format_duration(duration).to_string();
     check("lanes", geometry.lanes.to_string(), wanted.lanes.map(|n| n.to_string()))?;
-    check("timers a lane", geometry.timers.to_string(), wanted.timers.map(|n| n.to_string()))?;
+    check("timers per lane", geometry.timers.to_string(), wanted.timers.map(|n| n.to_string()))?;
     check("scopes", geometry.scopes.to_string(), wanted.scopes.map(|n| n.to_string()))?;
-    check("between two ticks", text(segment.max_interval()), wanted.max_interval.map(text))
+    check("as max_interval", text(segment.max_interval()), wanted.max_interval.map(text))
 }
 
-/// Who uses a segment, by the locks the kernel knows of; `None` where nobody does.
+/// The process that uses a segment, by the kernel's file locks; `None` if no process does.
 pub(super) fn user(segment: Segment) -> Result<Option<String>, Failure> {
     if let Some(watchdog) = who("its watchdog", segment.watchdog()?) {
         return Ok(Some(watchdog));
@@ -195,8 +201,9 @@ pub(super) fn user(segment: Segment) -> Result<Option<String>, Failure> {
     Ok(None)
 }
 
-/// The workers of a segment, by their pids: who holds a lane's lock by the kernel's word, and who lives by
-/// its own where nobody does (a worker that closed its descriptors).
+/// The pids of the workers of a segment.
+///
+/// A worker holds its lane's lock, or, if it closed its descriptors, is alive by its own claim.
 pub(super) fn workers(segment: Segment) -> BTreeSet<u32> {
     let words = segment.words();
     let mut workers = BTreeSet::new();
@@ -216,7 +223,7 @@ pub(super) fn workers(segment: Segment) -> BTreeSet<u32> {
         match lock::holder(segment.file(), lane_lock_byte(index)) {
             Ok(Holder::Free) if claimed_process(&claim) != Claimed::Alive => {}
             Ok(Holder::Process(pid)) => drop(workers.insert(pid.as_raw_pid().unsigned_abs())),
-            // Who cannot be asked about counts as alive.
+            // If that cannot be determined, the worker counts as alive.
             Ok(Holder::Free | Holder::Unseen | Holder::Description) | Err(_) => {
                 workers.insert(owner.pid());
             }
@@ -225,13 +232,13 @@ pub(super) fn workers(segment: Segment) -> BTreeSet<u32> {
     workers
 }
 
-/// Who uses a segment that this program cannot open; every version has its locks at the same bytes.
+/// The process that uses a segment of another version; all versions lock the same bytes.
 pub(super) fn user_of_unusable(name: &str) -> Result<Option<String>, Failure> {
     let file = file::examine(name)?.open()?;
     Ok(who("a watchdog or worker", lock::holder_from(&file, MAKER_LOCK_BYTE)?))
 }
 
-/// Another user's, or gone since it was listed.
+/// Whether the segment is another user's, or has been removed since it was listed.
 pub(super) fn is_not_for_us(error: &file::OpenError) -> bool {
     use file::OpenError as File;
     matches!(
@@ -243,17 +250,17 @@ pub(super) fn is_not_for_us(error: &file::OpenError) -> bool {
 fn who(role: &str, holder: Holder) -> Option<String> {
     match holder {
         Holder::Free => None,
-        Holder::Process(pid) => Some(format!("{role}, process {pid}")),
-        Holder::Unseen | Holder::Description => Some(format!("{role} not to be seen from here")),
+        Holder::Process(pid) => Some(format!("{role}, pid {pid}")),
+        Holder::Unseen | Holder::Description => Some(format!("{role} in another PID namespace")),
     }
 }
 
-/// `hangwatch release-brake`: asks the watchdog to signal again.
+/// `hangwatch release-brake`: lets the watchdog kill again.
 pub(super) fn release_brake(options: &ReleaseBrake) -> Result<Exit, Failure> {
     let name = Segment::name_or_environment(options.segment.as_deref())?;
     let segment = Segment::open(&name)?;
     let braked = segment.words().watchdog().limited();
-    // Relaxed: the word alone says it all.
+    // Relaxed: no other memory depends on this word.
     let asked = braked.compare_exchange(
         LIMITED,
         LIMITER_RELEASE_ASKED,
@@ -261,13 +268,13 @@ pub(super) fn release_brake(options: &ReleaseBrake) -> Result<Exit, Failure> {
         Ordering::Relaxed,
     );
     if asked.is_err() {
-        print(&format!("the brake of segment {name:?} does not hold\n"))?;
+        print(&format!("the kill limiter of segment {name:?} is not engaged\n"))?;
         return Ok(Exit::Ok);
     }
     segment.ring();
     print(&format!(
-        "the watchdog of segment {name:?} was told to release its brake; who is overdue \
-         still is judged again\n"
+        "asked the watchdog of segment {name:?} to release its kill limiter; workers that are still \
+         overdue are killed\n"
     ))?;
     Ok(Exit::Ok)
 }
@@ -277,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_segment_of_ones_own_is_never_anothers() {
+    fn own_segments_get_unused_names() {
         let wanted = Wanted { lanes: Some(1), ..Wanted::default() };
         let made: Vec<Segment> = (0..3).map(|_| make_own("own", wanted).unwrap()).collect();
         let names: Vec<&str> = made.iter().map(Segment::name).collect();

@@ -1,4 +1,4 @@
-//! `hangwatch shadow`: what would have been reaped by a watchdog that only reports.
+//! `hangwatch shadow`: shows what a watchdog that only reports would have killed.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -17,19 +17,19 @@ pub(super) fn perform(options: &Shadow) -> Result<Exit, Failure> {
     show(&options.observed, |seen| json(seen.iter().map(SegmentJson::of)), table)
 }
 
-/// One scope that has a deadline by the file, or of which something was late.
+/// One scope with a deadline from the file, or with late acquires.
 #[derive(Serialize)]
 struct ScopeJson<'s> {
     scope: &'s str,
-    /// By the deadlines file.
+    /// The deadline in the deadlines file.
     deadline_ns: Option<u64>,
-    /// How long that has been its deadline.
+    /// How long it has had this deadline.
     for_ns: Option<u64>,
     /// Acquires that were released late.
     ended_late: u64,
-    /// Acquires whose worker died beyond its deadline.
+    /// Acquires whose worker died after the deadline.
     died_late: u64,
-    /// Acquires that are beyond their deadline now.
+    /// Acquires that are past their deadline now.
     late_now: u64,
     mean_late_ns: Option<u64>,
     max_late_ns: u64,
@@ -66,17 +66,17 @@ impl<'s> ScopeJson<'s> {
         }
     }
 
-    /// All that would have been reaped.
+    /// The number of acquires that would have been killed.
     fn late(&self) -> u64 {
         self.ended_late.wrapping_add(self.died_late).wrapping_add(self.late_now)
     }
 }
 
-/// The armed timers of a scope that are beyond its allowance or their own deadline.
+/// The armed timers of a scope that are past its timeout or their own deadline.
 fn late_now(seen: &Observation, scope: &ScopeView) -> u64 {
     let timers = seen.lanes.iter().flat_map(|lane| &lane.timers);
     let is_late = |timer: &&hangwatch::TimerView| {
-        let is_beyond = scope.timeout.is_some_and(|allowance| timer.age > allowance);
+        let is_beyond = scope.timeout.is_some_and(|timeout| timer.age > timeout);
         match timer.state {
             TimerState::Reported => true,
             TimerState::Armed => is_beyond || timer.left_ns.is_some_and(|left| left < 0),
@@ -90,14 +90,14 @@ fn table(seen: &Observation) -> String {
     let scopes = SegmentJson::of(seen).scopes;
     if scopes.is_empty() {
         return format!(
-            "segment {}: no scope has a deadline by a file, and nothing was late; \
-             `hangwatch run --notify-only --deadlines FILE` looks for both\n",
+            "segment {}: no scope has a deadline from a file, and nothing was late; the watchdog \
+             needs --notify-only and --deadlines FILE\n",
             seen.segment
         );
     }
     let late = scopes.iter().map(ScopeJson::late).fold(0, u64::wrapping_add);
     let acquires = if late == 1 { "acquire" } else { "acquires" };
-    let mut text = format!("segment {}: {late} {acquires} would have been reaped\n", seen.segment);
+    let mut text = format!("segment {}: {late} {acquires} would have been killed\n", seen.segment);
     let _ = writeln!(
         text,
         "{:<24} {:>8} {:>7} {:>6} {:>5} {:>5} {:>8} {:>8}",

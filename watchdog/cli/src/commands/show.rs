@@ -1,4 +1,4 @@
-//! `hangwatch show`: the story of one incident, for a terminal.
+//! `hangwatch show`: prints one incident.
 
 use super::{Failure, print};
 use crate::cli::incidents::Show;

@@ -1,4 +1,4 @@
-//! `hangwatch status`: every lane of a segment as a table or as JSON.
+//! `hangwatch status`: shows all lanes of a segment as a table or as JSON.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub(super) fn perform(options: &Status) -> Result<Exit, Failure> {
     show(&options.observed, |seen| json(seen.iter().map(SegmentState::of)), table)
 }
 
-/// Shows every segment that is asked for, as a table each or as JSON.
+/// Prints each segment as a table, or all as JSON.
 pub(super) fn show(
     options: &Observed,
     json: impl Fn(&[Observation]) -> serde_json::Result<String>,
@@ -36,7 +36,7 @@ pub(super) fn show(
     if options.json {
         print(&(json(&seen)? + "\n"))?;
     } else if seen.is_empty() && exit == Exit::Ok {
-        print("there is no segment that you may read; `hangwatch run --segment NAME` makes one\n")?;
+        print("no readable segment; `hangwatch run --segment NAME` creates one\n")?;
     } else {
         print(&seen.iter().map(table).collect::<Vec<_>>().join("\n"))?;
     }
@@ -48,8 +48,9 @@ pub(super) fn json<T: Serialize>(items: impl Iterator<Item = T>) -> serde_json::
     to_json_pretty(&items.collect::<Vec<T>>())
 }
 
-/// Pictures of the segment of this name, or of every one this user may read. What could not be had is
-/// said, and is in the exit code.
+/// Observes the segment of this name, or all that this user can read.
+///
+/// Errors are printed and make the exit code a failure.
 pub(super) fn observed(segment: Option<&str>) -> Result<(Vec<Observation>, Exit), Failure> {
     let mut exit = Exit::Ok;
     let mut seen = Vec::new();
@@ -60,7 +61,7 @@ pub(super) fn observed(segment: Option<&str>) -> Result<(Vec<Observation>, Exit)
     for name in &names {
         match Segment::observe(name) {
             Ok(observation) => seen.push(observation),
-            // Asked for all that it may read, it is silent about the others.
+            // Without a name, segments that cannot be read are skipped.
             Err(error) if segment.is_none() && is_not_for_us(&error) => {}
             Err(error) => {
                 complain(&error);
@@ -71,7 +72,7 @@ pub(super) fn observed(segment: Option<&str>) -> Result<(Vec<Observation>, Exit)
     Ok((seen, exit))
 }
 
-/// Another user's, or gone since it was listed.
+/// Whether the segment is another user's, or has been removed since it was listed.
 fn is_not_for_us(error: &OpenError) -> bool {
     matches!(error, OpenError::File { source, .. } if segments::is_not_for_us(source))
 }
@@ -81,14 +82,14 @@ pub(super) fn table(seen: &Observation) -> String {
     let mut text = String::new();
     let watchdog = match seen.watchdog.holder {
         Holder::Process(pid) => format!("watchdog {pid}"),
-        Holder::Unseen | Holder::Description => "watchdog not to be seen from here".to_owned(),
+        Holder::Unseen | Holder::Description => "watchdog in another PID namespace".to_owned(),
         Holder::Free if seen.lanes.is_empty() => "no watchdog".to_owned(),
         Holder::Free => "NO WATCHDOG".to_owned(),
     };
-    let brake = if seen.watchdog.limited { ", brake holds" } else { "" };
+    let brake = if seen.watchdog.limited { ", KILL LIMITER ENGAGED" } else { "" };
     let _ = writeln!(
         text,
-        "segment {}: {watchdog}{brake}, {} of {} lanes taken",
+        "segment {}: {watchdog}{brake}, {} of {} lanes in use",
         seen.segment,
         seen.lanes.len(),
         seen.lane_count
@@ -96,7 +97,7 @@ pub(super) fn table(seen: &Observation) -> String {
     if seen.watchdog.holder == Holder::Free && !seen.lanes.is_empty() {
         let _ = writeln!(
             text,
-            "  nobody enforces its deadlines; `hangwatch run --segment {}` does",
+            "  no deadline is enforced: start `hangwatch run --segment {}`",
             seen.segment
         );
     }
@@ -114,11 +115,11 @@ pub(super) fn table(seen: &Observation) -> String {
         let rank = lane.rank.map_or_else(|| "-".to_owned(), |rank| rank.to_string());
         let head = format!("{:>5} {:>8} {:<15} {rank:>4}", lane.lane, lane.pid, command);
         if lane.quarantined {
-            let _ = writeln!(text, "{head}  (quarantined: it lied)");
+            let _ = writeln!(text, "{head}  (quarantined: inconsistent values)");
         } else if lane.timers.is_empty() {
             let _ = writeln!(text, "{head}  (no timer armed)");
         }
-        // The innermost scope beside the lane, those around it beneath.
+        // The innermost scope on the lane's line, the outer ones below it.
         for (depth, timer) in lane.timers.iter().enumerate() {
             let head = if depth == 0 { head.clone() } else { " ".repeat(head.len()) };
             let _ = writeln!(
@@ -135,7 +136,7 @@ pub(super) fn table(seen: &Observation) -> String {
 
 fn left(timer: &TimerView) -> String {
     match (timer.state, timer.left_ns) {
-        (TimerState::Condemned, _) => "condemned".to_owned(),
+        (TimerState::Condemned, _) => "expired".to_owned(),
         (TimerState::Reported, _) => "reported".to_owned(),
         (TimerState::Limited, _) => "braked".to_owned(),
         (_, None) => "paused".to_owned(),
@@ -146,7 +147,7 @@ fn left(timer: &TimerView) -> String {
     }
 }
 
-/// A name, clean; of one that is too long the end, which tells more than its beginning.
+/// A name without control characters; a long name is shortened to its end, which says more.
 pub(super) fn shortened(name: &str, width: usize) -> String {
     plain_cell(name).end(width)
 }
@@ -156,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_and_rude_names_fit() {
+    fn long_names_and_control_characters_fit() {
         assert_eq!(shortened("forward", 7), "forward");
         assert_eq!(shortened("train.py#41", 5), "\u{2026}y#41");
         assert_eq!(shortened("a\u{1b}[2Jb\u{9b}\u{202e}", 10), "a?[2Jb??");

@@ -1,4 +1,4 @@
-//! `hangwatch top`: the live view; see [`hangwatch_top`].
+//! `hangwatch top`: runs the live view, see [`hangwatch_top`].
 
 use super::Failure;
 use crate::cli::Top;

@@ -1,4 +1,4 @@
-//! `hangwatch trace`: flight records as a trace, of an incident or of a segment as it is now.
+//! `hangwatch trace`: writes the flight records of an incident or of a segment as a trace.
 
 use hangwatch::Segment;
 

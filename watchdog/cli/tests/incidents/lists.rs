@@ -162,7 +162,7 @@ fn json_has_what_the_table_has_and_why_a_row_has_not() {
 fn a_directory_that_is_not_there_holds_nothing() {
     let shelf = Shelf::new();
     fs::remove_dir(shelf.path()).unwrap();
-    assert!(shelf.says(&["incidents"]).starts_with("there is no incident in /"));
+    assert!(shelf.says(&["incidents"]).starts_with("no incident in /"));
     assert_eq!(shelf.says(&["incidents", "--json"]), "[]\n");
     assert!(shelf.complains(&["show"]).contains("there is no incident in"));
     fs::write(shelf.path(), "a file").unwrap();

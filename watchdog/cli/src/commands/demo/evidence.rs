@@ -1,4 +1,4 @@
-//! Why the demo's worker hung: what was captured of it before its signal, and how to go on.
+//! The end of the demo: why the worker hung, and the commands that show more.
 
 use std::env;
 use std::fmt::Write as _;
@@ -14,12 +14,12 @@ use hangwatch_server::ServerEvent;
 use hangwatch_server::events::What;
 use hangwatch_text::brief_ns;
 
-/// What became of the incidents of a demo.
+/// The incidents of a demo.
 #[derive(Clone, Debug)]
 pub(super) struct Incidents {
-    /// Where they are kept, or why they are not.
+    /// Where they are stored, or why they are not.
     place: Result<PathBuf, Arc<NoStateDirectory>>,
-    /// Whether they are kept where everybody looks.
+    /// Whether that is the default directory.
     is_usual: bool,
     heard: Arc<Mutex<Heard>>,
 }
@@ -31,7 +31,7 @@ struct Heard {
 }
 
 impl Incidents {
-    /// What the server is to capture, and what is made of it here.
+    /// The collection, and the server's options.
     pub(super) fn new(asked: &Evidence) -> (Incidents, EvidenceOptions) {
         let (options, why_not) = asked.options();
         let is_usual = asked.incidents.dir.is_none();
@@ -42,7 +42,7 @@ impl Incidents {
         (Incidents { place, is_usual, heard: Arc::default() }, options)
     }
 
-    /// Takes note of what was captured, and of what could not be kept.
+    /// Records incidents, and those that could not be stored.
     pub(super) fn hear(&self, event: &ServerEvent) {
         match &event.what {
             What::Captured(incident) => self.heard().captured.push(Arc::clone(incident)),
@@ -55,7 +55,7 @@ impl Incidents {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why it hung, and how to go on; empty where nothing was captured.
+    /// Why the worker hung, and what to do next; empty if nothing was captured.
     pub(super) fn told(&self, look: Look) -> String {
         let heard = self.heard();
         let mut text = String::new();
@@ -64,33 +64,33 @@ impl Incidents {
             let waited = brief_ns(incident.evidence.taken_ns);
             let _ = writeln!(
                 text,
-                "  Its signal waited {waited} for this; with --evidence off it waits for nothing."
+                "  The signal waited {waited} for this evidence; with --evidence off it does not wait."
             );
         }
         let Some(last) = heard.captured.last() else { return text };
         match (&self.place, heard.lost.last()) {
-            (Err(error), _) => text + &format!("\nThis is not kept: {error}.\n"),
-            (_, Some(error)) => text + &format!("\nThis could not be kept: {error}\n"),
+            (Err(error), _) => text + &format!("\nThis incident is not stored: {error}.\n"),
+            (_, Some(error)) => text + &format!("\nThis incident could not be stored: {error}\n"),
             (Ok(dir), None) => text + &self.how_to_go_on(dir, last),
         }
     }
 
     fn how_to_go_on(&self, dir: &Path, incident: &Incident) -> String {
         let (program, dir) = (as_it_was_called(), dir.display());
-        // The time it begins with is enough to name it.
+        // The time at the beginning of the name is enough.
         let id = incident.id.split('-').next().unwrap_or(&incident.id);
         let place = if self.is_usual { String::new() } else { format!(" --incidents {dir}") };
         format!(
-            "\nThe rest of it is kept in {dir}:\n  {program} show {id}{place}\n  \
+            "\nThe whole incident is in {dir}:\n  {program} show {id}{place}\n  \
              {program} report {id} -o report.html{place}\n"
         )
     }
 }
 
-/// This program as whoever called it can call it again.
+/// The program as the user called it.
 fn as_it_was_called() -> String {
     let called = env::args_os().next().map(PathBuf::from).unwrap_or_default();
     let is_it = called.file_name().is_some_and(|name| name == "hangwatch");
-    // Within an interpreter the first word is the interpreter's.
+    // In a Python process the first word is the interpreter.
     if is_it { called.display().to_string() } else { "hangwatch".to_owned() }
 }

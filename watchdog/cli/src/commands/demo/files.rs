@@ -1,4 +1,4 @@
-//! The demo's real work: the files of a directory, in shares, and their digests.
+//! The demo's work: the files of a directory, divided into shares, and their digests.
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata, OpenOptions};
@@ -11,23 +11,22 @@ use sha2::{Digest, Sha256};
 
 use hangwatch_text::plain;
 
-/// The most files of a directory that are hashed, the longest one and all together: the demo is to
-/// take seconds.
+/// Limits on the number of files, the size of one, and the size of all, so that the demo takes seconds.
 const FILES: usize = 2_000;
 const FILE_BYTES: u64 = 4 << 20;
 const ALL_BYTES: u64 = 256 << 20;
 
-/// One file as it was found.
+/// One file to hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct File {
     pub(super) path: PathBuf,
-    /// How many of its bytes are hashed, from its beginning: one that grows meanwhile is as good.
+    /// How many bytes are hashed from the beginning; so a file may grow meanwhile.
     pub(super) bytes: u64,
-    /// What changes with its contents; a worker does not know it.
+    /// Identifies this version of the file; `None` in workers.
     seen: Option<Seen>,
 }
 
-/// What tells a file from one that was changed or replaced.
+/// Identifies one version of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Seen {
     device: u64,
@@ -43,27 +42,28 @@ impl Seen {
 }
 
 impl File {
-    /// Whether it is no longer what was found.
+    /// Whether the file has changed since it was found.
     pub(super) fn has_changed(&self) -> bool {
         self.seen != fs::metadata(&self.path).ok().as_ref().map(Seen::of)
     }
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("cannot hash the files of {dir}: {source}; name a directory that can be read")]
+#[error("cannot hash the files of {dir}: {source}; give a directory that you can read")]
 pub(super) struct DirError {
     dir: String,
     source: io::Error,
 }
 
-/// The regular files under `dir` in a fixed order, dealt out to `count` workers. Hidden directories
-/// and `target` are left out.
+/// The regular files under `dir` in a fixed order, divided among `count` workers.
+///
+/// Hidden directories and `target` are left out.
 pub(super) fn shares(dir: &Path, count: usize) -> Result<Vec<Vec<File>>, DirError> {
     let failed = |source| DirError { dir: plain(&dir.to_string_lossy()).into_owned(), source };
     let mut found = Vec::new();
     let mut directories = vec![dir.to_path_buf()];
     let mut bytes = 0;
-    // The first must be readable; one further down that is not is passed over.
+    // `dir` must be readable; unreadable directories below it are skipped.
     fs::read_dir(dir).map_err(failed)?;
     while let Some(directory) = directories.pop() {
         let Ok(entries) = fs::read_dir(&directory) else { continue };
@@ -74,7 +74,7 @@ pub(super) fn shares(dir: &Path, count: usize) -> Result<Vec<Vec<File>>, DirErro
             let skipped = name.as_encoded_bytes().starts_with(b".") || name == "target";
             match entry.metadata() {
                 Ok(meta) if meta.is_dir() && !skipped => directories.push(entry.path()),
-                // An empty one may be of /proc, and a read of it endless.
+                // Files of size 0 may be in /proc, where a read may never end.
                 Ok(meta) if meta.is_file() && (1..=FILE_BYTES).contains(&meta.len()) => {
                     bytes += meta.len();
                     let seen = Some(Seen::of(&meta));
@@ -96,8 +96,7 @@ pub(super) fn shares(dir: &Path, count: usize) -> Result<Vec<Vec<File>>, DirErro
     Ok(shares)
 }
 
-/// Writes a share down for the worker that hashes it: for each file its length and its path, an empty
-/// byte after each.
+/// Serializes a share for its worker: length and path of each file, each followed by a zero byte.
 pub(super) fn listed(share: &[File]) -> Vec<u8> {
     let mut list = Vec::new();
     for File { path, bytes, .. } in share {
@@ -109,7 +108,7 @@ pub(super) fn listed(share: &[File]) -> Vec<u8> {
     list
 }
 
-/// Reads a share that was [`listed`].
+/// Parses a share that [`listed`] serialized.
 pub(super) fn read_list(list: &[u8]) -> Option<Vec<File>> {
     let mut parts = list.split(|byte| *byte == 0);
     let mut share = Vec::new();
@@ -123,9 +122,9 @@ pub(super) fn read_list(list: &[u8]) -> Option<Vec<File>> {
     }
 }
 
-/// The digest of one file; an unreadable one counts as empty, for every reader alike.
+/// The digest of one file; an unreadable file counts as empty.
 pub(super) fn file_digest(file: &File) -> [u8; 32] {
-    // What has taken a file's place may be a FIFO: nobody waits for its writer.
+    // The file may have been replaced by a FIFO: do not wait for a writer.
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
     let opened = OpenOptions::new().read(true).custom_flags(flags).open(&file.path);
     let mut bytes = Vec::new();
@@ -136,7 +135,7 @@ pub(super) fn file_digest(file: &File) -> [u8; 32] {
     Sha256::digest(&bytes).into()
 }
 
-/// The digest of a share: of its files' digests, in hexadecimal.
+/// The digest of a share, computed over the digests of its files, in hexadecimal.
 pub(super) fn digest(share: &[File]) -> String {
     let mut all = Sha256::new();
     for file in share {
@@ -155,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_share_is_read_as_it_was_listed() {
+    fn a_share_round_trips() {
         let name = OsStr::from_bytes(b"a b\n\xff");
         let file = |path: &OsStr, bytes| File { path: path.into(), bytes, seen: None };
         let share = [file("/x/y".as_ref(), 7), file(name, 0)];
@@ -166,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_grows_is_hashed_as_it_was_and_one_that_changes_is_known() {
+    fn growing_and_changed_files_are_recognised() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         fs::write(&path, "before").unwrap();

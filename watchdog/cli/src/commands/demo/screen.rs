@@ -1,25 +1,26 @@
-//! The demo's live table: what of it fits the terminal.
+//! Fits live tables to the terminal.
 
 use std::io;
 
 use rustix::termios::tcgetwinsize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// Columns and rows of the terminal on standard output; no bounds where it does not say.
+/// Columns and rows of the terminal on standard output; `usize::MAX` if unknown.
 pub(in crate::commands) fn size() -> (usize, usize) {
     let Ok(size) = tcgetwinsize(io::stdout()) else { return (usize::MAX, usize::MAX) };
     let or_none = |count: u16| if count == 0 { usize::MAX } else { usize::from(count) };
     (or_none(size.ws_col), or_none(size.ws_row))
 }
 
-/// As much of a frame as a terminal of this many columns and rows shows at once: a line that wraps,
-/// or one that has scrolled away, could not be drawn over. The last row is the cursor's.
+/// Cuts a frame to the terminal's size; wrapped or scrolled lines could not be overwritten.
+///
+/// The cursor needs the last row.
 pub(in crate::commands) fn clipped(frame: &str, (columns, rows): (usize, usize)) -> String {
     let lines = frame.lines().take(rows.saturating_sub(1));
     lines.flat_map(|line| fitting(line, columns).chain(['\n'])).collect()
 }
 
-/// As much of a line as so many columns hold.
+/// The part of a line that fits the columns.
 fn fitting(line: &str, columns: usize) -> impl Iterator<Item = char> {
     let mut taken = 0;
     line.chars().take_while(move |c| {
@@ -28,7 +29,7 @@ fn fitting(line: &str, columns: usize) -> impl Iterator<Item = char> {
     })
 }
 
-/// A line in as many as it takes, cut between words; all but the first are indented by two.
+/// Wraps a line between words; all lines but the first are indented by two.
 pub(in crate::commands) fn wrapped(line: &str, columns: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in line.split(' ') {

@@ -1,4 +1,4 @@
-//! One worker of the demo: hashes its share under nested scopes, then meets its fate.
+//! One worker of the demo: hashes its share under nested scopes, then finishes, deadlocks or crashes.
 
 use std::io::Read;
 use std::sync::{Arc, Barrier, Mutex};
@@ -14,18 +14,18 @@ use super::files;
 use crate::cli::{DemoWorker, Fate};
 use crate::exit::Exit;
 
-/// How long a worker works at least, so that there is something to see: it hashes its share again.
+/// The least time a worker runs, so that there is something to see; it hashes its share repeatedly.
 const AT_LEAST: Duration = Duration::from_millis(2500);
-/// The longest list of files: 2,000 paths.
+/// The most bytes of the list of files, enough for 2,000 paths.
 const MOST_LIST_BYTES: u64 = 16 << 20;
-/// How long the ill-fated ones work before their fate.
+/// How long workers run before they deadlock or crash.
 const BEFORE_FATE: Duration = Duration::from_millis(500);
 
-/// Does one worker's part; its digest goes to standard output.
+/// Runs one worker, and prints its digest.
 pub(crate) fn perform(options: &DemoWorker) -> Result<Exit, Failure> {
-    // The demo's watchdog lives in the demo: without it nobody would end the one that hangs.
+    // The watchdog runs in the demo's process: without it, a worker that hangs would stay.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    // It would be named after the link it was started by.
+    // Else the process would be named after /proc/self/exe.
     rustix::thread::set_name(c"demo-worker")?;
     let worker = Worker::attach_from_env()?;
     let mut list = Vec::new();
@@ -60,7 +60,7 @@ fn meet_fate(fate: Fate, worker: &Worker, begun: Instant) -> Result<(), Failure>
     match fate {
         Fate::Finish => Ok(()),
         Fate::Crash => {
-            // Nobody wants a core file among the files that are hashed.
+            // Avoids a core file among the hashed files.
             let none = Rlimit { current: Some(0), maximum: Some(0) };
             let _ = rustix::process::setrlimit(Resource::Core, none);
             std::process::abort()
@@ -73,7 +73,7 @@ fn meet_fate(fate: Fate, worker: &Worker, begun: Instant) -> Result<(), Failure>
     }
 }
 
-/// Two threads, two locks, opposite orders.
+/// Deadlocks: two threads take two locks in opposite order.
 fn deadlock() {
     let locks = Arc::new((Mutex::new(()), Mutex::new(())));
     let both_hold_one = Arc::new(Barrier::new(2));

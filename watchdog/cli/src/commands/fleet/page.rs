@@ -1,5 +1,6 @@
-//! What `hangwatch fleet` shows: how many answered, the odd one out, the workers' table, who is in
-//! trouble; fitted to its room.
+//! The output of `hangwatch fleet`: how many targets answered, suspects, workers, targets with errors.
+//!
+//! The output fits the terminal.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -10,11 +11,11 @@ use hangwatch_http::fleet::Fleet;
 use hangwatch_http::fleet::view::{Culprit, Missing, TargetRow, WorkerRow};
 use hangwatch_text::count as count_of;
 
-/// How many missing ranks are named.
+/// The most missing ranks that a line names.
 const NAMED_RANKS: usize = 12;
-/// The columns of what is no terminal, or not drawn over.
+/// The width of output that is not redrawn on a terminal, columns.
 const COLUMNS: usize = 80;
-/// The most that a table makes use of.
+/// The most columns that a table uses.
 const MOST_COLUMNS: usize = 160;
 
 /// The fleet in at most 80 columns.
@@ -25,15 +26,14 @@ pub(super) fn table(fleet: &Fleet, limit: usize) -> String {
     lines_of(head(fleet, COLUMNS).into_iter().chain(workers).chain(troubles))
 }
 
-/// The fleet as a terminal of this many columns and rows shows it: where there is no room for all, it
-/// goes to what is wrong first, and to the oldest workers.
+/// The fleet for a terminal of this size. If not all fits, errors and the oldest workers are shown.
 pub(super) fn screenful(
     fleet: &Fleet,
     trouble: Option<&str>,
     limit: usize,
     (columns, rows): (usize, usize),
 ) -> String {
-    // The last row is the cursor's; a table has a head, and a line about those that are left out.
+    // The cursor needs the last row; the table has a head and a line that counts the workers left out.
     let rows = rows.saturating_sub(1);
     let mut head = head(fleet, columns);
     head.extend(trouble.iter().flat_map(|line| screen::wrapped(line, columns)));
@@ -44,10 +44,10 @@ pub(super) fn screenful(
     if wrapped.len() <= most {
         troubles = wrapped;
     } else if troubles.len() > most {
-        // A line each: which they are counts more than the whole reasons.
+        // One line each: naming all targets matters more than the whole reasons.
         let more = troubles.len() - (most - 1);
         troubles.truncate(most - 1);
-        troubles.push(format!("! ... and {more} more targets in trouble"));
+        troubles.push(format!("! ... and {more} more targets with errors"));
     }
     let room = rows.saturating_sub(head.len() + troubles.len() + 2);
     let workers = workers(fleet, limit.min(room), columns);
@@ -58,7 +58,7 @@ fn lines_of(lines: impl Iterator<Item = String>) -> String {
     lines.flat_map(|line| [line, "\n".to_owned()]).collect()
 }
 
-/// How many answered, who is the odd one out, who is missing.
+/// How many targets answered, the suspects, the missing ranks.
 fn head(fleet: &Fleet, columns: usize) -> Vec<String> {
     let lines = std::iter::once(summary(fleet))
         .chain(fleet.odd.iter().map(odd_line))
@@ -66,7 +66,7 @@ fn head(fleet: &Fleet, columns: usize) -> Vec<String> {
     lines.flat_map(|line| screen::wrapped(&line, columns)).collect()
 }
 
-/// The columns of the workers' table, how wide each is; one of none is left out.
+/// The widths of the columns of the workers' table; a column of width 0 is left out.
 struct Widths {
     host: usize,
     job: usize,
@@ -75,19 +75,18 @@ struct Widths {
 }
 
 impl Widths {
-    /// What rank, age and time left take, with the mark and the spaces before them.
+    /// The width of rank, age and time left, with the mark and the spaces before them.
     const ALWAYS: usize = 1 + 10 + 7 + 10;
-    /// The narrowest a scope gets before others go.
+    /// The least width of the scope; then other columns are left out.
     const LEAST_SCOPE: usize = 10;
-    /// Host, job and pid as there is less and less room.
+    /// Widths of host, job and pid, from wide to narrow terminals.
     const CHOICES: [[usize; 3]; 6] =
         [[14, 9, 7], [14, 0, 7], [10, 0, 7], [10, 0, 0], [8, 0, 0], [0, 0, 0]];
 
-    /// What a table of this width has room for. What there is beyond [`COLUMNS`] goes to hosts and
-    /// scopes.
+    /// The widths for a table of this width. Columns beyond [`COLUMNS`] go to hosts and scopes.
     fn of(width: usize) -> Widths {
         let spare = width.clamp(COLUMNS, MOST_COLUMNS) - COLUMNS;
-        // Beside the scope's space, one is kept for the rank in a world of 100,000.
+        // Two spaces: one before the scope, one for ranks in a world of 100,000.
         let room = width.min(COLUMNS).saturating_sub(Widths::ALWAYS + 2);
         let left = |choice: &[usize; 3]| {
             let taken: usize = choice.iter().filter(|width| **width > 0).map(|it| it + 1).sum();
@@ -134,7 +133,7 @@ fn workers(fleet: &Fleet, limit: usize, columns: usize) -> Vec<String> {
     lines
 }
 
-/// The targets that are not well.
+/// The targets with errors.
 fn troubles(fleet: &Fleet) -> Vec<String> {
     let sick = fleet.targets.iter().filter(|target| target.reason.is_some());
     sick.map(target_line).collect()
@@ -144,9 +143,12 @@ fn summary(fleet: &Fleet) -> String {
     let count = |status: &str| fleet.targets.iter().filter(|it| it.status == status).count();
     let targets = count_of(fleet.targets.len(), "target");
     let mut text = format!("{targets}: {} answered", count("ok"));
-    for (status, name) in
-        [("down", "down"), ("slow", "slow"), ("lying", "lying"), ("other_version", "other version")]
-    {
+    for (status, name) in [
+        ("down", "down"),
+        ("slow", "slow"),
+        ("lying", "malformed response"),
+        ("other_version", "other version"),
+    ] {
         if count(status) > 0 {
             let _ = write!(text, ", {} {name}", count(status));
         }
@@ -158,17 +160,18 @@ fn summary(fleet: &Fleet) -> String {
 }
 
 fn named(job: &str) -> String {
-    if job.is_empty() { "a job without a name".to_owned() } else { format!("job {job}") }
+    if job.is_empty() { "an unnamed job".to_owned() } else { format!("job {job}") }
 }
 
 fn odd_line(odd: &Culprit) -> String {
     let Culprit { job, rank, host, scope, others, waited_ns } = odd;
-    let host =
-        host.as_ref().map_or("no host that answered".to_owned(), |host| format!("host {host}"));
+    let host = host
+        .as_ref()
+        .map_or("a host that did not answer".to_owned(), |host| format!("host {host}"));
     let waited = brief(Duration::from_nanos(*waited_ns));
     let job = named(job);
     format!(
-        "> rank {rank} of {job} on {host} is the odd one out: the other {others} have been in {scope:?} for {waited} or longer"
+        "> suspect: rank {rank} of {job} on {host}: the other {others} have been in {scope:?} for {waited} or longer"
     )
 }
 
@@ -178,7 +181,9 @@ fn missing_line(missing: &Missing) -> String {
         ranks.iter().take(NAMED_RANKS).map(ToString::to_string).collect();
     let more = if *count > NAMED_RANKS { ", ..." } else { "" };
     let (job, ranks) = (named(job), named_ranks.join(", "));
-    format!("? {count} of {world_size} ranks of {job} are on no host that answered: {ranks}{more}")
+    format!(
+        "? {count} of {world_size} ranks of {job} are missing from the hosts that answered: {ranks}{more}"
+    )
 }
 
 fn worker_line(worker: &WorkerRow, widths: &Widths) -> String {
@@ -206,7 +211,8 @@ fn worker_line(worker: &WorkerRow, widths: &Widths) -> String {
 
 fn target_line(target: &TargetRow) -> String {
     let status = match target.status {
-        "ok" => "sick",
+        "ok" => "unhealthy",
+        "lying" => "malformed response",
         "other_version" => "other version",
         status => status,
     };
@@ -214,7 +220,7 @@ fn target_line(target: &TargetRow) -> String {
     format!("! {:<14} {status}: {reason}", beginning(&target.target, 30))
 }
 
-/// The beginning of a name that is too long: of a host's in its domain, it tells more than its end.
+/// Shortens a long name to its beginning, which says more of a host name than its end.
 fn beginning(name: &str, width: usize) -> String {
     if name.chars().count() <= width {
         return name.to_owned();
@@ -266,29 +272,29 @@ mod tests {
     }
 
     #[test]
-    fn a_screenful_fits_and_leaves_out_neither_the_odd_one_nor_all_trouble() {
+    fn a_screenful_fits_and_keeps_suspects_and_errors() {
         for (workers, sick) in [(0, 0), (3, 1), (500, 0), (500, 1), (500, 90), (0, 90)] {
             for (columns, rows) in [(80, 24), (40, 16), (200, 60)] {
                 let text = screenful(&fleet(workers, sick), None, usize::MAX, (columns, rows));
                 let told = format!("{workers} {sick} {columns} {rows}:\n{text}");
                 assert!(text.lines().count() < rows, "{told}");
-                assert!(text.contains("odd one out"), "{told}");
+                assert!(text.contains("> suspect: "), "{told}");
                 assert_eq!(text.contains("\n! gpu-0"), sick > 0, "{told}");
-                assert_eq!(text.contains("more targets in trouble"), sick > 30, "{told}");
+                assert_eq!(text.contains("more targets with errors"), sick > 30, "{told}");
                 assert_eq!(text.contains("0/100000"), workers > 0, "{told}");
             }
         }
     }
 
     #[test]
-    fn a_narrow_terminal_loses_lesser_columns_and_neither_ages_nor_reasons() {
+    fn a_narrow_terminal_keeps_ages_and_reasons() {
         for (columns, titles) in [
             (80, "HOST RANK JOB PID SCOPE AGE LEFT"),
             (60, "HOST RANK PID SCOPE AGE LEFT"),
             (50, "HOST RANK SCOPE AGE LEFT"),
             (40, "RANK SCOPE AGE LEFT"),
         ] {
-            let notice = Some("! it cannot be read; those of before are asked");
+            let notice = Some("! it cannot be read; using the targets read before");
             let text = screenful(&fleet(3, 1), notice, usize::MAX, (columns, 30));
             let told = format!("{columns}:\n{text}");
             assert!(text.lines().all(|line| line.chars().count() <= columns), "{told}");
@@ -296,19 +302,19 @@ mod tests {
             assert_eq!(head.split_whitespace().collect::<Vec<_>>().join(" "), titles, "{told}");
             assert_eq!(text.lines().filter(|line| line.ends_with(" -1h00m")).count(), 3, "{told}");
             let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
-            assert!(flat.contains("those of before are asked"), "{told}");
+            assert!(flat.contains("using the targets read before"), "{told}");
             assert!(flat.contains("and some more words"), "{told}");
         }
     }
 
     #[test]
-    fn what_is_wrong_with_a_file_is_on_the_screen() {
+    fn an_error_of_a_target_file_is_shown() {
         let text = screenful(&fleet(3, 0), Some("! it is gone"), usize::MAX, (80, 24));
         assert!(text.contains("\n! it is gone\n"), "{text}");
     }
 
     #[test]
-    fn no_line_of_the_table_is_wider_than_a_terminal() {
+    fn table_lines_fit_80_columns() {
         let text = table(&fleet(500, 90), usize::MAX);
         let widest = text.lines().map(|line| line.chars().count()).max();
         assert!(widest <= Some(COLUMNS), "{widest:?}");

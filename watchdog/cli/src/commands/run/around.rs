@@ -1,7 +1,7 @@
-//! `hangwatch run -- CMD`: a watchdog around a command, which ends as the command does.
+//! `hangwatch run -- CMD`: a watchdog around a command, with the command's exit status.
 //!
-//! It serves on until the command's last worker has left, unless told otherwise, and has a
-//! [`standby`](super::standby) that goes on when it is killed.
+//! It watches until the command's last worker has ended, unless `--leave-workers` is set. Its
+//! [`standby`](super::standby) takes over if it is killed.
 
 use std::env;
 use std::process;
@@ -16,7 +16,7 @@ use super::left::{Left, Workers};
 use super::published::Published;
 use super::standby::{self, StandbyProcess};
 use super::unwatched::{self, Unwatched};
-use super::{LOOK, Voice, wanted};
+use super::{LOOK, Outputs, wanted};
 use crate::cli::Run;
 use crate::cli::config::{self, Setting};
 use crate::exit::Exit;
@@ -28,17 +28,17 @@ use hangwatch_process::start::{Bond, Terms};
 use hangwatch_server::notify;
 use hangwatch_server::{Server, Standby, State};
 
-/// How long workers may take to die of the command's end before the log speaks of them.
+/// How long workers may run after the command's end before the log names them.
 const DYING: Duration = Duration::from_millis(300);
-/// How often that is looked at.
+/// How often that is checked.
 const DYING_LOOK: Duration = Duration::from_millis(10);
 
-/// Runs a command under a watchdog of its own, and ends as it does.
+/// Runs a command under a new watchdog, and ends with the command's exit status.
 pub(super) fn perform(options: &Run, deadlines: Option<Published>) -> Result<Exit, Failure> {
-    // Before there is any thread, signal handler or descriptor that it would have, too.
+    // Forked first: it must not inherit threads, signal handlers or descriptors.
     let mut standby = standby_of(options);
     let relay = Relay::install(&PASSED_ON)?;
-    let voice = Voice::bind(options)?;
+    let outputs = Outputs::bind(options)?;
     let (segment, origin) = match &options.segment {
         Some(name) => segments::make_or_adopt(name, wanted(options))?,
         None => (segments::make_own("run", wanted(options))?, Origin::Made),
@@ -46,9 +46,9 @@ pub(super) fn perform(options: &Run, deadlines: Option<Published>) -> Result<Exi
     let mut cleared = super::Removed { name: segment.name(), origin };
     standby.as_ref().inspect(|standby| standby.serves(segment, origin));
     let inheritance = Inheritance::of_this_process();
-    let (server, _heard) = voice.start(segment, options, Standby::No)?;
+    let (server, _running) = outputs.start(segment, options, Standby::No)?;
     if let Some(mut deadlines) = deadlines {
-        deadlines.publish(&server); // before anybody could ask for them
+        deadlines.publish(&server); // before a worker can need them
     }
     if let Some(said) = options.automatic.said() {
         tracing::info!(segment = segment.name(), event = "auto", "{said}");
@@ -66,17 +66,17 @@ pub(super) fn perform(options: &Run, deadlines: Option<Published>) -> Result<Exi
             return Ok(Exit::from(&error));
         }
     };
-    // From here on the segment is removed by `leave` alone: it may have workers.
+    // From here on only `leave` removes the segment: it may have workers.
     cleared.origin = Origin::Found;
     match attend(options, segment, &server, child, &relay, &mut standby) {
         Ok(exit) => {
             server.stop();
             standby::leave(segment, origin);
-            drop(standby); // last: killed before, this process is succeeded by it
+            drop(standby); // last: until here it takes over if this process is killed
             Ok(exit)
         }
         Err(error) => {
-            // The command may live: whoever can goes on watching it.
+            // The command may still run, so the standby takes over.
             server.stop();
             if let Some(standby) = standby {
                 standby.leave();
@@ -86,7 +86,7 @@ pub(super) fn perform(options: &Run, deadlines: Option<Published>) -> Result<Exi
     }
 }
 
-/// The standby, where there is to be one. With PID 1 its whole namespace ends.
+/// Starts the standby. As PID 1 there is none: the namespace ends with this process.
 fn standby_of(options: &Run) -> Option<StandbyProcess> {
     if options.no_standby || process::id() == 1 {
         return None;
@@ -96,7 +96,7 @@ fn standby_of(options: &Run) -> Option<StandbyProcess> {
             tracing::warn!(
                 event = "no_standby",
                 %error,
-                "there is no standby: nobody takes over if this process is killed"
+                "no standby: if this process is killed, its workers are not watched any more"
             );
         })
         .ok()
@@ -104,25 +104,25 @@ fn standby_of(options: &Run) -> Option<StandbyProcess> {
 
 fn command_of(options: &Run, segment: Segment) -> process::Command {
     let mut command = process::Command::new(&options.command[0]);
-    // What was meant for this watchdog is not for one that the command may start.
+    // Settings of this watchdog must not apply to one that the command starts.
     for Setting { name, .. } in &options.origins.settings {
         command.env_remove(config::variable_of(name));
     }
     command.env_remove(config::CONFIG_VARIABLE);
     command.args(&options.command[1..]).env(SEGMENT_VARIABLE, segment.name());
     command.envs(options.automatic.environment());
-    // As its ancestor this process may trace it anyway; its helpers may not, unless they are allowed.
+    // As an ancestor this process may trace workers; its helpers need their permission.
     if env::var_os(PTRACER_VARIABLE).is_none() {
         command.env(PTRACER_VARIABLE, "watchdog");
     }
-    // The manager is told of the watchdog, by the watchdog.
+    // Only the watchdog reports to the service manager.
     for variable in notify::VARIABLES {
         command.env_remove(variable);
     }
     command
 }
 
-/// Looks after the command until it has ended, and after its workers until the last has left.
+/// Waits for the end of the command, and then of its last worker.
 fn attend(
     options: &Run,
     segment: Segment,
@@ -144,8 +144,11 @@ fn attend(
         look_after_children(segment, Some(&child), standby);
         unwatched.look(segment, options, Instant::now());
         if serving && matches!(server.health().state, State::Ended(_)) {
-            // Said by the server's last event; the command is let finish, unwatched.
-            tracing::error!(segment = name, "the command goes on, but nobody watches it any more");
+            // The server's last event says why. The command continues without a watchdog.
+            tracing::error!(
+                segment = name,
+                "the watchdog has failed; the command continues without deadlines"
+            );
             serving = false;
         }
     };
@@ -162,8 +165,8 @@ fn attend(
             event = "workers_live_on",
             workers = workers.0.len(),
             pids = workers.list(),
-            "the command has ended, and {} of it live on: `run` watches them, and ends when they and the \
-             processes that start them have left (SIGTERM ends it now; see --leave-workers)",
+            "the command has ended, but {} of it still run: `run` watches them, and ends after them and \
+             the processes that start them (SIGTERM ends it now; see --leave-workers)",
             workers.count()
         );
         watch_on(left, segment, server, relay, standby)?;
@@ -171,7 +174,7 @@ fn attend(
     Ok(status.into())
 }
 
-/// Whether workers live on after the command, those left out that are just dying.
+/// Whether workers still run after the command, not counting those that are just dying.
 fn workers_after_the_end(left: &mut Left) -> bool {
     let until = Instant::now() + DYING;
     while !left.is_over() {
@@ -183,7 +186,7 @@ fn workers_after_the_end(left: &mut Left) -> bool {
     false
 }
 
-/// Serves on until the last worker has left, or a signal says that this is enough.
+/// Watches until the last worker has ended, or a signal asks to stop.
 fn watch_on(
     mut left: Left,
     segment: Segment,
@@ -197,7 +200,7 @@ fn watch_on(
             return Ok(());
         }
         while let Some(caught) = relay.next()? {
-            // HUP: the terminal has gone, which the workers have survived.
+            // HUP is ignored: the terminal is gone, but the workers still run.
             if [Signal::TERM, Signal::INT, Signal::QUIT].contains(&caught.signal) {
                 return Ok(());
             }
@@ -205,23 +208,23 @@ fn watch_on(
         look_after_children(segment, None, standby);
         standby::wait(&[relay.as_fd()], Some(LOOK));
     }
-    tracing::info!(segment = segment.name(), event = "workers_gone", "the last worker has left");
+    tracing::info!(segment = segment.name(), event = "workers_gone", "the last worker has ended");
     Ok(())
 }
 
-/// Waits for orphans, and says if the standby has ended.
+/// Waits for orphans, and logs if the standby has ended.
 fn look_after_children(
     segment: Segment,
     child: Option<&Child>,
     standby: &mut Option<StandbyProcess>,
 ) {
-    // What cannot be waited for now is at the next look.
+    // Errors are ignored: the next call tries again.
     let _ = children::reap_orphans(child.map(Child::pid));
     if standby.as_mut().is_some_and(StandbyProcess::has_gone) {
         tracing::warn!(
             segment = segment.name(),
             event = "no_standby",
-            "the standby has ended: nobody takes over if this process is killed"
+            "the standby has ended: if this process is killed, its workers are not watched any more"
         );
     }
 }

@@ -1,6 +1,6 @@
-//! `hangwatch run --check`: whether the watchdog could begin as it is told to, and what it is told.
+//! `hangwatch run --check`: checks that the watchdog could start, and prints its settings.
 //!
-//! What is wrong with a setting by itself, or with two together, was said when they were read.
+//! Invalid or conflicting settings have been reported before, when they were parsed.
 
 use super::super::{Failure, OneLine, complain, print, segments};
 use super::wanted;
@@ -16,11 +16,11 @@ pub(super) fn perform(options: &Run) -> Result<Exit, Failure> {
     }
     if let Some(Err(error)) = options.deadlines.as_deref().map(Deadlines::read) {
         complain(&OneLine(&error));
-        return Ok(Exit::Usage); // as of a file of settings
+        return Ok(Exit::Usage); // the same as for a settings file
     }
     options.origins.strange.iter().for_each(|strange| complain(strange));
     if let Err(error) = options.evidence.try_place() {
-        complain(&format_args!("incidents cannot be kept: {error}"));
+        complain(&format_args!("incidents cannot be stored: {error}"));
     }
     print(&page::in_force(&options.origins))?;
     Ok(Exit::Ok)

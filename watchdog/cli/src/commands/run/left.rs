@@ -1,8 +1,7 @@
-//! Who is still to be watched: the workers of a segment, and the processes of the job that start them.
+//! Finds what `run` still has to watch: the workers of a segment, and the processes that start workers.
 //!
-//! A server may have no worker for a moment, because the last one was killed, and start the next at once:
-//! it is awaited like a worker. It is known as the parent of a worker that has the segment's name in its
-//! environment. Nobody is signalled for what is found here.
+//! A process that starts workers, such as an agent, may have none for a moment: `run` waits for it, too. It
+//! is the parent of a worker and has the segment's name in its environment. This module never signals.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -15,13 +14,13 @@ use super::super::segments;
 use super::standby::is_readable;
 use hangwatch_process::lineage::{self, Stat};
 
-/// Parents that are awaited at most.
+/// The most parents to wait for.
 const MAKERS: usize = 64;
 
-/// Whom a watchdog waits for before it ends.
+/// The processes that a watchdog waits for before it ends.
 pub(super) struct Left {
     segment: Segment,
-    /// What a process of the job has in its environment.
+    /// The variable that a process of the job has in its environment.
     assignment: String,
     makers: BTreeMap<i32, OwnedFd>,
 }
@@ -32,7 +31,7 @@ impl Left {
         Left { segment, assignment, makers: BTreeMap::new() }
     }
 
-    /// Whether all have left: every worker, and every process that was seen to start one.
+    /// Whether all workers, and all processes that were seen to start one, have ended.
     pub(super) fn is_over(&mut self) -> bool {
         self.makers.retain(|_, maker| !is_readable(maker.as_fd()));
         let workers = segments::workers(self.segment);
@@ -59,7 +58,7 @@ impl Left {
     }
 }
 
-/// Workers, as the log tells of them.
+/// Workers, as the log names them.
 pub(super) struct Workers(pub(super) BTreeSet<u32>);
 
 impl Workers {
@@ -67,7 +66,7 @@ impl Workers {
         Workers(segments::workers(segment))
     }
 
-    /// How many.
+    /// Their number.
     pub(super) fn count(&self) -> String {
         match self.0.len() {
             1 => "1 worker".to_owned(),
@@ -75,7 +74,7 @@ impl Workers {
         }
     }
 
-    /// Their pids, the first few of them.
+    /// The first of their pids.
     pub(super) fn list(&self) -> String {
         const SHOWN: usize = 8;
         let mut text = String::new();
@@ -95,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_many_workers_the_first_are_named() {
+    fn long_lists_of_workers_are_shortened() {
         let workers = |pids: std::ops::Range<u32>| Workers(pids.collect());
         assert_eq!(workers(7..8).count(), "1 worker");
         assert_eq!(

@@ -1,11 +1,11 @@
-//! The deadlines file of a running watchdog: published once it serves, and again when told to.
+//! Publishes the deadlines file of a running watchdog in its segment, again after each SIGHUP.
 
 use std::path::{Path, PathBuf};
 
 use crate::deadlines::{Deadlines, DeadlinesError};
 use hangwatch_server::{Server, State};
 
-/// A deadlines file, and whether the segment has what was read of it.
+/// A deadlines file, and what of it is not published yet.
 pub(super) struct Published {
     path: PathBuf,
     waiting: Option<Deadlines>,
@@ -22,7 +22,7 @@ impl Published {
         Published { path: PathBuf::new(), waiting: None }
     }
 
-    /// Publishes what waits, if the server serves: a standby must not speak for its predecessor.
+    /// Publishes the deadlines. Waits until the server watches: a standby must not override its predecessor.
     pub(super) fn publish(&mut self, server: &Server) {
         if server.health().state != State::Serving {
             return;
@@ -39,13 +39,12 @@ impl Published {
                 segment = name,
                 event = "deadlines_lost",
                 scopes = published.without_room.join(", "),
-                "the segment has no room for these scopes of the deadlines file"
+                "these scopes of the deadlines file do not fit into the segment: create it with more --scopes"
             );
         }
     }
 
-    /// Takes what was read anew of the file, or of another, and publishes it. What is wrong with it is
-    /// said, and what was published before stays.
+    /// Publishes the new contents of the file, or of another. On errors logs them and changes nothing.
     pub(super) fn renew(&mut self, path: &Path, read: Result<Deadlines, String>, server: &Server) {
         path.clone_into(&mut self.path);
         match read {
@@ -55,7 +54,12 @@ impl Published {
             }
             Err(error) => {
                 let segment = server.segment().name();
-                tracing::error!(segment, event = "deadlines_refused", error, "the old ones stay");
+                tracing::error!(
+                    segment,
+                    event = "deadlines_refused",
+                    error,
+                    "invalid deadlines file; the old deadlines stay in force"
+                );
             }
         }
     }

@@ -1,9 +1,8 @@
-//! SIGHUP: the settings are read again, while every timer stays as it is.
+//! SIGHUP: reads the settings again, without a change to any timer.
 //!
-//! [`Reload`] is the one place where that happens. The files are read on a thread and by a process of
-//! their own: a disk that hangs delays nothing but the new settings, and above all not SIGTERM. What is
-//! done about expired timers changes between two ticks; what the segment, the threads and the sockets
-//! were made with does not, and is named.
+//! A thread and a helper process read the files, so that a disk that hangs delays only the new settings,
+//! and not SIGTERM. Policies for expired timers change between two ticks. Settings of the segment, threads
+//! and sockets need a restart; the log names them.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
@@ -21,35 +20,35 @@ use hangwatch_process::reading;
 use hangwatch_server::Server;
 use hangwatch_server::notify::Notifier;
 
-/// How long a file may take to be read before the log speaks of it.
+/// How long reading may take before the log reports it.
 const SLOW: Duration = Duration::from_secs(2);
-/// How often it is looked whether it is read; once it is slow, no more often than anything else.
+/// How often to check for the result, until reading is slow.
 const SOON: Duration = Duration::from_millis(10);
 
-/// What was read.
+/// The contents of the files.
 struct Read {
-    /// `None` where the settings are not from a file.
+    /// `None` if there is no settings file.
     settings: Option<Result<Run, Problems>>,
     deadlines: Option<(PathBuf, Result<Deadlines, String>)>,
 }
 
-/// A reading under way.
+/// A running read of the files.
 struct Reading {
     read: Receiver<Read>,
     since: Instant,
     is_said: bool,
 }
 
-/// Reads the settings again when it is asked to.
+/// Reads the settings again on request.
 #[derive(Default)]
 pub(super) struct Reload {
     reading: Option<Reading>,
-    /// Asked for while a reading was under way, which may have read what was there before.
+    /// Requested during a read, which may have read the old contents.
     is_asked_again: bool,
 }
 
 impl Reload {
-    /// Begins to read the settings and the deadlines again.
+    /// Starts to read the settings and the deadlines again.
     pub(super) fn ask(&mut self, options: &Run, server: &Server, notifier: Option<&Notifier>) {
         if self.reading.is_some() {
             self.is_asked_again = true;
@@ -59,23 +58,23 @@ impl Reload {
         let (sender, read) = channel();
         let (origins, deadlines) = (options.origins.clone(), options.deadlines.clone());
         let named = thread::Builder::new().name("hangwatch-settings".to_owned());
-        // Never joined: the process that it waits for may be stuck with a disk.
+        // Never joined: its helper process may hang with the disk.
         let started = named.spawn(move || {
-            let _ = sender.send(read_again(&origins, deadlines)); // nobody waits at the end
+            let _ = sender.send(read_again(&origins, deadlines)); // the receiver is gone at the end of `run`
         });
         match started {
             Ok(_) => {
                 self.reading = Some(Reading { read, since: Instant::now(), is_said: false });
             }
             Err(error) => {
-                let (segment, text) = (server.segment().name(), "the settings stay as they were");
+                let (segment, text) = (server.segment().name(), "the old settings stay in force");
                 tracing::error!(segment, event = "reload_failed", problems = %error, "{text}");
                 notifier.inspect(|notifier| notifier.reloaded());
             }
         }
     }
 
-    /// How soon [`Reload::look`] is to be called again, where that is sooner than usual.
+    /// How long to wait until the next call of [`Reload::look`].
     pub(super) fn pause(&self, usual: Duration) -> Duration {
         match &self.reading {
             Some(reading) if reading.since.elapsed() < SLOW => SOON,
@@ -83,8 +82,9 @@ impl Reload {
         }
     }
 
-    /// Has the server follow what has been read, if it has; `options` is what it follows then. What is
-    /// wrong with a file is said, and all stays as that file said it before.
+    /// Applies what has been read, if reading is done, and updates `options`.
+    ///
+    /// If a file has an error, logs it and keeps the old values of that file.
     pub(super) fn look(
         &mut self,
         options: &mut Run,
@@ -99,14 +99,14 @@ impl Reload {
             Err(TryRecvError::Empty) => {
                 if reading.since.elapsed() > SLOW && !std::mem::replace(&mut reading.is_said, true)
                 {
-                    let text = "the disk of the settings does not answer: they stay as they were \
-                                until it does";
+                    let text = "reading the settings takes long, perhaps the disk hangs: the old \
+                                settings stay in force until it answers";
                     tracing::warn!(segment, event = "reload_slow", "{text}");
                 }
                 return;
             }
             Err(TryRecvError::Disconnected) => {
-                let (problems, text) = ("a bug in hangwatch", "the settings stay as they were");
+                let (problems, text) = ("a bug in hangwatch", "the old settings stay in force");
                 tracing::error!(segment, event = "reload_failed", problems, "{text}");
             }
         }
@@ -118,7 +118,7 @@ impl Reload {
     }
 }
 
-/// Reads the settings, and the deadlines file that they name: as long as that takes.
+/// Reads the settings and the deadlines file that they name. May block.
 fn read_again(origins: &Origins, deadlines: Option<PathBuf>) -> Read {
     let program = own_program();
     let settings = origins.file.as_deref().map(|file| {
@@ -153,16 +153,16 @@ fn follow(read: Read, options: &mut Run, deadlines: &mut Option<Published>, serv
         Some(Ok(again)) => follow_settings(&again, options, server),
         Some(Err(problems)) => {
             let problems = problems.to_string();
-            let text = "the settings stay as they were";
+            let text = "the old settings stay in force";
             tracing::error!(segment, event = "reload_failed", problems, "{text}");
         }
         None => {
-            let text = "no settings to read again: they are not from a file (--config)";
+            let text = "no settings to read again: there is no settings file (--config)";
             tracing::info!(segment, event = "reloaded", "{text}");
         }
     }
     if let Some((path, read)) = read.deadlines {
-        // Without any so far: as one whose file is still to be read.
+        // Without a file so far, this is the first.
         deadlines.get_or_insert_with(Published::nothing).renew(&path, read, server);
     }
 }
@@ -180,7 +180,7 @@ fn follow_settings(again: &Run, options: &mut Run, server: &Server) {
     tracing::info!(segment, event = "reloaded", %file, changed, "settings read again");
 }
 
-/// Which settings have changed that can; the others are named in the log, each time again.
+/// The names of changed settings. Logs each changed setting that needs a restart.
 fn note_changes(segment: &str, options: &mut Run, again: &Run) -> String {
     let mut changed = Vec::new();
     for (was, is) in options.origins.settings.iter_mut().zip(&again.origins.settings) {
@@ -193,7 +193,7 @@ fn note_changes(segment: &str, options: &mut Run, again: &Run) -> String {
             *was = is.clone();
         } else {
             let (was, is) = (was.value.as_deref(), value.as_deref());
-            let text = "a setting has changed that takes a restart";
+            let text = "a setting has changed, but needs a restart to take effect";
             tracing::warn!(segment, event = "reload_partly", setting = name, was, is, "{text}");
         }
     }

@@ -1,12 +1,10 @@
-//! The standby of `run -- CMD`: a second, small process, so that the deadlines of the command's workers
-//! are enforced also when `run` is killed.
+//! The standby of `run -- CMD`: a small second process that enforces deadlines if `run` is killed.
 //!
-//! It is forked before the command is started and before `run` has any thread, in a session of its own:
-//! Ctrl-C and what is sent to `run`'s process group do not reach it. It sleeps until `run` is dead, by the
-//! kernel's word (a pidfd). Where `run` has said before that it is over, it ends; otherwise it takes
-//! the segment over with the same settings, serves it until the command and its last worker have ended,
-//! and removes it. From before the command starts it holds a lock of the segment, so that nobody takes
-//! the segment for one that died with its maker.
+//! It is forked before `run` starts the command or a thread, and has its own session: Ctrl-C and signals to
+//! `run`'s process group do not reach it. It sleeps until `run` is dead (a pidfd says so). If `run` has sent
+//! `OVER` before, it ends. Otherwise it takes over the segment with the same settings, watches until the
+//! command and its last worker have ended, and removes the segment. Before the command starts it takes a
+//! lock of the segment, so that no other process removes the segment as left over.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -27,7 +25,7 @@ use super::super::segments::Origin;
 use super::super::{Failure, OneLine, complain};
 use super::left::{Left, Workers};
 use super::reload::Reload;
-use super::{LOOK, Voice};
+use super::{LOOK, Outputs};
 use crate::cli::Run;
 use crate::exit::Exit;
 use hangwatch_process::children;
@@ -37,9 +35,9 @@ use hangwatch_process::signals;
 use hangwatch_process::start::Announcement;
 use hangwatch_server::{State, exit_now};
 
-/// The longest message between the two.
+/// The longest message between `run` and the standby, bytes.
 const MESSAGE_BYTES: usize = 512;
-/// How long the standby may take to end once it is told to.
+/// How long the standby may take to end after `OVER`.
 const ENDS: Duration = Duration::from_secs(2);
 
 const READY: &[u8] = b"ready";
@@ -48,7 +46,7 @@ const COMMAND: &str = "command ";
 const MADE: &str = "made ";
 const FOUND: &str = "found ";
 
-/// `run`'s end of it. Dropped, the standby is told that all is over.
+/// `run`'s side of the standby. Dropping it ends the standby.
 pub(super) struct StandbyProcess {
     socket: Arc<OwnedFd>,
     pid: Pid,
@@ -57,13 +55,13 @@ pub(super) struct StandbyProcess {
 }
 
 impl StandbyProcess {
-    /// Starts one. The standby itself does not return from here.
+    /// Forks the standby. Only the parent returns.
     ///
     /// # Errors
-    /// Where there can be none.
+    /// The standby cannot be started.
     pub(super) fn start(options: &Run) -> io::Result<StandbyProcess> {
         let own = pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
-        // Of packets, with an end: it has come when nobody can say anything any more.
+        // SEQPACKET: end of file means that no process can send a message any more.
         let (socket, heard) = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -81,19 +79,19 @@ impl StandbyProcess {
                     complain(&OneLine(&*error));
                     Exit::Failed
                 });
-                // Whoever called `run` is not this process's to return to.
+                // The child must not return to the caller of `run`.
                 exit_now(exit.code());
             }
             Forked::Parent(pid) => {
                 starting.has_begun(pid.as_raw_pid().unsigned_abs());
-                // Not waited for, it is there.
+                // The child has not been waited for, so the pid is still its own.
                 let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
                 Ok(StandbyProcess { socket: Arc::new(socket), pid, pidfd, is_there: true })
             }
         }
     }
 
-    /// Tells it which segment it is, and waits until it has its lock there; says so where it has not.
+    /// Sends the segment's name and waits until the standby has its lock; logs if it does not get it.
     pub(super) fn serves(&self, segment: Segment, origin: Origin) {
         let kind = if origin == Origin::Made { MADE } else { FOUND };
         self.tell(&format!("{kind}{}", segment.name()));
@@ -104,22 +102,22 @@ impl StandbyProcess {
             tracing::warn!(
                 segment = segment.name(),
                 event = "no_standby",
-                "the standby is not ready: perhaps nobody takes over if this process is killed"
+                "the standby is not ready: if this process is killed, its workers may not be watched any more"
             );
         }
     }
 
-    /// How the command says which process it is, before it is executed.
+    /// How the command's process sends its pid before it executes the command.
     pub(super) fn announcement(&self) -> Announcement {
         Announcement { socket: Arc::clone(&self.socket), say: say_command }
     }
 
     fn tell(&self, message: &str) {
-        // There is room for more messages than there are; a standby that is dead takes none.
+        // The socket has room for all messages; sending fails only if the standby is dead.
         let _ = send(&self.socket, message.as_bytes(), SendFlags::NOSIGNAL);
     }
 
-    /// Whether it has ended before its time; said once.
+    /// Whether the standby has ended too early; true only once.
     pub(super) fn has_gone(&mut self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         let has_gone =
@@ -131,7 +129,7 @@ impl StandbyProcess {
         has_gone
     }
 
-    /// Leaves it: it takes over when this process has ended.
+    /// Lets the standby take over when this process has ended.
     pub(super) fn leave(mut self) {
         self.is_there = false;
     }
@@ -147,7 +145,7 @@ impl Drop for StandbyProcess {
         wait(&[self.pidfd.as_fd()], Some(ENDS));
         while !self.has_gone() && self.is_there {
             if Instant::now() > until {
-                // A child that nobody has waited for: its pid is its own.
+                // The child has not been waited for, so the pidfd is still its own.
                 let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
                 wait(&[self.pidfd.as_fd()], Some(ENDS));
                 let _ = self.has_gone();
@@ -158,14 +156,16 @@ impl Drop for StandbyProcess {
     }
 }
 
-/// Says to the standby which process this is: called by the command's process before it is executed,
-/// so that no moment is left in which the command lives and the standby does not know of it.
+/// Sends the own pid to the standby.
+///
+/// The command's process calls it before it executes the command, so that the standby always knows a running
+/// command. Runs between fork and exec, so it must not allocate.
 fn say_command(socket: &OwnedFd) {
     let mut message = [0u8; 24];
     let prefix = COMMAND.as_bytes();
     message[..prefix.len()].copy_from_slice(prefix);
     let mut number = rustix::process::getpid().as_raw_pid().unsigned_abs();
-    // Digits from the last to the first: between fork and exec nothing may allocate.
+    // Digits from the last to the first, without allocation.
     let mut digits = [0u8; 10];
     let mut count = 0;
     while number > 0 {
@@ -175,21 +175,21 @@ fn say_command(socket: &OwnedFd) {
     for (place, digit) in digits[..count].iter().rev().enumerate() {
         message[prefix.len() + place] = *digit;
     }
-    // Without a standby there is nobody to tell.
+    // Fails only if there is no standby.
     let _ = send(socket, &message[..prefix.len() + count], SendFlags::NOSIGNAL);
 }
 
-/// Whether it was told to read the settings again before it served.
+/// Whether a SIGHUP came before the standby took over.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum AskedBefore {
     Yes,
     No,
 }
 
-/// The standby, as long as `run` lives.
+/// The standby while `run` lives.
 struct Waiting {
     heard: OwnedFd,
-    /// Nobody has the other end any more: neither `run` nor a process that is about to be the command.
+    /// End of file: neither `run` nor a process about to become the command has the other end.
     is_over: bool,
     run: OwnedFd,
     segment: Option<(Segment, Origin)>,
@@ -200,14 +200,14 @@ impl Waiting {
     fn live(mut self, options: &Run, run: u32) -> Result<Exit, Failure> {
         fork::detach(&[self.heard.as_fd(), self.run.as_fd()])?;
         let _ = rustix::thread::set_name(c"hangwatch-stand");
-        // What reaches it before it serves is for `run`, which gets it, too.
+        // Signals before the takeover are for `run`, which gets them, too.
         signals::accept(Signal::HUP);
         let relay = Relay::install_only(&PASSED_ON)?;
         loop {
             let heard = (!self.is_over).then(|| self.heard.as_fd());
             let watched: Vec<_> = heard.into_iter().chain([self.run.as_fd()]).collect();
             wait(&watched, None);
-            // Asked first: what it said while it lived has arrived by then.
+            // Checked first, so that all messages that `run` sent have arrived.
             let is_dead = is_readable(self.run.as_fd());
             while let Some(message) = self.hear() {
                 if message == OVER {
@@ -228,7 +228,7 @@ impl Waiting {
                 let reload = if is_reload_asked { AskedBefore::Yes } else { AskedBefore::No };
                 self.take_over(options, run, (segment, origin), &relay, reload)
             }
-            None => Ok(Exit::Ok), // it died before there was anything to serve
+            None => Ok(Exit::Ok), // it died before there was a segment
         }
     }
 
@@ -242,7 +242,7 @@ impl Waiting {
     fn take(&mut self, message: &str) {
         if let Some(pid) = message.strip_prefix(COMMAND) {
             let pid = pid.parse().ok().and_then(Pid::from_raw);
-            // One that has ended already is nothing to wait for.
+            // `None` if the command has already ended.
             self.command = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
             return;
         }
@@ -253,16 +253,18 @@ impl Waiting {
         };
         match Segment::open(name) {
             Ok(segment) => {
-                // Held by another standby, it does what this one's would.
+                // If another standby holds the lock, that protects the segment as well.
                 let _ = lock::try_lock(segment.file(), HEIR_LOCK_BYTE);
                 self.segment = Some((segment, origin));
-                let _ = send(&self.heard, READY, SendFlags::NOSIGNAL); // who does not wait for it any more is dead
+                let _ = send(&self.heard, READY, SendFlags::NOSIGNAL); // fails only if `run` is dead
             }
-            Err(error) => complain(&format_args!("the standby of `run` cannot serve: {error}")),
+            Err(error) => {
+                complain(&format_args!("the standby of `run` cannot open the segment: {error}"))
+            }
         }
     }
 
-    /// Serves in the place of `run`, until the command and the last worker have ended.
+    /// Watches in place of `run`, until the command and the last worker have ended.
     fn take_over(
         mut self,
         options: &Run,
@@ -278,15 +280,15 @@ impl Waiting {
             event = "took_over",
             run,
             workers,
-            "`hangwatch run` was killed or failed: its standby watches on, until the command and its \
+            "`hangwatch run` was killed or failed: its standby has taken over, until the command and its \
              last worker have ended"
         );
-        let voice = Voice::bind(options).unwrap_or_else(|error| {
-            tracing::error!(segment = name, %error, "the standby does not listen");
-            Voice(None)
+        let outputs = Outputs::bind(options).unwrap_or_else(|error| {
+            tracing::error!(segment = name, %error, "the standby cannot serve HTTP");
+            Outputs(None)
         });
-        let (server, heard_of) = voice.start(segment, options, hangwatch_server::Standby::Wait)?;
-        let notifier = heard_of.notifier.as_ref();
+        let (server, running) = outputs.start(segment, options, hangwatch_server::Standby::Wait)?;
+        let notifier = running.notifier.as_ref();
         let mut left = Left::new(segment);
         let (mut options, mut deadlines) = (options.clone(), None);
         let mut reload = Reload::default();
@@ -295,7 +297,10 @@ impl Waiting {
         }
         loop {
             if matches!(server.health().state, State::Ended(_)) {
-                tracing::error!(segment = name, "the standby ends: nobody watches any more");
+                tracing::error!(
+                    segment = name,
+                    "the standby has failed: the workers are not watched any more"
+                );
                 return Ok(Exit::Failed);
             }
             let mut told_to_end = false;
@@ -306,7 +311,7 @@ impl Waiting {
                 }
             }
             reload.look(&mut options, &mut deadlines, &server, notifier);
-            // The command may have been about to start when `run` died.
+            // `run` may have died while it started the command.
             while let Some(message) = self.hear() {
                 self.take(&message);
             }
@@ -327,7 +332,7 @@ impl Waiting {
     }
 }
 
-/// At the end of whoever serves: removes the segment, or says whom it leaves in it.
+/// At the watchdog's end: removes the segment, or logs which workers are left in it.
 pub(super) fn leave(segment: Segment, origin: Origin) {
     let workers = Workers::of(segment);
     let name = segment.name();
@@ -337,13 +342,13 @@ pub(super) fn leave(segment: Segment, origin: Origin) {
             event = "workers_left",
             workers = workers.0.len(),
             pids = workers.list(),
-            "the watchdog ends, and {} that live on are not watched any more; `hangwatch run \
-             --segment {name}` watches them on",
+            "the watchdog ends, but {} still run and are not watched any more; to watch them, start \
+             `hangwatch run --segment {name}`",
             workers.count()
         );
-        return; // who starts later may still attach
+        return; // workers may still attach later
     }
-    // Its name may be another's by now.
+    // The name may belong to another segment by now.
     let is_its_own = file::look(name).is_ok_and(|found| found.id() == segment.file().id());
     if origin == Origin::Made
         && is_its_own
@@ -353,14 +358,14 @@ pub(super) fn leave(segment: Segment, origin: Origin) {
     }
 }
 
-/// Waits until one of these is readable, or so long.
+/// Waits until one of these is readable, or for the given time.
 pub(super) fn wait(watched: &[std::os::fd::BorrowedFd<'_>], most: Option<Duration>) {
     let mut polled: Vec<PollFd<'_>> =
         watched.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
     let timeout = most.and_then(|most| Timespec::try_from(most).ok());
     match poll(&mut polled, timeout.as_ref()) {
         Ok(_) | Err(Errno::INTR) => {}
-        // Any other refusal would come again at once.
+        // Any other error would repeat at once: do not spin.
         Err(_) => std::thread::sleep(Duration::from_millis(10)),
     }
 }
@@ -375,7 +380,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_says_its_pid_without_allocating() {
+    fn a_command_sends_its_pid() {
         let flags = SocketFlags::CLOEXEC;
         let (socket, heard) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();

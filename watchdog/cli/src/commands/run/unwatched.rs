@@ -1,4 +1,4 @@
-//! What `run -- CMD` says where no worker attaches: a command that sets no deadline is not watched.
+//! The warning of `run -- CMD` if no worker attaches: without deadlines nothing is watched.
 
 use std::time::{Duration, Instant};
 
@@ -6,22 +6,22 @@ use hangwatch::Segment;
 
 use crate::cli::Run;
 
-/// How long a command may take to its first worker before that is spoken of.
+/// How long a command may run without a worker before the warning.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Whether a worker has attached, and what was said of it.
+/// Whether a worker has attached, and whether the warning was given.
 pub(super) struct Unwatched {
     since: Instant,
     is_said: bool,
 }
 
 impl Unwatched {
-    /// Begins with the command.
+    /// Call it when the command starts.
     pub(super) fn new(now: Instant) -> Unwatched {
         Unwatched { since: now, is_said: false }
     }
 
-    /// Warns once, if no worker has attached in time.
+    /// Warns once if no worker has attached in time.
     pub(super) fn look(&mut self, segment: Segment, options: &Run, now: Instant) {
         let is_watched = segment.words().lanes_used() > 0;
         if self.is_to_be_said(is_watched, now) {
@@ -29,14 +29,14 @@ impl Unwatched {
             warn(
                 segment,
                 options,
-                &format!("nothing is watched: no worker has attached in {seconds} s"),
+                &format!("nothing is watched: no worker has attached within {seconds} s"),
             );
         }
     }
 
     fn is_to_be_said(&mut self, is_watched: bool, now: Instant) -> bool {
         let is_due = now.saturating_duration_since(self.since) >= PATIENCE;
-        // Once watched, whoever has left may come back.
+        // Workers that have ended may come back.
         let is_to_be_said = is_due && !is_watched && !self.is_said;
         self.is_said |= is_to_be_said || is_watched;
         is_to_be_said
@@ -56,10 +56,10 @@ fn warn(segment: Segment, options: &Run, what: &str) {
 
 fn remedy(options: &Run) -> &'static str {
     if options.automatic.asked().is_some() {
-        "--auto guards torch jobs from init_process_group on, and takes the Python package hangwatch in \
-         the command's own interpreter (pip install)"
+        "--auto guards torch jobs after init_process_group, and needs the Python package hangwatch in \
+         the command's interpreter (pip install)"
     } else {
-        "for an unmodified torch job add --auto (`hangwatch run --auto -- CMD`), in Python two lines: \
+        "for a torch job add --auto (`hangwatch run --auto -- CMD`); in other Python code add two lines: \
          `import hangwatch` and `with hangwatch.expires(30, \"step\"):`"
     }
 }
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unwatched_command_is_told_once() {
+    fn an_unwatched_command_is_warned_once() {
         let start = Instant::now();
         let later = start + PATIENCE;
         let mut unwatched = Unwatched::new(start);
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_was_watched_is_not_told() {
+    fn a_watched_command_is_not_warned() {
         let start = Instant::now();
         let mut unwatched = Unwatched::new(start);
         assert!(!unwatched.is_to_be_said(true, start));
