@@ -109,14 +109,14 @@ fn the_view_follows_the_terminals_size() {
     let pane = view(&named, "");
     let the_oldest_is_first =
         |screen: &str| order(screen, &["forward", "backward"]) == ["forward", "backward"];
-    let title = format!("{}  no watchdog: nobody reaps", named.0);
+    let title = format!("{}  NO WATCHDOG: no deadline is enforced", named.0);
     let screen = pane.wait("the oldest is first, and the overdue marked", |screen| {
         let lines: Vec<&str> = screen.lines().collect();
         lines.len() == 24
             && lines[0].contains(&title)
             && lines[1].starts_with("1 overdue  2 of 8 lanes  by age")
             && lines[2].contains("PID COMMAND      SCOPE")
-            && lines[2].ends_with("AGE OF ALLOWANCE      RATE")
+            && lines[2].ends_with("AGE OF TIMEOUT        RATE")
             && the_oldest_is_first(screen)
             && lines[4].contains(" !")
             && lines[4].contains("!!!!!!!! 1ms")
@@ -132,7 +132,7 @@ fn the_view_follows_the_terminals_size() {
 
     pane.resize(40, 10);
     let screen = pane.wait("it is narrow", |screen| {
-        let is_whole = screen.contains("OF ALLOWANCE") && screen.contains("q quit");
+        let is_whole = screen.contains("OF TIMEOUT") && screen.contains("q quit");
         let is_narrow = !screen.contains("COMMAND") && screen.lines().count() == 10;
         is_whole && is_narrow && the_oldest_is_first(screen)
     });
@@ -218,7 +218,7 @@ fn keys_sort_filter_open_the_details_and_quit() {
     });
     pane.resize(120, 40);
     pane.wait("list and details stand together", |screen| {
-        screen.contains("OF ALLOWANCE") && screen.contains("RECORDS")
+        screen.contains("OF TIMEOUT") && screen.contains("RECORDS")
     });
     pane.resize(80, 24);
     pane.keys(&["Escape"]);
@@ -318,10 +318,10 @@ fn a_stopped_view_leaves_the_terminal_to_others_and_comes_back() {
         });
         assert_eq!((pane.fact("alternate_on"), pane.fact("cursor_flag")), ("0".into(), "1".into()));
         pane.keys(&["clear; fg", "Enter"]);
-        pane.wait_for("OF ALLOWANCE");
+        pane.wait_for("OF TIMEOUT");
         assert_eq!(pane.fact("alternate_on"), "1");
     };
-    pane.wait_for("OF ALLOWANCE");
+    pane.wait_for("OF TIMEOUT");
     pane.keys(&["C-z"]);
     stopped(&pane);
     kill_process(pid(&pane), Signal::TSTP).unwrap();

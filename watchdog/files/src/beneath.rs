@@ -1,8 +1,8 @@
-//! Opens files by names that another user may have chosen.
+//! Opens files by untrusted names.
 //!
-//! Nothing here resolves a path twice: a directory is opened once and held, a name is looked up beneath
-//! it, and what the descriptor shows is what is judged. [`regular_file`] opens nothing but regular files:
-//! a name that has become a link, a FIFO or a device is refused before it is opened.
+//! No path is resolved twice: a directory is opened once, a name is looked up beneath it, and checks use the
+//! descriptor. [`regular_file`] opens only regular files: links, FIFOs and devices are refused before they are
+//! opened.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +12,7 @@ use std::path::{Component, Path};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-/// How a handle is opened.
+/// The flags of a handle.
 const HANDLE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
 /// Opens `path`, which must stay beneath `root`, as a handle that cannot be read (`O_PATH`).
@@ -20,18 +20,18 @@ const HANDLE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 /// No symbolic link is followed.
 ///
 /// # Errors
-/// `ELOOP` where a component is a symbolic link, `EXDEV` where the path leaves `root`.
+/// `ELOOP` if a component is a symbolic link, `EXDEV` if the path leaves `root`.
 pub fn handle(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
     let path = path.strip_prefix("/").unwrap_or(path);
     let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     match rustix::fs::openat2(root, path, HANDLE, Mode::empty(), within) {
-        // Kernels before 5.6, or a seccomp filter.
+        // A kernel before 5.6, or a seccomp filter.
         Err(Errno::NOSYS | Errno::PERM) => step_by_step(root, path),
         opened => Ok(opened?),
     }
 }
 
-/// As [`handle`], without `openat2`: one component after the other.
+/// As [`handle`], without `openat2`: opens one component after the other.
 fn step_by_step(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
     let mut at = rustix::fs::openat(root, ".", HANDLE, Mode::empty())?;
     for component in path.components() {
@@ -50,10 +50,10 @@ fn step_by_step(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
     Ok(at)
 }
 
-/// A directory beneath `parent`, opened for reading its entries.
+/// Opens a directory beneath `parent` to read its entries.
 ///
 /// # Errors
-/// `ENOTDIR` or `ELOOP` where it is something else; else what the kernel said.
+/// `ENOTDIR` or `ELOOP` if it is not a directory; other errors of the kernel.
 pub fn directory(parent: BorrowedFd<'_>, name: &Path) -> io::Result<OwnedFd> {
     let found = handle(parent, name)?;
     if file_type(&rustix::fs::fstat(&found)?) != FileType::Directory {
@@ -63,15 +63,15 @@ pub fn directory(parent: BorrowedFd<'_>, name: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(&found, ".", flags, Mode::empty())?)
 }
 
-/// A regular file beneath `root`, opened for reading, and what the kernel says about it.
+/// Opens a regular file beneath `root` for reading; also returns its metadata.
 ///
 /// # Errors
-/// `EINVAL` where it is no regular file; else what the kernel said.
+/// `EINVAL` if it is not a regular file; other errors of the kernel.
 pub fn regular_file(root: BorrowedFd<'_>, path: &Path) -> io::Result<(File, Stat)> {
     readable(handle(root, path)?.as_fd())
 }
 
-/// Opens for reading what a handle stands for, if that is a regular file.
+/// Opens the file of a handle for reading, if it is a regular file.
 ///
 /// # Errors
 /// As [`regular_file`].
@@ -80,14 +80,14 @@ pub fn readable(handle: BorrowedFd<'_>) -> io::Result<(File, Stat)> {
     if file_type(&stat) != FileType::RegularFile {
         return Err(Errno::INVAL.into());
     }
-    // The link leads to this very file, whatever its name is by now.
+    // The link in /proc/self/fd leads to this file, even if it was renamed.
     let link = format!("/proc/self/fd/{}", handle.as_raw_fd());
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = rustix::fs::open(link, flags, Mode::empty())?;
     Ok((file.into(), stat))
 }
 
-/// The kind of file that a `stat` tells of.
+/// The file type in a `stat`.
 pub fn file_type(stat: &Stat) -> FileType {
     FileType::from_raw_mode(stat.st_mode)
 }

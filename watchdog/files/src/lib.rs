@@ -1,11 +1,11 @@
-//! Opens and writes files whose names somebody else may have chosen.
+//! Opens and writes files whose names are untrusted.
 //!
-//! * [`beneath`] opens a name beneath a held directory: no links, nothing but regular files.
-//! * [`place`] opens a directory that nobody else can change the way to.
-//! * [`output`] writes the file that a user asked for: a regular file is replaced as a whole, a device or a
-//!   pipe is written to.
+//! * [`beneath`] opens a name beneath an open directory: no links, only regular files.
+//! * [`place`] opens a directory whose path no other user can change.
+//! * [`output`] writes the output file of a command: replaces a regular file as a whole, writes to a device or
+//!   pipe.
 //!
-//! What it does not do: it does not say where hangwatch keeps its own files.
+//! It does not know where hangwatch stores its own files.
 
 pub mod beneath;
 pub mod output;

@@ -1,7 +1,7 @@
-//! Writing the file that somebody asked for: `-o FILE`, a man page.
+//! Writes output files: `-o FILE`, man pages.
 //!
-//! A plain file is replaced whole or stays as it is. Whatever else has the name (a device, a FIFO, what
-//! `/dev/stdout` leads to) is written to, as a shell's `>` does, and never replaced.
+//! A regular file is replaced completely or stays unchanged. Anything else (a device, a FIFO, the target of
+//! `/dev/stdout`) is written to, as by a shell's `>`, and never replaced.
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
@@ -10,44 +10,44 @@ use std::path::{Component, Path, PathBuf};
 
 use hangwatch_text::plain;
 
-/// Who may read a file that was not there before.
+/// Who may read a new file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NewFile {
-    /// Its owner alone.
+    /// Only its owner.
     Private,
-    /// Whoever the umask lets.
+    /// Everyone that the umask allows.
     Shared,
 }
 
-/// What a path leads to, links followed.
+/// What a path leads to, with links followed.
 #[derive(Debug)]
 enum Target {
-    /// Nothing: a file may be made here.
+    /// Nothing: a file can be created.
     Nothing(PathBuf),
-    /// A plain file, which may be replaced.
+    /// A regular file, which can be replaced.
     Plain(PathBuf, Metadata),
     /// Something to write to.
     Other,
 }
 
-/// How many symbolic links are followed, as many as the kernel follows.
+/// The most symbolic links that are followed; the same as in the kernel.
 const MOST_LINKS: usize = 40;
 
-/// Whether writing to a path would end a plain file's contents.
+/// Whether writing to a path would replace the contents of a regular file.
 ///
 /// # Errors
-/// What the kernel says.
+/// Errors of the kernel.
 pub fn is_plain_file(path: &Path) -> io::Result<bool> {
     Ok(matches!(target(path)?, Target::Plain(..)))
 }
 
-/// Writes `bytes` to what `path` names.
+/// Writes `bytes` to the file `path`.
 ///
-/// A plain file is replaced in one step, with its mode and, where that is allowed, its owner; where its
-/// directory allows no other file in its place, it is overwritten. A directory is refused.
+/// A regular file is replaced atomically and keeps its mode and, if permitted, its owner. If its directory does
+/// not permit that, it is overwritten. A directory is refused.
 ///
 /// # Errors
-/// What the kernel says. A plain file is as it was then, unless it had to be overwritten.
+/// Errors of the kernel. Then a regular file is unchanged, unless it had to be overwritten.
 pub fn write(path: &Path, bytes: &[u8], new: NewFile) -> io::Result<()> {
     match target(path)? {
         Target::Other => write_through(path, bytes),
@@ -81,7 +81,7 @@ fn target(path: &Path) -> io::Result<Target> {
             let is_plain = found.is_file();
             return Ok(if is_plain { Target::Plain(place, found) } else { Target::Other });
         }
-        // An open file of a process: whoever has it open is to see what is written.
+        // An open file of a process, which must see what is written.
         if is_in_proc(&place) {
             return Ok(Target::Other);
         }
@@ -91,7 +91,7 @@ fn target(path: &Path) -> io::Result<Target> {
     Err(rustix::io::Errno::LOOP.into())
 }
 
-/// Whether a link is one of the kernel's own, `/proc/self/fd/1`.
+/// Whether a link is a magic link of the kernel, such as `/proc/self/fd/1`.
 fn is_in_proc(link: &Path) -> bool {
     let parent = link.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = fs::canonicalize(parent.unwrap_or(Path::new(".")));
@@ -99,17 +99,17 @@ fn is_in_proc(link: &Path) -> bool {
         .is_ok_and(|parent| parent.components().nth(1) == Some(Component::Normal("proc".as_ref())))
 }
 
-/// Writes to what is no plain file, or to somebody's open file.
+/// Writes to a file that is not regular, or is a process's open file.
 fn write_through(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let flags = libc::O_NOCTTY | libc::O_CLOEXEC;
-    // Appended: where it is a plain file that somebody has open, what they wrote stays.
+    // Append mode keeps what other processes have written to the open file.
     let mut file = OpenOptions::new().append(true).custom_flags(flags).open(path)?;
     file.write_all(bytes)?;
     let kind = file.metadata()?.file_type();
     if kind.is_file() || kind.is_block_device() { file.sync_all() } else { Ok(()) }
 }
 
-/// Puts a new file in the place of the one that is there, if one is.
+/// Replaces the file, or creates it.
 fn replace(place: &Path, bytes: &[u8], mode: u32, before: Option<&Metadata>) -> io::Result<()> {
     let parent = place.parent().filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
@@ -119,26 +119,29 @@ fn replace(place: &Path, bytes: &[u8], mode: u32, before: Option<&Metadata>) -> 
         .tempfile_in(parent)
         .map_err(|error| match error.kind() {
             ErrorKind::NotFound => {
-                let why = format!("there is no directory {}", plain(&parent.display().to_string()));
+                let why = format!(
+                    "the directory {} does not exist",
+                    plain(&parent.display().to_string())
+                );
                 io::Error::new(ErrorKind::NotFound, why)
             }
             kind => kind.into(), // without the temporary file's name, which nobody asked for
         })?;
     file.write_all(bytes)?;
     if let Some(before) = before {
-        // To another user only root may give it; without the right to, it is ours from now on.
+        // Only root can give a file to another user; else this user owns the new file.
         let _ = fchown(file.as_file(), Some(before.uid()), Some(before.gid()));
-        // After that, which takes set-ID bits away; and whatever the umask says.
+        // After chown, which clears set-ID bits; chmod also ignores the umask.
         file.as_file().set_permissions(Permissions::from_mode(mode))?;
     }
     file.as_file().sync_all()?;
     file.persist(place)?;
-    // The new name lasts once its directory is written, too. Not every file system can say so.
+    // Makes the new name durable. Not every file system supports it, so errors are ignored.
     let _ = File::open(parent).and_then(|parent| parent.sync_all());
     Ok(())
 }
 
-/// Whether it is its directory that does not let a file be replaced: not ours, or the file is a mount.
+/// Whether the directory prevents replacing the file: it is not ours, or the file is a mount point.
 fn cannot_be_replaced(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ResourceBusy)
 }
@@ -210,7 +213,7 @@ mod tests {
             0,
         )
         .unwrap();
-        // Both ends, so that nobody waits for the other.
+        // Opened for both, so that open does not block.
         let mut ends = OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
         assert!(!is_plain_file(&fifo).unwrap());
         write(&fifo, b"through", NewFile::Private).unwrap();

@@ -1,10 +1,8 @@
-//! A directory opened so that nobody else can change where its path leads: that of incidents, and that of
-//! a Unix socket.
+//! Opens a directory whose path no other user can change: for incidents, and for Unix sockets.
 //!
-//! `open` walks the path from the root, one directory at a time, and holds each while it judges it. Only
-//! root and this user may own a directory or a link on the way, and nobody else may write to one, unless it
-//! is sticky, where nobody can replace what is not theirs. What is written afterwards is written beneath
-//! the descriptor that this returns.
+//! `open` walks the path from the root, one directory at a time, and checks each through a descriptor. Only
+//! root and this user may own a directory or link on the way, and no other user may write to it, unless it is
+//! sticky. Callers write beneath the returned descriptor.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -18,9 +16,9 @@ use rustix::process::{getegid, geteuid};
 
 use crate::beneath;
 
-/// Symbolic links followed on the way at most, as the kernel follows.
+/// The most symbolic links that are followed; the same as in the kernel.
 const LINKS: usize = 40;
-/// Components of a path at most: more are no path that the kernel would take.
+/// The most components of a path; the kernel refuses longer paths.
 const COMPONENTS: usize = 4096;
 
 /// Why a directory is refused.
@@ -38,7 +36,7 @@ pub enum PlaceError {
         /// Its owner.
         uid: u32,
     },
-    /// Others may write to a directory on the way.
+    /// Other users can write to a directory on the way.
     #[error(
         "{} may be written to by others (mode {mode:04o}); chmod go-w it, or name another directory",
         path.display()
@@ -49,28 +47,28 @@ pub enum PlaceError {
         /// Its mode.
         mode: u32,
     },
-    /// The kernel refuses.
+    /// The kernel returned an error.
     #[error("cannot open {}: {source}", path.display())]
     Failed {
         /// The directory.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
-/// What becomes of directories that are not there.
+/// What to do about missing directories.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Absent {
-    /// They are made, for this user alone.
+    /// Create them for this user only.
     Make,
-    /// The walk ends with the last directory that is there.
+    /// Stop at the last existing directory.
     Stop,
-    /// It is an error.
+    /// Return an error.
     Refuse,
 }
 
-/// Opens the directory `dir`, having checked every directory and link on the way.
+/// Opens the directory `dir` after checking every directory and link on the way.
 ///
 /// # Errors
 /// [`PlaceError`].
@@ -78,11 +76,12 @@ pub fn open(dir: &Path, absent: Absent) -> Result<OwnedFd, PlaceError> {
     Walk::new(dir)?.go(absent)
 }
 
-/// Opens the directory of one incident beneath a held directory; makes it where it is not there and
-/// `absent` says so. Whether it was made.
+/// Opens the directory of one incident beneath an open directory, or creates it if `absent` says so.
+///
+/// Also returns whether it was created.
 ///
 /// # Errors
-/// [`PlaceError`], its path being the name alone.
+/// [`PlaceError`] with the name as its path.
 pub fn own(
     parent: BorrowedFd<'_>,
     name: &str,
@@ -107,17 +106,17 @@ pub fn own(
 
 /// A walk along a path.
 struct Walk {
-    /// Where it is.
+    /// The current directory.
     at: OwnedFd,
     path: PathBuf,
-    /// What is left of the way, the next component last.
+    /// The remaining components, the next one last.
     left: Vec<OsString>,
     links: usize,
 }
 
 impl Walk {
     fn new(dir: &Path) -> Result<Walk, PlaceError> {
-        // A relative path is as safe as where it begins: the working directory is walked to, too.
+        // For a relative path the working directory must be checked, too.
         let begin = if dir.is_absolute() {
             PathBuf::new()
         } else {
@@ -129,7 +128,7 @@ impl Walk {
         Ok(walk)
     }
 
-    /// Puts a path before what is left of the way.
+    /// Puts a path before the remaining components.
     fn push(&mut self, path: &Path) -> Result<(), PlaceError> {
         let components = path.components().rev().filter_map(|component| match component {
             Component::Normal(name) => Some(name.to_owned()),
@@ -199,7 +198,7 @@ impl Walk {
         }
     }
 
-    /// Goes where a link leads. It has been judged: only root or this user made it.
+    /// Follows a link, which only root or this user can have created (checked before).
     fn follow(&mut self, link: BorrowedFd<'_>) -> Result<(), PlaceError> {
         self.links += 1;
         if self.links > LINKS {
@@ -238,7 +237,7 @@ fn root() -> Result<OwnedFd, PlaceError> {
     rustix::fs::open("/", flags, Mode::empty()).map_err(failed)
 }
 
-/// Whether nobody but root and this user can change what stands at `path`.
+/// Checks that only root and this user can change what is at `path`.
 fn judge(stat: &Stat, path: &Path) -> Result<(), PlaceError> {
     let own = geteuid().as_raw();
     let uid = stat.st_uid;
@@ -249,7 +248,7 @@ fn judge(stat: &Stat, path: &Path) -> Result<(), PlaceError> {
         return Ok(()); // its mode says nothing
     }
     let mode = Mode::from_raw_mode(stat.st_mode);
-    // Root's group is root's, and a user's own group, which many systems make, is that user's.
+    // Root's group counts as root, and a user's private group counts as that user.
     let is_own_group = stat.st_gid == 0 || (stat.st_gid == own && getegid().as_raw() == own);
     let by_others = mode.contains(Mode::WOTH) || (mode.contains(Mode::WGRP) && !is_own_group);
     if by_others && !mode.contains(Mode::SVTX) {
@@ -259,8 +258,9 @@ fn judge(stat: &Stat, path: &Path) -> Result<(), PlaceError> {
     Ok(())
 }
 
-/// Whether a uid stands for all those that have no number in this user namespace: in a container, the
-/// directories of the host. Such an owner is whoever made the container.
+/// Whether a uid is the overflow uid, which stands for users without a number in this user namespace.
+///
+/// In a container these own the host's directories; they belong to whoever created the container.
 fn is_outside_this_namespace(uid: u32) -> bool {
     let read = |file| std::fs::read_to_string(file).unwrap_or_default();
     if read("/proc/sys/kernel/overflowuid").trim().parse() != Ok(uid) {

@@ -1,9 +1,8 @@
-//! Reading incidents: [`list`] gives one row for each in a directory, [`find`] one of them by its name,
-//! [`Entry::read`] all there is of it.
+//! Reads incidents: [`list`] returns one entry for each in a directory, [`find`] finds one by its name,
+//! [`Entry::read`] reads all of it.
 //!
-//! An incident that cannot be read is a row that says why. A file is read only where it belongs to
-//! whoever the directory belongs to, to root or to this user: in a directory that others may write to,
-//! anybody could put one.
+//! An entry that cannot be read says why. A file is read only if it belongs to the directory's owner, root or
+//! this user, because other users may be able to create files there.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -21,27 +20,27 @@ use crate::schema::{Ending, Incident, Moment, Suspect, Timer, VERSION, Worker};
 use crate::store::{INCIDENT_FILE, time_of_id};
 use hangwatch_files::beneath;
 
-/// The largest `incident.json` that is read.
+/// The size limit of an `incident.json`.
 const SIZE_LIMIT_BYTES: u64 = 64 << 20;
 
-/// Names of a directory that are looked at, at most.
+/// The most names of a directory that are read.
 const NAMES: usize = 100_000;
 
 /// One directory in a directory of incidents.
 #[derive(Debug)]
 pub struct Entry {
-    /// Its name, by which the incident is called.
+    /// The name of the incident and of its directory.
     pub id: String,
-    /// Where it is.
+    /// The path of its directory.
     pub dir: PathBuf,
-    /// What a list says of it, or why it cannot.
+    /// The summary, or why it cannot be read.
     pub summary: Result<Summary, ReadError>,
-    /// When it was, by its own word or its name; else when its directory was last changed.
+    /// Its time, from the file or its name; else the last change of its directory.
     when: Option<SystemTime>,
     owners: Owners,
 }
 
-/// What a list says of an incident; the fields are those of [`Incident`].
+/// The fields of [`Incident`] that a list shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 #[expect(missing_docs, reason = "they are documented in the schema")]
@@ -59,105 +58,105 @@ pub struct Summary {
 /// Why an incident cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// Its file is not there.
+    /// The file does not exist.
     #[error("it has no {INCIDENT_FILE}: it is being written, or its writer was killed")]
     Missing,
-    /// This user may not read it.
-    #[error("you may not read it; ask root, or whoever it belongs to")]
+    /// No permission to read it.
+    #[error("no permission to read it; become root or its owner")]
     Denied,
-    /// It belongs to somebody who has no business there.
+    /// It belongs to a user that is not trusted.
     #[error(
         "it belongs to uid {uid}, not to you, root or its directory's owner; it is not trusted"
     )]
     Foreign {
-        /// Who.
+        /// The owner.
         uid: u32,
     },
-    /// It is a directory, a pipe, a link, ...
-    #[error("its {INCIDENT_FILE} is no plain file")]
+    /// It is not a regular file.
+    #[error("its {INCIDENT_FILE} is not a regular file")]
     NotAFile,
     /// It is larger than any incident.
     #[error("its {INCIDENT_FILE} has {bytes} bytes, more than any incident")]
     TooLarge {
-        /// How large.
+        /// Its size.
         bytes: u64,
     },
-    /// It ends too early.
-    #[error("its {INCIDENT_FILE} ends too early: its writer was killed, or the disk was full")]
+    /// It is truncated.
+    #[error("its {INCIDENT_FILE} is truncated: its writer was killed, or the disk was full")]
     Partial,
-    /// It is no JSON, or other JSON.
-    #[error("its {INCIDENT_FILE} is no incident: {source}")]
+    /// It is not valid JSON, or not an incident.
+    #[error("its {INCIDENT_FILE} is not an incident: {source}")]
     Garbled {
-        /// What the parser said.
+        /// The parser's error.
         source: serde_json::Error,
     },
-    /// A newer hangwatch wrote it.
+    /// A newer version of hangwatch wrote it.
     #[error(
         "it is of version {version}, and this hangwatch reads up to {VERSION}; get a newer one"
     )]
     Newer {
-        /// Its version.
+        /// The version of its format.
         version: u32,
     },
     /// The file system failed.
     #[error("it cannot be read: {source}")]
     Failed {
-        /// How.
+        /// The error.
         source: io::Error,
     },
 }
 
 /// Why a directory of incidents cannot be listed.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot list the incidents in {}: {source}; name another directory with --incidents", dir.display())]
+#[error("cannot list the incidents in {}: {source}; choose another directory with --incidents", dir.display())]
 pub struct ListError {
     dir: PathBuf,
     source: io::Error,
 }
 
-/// Why there is no one incident by a name.
+/// Why a name does not find exactly one incident.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
     /// The directory cannot be listed.
     #[error(transparent)]
     List(#[from] ListError),
-    /// There is none at all.
+    /// The directory holds no incident.
     #[error("there is no incident in {}", dir.display())]
     Empty {
-        /// Where.
+        /// The directory.
         dir: PathBuf,
     },
-    /// None is called so.
+    /// No incident has this name.
     #[error("there is no incident {key:?} in {}; `hangwatch incidents` lists them", dir.display())]
     None {
-        /// What was looked for.
+        /// The name.
         key: String,
-        /// Where.
+        /// The directory.
         dir: PathBuf,
     },
-    /// There is no directory of that path.
+    /// The path is not a directory of an incident.
     #[error("there is no directory of an incident at {}", path.display())]
     NoDirectory {
         /// The path.
         path: PathBuf,
     },
-    /// The path is that of a directory of incidents.
-    #[error("{path} is a directory of incidents; name it with --incidents {path}", path = path.display())]
+    /// The path is a directory of incidents, not of one incident.
+    #[error("{path} is a directory of incidents, not an incident; use --incidents {path}", path = path.display())]
     Directory {
         /// The path.
         path: PathBuf,
     },
-    /// Several are.
-    #[error("{key:?} may be any of {among}; write more of its name")]
+    /// Several incidents match.
+    #[error("{key:?} matches several incidents: {among}; give more of the name")]
     Several {
-        /// What was looked for.
+        /// The name.
         key: String,
         /// The newest of them.
         among: String,
     },
 }
 
-/// Every incident in `dir`, the newest first. A directory that is not there holds none.
+/// All incidents in `dir`, the newest first. A missing directory holds none.
 ///
 /// # Errors
 ///
@@ -172,7 +171,7 @@ pub fn list(dir: &Path) -> Result<Vec<Entry>, ListError> {
     let mut entries = Vec::new();
     for found in fs::read_dir(dir).map_err(failed)?.take(NAMES) {
         let found = found.map_err(failed)?;
-        // A name with a dot before it is one that is being written. What is no directory is none.
+        // A name with a leading dot is being written. Only directories are incidents.
         let hidden = found.file_name().as_encoded_bytes().starts_with(b".");
         if !hidden && found.file_type().is_ok_and(|kind| kind.is_dir()) {
             entries.push(Entry::new(found.path(), owners));
@@ -182,7 +181,7 @@ pub fn list(dir: &Path) -> Result<Vec<Entry>, ListError> {
     Ok(entries)
 }
 
-/// What a list says of the incident called `id` in `dir`.
+/// The summary of the incident `id` in `dir`.
 ///
 /// # Errors
 ///
@@ -192,14 +191,15 @@ pub fn summary(dir: &Path, id: &str) -> Result<Summary, ReadError> {
     read(&dir.join(id), Owners::of(owner))
 }
 
-/// The incident that `key` names: by its name, by a beginning that no other has, or as `last`, the
-/// newest that can be read. A key with a slash is the path of an incident's directory, or of its file.
+/// Finds an incident by its name, by a unique beginning of its name, or as `last`, the newest readable one.
+///
+/// A key with a slash is the path of an incident's directory or of its file.
 ///
 /// # Errors
 ///
 /// [`FindError`].
 pub fn find(dir: &Path, key: &str) -> Result<Entry, FindError> {
-    // A name that the shell has completed ends in a slash.
+    // A shell may have completed the name with a slash.
     let name = key.trim_end_matches('/');
     if !name.is_empty() && !name.contains('/') && !Path::new(key).is_dir() {
         return find_by_name(dir, name);
@@ -207,7 +207,7 @@ pub fn find(dir: &Path, key: &str) -> Result<Entry, FindError> {
     if key.contains('/') { at_path(Path::new(key)) } else { find_by_name(dir, key) }
 }
 
-/// The incident in a directory, or of a file, that somebody has named, and so trusts.
+/// The incident at a path that the user gave, and therefore trusts.
 fn at_path(path: &Path) -> Result<Entry, FindError> {
     let is_file = path.file_name().is_some_and(|name| name == INCIDENT_FILE);
     let parent = path.parent().filter(|_| is_file && !path.is_dir());
@@ -261,13 +261,12 @@ impl Entry {
         Entry { id, dir, summary, when, owners }
     }
 
-    /// When it was: by its own word where it can be read, else by its name, else when its directory was
-    /// last changed.
+    /// Its time: from the file if readable, else from its name, else the last change of its directory.
     pub fn when(&self) -> Option<SystemTime> {
         self.when
     }
 
-    /// All there is of it.
+    /// Reads the whole incident.
     ///
     /// # Errors
     ///
@@ -277,7 +276,7 @@ impl Entry {
     }
 }
 
-/// Whose files are read.
+/// Which owners are trusted.
 #[derive(Clone, Copy, Debug)]
 enum Owners {
     Any,
@@ -291,7 +290,7 @@ impl Owners {
     }
 }
 
-/// Reads the incident in `dir` as a `T`, once it is known to be one of a version that is understood.
+/// Reads the incident in `dir` as a `T`, after checking its version.
 fn read<T: DeserializeOwned>(dir: &Path, owners: Owners) -> Result<T, ReadError> {
     #[derive(Deserialize)]
     struct Probe {
@@ -301,15 +300,14 @@ fn read<T: DeserializeOwned>(dir: &Path, owners: Owners) -> Result<T, ReadError>
     let garbled = |source: serde_json::Error| {
         if source.is_eof() { ReadError::Partial } else { ReadError::Garbled { source } }
     };
-    // The version first: what a newer one holds may not even have the shape.
+    // The version first: a newer format may have another structure.
     match serde_json::from_slice(&text).map_err(garbled)? {
         Probe { version } if version > VERSION => Err(ReadError::Newer { version }),
         Probe { .. } => serde_json::from_slice(&text).map_err(garbled),
     }
 }
 
-/// The file of the incident in `dir`. Neither the directory's own name nor the file's is followed where
-/// it is a link, and nothing but a regular file is opened.
+/// Opens the file of the incident in `dir`: follows no links, and opens only a regular file.
 fn text(dir: &Path, owners: Owners) -> Result<Vec<u8>, ReadError> {
     let failed = |source: io::Error| match source.raw_os_error() {
         Some(libc::ENOENT) => ReadError::Missing,
@@ -340,7 +338,7 @@ fn text(dir: &Path, owners: Owners) -> Result<Vec<u8>, ReadError> {
     read_up_to(file, SIZE_LIMIT_BYTES).map_err(failed)
 }
 
-/// What there is of a file that may grow while it is read.
+/// Reads a file that may grow meanwhile.
 fn read_up_to(file: File, most: u64) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     file.take(most).read_to_end(&mut text)?;

@@ -1,24 +1,24 @@
-//! Crowds: the other workers, told by what they were doing, so that sixty-four of them are a few lines.
+//! Groups the other workers by what they were doing, so that many workers are a few lines.
 
 use std::sync::Arc;
 
 use crate::schema::{Peer, Timer};
 use crate::story::who;
 
-/// Other workers that did the same.
+/// Other workers in the same scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Crowd {
-    /// The innermost scope they were in; `None` where they were in none.
+    /// Their innermost scope; `None` if they were in no scope.
     pub scope: Option<String>,
-    /// Who: `ranks 0-1, 3-63`, `pids 17, 18`.
+    /// The workers: `ranks 0-1, 3-63`, `pids 17, 18`.
     pub who: String,
-    /// How many.
+    /// The number of workers.
     pub number: usize,
-    /// For how long, the shortest and the longest, ns.
+    /// The shortest and the longest time in the scope, ns.
     pub ages_ns: (u64, u64),
 }
 
-/// The other workers by what they did, the largest crowd first.
+/// The other workers grouped by scope, the largest group first.
 pub fn crowds(others: &[Arc<Peer>]) -> Vec<Crowd> {
     let mut by_scope: Vec<(Option<&str>, Vec<&Peer>, Vec<u64>)> = Vec::new();
     for peer in others {
@@ -62,7 +62,7 @@ fn names(peers: &[&Peer]) -> String {
     names.join(", ")
 }
 
-/// Numbers in ascending order, neighbours as one: `0-1, 3, 5-7`.
+/// Ascending numbers with ranges: `0-1, 3, 5-7`.
 fn ranges(numbers: &[u64]) -> String {
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     for &number in numbers {

@@ -1,11 +1,10 @@
-//! Episodes: which of the incidents that are kept belong together, and which of them go first.
+//! Episodes: which stored incidents belong together, and which are removed first.
 //!
-//! One hang can expire hundreds of deadlines. Those incidents are one *episode*: they are of one segment
-//! on one host, and each worker was waiting already when the one before it expired, or expired within
-//! `GAP` of it. An episode has a *root*: the incident with the earliest deadline, and that of whoever any
-//! of its incidents names as suspect. All others are *victims*. Where there is no room for all, victims go
-//! first, those of the oldest episode first and within it the latest first; roots go only where no victim
-//! is left, the oldest first.
+//! One hang can expire hundreds of deadlines. Those incidents are one *episode*: they are of one segment on one
+//! host, and each worker was already waiting when the previous one expired, or expired within `GAP` of it. The
+//! *roots* of an episode are the incident with the earliest deadline and those of its suspects. All others are
+//! *victims*. Victims are removed first: those of the oldest episode first, and within it the latest first. Roots
+//! are removed only when no victim is left, the oldest first.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};

@@ -1,9 +1,9 @@
-//! Which frame of a stack is the one to look at: the innermost that is somebody's own code.
+//! Finds the frame of a stack that hung: the innermost one of the program's own code.
 //!
-//! A thread that hangs ends up in what everybody shares: the C library, the loader, an interpreter, a
-//! language's standard library. The line that hangs is the one that called into that.
+//! A hung thread is usually inside shared runtime code: the C library, the loader, an interpreter, a standard
+//! library. The interesting line is the one that called into it.
 //!
-//! Machinery is known by
+//! Runtime code is recognised by
 //!
 //! * its file on disk: glibc and musl with all their parts, the C++ and GCC runtimes, a Python
 //!   interpreter, the vDSO;
@@ -11,11 +11,11 @@
 //!   installed in `site-packages` or `dist-packages`);
 //! * where no source file is known, its name: `std::`, `core::`, `alloc::`, also within `<... as ...>`.
 //!
-//! Where nothing else is on a stack, its innermost frame is the one.
+//! If a stack has only runtime code, the innermost frame is used.
 
 use crate::schema::Frame;
 
-/// Libraries that are machinery, by their names up to a version or `.so`.
+/// Runtime libraries, by their names up to a version or `.so`.
 const LIBRARIES: [&str; 12] = [
     "libc",
     "libpthread",
@@ -31,14 +31,15 @@ const LIBRARIES: [&str; 12] = [
     "libpython",
 ];
 
-/// Where in a stack it hangs: its innermost frame that is no machinery, else its innermost. `None` of
-/// an empty one.
+/// The index of the frame that hung: the innermost outside runtime code, else the innermost.
+///
+/// `None` for an empty stack.
 pub fn where_it_hangs(frames: &[Frame]) -> Option<usize> {
     let own = frames.iter().position(|frame| !is_machinery(frame));
     own.or((!frames.is_empty()).then_some(0))
 }
 
-/// Whether a frame is of what everybody shares.
+/// Whether a frame is runtime code.
 fn is_machinery(frame: &Frame) -> bool {
     if frame.module.as_deref().is_some_and(is_runtime) {
         return true;

@@ -1,16 +1,15 @@
-//! The incident: what hangwatch keeps of one worker whose deadline passed.
+//! The incident: the record of one expired deadline.
 //!
 //! * [`schema`] is the published format, `incident.json`, as types.
-//! * [`store`] writes incidents into a directory that only its user can change and removes the
-//!   least useful ones ([`episode`]); [`catalog`] finds and reads them.
-//! * [`track`] joins records and timers into who did what and when; [`story`], [`crowd`] and [`words`] put
-//!   it into sentences; [`frames`] finds the frame of a stack that hangs; [`text`] is the incident as a plain
-//!   text file.
-//! * [`moment`] is one point in time on both clocks.
+//! * [`store`] writes incidents to a directory that only its user can change, and removes the least useful
+//!   ones ([`episode`]); [`catalog`] finds and reads them.
+//! * [`track`] joins records and timers into spans per thread; [`story`], [`crowd`] and [`words`] write
+//!   sentences; [`frames`] finds the frame that hung; [`text`] writes the text files of an incident.
+//! * [`moment`] is a time on both clocks.
 //!
-//! What it does not do: it captures nothing and knows no segment.
+//! It captures nothing and does not know segments.
 //!
-//! Neighbours: `hangwatch-evidence` makes incidents, the command line shows them.
+//! `hangwatch-evidence` builds incidents, the command line shows them.
 
 pub mod catalog;
 pub mod crowd;

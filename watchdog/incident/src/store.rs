@@ -1,9 +1,8 @@
-//! Where incidents are kept: `DIR/ID/incident.json`, and beside it what was captured, as text.
+//! Stores incidents: `DIR/ID/incident.json`, and beside it the captured evidence as text.
 //!
-//! [`default_dir`] is where they are written and looked for unless somebody says otherwise. [`Store`]
-//! writes them: directories of mode 0700, files of mode 0600, each file whole or not at all. It keeps
-//! so many, and so much, as its [`Limits`] say; which go first is said in [`episode`]. Whatever is done is
-//! done beneath a descriptor of the directory, which [`place`] has checked the way to.
+//! [`default_dir`] is the default directory. [`Store`] writes directories of mode 0700 and files of mode 0600,
+//! each file completely or not at all, within its [`Limits`]; [`episode`] decides which incidents are removed
+//! first. All operations are relative to a descriptor of the directory, whose path [`place`] has checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
@@ -27,24 +26,24 @@ use crate::text;
 use hangwatch_files::beneath;
 use hangwatch_files::place::{self, Absent, PlaceError};
 
-/// Names of a directory that are looked at, at most.
+/// The most names of a directory that are read.
 const NAMES: usize = 100_000;
-/// Directories within directories that are removed with an incident, at most.
+/// The greatest depth of directories that are removed with an incident.
 const DEPTH: usize = 8;
-/// What is read of a kept incident at most, bytes.
+/// The most that is read of a stored incident, bytes.
 const READ_BYTES: u64 = 64 << 20;
-/// Removed incidents that are remembered at most.
+/// The most removed incidents that are remembered.
 const REMOVED: usize = 10_000;
 
-/// The file in an incident's directory that holds it, as [`schema`] says.
+/// The file in an incident's directory with the incident, in the format of [`schema`].
 ///
 /// [`schema`]: crate::schema
 pub const INCIDENT_FILE: &str = "incident.json";
 
-/// Where root's incidents are.
+/// The default directory of root's incidents.
 const SYSTEM_DIR: &str = "/var/lib/hangwatch/incidents";
 
-/// There is no place for incidents.
+/// There is no default directory for incidents.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "there is no place for incidents: neither XDG_STATE_HOME nor HOME is an absolute path; name a \
@@ -69,7 +68,7 @@ fn default_dir_of(
     if is_root {
         return Ok(SYSTEM_DIR.into());
     }
-    // The XDG Base Directory Specification: a relative path is to be ignored.
+    // The XDG Base Directory Specification says to ignore relative paths.
     let absolute =
         |variable: &str| get(variable).map(PathBuf::from).filter(|dir| dir.is_absolute());
     let state = absolute("XDG_STATE_HOME")
@@ -83,42 +82,42 @@ pub const STACKS_FILE: &str = "stacks.txt";
 /// The file with the flight record, as text.
 pub const FLIGHT_FILE: &str = "flight.txt";
 
-/// How much is kept.
+/// The limits of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Incidents, at least 1.
+    /// The most incidents, at least 1.
     pub count: usize,
-    /// What all their files take, bytes. The newest incident is kept whatever it takes.
+    /// The most bytes of all their files. The newest incident always stays.
     pub bytes: u64,
 }
 
 impl Default for Limits {
-    /// A hundred, of 256 MiB.
+    /// 100 incidents, 256 MiB.
     fn default() -> Self {
         Limits { count: 100, bytes: 256 << 20 }
     }
 }
 
-/// An incident that could not be kept.
+/// Why an incident could not be stored.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The kernel refused.
+    /// The kernel returned an error.
     #[error("cannot write {}: {source}", path.display())]
     Write {
         /// The file or directory.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// The directory is not safe from others, or not there.
-    #[error("incidents cannot be kept in {} (--incidents): {source}", dir.display())]
+    /// The directory does not exist, or other users could change it.
+    #[error("incidents cannot be stored in {} (--incidents): {source}", dir.display())]
     Place {
         /// The directory of the incidents.
         dir: PathBuf,
-        /// Why not.
+        /// The reason.
         source: PlaceError,
     },
-    /// It was removed to make room for incidents that are worth more.
+    /// It was removed to make room for more useful incidents.
     #[error(
         "removed to make room: so many expired at once that only the first of them and whoever held \
          them up are kept; raise --incidents-most or --incidents-mib to keep more"
@@ -126,15 +125,16 @@ pub enum StoreError {
     Removed,
 }
 
-/// Whether incidents could be kept in `dir`. Leaves nothing behind: where the directory is not there yet,
-/// it is tried in the nearest above it that is.
+/// Checks that incidents can be stored in `dir`, and leaves nothing behind.
+///
+/// If the directory does not exist, checks the nearest existing directory above it.
 ///
 /// # Errors
 /// [`StoreError`].
 pub fn try_dir(dir: &Path) -> Result<(), StoreError> {
     let placed = |source| StoreError::Place { dir: dir.to_owned(), source };
     let existing = place::open(dir, Absent::Stop).map_err(placed)?;
-    // A right is best tried out: a mode says nothing of a file system that is read-only or not for files.
+    // Writes a file: a mode does not show that a file system is read-only or cannot hold files.
     let trial = format!(".hangwatch-{}", std::process::id());
     let failed = |error: Errno| StoreError::Write { path: dir.to_owned(), source: error.into() };
     rustix::fs::mkdirat(&existing, &trial, Mode::RWXU).map_err(failed)?;
@@ -149,17 +149,17 @@ pub struct Store {
     memory: Arc<Mutex<Memory>>,
 }
 
-/// What a store remembers, so that it need not read everything for each incident.
+/// The memory of a store, which avoids reading everything for each incident.
 #[derive(Debug, Default)]
 struct Memory {
-    /// Of incidents that are there: what says to which episode they belong.
+    /// Which episode each stored incident belongs to.
     parts: BTreeMap<String, Part>,
-    /// Incidents that were removed to make room: a later state of one does not come back.
+    /// Removed incidents: a later state of one must not be stored again.
     removed: BTreeSet<String>,
 }
 
 impl Store {
-    /// A store in `dir`, which is made when the first incident is written.
+    /// A store in `dir`, which is created with the first incident.
     pub fn new(dir: PathBuf, limits: Limits) -> Store {
         Store { dir, limits, memory: Arc::default() }
     }
@@ -169,16 +169,17 @@ impl Store {
         &self.dir
     }
 
-    /// How much it keeps.
+    /// Its limits.
     pub fn limits(&self) -> Limits {
         self.limits
     }
 
-    /// Writes an incident, in place of what there was of it, and removes those beyond the limits that are
-    /// worth least (see [`crate::episode`]).
+    /// Writes or replaces an incident, and removes the least useful ones beyond the limits.
     ///
-    /// What is most worth having is written first, so a disk that is full half-way leaves that. A crash at
-    /// any point leaves each file as it was or as it is to be. Returns the incident's directory.
+    /// See [`crate::episode`] for the order.
+    ///
+    /// Writes the most useful file first, in case the disk fills up. After a crash each file is either old or
+    /// new. Returns the incident's directory.
     ///
     /// # Errors
     /// [`StoreError`] of the first file that could not be written.
@@ -208,7 +209,7 @@ impl Store {
         for (name, text) in texts {
             replace(own.as_fd(), name, text.to_string().as_bytes()).map_err(failed(name))?;
         }
-        // The names are on the disk with their directories.
+        // Makes the names durable.
         rustix::fs::fsync(&own).map_err(|error| failed("")(error.into()))?;
         if is_new {
             rustix::fs::fsync(&store).map_err(|error| failed("")(error.into()))?;
@@ -216,8 +217,7 @@ impl Store {
         Ok(path)
     }
 
-    /// Removes incidents beyond the limits, `newest` aside. What cannot be removed is left for the next
-    /// time.
+    /// Removes incidents beyond the limits, but not `newest`. Tries again next time after errors.
     fn make_room(&self, store: BorrowedFd<'_>, newest: &str, memory: &mut Memory) {
         let mut kept = incidents(store, memory);
         memory.parts.retain(|id, _| id == newest || kept.iter().any(|kept| kept.id == *id));
@@ -231,7 +231,7 @@ impl Store {
             if count <= self.limits.count && bytes <= self.limits.bytes {
                 return;
             }
-            // Another watchdog may be about it too.
+            // Another watchdog may be removing it, too.
             if id != newest && remove(store, Path::new(&id), 0).is_ok() {
                 count -= 1;
                 bytes -= size;
@@ -276,7 +276,7 @@ fn incidents(store: BorrowedFd<'_>, memory: &mut Memory) -> Vec<Kept> {
     kept
 }
 
-/// What an incident that is there says for its part; one that cannot be read is judged by its name.
+/// The part of a stored incident in its episode; from its name if it cannot be read.
 fn facts(own: BorrowedFd<'_>) -> Option<Facts> {
     let (file, stat) = beneath::regular_file(own, Path::new(INCIDENT_FILE)).ok()?;
     let is_ours = stat.st_uid == 0 || stat.st_uid == geteuid().as_raw();
@@ -298,7 +298,7 @@ fn each_name(dir: BorrowedFd<'_>, mut each: impl FnMut(&Path)) -> io::Result<()>
     Ok(())
 }
 
-/// Removes a directory with all that is in it, following no link.
+/// Removes a directory and its contents without following links.
 fn remove(parent: BorrowedFd<'_>, name: &Path, depth: usize) -> io::Result<()> {
     let dir = beneath::directory(parent, name)?;
     let mut names = Vec::new();
@@ -325,7 +325,7 @@ fn is_id(name: &str) -> bool {
     name.len() > form.len() && name.bytes().zip(form).all(fits)
 }
 
-/// When an incident was, by its name.
+/// The time in an incident's name.
 pub(super) fn time_of_id(name: &str) -> Option<SystemTime> {
     let time = is_id(name).then(|| name.split_once('Z'))??.0;
     let at = |range: std::ops::Range<usize>| &time[range];
@@ -334,7 +334,7 @@ pub(super) fn time_of_id(name: &str) -> Option<SystemTime> {
     humantime::parse_rfc3339(&format!("{date}T{}Z", clock.join(":"))).ok()
 }
 
-/// Writes a file beneath `dir` whole, or leaves the one that was there.
+/// Writes a file beneath `dir` atomically.
 fn replace(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> {
     let draft = Path::new(name).with_extension("new");
     let written = write_draft(dir, &draft, bytes).and_then(|()| {
@@ -342,19 +342,19 @@ fn replace(dir: BorrowedFd<'_>, name: &str, bytes: &[u8]) -> io::Result<()> {
         Ok(rustix::fs::renameat(dir, &draft, dir, name)?)
     });
     if written.is_err() {
-        // On a full disk it is in the way of others.
+        // The draft would take space on a full disk.
         let _ = rustix::fs::unlinkat(dir, &draft, AtFlags::empty());
     }
     written
 }
 
-/// Writes a file that nobody has opened before, and waits until the disk has it.
+/// Creates and writes a new file, and waits until it is on the disk.
 fn write_draft(dir: BorrowedFd<'_>, draft: &Path, bytes: &[u8]) -> io::Result<()> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let create = || rustix::fs::openat(dir, draft, flags, Mode::RUSR | Mode::WUSR);
     let created = match create() {
         Err(Errno::EXIST) => {
-            // Left behind by a writer that was killed, or put there: removed, a link is not followed.
+            // Left by a killed writer, or planted: removed, without following a link.
             rustix::fs::unlinkat(dir, draft, AtFlags::empty())?;
             create()
         }

@@ -1,10 +1,8 @@
-//! Tracks: what the threads of a worker did, span by span, put together from the flight records of its
-//! lanes and its open timers.
+//! Tracks: the spans of each thread of a worker, from its flight records and its open timers.
 //!
-//! A flight record is a window: it begins somewhere, and may have holes. So a span may lack its begin
-//! or its end, and says so. A timer that is open is known from the timer itself, whether or not a
-//! record tells of it. Neighbours: [`schema`] has the records, the report's chart and the trace draw
-//! the tracks.
+//! A flight record is a window and may have gaps, so the begin or the end of a span may be unknown. An open
+//! timer is known from the timer itself, with or without a record. [`schema`] has the records; the report's
+//! chart and the trace draw the tracks.
 //!
 //! [`schema`]: crate::schema
 

@@ -1,4 +1,4 @@
-//! Words for what the kernel and the unwinders say: states, threads, frames. Harmless, by [`plain`].
+//! Words for states, threads, frames and records. [`plain`] escapes all names.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use crate::frames::where_it_hangs;
 use crate::schema::{Frame, Thread};
 use hangwatch_text::plain;
 
-/// What the kernel's letter for a state means.
+/// The meaning of the kernel's letter for a state.
 pub fn state(letter: &str) -> &'static str {
     match letter {
         "R" => "running",
@@ -21,7 +21,7 @@ pub fn state(letter: &str) -> &'static str {
     }
 }
 
-/// What a thread was doing, as the kernel sees it: `sleeping in futex_wait, holding the GIL`.
+/// What a thread was doing: `sleeping in futex_wait, holding the GIL`.
 pub fn doing(thread: &Thread) -> String {
     let mut text = state(&thread.state).to_owned();
     if let Some(channel) = &thread.wait_channel {
@@ -33,7 +33,7 @@ pub fn doing(thread: &Thread) -> String {
     text
 }
 
-/// Where a frame is: `train.py:41`, else its module; empty where neither is known.
+/// The place of a frame: `train.py:41`, else its module, else empty.
 pub fn place(frame: &Frame) -> String {
     let file = frame.file.as_deref().or(frame.module.as_deref()).map(plain);
     match (file, frame.line) {
@@ -43,19 +43,19 @@ pub fn place(frame: &Frame) -> String {
     }
 }
 
-/// The stack that tells the most of a thread: Python's, where there is one, else the native one.
+/// The most useful stack of a thread: the Python stack, else the native one.
 pub fn telling_stack(thread: &Thread) -> Option<&[Frame]> {
     let stacks = [thread.python.as_deref(), thread.native.as_deref()];
     stacks.into_iter().flatten().find(|frames| !frames.is_empty())
 }
 
-/// The frame that tells the most of a thread: where its most telling stack hangs.
+/// The most useful frame of a thread: where [`telling_stack`] hangs.
 pub fn telling_frame(thread: &Thread) -> Option<&Frame> {
     let frames = telling_stack(thread)?;
     where_it_hangs(frames).map(|place| &frames[place])
 }
 
-/// The operation of a record, as people read it: `too_late` is `released too late`.
+/// The operation of a record in text: `too_late` becomes `released too late`.
 pub fn operation(name: &str) -> String {
     match name {
         "acquire" => "acquired".to_owned(),
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn the_python_frame_tells_the_most_and_then_the_native_one_that_is_no_machinery() {
+    fn python_frames_come_before_native_frames() {
         let native =
             Some(vec![frame("syscall", Some("/lib/libc.so.6")), frame("recv", Some("/opt/job"))]);
         let mut thread = Thread { native, ..Thread::default() };

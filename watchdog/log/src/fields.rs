@@ -1,7 +1,7 @@
-//! The fields of an event, clean and bounded, as text and as JSON.
+//! Writes the fields of an event, escaped and bounded, as text and as JSON.
 //!
-//! What workers, paths and other hosts say comes through here: see [`hangwatch_text::Plain`]. A number with a
-//! fraction has three decimals.
+//! Values may come from workers, paths and other hosts: see [`hangwatch_text::Plain`]. Numbers with a fraction
+//! have three decimals.
 
 use std::fmt::{self, Debug};
 use std::io;
@@ -19,12 +19,12 @@ use tracing_subscriber::registry::LookupSpan;
 
 use hangwatch_text::{CleanJson, Cleaner, plain_up_to};
 
-/// How long one field may be, bytes as they are written.
+/// The most bytes of one field, as written.
 pub(super) const MOST_FIELD_BYTES: usize = 2048;
-/// How long all fields of an event may be together.
+/// The most bytes of all fields of an event.
 pub(super) const MOST_LINE_BYTES: usize = 8192;
 
-/// What is left of a line's room.
+/// The room left in a line.
 struct Room(usize);
 
 impl Room {
@@ -32,7 +32,7 @@ impl Room {
         self.0.min(MOST_FIELD_BYTES)
     }
 
-    /// A value's text, as far as there is room.
+    /// A value's text, as far as it fits.
     fn text(&mut self, value: fmt::Arguments<'_>) -> String {
         let mut text = String::new();
         let _ = Cleaner::new(&mut text, self.of_field()).put(value);
@@ -40,20 +40,20 @@ impl Room {
         text
     }
 
-    /// A string: of one that is too long, how many bytes are left out is known.
+    /// A string; if it is too long, with the number of bytes left out.
     fn string(&mut self, value: &str) -> String {
         let text = plain_up_to(value, self.of_field());
-        // Once more, as what is spelt out is longer; it is clean, and stays as it is.
+        // Cut again, because escapes make it longer; escaping again changes nothing.
         self.text(format_args!("{text}"))
     }
 
-    /// A string in quotes, so that it cannot be taken for another field.
+    /// A string in quotes, so that it cannot look like another field.
     fn quoted(&mut self, value: &str) -> String {
         let kept = &value[..value.floor_char_boundary(self.of_field())];
         let left_out = value.len() - kept.len();
         let escaped = format!("{kept:?}");
         let inner = self.text(format_args!("{}", &escaped[1..escaped.len() - 1]));
-        // A backslash that has lost what it escapes would escape the quote.
+        // A backslash at the cut would escape the closing quote.
         let inner = inner.trim_end_matches('\u{2026}');
         let backslashes = inner.len() - inner.trim_end_matches('\\').len();
         let whole = &inner[..inner.len() - backslashes % 2];
@@ -66,7 +66,7 @@ impl Room {
     }
 }
 
-/// A clean text in quotes, those within it escaped.
+/// Escaped text in quotes; quotes within it are escaped.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }
@@ -123,7 +123,7 @@ impl Visit for TextVisitor<'_> {
 
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         let text = self.room.text(format_args!("{value:?}"));
-        // What could be taken for another field is put in quotes.
+        // Text that could look like another field is quoted.
         let is_one_word = !text.contains([' ', '"', '=']);
         let text = if is_one_word || field.name() == "message" { text } else { quoted(&text) };
         self.put(field, &text);
@@ -199,7 +199,7 @@ impl<M: SerializeMap<Ok = (), Error = serde_json::Error>> JsonVisitor<M> {
 
 impl<M: SerializeMap<Ok = (), Error = serde_json::Error>> Visit for JsonVisitor<M> {
     fn record_f64(&mut self, field: &Field, value: f64) {
-        // Rounded to what the text has; what is no number is null.
+        // Rounded as in text; NaN and infinity become null.
         self.put(field, &decimals(value).parse::<f64>().ok().filter(|value| value.is_finite()));
     }
 

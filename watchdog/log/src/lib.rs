@@ -1,11 +1,11 @@
 //! The log: events on standard error, as text for people or JSON for machines.
 //!
-//! Where standard error is the journal's, text goes without the time, which the journal has, and with
-//! the priority in front, by which it can be asked for (sd-daemon(3)).
+//! If standard error is the journal, lines have no time, because the journal adds it, but begin with the
+//! priority (sd-daemon(3)).
 //!
-//! [`init`] sets it up once. The log must never be what ends a watchdog: a reader that has
-//! gone, a full disk behind it or a closed descriptor lose lines, and nothing else. Nor may it be what
-//! fills a disk: every field is bounded and clean (`fields`), and so is what is written over time (`meter`).
+//! [`init`] sets it up once. The log must never end a watchdog: without a reader, with a full disk or a closed
+//! descriptor, only lines are lost. It must not fill a disk either: fields are bounded and escaped (`fields`),
+//! and so is the amount over time (`meter`).
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
@@ -25,43 +25,43 @@ mod fields;
 mod meter;
 pub mod outlet;
 
-/// The environment variable that says what is logged; `RUST_LOG` stands in for it.
+/// The environment variable that says what is logged; if it is not set, `RUST_LOG` is used.
 pub const FILTER_VARIABLE: &str = "HANGWATCH_LOG";
 
 /// How events are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// A line for people, coloured on a terminal
+    /// Text, coloured on a terminal
     #[default]
     Text,
-    /// A JSON object a line, with the time as RFC 3339 in UTC
+    /// One JSON object per line, with the time as RFC 3339 in UTC
     Json,
 }
 
-/// A log that cannot be set up.
+/// Why the log cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
-    /// The filter cannot be read.
+    /// The filter is invalid.
     #[error(
         "{variable}={value:?} is not a log filter; write a level (trace, debug, info, warn, \
          error, off) or targets with levels, such as warn,hangwatch=debug"
     )]
     Filter {
-        /// The environment variable it is in.
+        /// The environment variable of the filter.
         variable: &'static str,
         /// Its value.
         value: String,
-        /// What the parser said.
+        /// The parser's error.
         source: tracing_subscriber::filter::ParseError,
     },
-    /// Somebody has set up a log before.
-    #[error("the log of this process is set up already")]
+    /// A log was set up before.
+    #[error("the log of this process has already been set up")]
     Again,
 }
 
-/// Sends every event of this process to standard error, from now on.
+/// Starts to write events of this process to standard error.
 ///
-/// What is logged says `HANGWATCH_LOG`, else `RUST_LOG`, else it is `otherwise` and above.
+/// `HANGWATCH_LOG` sets the filter, else `RUST_LOG`; without both, `otherwise` and above is logged.
 /// Colours are for terminals, unless `NO_COLOR` is set (<https://no-color.org>) or `TERM`
 /// is `dumb`.
 ///
@@ -89,7 +89,7 @@ pub fn init(format: Format, otherwise: Level) -> Result<(), InitError> {
     Ok(())
 }
 
-/// Whether [`init`] could read what is to be logged.
+/// Checks the filter that [`init`] would use.
 ///
 /// # Errors
 ///
@@ -98,14 +98,15 @@ pub fn check() -> Result<(), InitError> {
     filter(Level::INFO, |variable| env::var(variable).ok()).map(drop)
 }
 
-/// Whether standard error is the stream that the service manager says it has given to the journal:
-/// its device and inode, for it may have been redirected since.
+/// Whether standard error is the journal stream of the service manager.
+///
+/// Compares device and inode, because standard error may have been redirected.
 fn is_journal(stream: Option<&str>) -> bool {
     let Ok(stat) = rustix::fs::fstat(rustix::stdio::stderr()) else { return false };
     stream == Some(&format!("{}:{}", stat.st_dev, stat.st_ino))
 }
 
-/// What text looks like.
+/// The style of text lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Dress {
     /// With the time, in colours.
@@ -135,8 +136,7 @@ where
             Format::Text => left_out_as_text,
         },
     };
-    // A failed write would be reported with eprintln!, which panics where the write to
-    // standard error was what failed.
+    // tracing would report a failed write with eprintln!, which panics if standard error fails.
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .log_internal_errors(false)
@@ -158,8 +158,9 @@ fn boxed(
     Box::new(subscriber)
 }
 
-/// What is logged, by the first of the variables that is set and not empty; and the value of `RUST_LOG`,
-/// where that cannot be read: it is meant for the command, whose logger may take it.
+/// The filter of the first variable that is set and not empty, and an invalid value of `RUST_LOG`.
+///
+/// `RUST_LOG` may be meant for the command, whose logger may accept it.
 fn filter(
     otherwise: Level,
     get: impl Fn(&str) -> Option<String>,
@@ -180,11 +181,11 @@ fn filter(
     }
 }
 
-/// Writes lines as far as its meter lets it, and how many it did not.
+/// Writes the lines that the meter allows, and counts the others.
 struct Metered<W> {
     writer: W,
     meter: Arc<Meter>,
-    /// The line that says how many were left out.
+    /// Writes the line with the number of lines left out.
     left_out: fn(u64) -> String,
 }
 
@@ -210,7 +211,7 @@ impl<Out: Write> Write for MeteredLine<Out> {
             Verdict::LeftOut => {}
             Verdict::Written { left_out: 0 } => self.writer.write_all(bytes)?,
             Verdict::Written { left_out } => {
-                // In one write: lines of several threads stay whole.
+                // One write per line, so that lines of several threads do not mix.
                 let line = (self.left_out)(left_out);
                 self.writer.write_all(&[line.as_bytes(), bytes].concat())?;
             }
@@ -241,7 +242,7 @@ fn left_out_in_json(lines: u64) -> String {
     format!("{line}\n")
 }
 
-/// Writes each line with its priority in front, as the journal takes it.
+/// Writes each line with its priority in front, for the journal.
 struct ByPriority<W>(W);
 
 impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for ByPriority<W> {
@@ -262,7 +263,7 @@ impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for ByPriority<W> {
     }
 }
 
-/// Puts something before what is written, in the same write: lines of several threads stay whole.
+/// Writes a prefix and the text in one write, so that lines of several threads do not mix.
 struct Prefixed<W> {
     prefix: &'static str,
     writer: W,
@@ -279,7 +280,7 @@ impl<W: Write> Write for Prefixed<W> {
     }
 }
 
-/// A writer whose failures are nobody's business.
+/// A writer that ignores errors.
 struct Lossy<W>(W);
 
 impl<W: Write> Write for Lossy<W> {
@@ -345,7 +346,7 @@ mod tests {
         assert_eq!(text, "<6> INFO reaped pid=7 scope=\"forward\"\n");
     }
 
-    /// What is logged of an event whose fields are these names.
+    /// The log of an event with fields of these names.
     fn logged_names(format: Format, dress: Dress, names: &[String]) -> String {
         let page = Page::default();
         let writer = page.clone();

@@ -1,26 +1,25 @@
-//! How much may be written to the log: a bucket of bytes that fills again with time.
+//! Limits the log: a token bucket of bytes.
 //!
-//! Whoever makes the watchdog log without end fills no disk. What is left out is counted, and the count is
-//! in the next line that has room.
+//! So endless logging cannot fill a disk. Lines left out are counted; the next line that fits has the count.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-/// What may be written at once, bytes: an hour's worth of a large job in trouble.
+/// The most that can be written at once, bytes: about an hour of log of a large job with errors.
 const MOST_AT_ONCE: u64 = 16 << 20;
-/// What may be written for ever, bytes a second.
+/// The long-term limit, bytes per second.
 const BYTES_PER_S: u64 = 128 << 10;
 
 /// Whether a line may be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It may, and so many were left out since the last one.
+    /// Yes; this many lines were left out since the last one.
     Written { left_out: u64 },
-    /// It is left out.
+    /// No, it is left out.
     LeftOut,
 }
 
-/// The bucket.
+/// The token bucket.
 #[derive(Debug)]
 pub(super) struct Meter(Mutex<Level>);
 
@@ -32,12 +31,12 @@ struct Level {
 }
 
 impl Meter {
-    /// A full one.
+    /// A full bucket.
     pub(super) fn new(now: Instant) -> Meter {
         Meter(Mutex::new(Level { bytes: MOST_AT_ONCE, at: now, left_out: 0 }))
     }
 
-    /// Takes so many bytes out of it, if they are there.
+    /// Takes this many bytes, if the bucket has them.
     pub(super) fn take(&self, bytes: usize, now: Instant) -> Verdict {
         let mut level = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let since_ms = now.saturating_duration_since(level.at).as_millis();

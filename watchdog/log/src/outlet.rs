@@ -1,9 +1,8 @@
-//! The outlet: lines for standard error that hold nobody up.
+//! Writes lines to standard error without blocking the caller.
 //!
-//! A pipe that is full because nobody reads it holds whoever writes to it. `exec` must end its command at
-//! the deadline all the same, so a thread of its own writes: [`open`] starts it, [`write`] gives it a line,
-//! [`finish`] waits for it for a while. A line that finds no room is lost and counted; the count is written
-//! as soon as there is room again.
+//! A full pipe blocks its writers, but `exec` must kill its command at the deadline. So a separate thread
+//! writes: [`open`] starts it, [`write`] queues a line, [`finish`] waits for it for a limited time. If the
+//! queue is full, the line is lost and counted; the count is written when there is room again.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,35 +14,35 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 
-/// Lines that wait at most.
+/// The most queued lines.
 const WAITING: usize = 1_000;
 
 static OUTLET: OnceLock<Outlet> = OnceLock::new();
 
 struct Outlet {
     lines: SyncSender<Vec<u8>>,
-    /// Lines that found no room and were not told of yet.
+    /// Lost lines that have not been reported yet.
     lost: AtomicU64,
-    /// Lines that were sent and are not written yet.
+    /// Queued lines.
     unwritten: Mutex<u64>,
     written: Condvar,
 }
 
-/// Has a thread write to standard error from now on.
+/// Starts the thread that writes to standard error.
 ///
 /// # Errors
-/// No thread can be had: lines are written by those who send them, as before.
+/// The thread cannot be started; then callers write their lines themselves.
 pub fn open() -> io::Result<()> {
     let (lines, to_write) = sync_channel(WAITING);
     let (lost, unwritten) = (AtomicU64::new(0), Mutex::new(0));
     let named = thread::Builder::new().name("hangwatch-stderr".to_owned());
     named.spawn(move || write_all(&to_write))?;
-    // Open already, this one ends with its thread.
+    // If it is already open, the new thread ends at once.
     let _ = OUTLET.set(Outlet { lines, lost, unwritten, written: Condvar::new() });
     Ok(())
 }
 
-/// Writes to standard error, or has it written where the outlet is open.
+/// Writes to standard error, through the thread if it is open.
 pub struct Stderr;
 
 impl Write for Stderr {
@@ -62,7 +61,7 @@ impl Write for Stderr {
     }
 }
 
-/// Waits until all lines are written, for so long at most.
+/// Waits until all lines are written, up to the given time.
 pub fn finish(limit: Duration) {
     let Some(outlet) = OUTLET.get() else { return };
     let end = Instant::now() + limit;
@@ -96,7 +95,7 @@ fn write_all(lines: &Receiver<Vec<u8>>) {
     }
 }
 
-/// Writes all of it, however long that takes. What cannot be written is lost: nobody could be told.
+/// Writes all of it, blocking. Errors are ignored: there is nowhere to report them.
 fn put(mut bytes: &[u8]) {
     let stderr = rustix::stdio::stderr();
     while !bytes.is_empty() {

@@ -1,8 +1,7 @@
-//! One incident as text for a terminal: what happened, the thread that hangs with its stacks first,
-//! then all the rest in brief. [`text`] writes it, [`in_brief`] its beginning; `page` lays it out in columns.
+//! One incident as text for a terminal: what happened, the thread that hung with its stacks, the rest.
 //!
-//! Nothing that a worker says of itself reaches the terminal as it is: every name goes through
-//! [`plain`].
+//! [`text`] writes all of it, [`in_brief`] the beginning; `page` does the layout. Names come from workers, so
+//! [`plain`] escapes all of them.
 
 use std::sync::Arc;
 
@@ -17,13 +16,13 @@ pub mod dump;
 mod page;
 mod stacks;
 
-/// How many records of a flight record, and how many of a process's facts of one kind, are shown folded.
+/// The most records, and facts of one kind about a process, that are shown when folded.
 const FEW: usize = 12;
 
-/// More workers than this are told as crowds.
+/// More workers than this are shown in groups.
 const MANY_PEERS: usize = 8;
 
-/// The story of an incident, called `id`.
+/// The whole text of the incident with the name `id`.
 pub fn text(id: &str, incident: &Incident, look: Look) -> String {
     let mut page = Page::new(look);
     answer(&mut page, incident);
@@ -48,7 +47,7 @@ pub fn text(id: &str, incident: &Incident, look: Look) -> String {
     page.finish()
 }
 
-/// The least that says why: what it was in, and the call that hangs.
+/// The short text: headline, scope, and the call that hung.
 pub fn in_brief(incident: &Incident, look: Look) -> String {
     let mut page = Page::new(look);
     answer(&mut page, incident);
@@ -87,7 +86,7 @@ fn decisions(page: &mut Page, origin_ns: u64, incident: &Incident) {
     }
 }
 
-/// What a command had started: each as the command itself.
+/// The descendants of a command, each with its stacks.
 fn descendants(page: &mut Page, incident: &Incident) {
     for Descendant { worker, evidence } in &incident.descendants {
         let spoken = plain_words(&worker.command);
@@ -208,7 +207,7 @@ fn process(page: &mut Page, command: &[String], facts: &Process) {
     }
 }
 
-/// Facts of one kind, a line each; not too many of them.
+/// Facts of one kind, one per line, up to a limit.
 fn some(page: &mut Page, label: &str, facts: impl ExactSizeIterator<Item = String>) {
     let most = if page.folds() { FEW } else { usize::MAX };
     let left_out = facts.len().saturating_sub(most);

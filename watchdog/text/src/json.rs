@@ -1,7 +1,7 @@
-//! JSON in which every string is clean by the rule of [`plain`](super::plain).
+//! JSON in which every string is escaped as by [`plain`](super::plain).
 //!
-//! JSON may hold any character raw but the first 32: a terminal that shows it would obey the others. They
-//! are spelt out within the string (`\\u{9b}`), so that whoever parses it gets clean text, too.
+//! JSON may contain control characters above 31, which a terminal would obey. They are spelt out within the
+//! string (`\\u{9b}`), so that parsed strings are safe, too.
 
 use std::io::{self, Write};
 
@@ -14,12 +14,12 @@ use super::{is_harmful, spelt};
 /// A value as JSON on one line.
 ///
 /// # Errors
-/// `value` cannot be written as JSON: a map with keys that are no strings.
+/// `value` cannot be written as JSON: a map has keys that are not strings.
 pub fn to_json<T: Serialize + ?Sized>(value: &T) -> serde_json::Result<String> {
     written(value, CompactFormatter)
 }
 
-/// A value as JSON for people.
+/// A value as indented JSON.
 ///
 /// # Errors
 /// As [`to_json`].
@@ -33,10 +33,10 @@ fn written<T: Serialize + ?Sized>(value: &T, inner: impl Formatter) -> serde_jso
     Ok(String::from_utf8(text).expect("JSON is UTF-8"))
 }
 
-/// Writes strings clean, and all else as another formatter does.
+/// Escapes strings, and leaves everything else to another formatter.
 pub struct CleanJson<F>(pub F);
 
-/// Hands a method on to the formatter within.
+/// Forwards a method to the inner formatter.
 macro_rules! as_within {
     ($($name:ident($($argument:ident: $type:ty),*);)*) => {
         $(fn $name<W: ?Sized + Write>(&mut self, writer: &mut W, $($argument: $type),*) -> io::Result<()> {

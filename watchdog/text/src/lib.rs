@@ -19,45 +19,45 @@ mod units;
 pub use json::{CleanJson, to_json, to_json_pretty};
 pub use units::{brief, ms};
 
-/// How many bytes of one text are looked at; the rest is counted. Longer than any name, label or path.
+/// The most bytes of one text that are used; the rest is counted. Longer than any name, label or path.
 pub const MOST_BYTES: usize = 4096;
 
-/// A duration of so many nanoseconds in a few characters: `950us`, `12.3s`, `4m05s`.
+/// A duration in nanoseconds as short text: `950us`, `12.3s`, `4m05s`.
 pub fn brief_ns(ns: u64) -> String {
     brief(Duration::from_nanos(ns))
 }
 
-/// A number of bytes in a few characters: `17 B`, `4.0 KiB`, `1.5 GiB`.
+/// A number of bytes as short text: `17 B`, `4.0 KiB`, `1.5 GiB`.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if count < 1024 {
         return format!("{count} B");
     }
     let power = (count.ilog2() / 10) as usize;
-    // Exact enough: one decimal is shown.
+    // Precise enough for one decimal.
     #[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
     let scaled = count as f64 / (1_u64 << (10 * power)) as f64;
     format!("{scaled:.1} {}", UNITS[power - 1])
 }
 
-/// `1 thread`, `3 threads`.
+/// A count with its noun: `1 thread`, `3 threads`.
 pub fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-/// A text that somebody else chose (a worker, another host, a file name), safe to print anywhere.
+/// Untrusted text (from a worker, another host, a file name), safe to print anywhere.
 ///
-/// It is one line, of at most [`MOST_BYTES`] bytes of the original, and has no character that
-/// `is_harmful` names: these are spelt out, `\u{1b}`. Markup is not its business: a page escapes it.
+/// It is one line of at most [`MOST_BYTES`] bytes of the original. Characters for which `is_harmful` holds are
+/// spelt out: `\u{1b}`. It does not escape HTML.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Plain<'t>(Cow<'t, str>);
 
-/// Cleans a text for any output; see [`Plain`].
+/// Escapes a text for any output; see [`Plain`].
 pub fn plain(text: &str) -> Plain<'_> {
     plain_up_to(text, MOST_BYTES)
 }
 
-/// As [`plain`], of at most so many bytes of the original; how many more there are is said.
+/// As [`plain`], with at most this many bytes of the original, and the number of bytes left out.
 pub fn plain_up_to(text: &str, most_bytes: usize) -> Plain<'_> {
     let kept = &text[..text.floor_char_boundary(most_bytes)];
     let left_out = text.len() - kept.len();
@@ -72,7 +72,7 @@ pub fn plain_up_to(text: &str, most_bytes: usize) -> Plain<'_> {
     Plain(Cow::Owned(cleaned))
 }
 
-/// As [`plain`], for a table: each harmful character is one `?`, so that a cell is no wider than the name.
+/// As [`plain`], for tables: each harmful character becomes one `?`, so that the width stays.
 pub fn plain_cell(text: &str) -> Plain<'_> {
     let kept = &text[..text.floor_char_boundary(MOST_BYTES)];
     if !kept.contains(is_harmful) {
@@ -81,7 +81,7 @@ pub fn plain_cell(text: &str) -> Plain<'_> {
     Plain(Cow::Owned(kept.chars().map(|c| if is_harmful(c) { '?' } else { c }).collect()))
 }
 
-/// Words (a command line) in one clean line, of at most [`MOST_BYTES`] bytes together.
+/// Words (a command line) escaped in one line, with at most [`MOST_BYTES`] bytes.
 pub fn plain_words<W: AsRef<str>>(words: &[W]) -> Plain<'static> {
     let mut line = String::new();
     let mut room = MOST_BYTES;
@@ -105,7 +105,7 @@ pub fn plain_words<W: AsRef<str>>(words: &[W]) -> Plain<'static> {
     Plain(Cow::Owned(line))
 }
 
-/// What stands where a text was cut.
+/// The mark at a cut.
 fn left_out_mark(bytes: usize) -> String {
     format!("\u{2026} ({bytes} more bytes)")
 }
@@ -116,14 +116,15 @@ fn push_clean(into: &mut String, text: &str) {
     }
 }
 
-/// A harmful character as it is spelt out: `\u{1b}`, `\n`.
+/// A harmful character spelt out: `\u{1b}`, `\n`.
 fn spelt(c: char) -> std::char::EscapeDefault {
     c.escape_default()
 }
 
-/// Whether a character does something to what stands around it, or cannot be seen: control characters
-/// (line breaks too), format characters (they turn the direction of writing), line and paragraph
-/// separators, fillers, and code points that are no characters.
+/// Whether a character affects the text around it, or is invisible.
+///
+/// These are control characters (with line breaks), format characters (such as writing direction), line and
+/// paragraph separators, fillers, and noncharacters.
 pub fn is_harmful(c: char) -> bool {
     match c {
         ' '..='~' => false,
@@ -133,21 +134,21 @@ pub fn is_harmful(c: char) -> bool {
         | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
         | '\u{fff0}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}'
         | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
-        // Fillers, which have a width and cannot be seen, and the joiner of graphemes.
+        // Fillers, which are invisible but have a width, and the grapheme joiner.
         | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{3164}' | '\u{ffa0}'
-        // No characters.
+        // Noncharacters.
         | '\u{fdd0}'..='\u{fdef}' => true,
         _ => c.is_control() || (c as u32) & 0xfffe == 0xfffe,
     }
 }
 
 impl Plain<'_> {
-    /// The text itself, which need not outlive the original.
+    /// The text.
     pub fn into_owned(self) -> String {
         self.0.into_owned()
     }
 
-    /// In so many characters: of one that is too long the end, which tells more than its beginning.
+    /// The text in at most this many characters; a long text is cut at its beginning.
     pub fn end(&self, width: usize) -> String {
         let length = self.chars().count();
         if length <= width {
@@ -196,7 +197,7 @@ impl fmt::Display for Plain<'_> {
     }
 }
 
-/// In quotes.
+/// Writes the text in quotes.
 impl fmt::Debug for Plain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(&self.0, f)
@@ -209,14 +210,14 @@ impl Serialize for Plain<'_> {
     }
 }
 
-/// With its markup escaped.
+/// Writes the text with HTML escaped.
 impl maud::Render for Plain<'_> {
     fn render_to(&self, page: &mut String) {
         self.0.render_to(page);
     }
 }
 
-/// Cleans what is written through it, up to so many bytes, and refuses the rest: whoever writes stops.
+/// Escapes what is written through it, up to a number of bytes, and then returns an error.
 pub struct Cleaner<'w, W> {
     into: &'w mut W,
     room: usize,
@@ -228,10 +229,10 @@ impl<'w, W: fmt::Write> Cleaner<'w, W> {
         Cleaner { into, room: most_bytes }
     }
 
-    /// Writes a value as far as there is room, and a mark where it was cut. How much room is left.
+    /// Writes a value as far as it fits, with a mark at a cut. Returns the room left.
     ///
     /// # Errors
-    /// What `into` refuses.
+    /// The error of `into`.
     pub fn put(mut self, value: fmt::Arguments<'_>) -> Result<usize, fmt::Error> {
         if fmt::Write::write_fmt(&mut self, value).is_err() {
             self.into.write_char('\u{2026}')?;
@@ -241,7 +242,7 @@ impl<'w, W: fmt::Write> Cleaner<'w, W> {
 }
 
 impl<W: fmt::Write> Cleaner<'_, W> {
-    /// Writes clean text as far as there is room.
+    /// Writes escaped text as far as it fits.
     fn put_clean(&mut self, text: &str) -> fmt::Result {
         let kept = &text[..text.floor_char_boundary(self.room)];
         self.into.write_str(kept)?;
@@ -258,7 +259,7 @@ impl<W: fmt::Write> Cleaner<'_, W> {
 impl<W: fmt::Write> fmt::Write for Cleaner<'_, W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut rest = text;
-        // No more is looked at than could be written.
+        // Reads no more than can be written.
         while let Some(at) =
             rest[..rest.floor_char_boundary(self.room.saturating_add(4))].find(is_harmful)
         {

@@ -1,12 +1,12 @@
-//! Names that do harm where they are printed raw, and a search for what is left of them.
+//! Harmful names for tests, and a check that an output does not contain their characters.
 
-/// Every code unit of the basic plane in one text, those of pairs as what stands for them.
+/// Every code unit of the basic plane in one text; surrogates as the replacement character.
 pub fn every_code_unit() -> String {
     let units: Vec<u16> = (0..=u16::MAX).collect();
     units.iter().map(|unit| String::from_utf16_lossy(&[*unit])).collect()
 }
 
-/// Names of at most so many bytes that hold every code unit of the basic plane among them.
+/// Names of at most this many bytes that together contain every code unit of the basic plane.
 pub fn rude_names(most_bytes: usize) -> Vec<String> {
     let mut names = vec![String::new()];
     for c in every_code_unit().chars() {

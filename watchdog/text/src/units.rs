@@ -1,4 +1,4 @@
-//! Quantities as people read them.
+//! Quantities as short text.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ pub fn brief(duration: Duration) -> String {
     }
 }
 
-/// Nanoseconds as milliseconds with three decimals, and no more: what JSON writes of it is short.
+/// Nanoseconds as milliseconds, rounded to three decimals, so that JSON is short.
 #[expect(clippy::cast_precision_loss, reason = "milliseconds with a fraction are for reading")]
 pub fn ms(ns: u64) -> f64 {
     (ns as f64 / 1000.0).round() / 1000.0

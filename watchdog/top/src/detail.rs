@@ -117,7 +117,7 @@ fn tag(timer: &TimerView) -> String {
 fn timer_line(timer: &TimerView, width: usize, theme: Theme) -> Line<'static> {
     let scope = theme.text(&timer.scope, width, Keep::End);
     let left = match (timer.state, timer.left_ns) {
-        (TimerState::Condemned, _) => "condemned".to_owned(),
+        (TimerState::Condemned, _) => "expired".to_owned(),
         (TimerState::Reported, _) => "reported".to_owned(),
         (TimerState::Limited, _) => "braked".to_owned(),
         (_, None) => "paused".to_owned(),

@@ -1,4 +1,4 @@
-//! The frame: header, list, detail pane, footer, help. Pure: a model and an area give a picture.
+//! Draws a frame: header, list, detail pane, footer, help. Pure: depends only on the model and the area.
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -11,18 +11,18 @@ use super::text::{Keep, short_duration};
 use super::theme::{SELECTED, TITLE, Theme};
 use super::{detail, help, table};
 
-/// The least a terminal must have.
+/// The least size of the terminal: columns, rows.
 pub(super) const LEAST: (u16, u16) = (36, 6);
-/// From so many rows on, the detail pane stands beneath the list, else in its place.
+/// From this many rows on, the detail pane is below the list, else it replaces the list.
 const ROWS_FOR_BOTH: u16 = 34;
 
-/// What a drawing leaves for the next one: how far the list is scrolled.
+/// State kept between frames: how far the list is scrolled.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     pub(super) list: TableState,
 }
 
-/// Draws the model. Puts the model's scroll back into what there is to scroll.
+/// Draws the model, and limits the model's scroll position to the text.
 pub(super) fn draw(frame: &mut Frame<'_>, model: &mut Model, memory: &mut Memory, theme: Theme) {
     let area = frame.area();
     if area.width < LEAST.0 || area.height < LEAST.1 {
@@ -49,7 +49,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, model: &mut Model, memory: &mut Memory
 
 fn draw_too_small(frame: &mut Frame<'_>, area: Rect) {
     let text = format!(
-        "The terminal is too small: {} x {} at least, it has {} x {}. q quits.",
+        "The terminal is too small: {} x {} needed, it has {} x {}. q quits.",
         LEAST.0, LEAST.1, area.width, area.height
     );
     frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: true }), area);
@@ -100,13 +100,13 @@ const ASCII_BORDER: ratatui::symbols::border::Set<'_> = ratatui::symbols::border
     horizontal_bottom: "-",
 };
 
-/// Two lines: whose segment and how its watchdog is; how many wait, and what is shown of them.
+/// Two lines: the segment and its watchdog; the number of lanes and what is shown of them.
 fn header(model: &Model, theme: Theme, columns: usize) -> Vec<Line<'static>> {
     let Some(seen) = model.seen() else {
         return vec![Line::styled("hangwatch top", TITLE), Line::default()];
     };
     let (watchdog, style) = watchdog(&seen.watchdog, theme);
-    // The watchdog's state is news, the segment's name known: the name gives way.
+    // The watchdog's state matters more than the segment's name, which is cut.
     let room = columns.saturating_sub("hangwatch  ".len() + watchdog.len() + 2);
     let first = vec![
         Span::styled("hangwatch ", theme.faint()),
@@ -119,13 +119,13 @@ fn header(model: &Model, theme: Theme, columns: usize) -> Vec<Line<'static>> {
 
 fn watchdog(watchdog: &Watchdog, theme: Theme) -> (String, ratatui::style::Style) {
     match watchdog {
-        Watchdog::None => ("no watchdog: nobody reaps".to_owned(), theme.alarm()),
-        Watchdog::Unseen => ("watchdog not to be seen from here".to_owned(), theme.warning()),
+        Watchdog::None => ("NO WATCHDOG: no deadline is enforced".to_owned(), theme.alarm()),
+        Watchdog::Unseen => ("watchdog in another PID namespace".to_owned(), theme.warning()),
         Watchdog::Serving(pid) => (format!("watchdog {pid}"), theme.good()),
         Watchdog::Stuck(pid, ns) => {
             (format!("watchdog {pid} has not ticked for {}", short_duration(*ns)), theme.alarm())
         }
-        Watchdog::Braked(pid) => (format!("watchdog {pid}, brake holds"), theme.alarm()),
+        Watchdog::Braked(pid) => (format!("watchdog {pid}, KILL LIMITER ENGAGED"), theme.alarm()),
     }
 }
 

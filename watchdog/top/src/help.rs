@@ -1,32 +1,32 @@
-//! The help overlay: every key, and what the columns mean.
+//! The help overlay: all keys, and the meaning of the columns.
 
 use ratatui::text::Line;
 
-/// The widest line.
+/// The width of the help, columns.
 pub(super) const COLUMNS: u16 = 64;
 
 const KEYS: [&str; 13] = [
     "up down j k      select         pgup pgdn home end  by more",
     "enter            details of the lane: timers, counts, records",
-    "left right       in the details: the lane before, the next",
-    "tab              between list and details, where both show",
+    "left right       in the details: the previous, the next lane",
+    "tab              switch between list and details",
     "esc              back; or clear the filter",
     "/                filter: pid, command, scope, thread, job, rank",
-    "s                sort by the next column   r  the other way",
+    "s                sort by the next column   r  reverse",
     "A L R P N C O    sort by age, time left, rate, pid, rank,",
     "                 command, scope",
     "i                lanes with no timer armed: show or hide",
-    "p space          pause: the picture stands still",
+    "p space          pause and resume the display",
     "S                choose another segment",
     "ctrl-l redraw    ctrl-z suspend    q ctrl-c quit",
 ];
 
-const MEANING: &str = "In a row marked ! a timer is overdue: SCOPE, AGE and bar are of that timer, \
-    the longest overdue of several; else they are of the innermost. The bar is its age against its \
-    allowance. A row is yellow from four fifths of any of its timers, red once any is overdue. RATE \
-    is records a second. Nothing is written to the segment, and the watchdog need not run.";
+const MEANING: &str = "A row marked ! has an overdue timer: SCOPE, AGE and the bar show the timer that is \
+    overdue the longest. In other rows they show the innermost scope. The bar shows the age in relation \
+    to the timeout. A row is yellow when a timer has used four fifths of its timeout, red when one is \
+    overdue. RATE is records per second. top only reads the segment and needs no watchdog.";
 
-/// All of it, in lines of at most so many columns, the keys first.
+/// The help in lines of at most this many columns.
 pub(super) fn lines(columns: usize) -> Vec<Line<'static>> {
     let columns = columns.min(COLUMNS.into()).saturating_sub(1);
     let keys = KEYS.iter().flat_map(|line| wrapped(line, columns, "  "));
@@ -34,7 +34,7 @@ pub(super) fn lines(columns: usize) -> Vec<Line<'static>> {
     lines.map(|line| Line::raw(format!(" {line}"))).collect()
 }
 
-/// A line in as many as it takes, cut between words; all but the first begin with `indent`.
+/// Wraps a line between words; all lines but the first begin with `indent`.
 fn wrapped(line: &str, columns: usize, indent: &str) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in line.split_inclusive(' ') {
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_help_is_as_wide_as_it_may_be_and_loses_no_word() {
+    fn the_help_fits_and_loses_no_word() {
         let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         let whole = words(&format!("{} {MEANING}", KEYS.join(" ")));
         for columns in [34, 38, 64, 200] {
@@ -62,7 +62,7 @@ mod tests {
             assert!(widest <= Some(columns.min(COLUMNS.into())), "{columns}: {lines:#?}");
             assert_eq!(words(&lines.join(" ")), whole, "{columns}");
         }
-        // A usual terminal shows it at once.
+        // An 80 x 24 terminal shows all of it.
         assert!(lines(78).len() <= 22);
         assert_eq!(lines(78).len(), lines(usize::from(COLUMNS)).len());
     }

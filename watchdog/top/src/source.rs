@@ -1,7 +1,6 @@
-//! The source: which segment is watched, and the pictures of it.
+//! The source of the data: finds the segment to show, and observes it.
 //!
-//! A segment may appear and go at any time: it is looked for anew at each look, and given up once its
-//! name is gone.
+//! A segment may appear and disappear at any time: each update searches for it again if its name is gone.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -19,26 +18,26 @@ use hangwatch_process::bounded::Bounded;
 use hangwatch_process::sigbus;
 use hangwatch_text::plain_words;
 
-/// Records of a lane that are shown at most.
+/// The most records of a lane that are shown.
 const RECORDS: usize = 200;
-/// A watchdog that has not ticked for so many intervals is stuck.
+/// A watchdog that has not ticked for this many intervals is stuck.
 const STUCK_INTERVALS: u64 = 10;
-/// But never sooner than this, ns: machines are late at times.
+/// The least time without a tick that counts as stuck, ns.
 const STUCK_NS: u64 = 2_000_000_000;
 
-/// Where pictures come from.
+/// The source of observations.
 pub(super) struct Source {
-    /// The segment asked for; without one, whichever there is.
+    /// The wanted segment; `None` for any.
     wanted: Option<String>,
     ask: Ask,
     watched: Option<Watched>,
-    /// Of this process: who claims a pid of another cannot be looked up here.
+    /// The PID namespace of this process: pids of another one cannot be looked up.
     pid_namespace: u64,
-    /// Command lines lie in the memory of their processes, which may hang.
+    /// Command lines; reading one may block, because it is in the process's memory.
     arguments: RefCell<Bounded<Pid, Option<Vec<String>>>>,
 }
 
-/// Whether a single segment is taken without asking.
+/// Whether to ask which segment to show, if there is only one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ask {
     IfSeveral,
@@ -47,12 +46,12 @@ enum Ask {
 
 struct Watched {
     observer: Observer,
-    /// Goes before the mapping does.
+    /// Dropped before the mapping.
     guard: Option<sigbus::Guard>,
     before: HashMap<u32, Before>,
 }
 
-/// What a lane was like in the last picture.
+/// A lane in the last observation.
 struct Before {
     attached_at: Nanos,
     records: u64,
@@ -62,25 +61,25 @@ struct Before {
 
 impl Source {
     pub(super) fn new(wanted: Option<String>) -> Source {
-        // Where /proc does not say, no pid is one of ours.
+        // If /proc does not say, no pid is looked up.
         let pid_namespace = host::pid_namespace().unwrap_or(0);
         let (ask, watched, arguments) = (Ask::IfSeveral, None, RefCell::default());
         Source { wanted, ask, watched, pid_namespace, arguments }
     }
 
-    /// From now on, this segment.
+    /// Switches to this segment.
     pub(super) fn watch(&mut self, name: String) {
         self.watched = None;
         (self.wanted, self.ask) = (Some(name), Ask::IfSeveral);
     }
 
-    /// From now on, whichever is chosen.
+    /// Lets the user choose a segment.
     pub(super) fn choose(&mut self) {
         self.watched = None;
         (self.wanted, self.ask) = (None, Ask::Always);
     }
 
-    /// Takes a picture, and the details of a lane.
+    /// Observes the segment, with the details of one lane.
     pub(super) fn look(&mut self, detail: Option<u32>) -> Place {
         if self.watched.as_ref().is_some_and(Watched::is_gone) {
             self.watched = None;
@@ -104,7 +103,7 @@ impl Source {
         }
     }
 
-    /// The details of one lane of a picture.
+    /// The details of one lane.
     pub(super) fn detail(&self, lane: u32, rows: &[Row]) -> Option<Detail> {
         let observer = &self.watched.as_ref()?.observer;
         let row = rows.iter().find(|row| row.lane.lane == lane)?;
@@ -121,7 +120,7 @@ impl Source {
         })
     }
 
-    /// Finds a segment to watch, or says what there is instead.
+    /// Opens a segment, or returns what to show instead.
     fn find(&mut self) -> Option<Place> {
         let name = match &self.wanted {
             Some(name) => name.clone(),
@@ -132,28 +131,26 @@ impl Source {
         };
         match Observer::open(&name) {
             Ok(observer) => {
-                // Without a handler a truncation ends the view, and nothing worse.
+                // Without the guard, a truncated segment ends `top`.
                 let guard = sigbus::Guard::over(observer.range()).ok();
                 self.watched = Some(Watched { observer, guard, before: HashMap::new() });
                 None
             }
             Err(OpenError::File { source: FileError::NotFound { .. }, .. }) => {
-                let text = format!("There is no segment {name:?}. Waiting for it to appear.");
+                let text = format!("The segment {name:?} does not exist yet. Waiting for it.");
                 Some(Place::Waiting(text))
             }
             Err(error) => Some(Place::Waiting(format!("{error}. Trying again."))),
         }
     }
 
-    /// The only segment there is to watch, else what to show instead.
+    /// The only segment, else what to show instead.
     fn only_one(&self) -> Result<String, Place> {
         let names = Segment::list().unwrap_or_default();
         let choices: Vec<Choice> = names.iter().filter_map(|name| choice(name)).collect();
         match (&choices[..], self.ask) {
             ([], _) => Err(Place::Waiting(
-                "There is no segment that you may read. Waiting for one to appear: \
-                 `hangwatch run` makes it."
-                    .to_owned(),
+                "No readable segment. Waiting for one: start `hangwatch run`.".to_owned(),
             )),
             ([only], Ask::IfSeveral) => Ok(only.name.clone()),
             _ => Err(Place::Choosing(choices)),
@@ -161,7 +158,7 @@ impl Source {
     }
 }
 
-/// A segment as a choice; `None` where it is another user's, or gone.
+/// A segment as a choice; `None` if it is another user's, or removed.
 fn choice(name: &str) -> Option<Choice> {
     let seen = match Observer::open(name).and_then(|observer| observer.glance()) {
         Ok(seen) => seen,
@@ -172,7 +169,7 @@ fn choice(name: &str) -> Option<Choice> {
     };
     let watchdog = match seen.watchdog.holder {
         Holder::Process(pid) => format!("watchdog {pid}"),
-        Holder::Unseen | Holder::Description => "watchdog unseen".to_owned(),
+        Holder::Unseen | Holder::Description => "watchdog in another PID namespace".to_owned(),
         Holder::Free => "no watchdog".to_owned(),
     };
     let about = format!("{watchdog}, {} of {} lanes", seen.lanes.len(), seen.lane_count);
@@ -190,7 +187,7 @@ fn is_not_for_us(error: &OpenError) -> bool {
 }
 
 impl Watched {
-    /// Removed, made anew, or cut short.
+    /// Whether the segment was removed, replaced or truncated.
     fn is_gone(&self) -> bool {
         !self.observer.is_current() || self.guard.as_ref().is_some_and(sigbus::Guard::was_hit)
     }
@@ -227,7 +224,7 @@ impl Watched {
     }
 }
 
-/// Records a second between two pictures.
+/// Records per second between two observations.
 #[expect(clippy::cast_precision_loss, reason = "a rate needs no last digit")]
 fn rate(before: &Before, lane: &LaneView, at: Nanos) -> Option<f64> {
     let seconds = at.since(before.at) as f64 / 1e9;
@@ -246,7 +243,7 @@ fn watchdog(seen: &Observation, interval_ns: u64) -> Watchdog {
     }
     let silent_ns = seen.at.since(seen.watchdog.last_tick_at);
     let is_stuck = silent_ns > (interval_ns * STUCK_INTERVALS).max(STUCK_NS);
-    // Before its first tick it has no time to show.
+    // Before its first tick the time is 0.
     if is_stuck && seen.watchdog.last_tick_at != Nanos(0) {
         Watchdog::Stuck(pid, silent_ns)
     } else {
@@ -269,7 +266,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_segment_is_waited_for_taken_and_given_up() {
+    fn a_segment_is_found_and_given_up_when_removed() {
         let name = format!("test-top-source-{}", std::process::id());
         let mut source = Source::new(Some(name.clone()));
         let waits = |place: &Place| matches!(place, Place::Waiting(why) if why.contains("Waiting"));

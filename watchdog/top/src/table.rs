@@ -1,4 +1,4 @@
-//! The list: a lane a row, in as many columns as the terminal has room for.
+//! The list: one row per lane, with the columns that fit the terminal.
 
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Rect};
@@ -28,10 +28,10 @@ enum Column {
     Incident,
 }
 
-/// What stands beside the bar: how long is allowed, or a timer's state.
+/// The width of the text beside the bar: the timeout or the timer's state.
 const SAID: usize = 7;
 
-/// The narrowest the scope's column may get before others go.
+/// The least width of the scope; then other columns are left out.
 const LEAST_SCOPE: usize = 10;
 
 impl Column {
@@ -47,7 +47,7 @@ impl Column {
         Column::Rate,
         Column::Incident,
     ];
-    /// Who goes first where there is no room for all.
+    /// Columns in the order in which they are left out on narrow terminals.
     const GOES: [Column; 6] = [
         Column::Thread,
         Column::Rate,
@@ -65,13 +65,13 @@ impl Column {
             Column::Thread => "THREAD",
             Column::Scope => "SCOPE",
             Column::Age => "AGE",
-            Column::Bar => "OF ALLOWANCE",
+            Column::Bar => "OF TIMEOUT",
             Column::Rate => "RATE",
             Column::Incident => "INCIDENT",
         }
     }
 
-    /// How wide it is in a terminal of `width`; the scope takes what is left besides.
+    /// The width of the column in a terminal of `width`; the scope takes what is left.
     fn columns(self, width: usize) -> usize {
         match self {
             Column::Pid => 7,
@@ -95,12 +95,12 @@ impl Column {
     }
 }
 
-/// The bar's own columns, before its allowance.
+/// The width of the bar itself, columns.
 fn bar_columns(width: usize) -> usize {
     if width < 60 { 4 } else { 8 }
 }
 
-/// The columns that `width` has room for, and the scope's share.
+/// The columns that fit `width`, and the width of the scope.
 fn columns(width: usize, rows: &[&Row]) -> (Vec<Column>, usize) {
     let any = |has: fn(&Row) -> bool| rows.iter().any(|row| has(row));
     let mut columns = Column::ALL.to_vec();
@@ -115,7 +115,7 @@ fn columns(width: usize, rows: &[&Row]) -> (Vec<Column>, usize) {
         columns.iter().map(|column| column.columns(width) + 1).sum::<usize>().saturating_sub(1)
     };
     for goes in Column::GOES {
-        // The thread's name is a luxury: it comes where the scope has room to spare.
+        // The thread's name needs room to spare for the scope.
         let spare = if goes == Column::Thread { 20 } else { 0 };
         if taken(&columns) + spare > width {
             columns.retain(|column| *column != goes);
@@ -179,7 +179,9 @@ fn cell(row: &Row, column: Column, width: usize, theme: Theme) -> Line<'static> 
             Line::raw(row.lane.rank.map_or_else(|| "-".into(), |rank| rank.to_string()))
         }
         Column::Thread => text(&row.lane.thread, Keep::Start),
-        Column::Scope if row.lane.quarantined => text("(quarantined: it lied)", Keep::Start),
+        Column::Scope if row.lane.quarantined => {
+            text("(quarantined: inconsistent values)", Keep::Start)
+        }
         Column::Scope => text(timer.map_or("(idle)", |timer| &timer.scope), Keep::End),
         Column::Age => {
             let overdue = if row.urgency() == Urgency::Overdue { "!" } else { "" };
@@ -194,18 +196,18 @@ fn cell(row: &Row, column: Column, width: usize, theme: Theme) -> Line<'static> 
     }
 }
 
-/// A timer's age against its allowance.
+/// A bar of a timer's age in relation to its timeout.
 fn bar(timer: &TimerView, columns: usize, theme: Theme) -> Line<'static> {
     let said = match timer.state {
         TimerState::Paused => "paused".to_owned(),
-        TimerState::Condemned => "condemned".to_owned(),
+        TimerState::Condemned => "expired".to_owned(),
         TimerState::Reported => "reported".to_owned(),
         TimerState::Limited => "braked".to_owned(),
         _ => short_duration(ns(timer.timeout)),
     };
     let fraction = if timer.state == TimerState::Paused { 0.0 } else { used(timer) };
     let style = theme.of_urgency(super::row::urgency(timer));
-    // `condemned` takes of the bar what it lacks.
+    // A longer state takes columns of the bar.
     let columns = (columns + SAID).saturating_sub(said.len().max(SAID));
     Line::from(vec![
         Span::styled(theme.bar(fraction, columns), style),
@@ -214,7 +216,7 @@ fn bar(timer: &TimerView, columns: usize, theme: Theme) -> Line<'static> {
     ])
 }
 
-/// Draws the segments there are to choose from.
+/// Draws the list of segments to choose from.
 pub(super) fn draw_choices(
     frame: &mut Frame<'_>,
     area: Rect,
@@ -245,7 +247,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_go_in_order_of_use_as_the_terminal_narrows() {
+    fn narrow_terminals_leave_out_columns_in_order() {
         let mut ranked = row(0, "a", &[timer("x", 1, 2)]);
         ranked.incident =
             Some(super::super::row::Incident { ago_ns: 1, outcome: "reaped".to_owned() });
@@ -257,22 +259,13 @@ mod tests {
             assert_eq!(titles, shown, "{width}");
             assert!(scope >= LEAST_SCOPE, "{width}: {scope}");
         };
-        let all = [
-            "PID",
-            "COMMAND",
-            "RANK",
-            "THREAD",
-            "SCOPE",
-            "AGE",
-            "OF ALLOWANCE",
-            "RATE",
-            "INCIDENT",
-        ];
+        let all =
+            ["PID", "COMMAND", "RANK", "THREAD", "SCOPE", "AGE", "OF TIMEOUT", "RATE", "INCIDENT"];
         check(140, &ranked, &all);
-        check(80, &plain, &["PID", "COMMAND", "SCOPE", "AGE", "OF ALLOWANCE", "RATE"]);
-        let usual = ["PID", "COMMAND", "RANK", "SCOPE", "AGE", "OF ALLOWANCE", "RATE", "INCIDENT"];
+        check(80, &plain, &["PID", "COMMAND", "SCOPE", "AGE", "OF TIMEOUT", "RATE"]);
+        let usual = ["PID", "COMMAND", "RANK", "SCOPE", "AGE", "OF TIMEOUT", "RATE", "INCIDENT"];
         check(80, &ranked, &usual);
-        check(40, &ranked, &["PID", "SCOPE", "AGE", "OF ALLOWANCE"]);
-        check(36, &ranked, &["SCOPE", "AGE", "OF ALLOWANCE"]);
+        check(40, &ranked, &["PID", "SCOPE", "AGE", "OF TIMEOUT"]);
+        check(36, &ranked, &["SCOPE", "AGE", "OF TIMEOUT"]);
     }
 }

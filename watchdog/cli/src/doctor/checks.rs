@@ -1,28 +1,28 @@
-//! The checks: what the facts mean for hangwatch. Pure: facts in, findings out.
+//! The checks: judge the facts. Pure: facts in, findings out.
 
 use super::facts::{Cgroup, Facts, Shm, Tried};
 
 mod rights;
 
-/// What was found about one thing.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub(super) struct Finding {
-    /// What it is about.
+    /// The subject of the check.
     pub(super) topic: &'static str,
     pub(super) verdict: Verdict,
-    /// What there is, and what that means.
+    /// What was found, and what it means.
     pub(super) found: String,
-    /// What to change; nothing where all is well.
+    /// What to change; `None` if nothing.
     pub(super) advice: Option<String>,
 }
 
-/// How good it is.
+/// The verdict of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Verdict {
     /// It works.
     Works,
-    /// hangwatch goes without it, and something is lost.
+    /// hangwatch works without it, with a disadvantage.
     Weaker,
     /// hangwatch needs it.
     Missing,
@@ -30,14 +30,14 @@ pub(super) enum Verdict {
 
 /// The oldest kernel that has everything needed.
 const OLDEST_KERNEL: (u32, u32) = (5, 10);
-/// From here on a pidfd has an inode of its own.
+/// The first kernel with a unique inode for each pidfd.
 const PIDFS_KERNEL: (u32, u32) = (6, 9);
-/// What a segment of the default size takes, bytes.
+/// The size of a segment by default, bytes.
 const SEGMENT_BYTES: u64 = 8 << 20;
-/// What a lane of the default size takes, bytes.
+/// The size of a lane by default, bytes.
 const LANE_BYTES: u64 = 30 << 10;
 
-/// All that can be said.
+/// Runs all checks.
 pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
     vec![
         kernel(facts),
@@ -46,7 +46,7 @@ pub(super) fn examine(facts: &Facts) -> Vec<Finding> {
         needed("futex", &facts.futex, "workers wake the watchdog through it"),
         needed("fork canary", &facts.wipe_on_fork, "MADV_WIPEONFORK tells a forked child"),
         shm(facts),
-        needed("O_TMPFILE", &facts.tmpfile, "a segment is made whole or not at all"),
+        needed("O_TMPFILE", &facts.tmpfile, "segments are created completely or not at all"),
         memfd(facts),
         clock(facts),
         rights::other_users(facts),
@@ -77,7 +77,7 @@ fn missing(topic: &'static str, found: impl Into<String>, advice: impl Into<Stri
     Finding { verdict: Verdict::Missing, ..weaker(topic, found, advice) }
 }
 
-/// Something every kernel that is new enough has, unless something forbids it.
+/// Checks a feature that every kernel since 5.10 has, unless something forbids it.
 fn needed(topic: &'static str, tried: &Tried, what_for: &str) -> Finding {
     match tried {
         Ok(()) => works(topic, what_for),
@@ -107,12 +107,16 @@ fn kernel(facts: &Facts) -> Finding {
 fn proc(facts: &Facts) -> Finding {
     if !facts.has_proc {
         let advice = "mount it: mount -t proc proc /proc, or unshare with --mount-proc";
-        return missing("/proc", "is not this PID namespace's: no worker can be attested", advice);
+        return missing(
+            "/proc",
+            "belongs to another PID namespace: no worker can be verified",
+            advice,
+        );
     }
     match &facts.hidepid {
         Some(how) if !facts.may_trace => weaker(
             "/proc",
-            format!("hidepid={how}: the workers of other users cannot be attested"),
+            format!("hidepid={how}: workers of other users cannot be verified"),
             "grant CAP_SYS_PTRACE, or remount /proc with hidepid=0 or gid= of the watchdog's group",
         ),
         _ => works("/proc", "shows the processes of this PID namespace"),
@@ -123,19 +127,17 @@ fn pidfd(facts: &Facts) -> Finding {
     match (&facts.pidfd, facts.has_pidfs) {
         (Err(error), _) => missing(
             "pidfd",
-            format!("refused: {error}; nobody can be signalled safely"),
+            format!("refused: {error}; no process can be signalled safely"),
             "needs Linux 5.10, and a seccomp profile that allows pidfd_open",
         ),
-        (Ok(()), true) => {
-            works("pidfd", "with inodes of their own: processes are told apart for ever")
-        }
+        (Ok(()), true) => works("pidfd", "with unique inodes: processes cannot be confused"),
         (Ok(()), false) => {
             let (major, minor) = PIDFS_KERNEL;
             weaker(
                 "pidfd",
-                "without inodes of their own: across a watchdog's restart, processes are told apart by \
-                 their start time",
-                format!("Linux {major}.{minor} or newer has them"),
+                "without unique inodes: after a restart of the watchdog, processes are identified by their \
+                 start time",
+                format!("use Linux {major}.{minor} or newer"),
             )
         }
     }
@@ -146,13 +148,13 @@ fn shm(facts: &Facts) -> Finding {
     let Some(shm) = facts.shm else {
         return missing(
             TOPIC,
-            "is not there",
+            "does not exist",
             "mount it: mount -t tmpfs -o mode=1777 tmpfs /dev/shm",
         );
     };
     let Shm { is_tmpfs, total_bytes, free_bytes, mode, is_read_only, is_noexec } = shm;
     let mib = |bytes: u64| bytes >> 20;
-    let noexec = if is_noexec { ", noexec (which does not matter)" } else { "" };
+    let noexec = if is_noexec { ", noexec (no problem)" } else { "" };
     let found =
         format!("{} of {} MiB free, mode {mode:o}{noexec}", mib(free_bytes), mib(total_bytes));
     let remount = "mount -o remount,size=64m /dev/shm; in a container --shm-size=64m";
@@ -160,15 +162,20 @@ fn shm(facts: &Facts) -> Finding {
         missing(TOPIC, "is read-only", "mount -o remount,rw /dev/shm")
     } else if !is_tmpfs {
         let advice = "mount it: mount -t tmpfs -o mode=1777 tmpfs /dev/shm";
-        weaker(TOPIC, format!("is no tmpfs: every record may go to a disk; {found}"), advice)
+        weaker(
+            TOPIC,
+            format!("is not a tmpfs: every record may be written to a disk; {found}"),
+            advice,
+        )
     } else if free_bytes < SEGMENT_BYTES {
         let lanes = free_bytes / LANE_BYTES;
         let found =
-            format!("{found}: a segment of the default size takes {} MiB", mib(SEGMENT_BYTES));
-        missing(TOPIC, found, format!("free some, or {remount}; or run with --lanes {lanes}"))
+            format!("{found}: a segment of the default size needs {} MiB", mib(SEGMENT_BYTES));
+        missing(TOPIC, found, format!("free some space, or {remount}; or run with --lanes {lanes}"))
     } else if mode != 0o1777 {
-        let found =
-            format!("{found}: with 1777 every user may have segments, and remove only its own");
+        let found = format!(
+            "{found}: only with 1777 can every user create segments and remove only their own"
+        );
         weaker(TOPIC, found, "chmod 1777 /dev/shm")
     } else {
         works(TOPIC, found)
@@ -180,7 +187,7 @@ fn memfd(facts: &Facts) -> Finding {
         Ok(()) => works("memfd", "is allowed"),
         Err(error) => weaker(
             "memfd",
-            format!("refused: {error}; it is not needed yet"),
+            format!("refused: {error}; not needed yet"),
             "a seccomp profile that allows memfd_create",
         ),
     }
@@ -191,7 +198,7 @@ fn clock(facts: &Facts) -> Finding {
     if facts.counts_with_processor {
         return works(
             "clock",
-            format!("{source}: an acquire with its release costs little more than one clock read"),
+            format!("{source}: an acquire and its release cost little more than one clock read"),
         );
     }
     let others = facts.clock_sources.as_deref().unwrap_or_default();
@@ -199,12 +206,12 @@ fn clock(facts: &Facts) -> Finding {
         "the processor has a counter that the kernel does not use: boot with clocksource=tsc if it is \
          stable; or let workers use the coarse clock"
     } else {
-        "the machine, or its hypervisor, offers no counter: let workers use the coarse clock where 4 ms \
-         will do"
+        "the machine or its hypervisor offers no counter: let workers use the coarse clock if 4 ms \
+         resolution is enough"
     };
     let found = format!(
-        "{source}: the processor's counter cannot be used; an acquire with its release takes two reads \
-         of the system clock, and costs about twice as much"
+        "{source}: the processor's counter cannot be used; an acquire and its release read the system \
+         clock twice, and cost about twice as much"
     );
     weaker("clock", found, advice)
 }
@@ -212,26 +219,27 @@ fn clock(facts: &Facts) -> Finding {
 fn cgroup(facts: &Facts) -> Finding {
     const TOPIC: &str = "cgroups";
     match facts.cgroup {
-        Cgroup::V2 { has_freezer: true, has_kill: true } => {
-            works(TOPIC, "version 2: who is frozen is seen, and a group can be killed at once")
-        }
+        Cgroup::V2 { has_freezer: true, has_kill: true } => works(
+            TOPIC,
+            "version 2: frozen workers are recognised, and a cgroup can be killed at once",
+        ),
         Cgroup::V2 { has_freezer, .. } => weaker(
             TOPIC,
             if has_freezer {
-                "version 2 without cgroup.kill: descendants are ended one by one"
+                "version 2 without cgroup.kill: descendants are killed one by one"
             } else {
-                "version 2, of which only the root is to be seen: who is frozen may not be told"
+                "version 2, but only its root is visible: frozen workers may not be recognised"
             },
             "Linux 5.14 or newer, and the host's /sys/fs/cgroup in the container",
         ),
         Cgroup::V1 => weaker(
             TOPIC,
-            "version 1: who is frozen is seen, a group cannot be killed at once",
+            "version 1: frozen workers are recognised, but a cgroup cannot be killed at once",
             "boot with systemd.unified_cgroup_hierarchy=1",
         ),
         Cgroup::None => weaker(
             TOPIC,
-            "none is mounted: a worker in a frozen group is reaped like any other",
+            "none is mounted: a frozen worker is killed like any other",
             "mount -t cgroup2 cgroup2 /sys/fs/cgroup",
         ),
     }
@@ -241,12 +249,12 @@ fn pid_namespace(facts: &Facts) -> Finding {
     if facts.in_pid_namespace {
         weaker(
             "PID namespace",
-            "not the host's: only workers in this namespace, or below it, can be signalled",
-            "run it beside its workers (shareProcessNamespace: true, --pid=container:NAME or \
-             --pid=host); others are reported as unattestable",
+            "not the host's: only workers in this namespace or below it can be killed",
+            "run the watchdog in its workers' namespace (shareProcessNamespace: true, --pid=container:NAME or \
+             --pid=host); other workers are reported as unattestable",
         )
     } else {
-        works("PID namespace", "the host's: workers in every container are seen")
+        works("PID namespace", "the host's: workers in all containers are visible")
     }
 }
 
@@ -254,7 +262,7 @@ fn user_namespace(facts: &Facts) -> Finding {
     if facts.in_user_namespace {
         weaker(
             "user namespace",
-            "not the host's: capabilities hold for the users mapped here only",
+            "not the host's: capabilities apply only to users mapped here",
             "nothing, if all workers run in it (rootless containers)",
         )
     } else {
@@ -264,9 +272,11 @@ fn user_namespace(facts: &Facts) -> Finding {
 
 fn seccomp(facts: &Facts) -> Finding {
     match facts.seccomp {
-        Some(2) => works("seccomp", "a filter is in force; what hangwatch needs was tried above"),
+        Some(2) => {
+            works("seccomp", "a filter is in force; the checks above tried what hangwatch needs")
+        }
         Some(0) => works("seccomp", "no filter"),
-        _ => works("seccomp", "not told; what hangwatch needs was tried above"),
+        _ => works("seccomp", "unknown; the checks above tried what hangwatch needs"),
     }
 }
 

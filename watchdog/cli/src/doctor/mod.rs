@@ -1,6 +1,6 @@
-//! `hangwatch doctor`: what works here, what does not, and what to change.
+//! `hangwatch doctor`: checks what works on this host, and says what to change.
 //!
-//! `facts` finds out, `checks` judges; here the findings are shown.
+//! `facts` gathers facts, `checks` judges them; this module prints the findings.
 
 mod checks;
 mod facts;
@@ -12,17 +12,18 @@ use serde::Serialize;
 use self::checks::{Finding, Verdict, examine};
 use self::facts::Facts;
 
-/// What the doctor has to say.
+/// The result of all checks.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    /// Whether everything that is needed works.
+    /// Whether everything that hangwatch needs works.
     fit: bool,
     findings: Vec<Finding>,
 }
 
 impl Report {
-    /// Examines this host, and this process's rights on it. Locks its memory and lowers its OOM score
-    /// on the way: for processes that end soon.
+    /// Checks this host and the permissions of this process.
+    ///
+    /// Locks this process's memory and lowers its OOM score, so the process should end soon after.
     pub(crate) fn of_here() -> Report {
         Report::of(examine(&Facts::gather()))
     }
@@ -31,12 +32,12 @@ impl Report {
         Report { fit: findings.iter().all(|it| it.verdict != Verdict::Missing), findings }
     }
 
-    /// Whether everything that is needed works.
+    /// Whether everything that hangwatch needs works.
     pub(crate) fn is_fit(&self) -> bool {
         self.fit
     }
 
-    /// A paragraph a finding, at most so wide.
+    /// One paragraph for each finding, wrapped to this width.
     pub(crate) fn text(&self, columns: usize) -> String {
         let mut text = String::new();
         for Finding { topic, verdict, found, advice } in &self.findings {
@@ -54,14 +55,18 @@ impl Report {
         let (weaker, missing) = (count(Verdict::Weaker), count(Verdict::Missing));
         let _ = match (missing, weaker) {
             (0, 0) => writeln!(text, "\nEverything works."),
-            (0, weaker) => writeln!(text, "\nEverything needed works; {weaker} could be better."),
-            (missing, _) => writeln!(text, "\nhangwatch cannot work here: {missing} missing."),
+            (0, weaker) => {
+                writeln!(text, "\nEverything that hangwatch needs works; {weaker} could be better.")
+            }
+            (missing, _) => {
+                writeln!(text, "\nhangwatch cannot work here: {missing} missing, see above.")
+            }
         };
         text
     }
 }
 
-/// Writes `head` and, hanging behind it, `body` in lines of so many columns.
+/// Writes `head` followed by `body`, wrapped with a hanging indent.
 fn paragraph(text: &mut String, head: &str, body: &str, columns: usize) {
     let indent = head.len() + 1;
     let mut at = indent;
@@ -93,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_is_laid_out_within_its_columns() {
+    fn a_report_fits_its_columns() {
         let report = Report::of(vec![finding(Verdict::Works), finding(Verdict::Missing)]);
         assert!(!report.is_fit());
         assert_eq!(
@@ -106,14 +111,18 @@ mod tests {
              \x20                        MiB\n\
              \x20                        -> free some, or make it larger\n\
              \n\
-             hangwatch cannot work here: 1 missing.\n"
+             hangwatch cannot work here: 1 missing, see above.\n"
         );
     }
 
     #[test]
-    fn what_is_only_weaker_is_fit() {
+    fn weaker_findings_are_fit() {
         let report = Report::of(vec![finding(Verdict::Weaker)]);
         assert!(report.is_fit());
-        assert!(report.text(80).ends_with("Everything needed works; 1 could be better.\n"));
+        assert!(
+            report
+                .text(80)
+                .ends_with("Everything that hangwatch needs works; 1 could be better.\n")
+        );
     }
 }

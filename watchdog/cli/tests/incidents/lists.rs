@@ -38,11 +38,11 @@ fn the_newest_comes_first_and_what_cannot_be_read_says_why() {
     assert_eq!(text.matches("(unreadable)").count(), 5, "{text}");
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     for part in [
-        "ends too early",
+        "is truncated",
         "of version 7",
-        "is no incident",
+        "is not an incident",
         "has no incident.json",
-        "no plain file",
+        "not a regular file",
     ] {
         assert_eq!(text.matches(part).count(), 1, "{part}: {text}");
     }
@@ -95,12 +95,12 @@ fn what_nobody_could_have_written_costs_one_row_and_neither_time_nor_memory() {
     let text = shelf.says(&["incidents"]);
     assert_eq!(text.matches("(unreadable)").count(), 4, "{text}");
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    for part in ["no plain file", "1099511627776 bytes, more than any incident"] {
+    for part in ["not a regular file", "1099511627776 bytes, more than any incident"] {
         assert_eq!(text.matches(part).count(), 1, "{part}: {text}");
     }
     for id in [at, unknown] {
         let said = shelf.complains(&["show", id]);
-        assert!(said.contains("is no incident") || said.contains("ends too early"), "{said}");
+        assert!(said.contains("is not an incident") || said.contains("is truncated"), "{said}");
     }
 }
 
@@ -113,7 +113,7 @@ fn a_file_that_may_not_be_read_is_a_row_that_says_so() {
     let shelf = three();
     let file = shelf.path().join("20251123T154413.207000Z-train-4102/incident.json");
     fs::set_permissions(file, fs::Permissions::from_mode(0o000)).unwrap();
-    assert!(shelf.says(&["incidents"]).contains("you may not read it"));
+    assert!(shelf.says(&["incidents"]).contains("no permission to read it"));
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn json_has_what_the_table_has_and_why_a_row_has_not() {
     assert_eq!((&hung["suspect"]["rank"], &hung["worker"]["pid"]), (&2.into(), &4102.into()));
     assert_eq!((&hung["late_ns"], &hung["unreadable"]), (&48_176_000.into(), &().into()));
     let partial = row("20251123T154600.000000Z-train-1");
-    assert!(partial["unreadable"].as_str().unwrap().contains("ends too early"), "{partial}");
+    assert!(partial["unreadable"].as_str().unwrap().contains("is truncated"), "{partial}");
     assert!(partial["scope"].is_null());
 }
 
@@ -184,7 +184,7 @@ fn one_is_found_by_name_beginning_last_and_path() {
     shows(path.join("incident.json").to_str().unwrap(), "Pid 31 hung");
     assert!(shelf.says(&["show"]).contains("Rank 0 ran out of time"));
     let several = shelf.complains(&["show", "2025"]);
-    assert!(several.contains("may be any of 20251123T154513"), "{several}");
+    assert!(several.contains("matches several incidents: 20251123T154513"), "{several}");
     assert!(shelf.complains(&["show", "1999"]).contains("`hangwatch incidents` lists them"));
     assert!(shelf.complains(&["show", ""]).contains("there is no incident \"\""));
     assert!(shelf.complains(&["show", "../.."]).contains("has no incident.json"));
@@ -204,7 +204,7 @@ fn a_path_that_leads_nowhere_is_told_as_it_was_written() {
     {
         check(key, &format!("no directory of an incident at {key}"));
     }
-    check(&under(""), "is a directory of incidents; name it with --incidents");
+    check(&under(""), "is a directory of incidents, not an incident; use --incidents");
     // As a shell completes it.
     assert!(shelf.says(&["show", &format!("{id}/")]).contains("Rank 2 hung"));
     // By its directory's own name, however it was reached.

@@ -1,4 +1,4 @@
-//! What `hangwatch dump` saw, as text: the verdict, the chain, the stacks with equal ones merged.
+//! The text of `hangwatch dump`: verdict, chain of waits, stacks with equal ones merged.
 
 use hangwatch_incident::schema::{Descendant, Dump, Missing, Thread};
 use hangwatch_incident::story;
@@ -7,7 +7,7 @@ use hangwatch_text::{count, plain, plain_words};
 use super::page::Page;
 use super::{Look, stacks};
 
-/// Owners of one stack that are named, at most.
+/// The most threads that are named for one stack.
 const OWNERS: usize = 8;
 
 /// The whole text.
@@ -29,7 +29,7 @@ pub fn text(dump: &Dump, look: Look) -> String {
     page.finish()
 }
 
-/// Threads with one stack.
+/// Threads with equal stacks.
 struct Crowd<'d> {
     thread: &'d Thread,
     owners: Vec<(&'d Descendant, &'d Thread)>,
@@ -52,7 +52,7 @@ impl Crowd<'_> {
     }
 }
 
-/// The threads by their stacks, in the order in which they were seen.
+/// The threads grouped by stack, in the order of their first thread.
 fn crowds(processes: &[Descendant]) -> Vec<Crowd<'_>> {
     let mut crowds: Vec<Crowd<'_>> = Vec::new();
     for process in processes {

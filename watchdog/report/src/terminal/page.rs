@@ -1,5 +1,4 @@
-//! The layout of the text: paragraphs that wrap, items under a label, headings; and the terminal's
-//! manners: its width, its colours.
+//! The layout of the text: headings, wrapped paragraphs, labelled items; width and colours.
 
 use std::env;
 use std::fmt::Write as _;
@@ -12,10 +11,10 @@ use unicode_width::UnicodeWidthChar;
 
 use hangwatch_text::plain_up_to;
 
-/// Text is never wrapped narrower, nor wider: longer lines are hard to read.
+/// The least and the greatest width of wrapped text.
 const COLUMNS: std::ops::RangeInclusive<usize> = 40..=110;
 
-/// What a line is as wide as where no terminal says otherwise.
+/// The width without a terminal.
 const USUAL_COLUMNS: usize = 80;
 
 /// How text looks.
@@ -32,16 +31,16 @@ pub struct Look {
 /// Whether there are colours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Colour {
-    /// There are: on a terminal, unless `NO_COLOR` is set or `TERM` is `dumb`.
+    /// Colours: on a terminal, unless `NO_COLOR` is set or `TERM` is `dumb`.
     Ansi,
-    /// There are none.
+    /// No colours.
     None,
 }
 
 /// Whether long parts are folded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fold {
-    /// Each to what is most telling.
+    /// Long parts are shortened.
     Long,
     /// Everything is shown.
     Nothing,
@@ -63,7 +62,7 @@ impl Look {
     }
 }
 
-/// What is being written.
+/// The text under construction.
 pub(super) struct Page {
     text: String,
     look: Look,
@@ -74,10 +73,10 @@ const BOLD: Style = Style::new().bold();
 const DIM: Style = Style::new().dimmed();
 const ALARM: Style = AnsiColor::Red.on_default().bold();
 
-/// How much of one paragraph or line is laid out, bytes.
+/// The most of one paragraph or line that is laid out, bytes.
 const MOST_BYTES: usize = 16 << 10;
 
-/// How wide labels of facts are.
+/// The width of labels, columns.
 const LABEL: usize = 12;
 
 impl Page {
@@ -85,7 +84,7 @@ impl Page {
         Page { text: String::new(), look, has_folded: false }
     }
 
-    /// The whole text, with a word about what was folded.
+    /// The whole text, with a hint if parts were folded.
     pub(super) fn finish(mut self) -> String {
         if self.has_folded {
             self.gap();
@@ -120,25 +119,25 @@ impl Page {
         self.wrapped(Style::new(), "", text);
     }
 
-    /// Text after a head; lines that follow are indented as far.
+    /// Text after a head; further lines are indented by the head's width.
     pub(super) fn item(&mut self, head: &str, text: &str) {
         self.wrapped(Style::new(), head, text);
     }
 
-    /// A label and what it says, if it says anything.
+    /// A label and its text, unless the text is empty.
     pub(super) fn fact(&mut self, label: &str, text: &str) {
         if !text.is_empty() {
             self.item(&format!("  {label:<LABEL$}"), text);
         }
     }
 
-    /// One line, cut where the terminal ends: its beginning tells the most.
+    /// One line, cut at the terminal's width.
     pub(super) fn line(&mut self, text: &str) {
         let styled = cut(text, self.look.columns);
         self.styled(Style::new(), &styled);
     }
 
-    /// What is to be found as one line, however wide: the terminal breaks it.
+    /// One line that is never cut or wrapped, so that scripts find it.
     pub(super) fn verdict(&mut self, text: &str) {
         self.styled(ALARM, &plain_up_to(text, MOST_BYTES));
     }
@@ -148,24 +147,24 @@ impl Page {
         self.styled(Style::new(), &format!("  {}", &*plain_up_to(text, MOST_BYTES)));
     }
 
-    /// As [`Page::line`], for what hangs.
+    /// As [`Page::line`], for the call that hung.
     pub(super) fn alarming_line(&mut self, text: &str) {
         let styled = cut(text, self.look.columns);
         self.styled(ALARM, &styled);
     }
 
-    /// A remark of ours between the lines.
+    /// A remark between the lines.
     pub(super) fn remark(&mut self, text: &str) {
         self.wrapped(DIM, "  ", text);
     }
 
-    /// What is left out until it is asked for.
+    /// A note on what `--all` would show.
     pub(super) fn folded(&mut self, text: &str) {
         self.has_folded = true;
         self.wrapped(DIM, "  ", &format!("... {text}"));
     }
 
-    /// The columns there are.
+    /// The width, columns.
     pub(super) fn columns(&self) -> usize {
         self.look.columns
     }
@@ -174,7 +173,7 @@ impl Page {
         let indent = " ".repeat(textwrap::core::display_width(head));
         let options =
             Options::new(self.look.columns).initial_indent(head).subsequent_indent(&indent);
-        // What it is made of is clean already; it is bounded here before it is laid out.
+        // Names are already escaped; this bounds the length before the layout.
         for line in textwrap::wrap(&plain_up_to(text, MOST_BYTES), options) {
             self.styled(style, &line);
         }
@@ -188,7 +187,7 @@ impl Page {
     }
 }
 
-/// The beginning of a line that is too wide, with a mark where it was cut.
+/// Cuts a wide line at its end, with a mark.
 pub(super) fn cut(line: &str, columns: usize) -> String {
     let line = plain_up_to(line, MOST_BYTES);
     match fitting(line.chars(), columns) {
@@ -197,7 +196,7 @@ pub(super) fn cut(line: &str, columns: usize) -> String {
     }
 }
 
-/// The end of a path that is too wide, with a mark where it was cut.
+/// Cuts a wide path at its beginning, with a mark.
 pub(super) fn cut_from_the_left(path: &str, columns: usize) -> String {
     match fitting(path.chars().rev(), columns) {
         Fit::Whole => path.to_owned(),
@@ -208,11 +207,11 @@ pub(super) fn cut_from_the_left(path: &str, columns: usize) -> String {
 /// How much of a text fits.
 enum Fit {
     Whole,
-    /// So many bytes, with room for a mark.
+    /// This many bytes, with room for a mark.
     Part(usize),
 }
 
-/// How much of these characters fits into so many columns. Looks at no more of them than fit.
+/// How many of these characters fit into the columns. Reads no more of them than fit.
 fn fitting(characters: impl Iterator<Item = char>, columns: usize) -> Fit {
     let (mut width, mut with_mark) = (0, 0);
     let mut bytes = 0;
@@ -234,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_too_wide_is_cut_where_it_tells_the_least() {
+    fn lines_and_paths_are_cut_with_a_mark() {
         assert_eq!(cut("forward", 7), "forward");
         assert_eq!(cut("forward", 5), "forw\u{2026}");
         assert_eq!(cut("\u{4e16}\u{754c}\u{4e16}", 5), "\u{4e16}\u{754c}\u{2026}");
@@ -244,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_of_a_text_is_looked_at_than_fits() {
+    fn only_the_text_that_fits_is_read() {
         let mut looked_at = 0;
         let endless = std::iter::repeat_with(|| {
             looked_at += 1;

@@ -1,4 +1,4 @@
-//! The threads: the one that hangs with all its stacks, the others in a line each.
+//! The threads: the one that hung with its stacks, the others in one line each.
 
 use hangwatch_incident::frames::where_it_hangs;
 use hangwatch_incident::schema::{Evidence, Frame, Missing, Thread};
@@ -7,11 +7,11 @@ use hangwatch_text::{count, plain};
 
 use super::page::{Page, cut_from_the_left};
 
-/// How many of a stack's innermost and outermost frames are shown folded.
+/// How many innermost and outermost frames of a stack are shown when folded.
 const INNERMOST: usize = 12;
 const OUTERMOST: usize = 2;
 
-/// How wide the functions of a stack are before their places.
+/// The width of function names before their places, columns.
 const FUNCTION: usize = 32;
 
 pub(super) fn write(page: &mut Page, evidence: &Evidence) {
@@ -54,7 +54,7 @@ fn in_a_line(thread: &Thread) -> String {
     let doing = words::doing(thread);
     let place = words::telling_frame(thread).map_or_else(String::new, |frame| {
         let file = words::place(frame);
-        // The end of a path tells more than its beginning.
+        // The end of a path says more than its beginning.
         let short = file.rsplit('/').next().unwrap_or_default();
         let at = if short.is_empty() { String::new() } else { format!(" ({short})") };
         format!(": {}{at}", plain(&frame.function))
@@ -66,7 +66,7 @@ fn has_stacks(thread: &Thread) -> bool {
     thread.python.is_some() || thread.native.is_some() || !thread.kernel_stack.is_empty()
 }
 
-/// What a thread does, and its stacks.
+/// What a thread was doing, and its stacks.
 pub(super) fn stacks(page: &mut Page, thread: &Thread) {
     page.item("  ", &story::sentence_case(&format!("{}.", words::doing(thread))));
     if let Some(call) = &thread.system_call {
@@ -88,7 +88,7 @@ pub(super) fn stacks(page: &mut Page, thread: &Thread) {
     }
 }
 
-/// Whether a stack is the one to look at.
+/// Whether a stack contains the call that hung.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Hangs {
     Here,
@@ -98,7 +98,7 @@ enum Hangs {
 fn stack(page: &mut Page, what: &str, frames: &[Frame], hangs: Hangs) {
     page.line(&format!("  {what} stack, the innermost call first:"));
     let marked = where_it_hangs(frames).filter(|_| hangs == Hangs::Here);
-    // However deep it is in machinery, the call that hangs is shown.
+    // The call that hung is always shown, however deep it is.
     let innermost = INNERMOST.max(marked.map_or(0, |place| place + 1));
     let folds = page.folds() && frames.len() > innermost + OUTERMOST + 1;
     for (index, frame) in frames.iter().enumerate() {
@@ -113,7 +113,7 @@ fn stack(page: &mut Page, what: &str, frames: &[Frame], hangs: Hangs) {
     }
 }
 
-/// The call that hangs, and the one that made it; what is missing, where there is no stack.
+/// The call that hung and its caller; without a stack, what is missing.
 pub(super) fn in_brief(page: &mut Page, evidence: &Evidence) {
     let first = evidence.threads.first();
     if let Some(thread) = first {
@@ -131,7 +131,7 @@ pub(super) fn in_brief(page: &mut Page, evidence: &Evidence) {
     }
 }
 
-/// A call, and where it is: on a line if both fit, else on two.
+/// A call and its place, on one line if both fit, else on two.
 fn call(page: &mut Page, frame: &Frame, mark: char) {
     let function = plain(&frame.function);
     let place = words::place(frame);

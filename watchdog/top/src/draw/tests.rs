@@ -43,7 +43,7 @@ fn eighty_columns_show_who_waits_where_the_oldest_first() {
         [
             "hangwatch train  watchdog 77",
             "1 overdue  3 of 256 lanes  by age  reaped 2",
-            "    PID COMMAND      RANK SCOPE                       AGE OF ALLOWANCE      RATE",
+            "    PID COMMAND      RANK SCOPE                       AGE OF TIMEOUT        RATE",
             "   1001 train.py        1 all_reduce               !31.0s !!!!!!!! 30.0s      12",
             "   1000 train.py        0 forward                   12.0s ###..... 30.0s      12",
             "   1002 loader          2 (idle)                        -                     12",
@@ -59,7 +59,7 @@ fn a_narrow_terminal_keeps_what_matters_most() {
     assert_eq!(
         lines[2..5],
         [
-            "    PID SCOPE           AGE OF ALLOWANCE",
+            "    PID SCOPE           AGE OF TIMEOUT",
             "   1001 all_reduce   !31.0s !!!! 30.0s",
             "   1000 forward       12.0s ##.. 30.0s",
         ]
@@ -201,10 +201,10 @@ fn the_header_says_how_the_watchdog_is() {
         let line = drawn(&mut model, 80, 8, PLAIN).swap_remove(0);
         assert!(line.ends_with(said), "{line}");
     };
-    check(Watchdog::None, "no watchdog: nobody reaps");
+    check(Watchdog::None, "NO WATCHDOG: no deadline is enforced");
     check(Watchdog::Stuck(7, 3_000_000_000), "watchdog 7 has not ticked for 3.0s");
-    check(Watchdog::Braked(7), "watchdog 7, brake holds");
-    check(Watchdog::Unseen, "watchdog not to be seen from here");
+    check(Watchdog::Braked(7), "watchdog 7, KILL LIMITER ENGAGED");
+    check(Watchdog::Unseen, "watchdog in another PID namespace");
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn a_segment_that_is_not_there_is_waited_for() {
 fn the_state_of_a_timer_is_written_out() {
     for (state, word) in [
         (TimerState::Reported, "reported"),
-        (TimerState::Condemned, "condemned"),
+        (TimerState::Condemned, "expired"),
         (TimerState::Limited, "braked"),
         (TimerState::Paused, "paused"),
     ] {

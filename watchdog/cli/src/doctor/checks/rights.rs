@@ -1,22 +1,22 @@
-//! The checks of what this process may do, and how much.
+//! The checks of permissions and limits of this process.
 
 use super::super::facts::Facts;
 use super::{Finding, weaker, works};
 
-/// Descriptors that a watchdog needs beside one a worker.
+/// Descriptors that a watchdog needs besides two for each worker.
 const SPARE_DESCRIPTORS: u64 = 128;
 /// Lanes of a segment by default.
 const LANES: u64 = 256;
 
 pub(super) fn other_users(facts: &Facts) -> Finding {
     match (facts.may_trace, facts.may_kill) {
-        (true, true) => works("other users", "their workers can be attested and signalled"),
+        (true, true) => works("other users", "their workers can be verified and killed"),
         (trace, _) => weaker(
             "other users",
             if trace {
-                "their workers can be attested, not signalled"
+                "their workers can be verified, but not killed"
             } else {
-                "their workers cannot be attested, and are never signalled"
+                "their workers cannot be verified, and are never killed"
             },
             "this user's own workers need nothing; for others grant CAP_SYS_PTRACE and CAP_KILL (see \
              packaging/systemd)",
@@ -32,23 +32,23 @@ pub(super) fn stacks(facts: &Facts) -> Finding {
         (Some(3), _) => weaker(
             TOPIC,
             "kernel.yama.ptrace_scope is 3: no process may read another's stack, until a reboot",
-            "boot with kernel.yama.ptrace_scope at 1 or less; incidents go without stacks",
+            "boot with kernel.yama.ptrace_scope at 1 or less; until then incidents have no stacks",
         ),
-        (_, true) => works(TOPIC, "native and Python stacks of every worker may be read"),
+        (_, true) => works(TOPIC, "native and Python stacks of all workers can be read"),
         (None | Some(0), false) => {
-            works(TOPIC, "native and Python stacks of this user's workers may be read")
+            works(TOPIC, "native and Python stacks of this user's workers can be read")
         }
         (Some(1), false) => weaker(
             TOPIC,
-            "kernel.yama.ptrace_scope is 1: only stacks of what `hangwatch run -- CMD` started may be \
-             read, and of workers that allow it",
-            "set HANGWATCH_PTRACER=watchdog in the workers' environment (any, where the watchdog may \
-             be another later); or sysctl kernel.yama.ptrace_scope=0, or grant CAP_SYS_PTRACE",
+            "kernel.yama.ptrace_scope is 1: only stacks of descendants of `hangwatch run -- CMD`, and of \
+             workers that allow it, can be read",
+            "set HANGWATCH_PTRACER=watchdog in the workers' environment (or =any, if another watchdog \
+             may take over); or sysctl kernel.yama.ptrace_scope=0, or grant CAP_SYS_PTRACE",
         ),
         (Some(scope), false) => weaker(
             TOPIC,
             format!(
-                "kernel.yama.ptrace_scope is {scope}: no stack may be read; incidents go without"
+                "kernel.yama.ptrace_scope is {scope}: no stack can be read, incidents have none"
             ),
             advice,
         ),
@@ -57,11 +57,11 @@ pub(super) fn stacks(facts: &Facts) -> Finding {
 
 pub(super) fn incidents(facts: &Facts) -> Finding {
     match &facts.keep_incidents {
-        Ok(()) => works("incidents", "can be kept where they are by default"),
+        Ok(()) => works("incidents", "can be stored in the default directory"),
         Err(error) => weaker(
             "incidents",
-            format!("cannot be kept where they are by default: {error}"),
-            "name a directory that this user may write to with --incidents",
+            format!("cannot be stored in the default directory: {error}"),
+            "choose a directory that this user can write to with --incidents",
         ),
     }
 }
@@ -70,7 +70,7 @@ pub(super) fn open_files(facts: &Facts) -> Finding {
     const TOPIC: &str = "open files";
     let Some(limit) = facts.open_files else { return works(TOPIC, "without a limit") };
     let workers = limit.saturating_sub(SPARE_DESCRIPTORS) / 2;
-    let found = format!("{limit} at most: enough for {workers} workers");
+    let found = format!("limit {limit}: enough for {workers} workers");
     if workers >= LANES {
         works(TOPIC, found)
     } else {
@@ -87,7 +87,7 @@ pub(super) fn memory(facts: &Facts) -> Finding {
         Ok(()) => works("memory lock", "the watchdog's memory cannot be swapped out"),
         Err(error) => weaker(
             "memory lock",
-            format!("refused: {error}; where memory is short, the watchdog may be late"),
+            format!("refused: {error}; if memory is short, the watchdog may be late"),
             "raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK=infinity) or grant CAP_IPC_LOCK",
         ),
     }
@@ -95,11 +95,13 @@ pub(super) fn memory(facts: &Facts) -> Finding {
 
 pub(super) fn oom_score(facts: &Facts) -> Finding {
     match &facts.lower_oom_score {
-        Ok(()) => works("OOM score", "the kernel takes others first where memory runs out"),
+        Ok(()) => works("OOM score", "if memory runs out, the kernel kills other processes first"),
         Err(error) => weaker(
             "OOM score",
-            format!("cannot be lowered: {error}; where memory runs out, the watchdog may be taken"),
-            "grant CAP_SYS_RESOURCE, or have it lowered at the start (OOMScoreAdjust=-900)",
+            format!(
+                "cannot be lowered: {error}; if memory runs out, the kernel may kill the watchdog"
+            ),
+            "grant CAP_SYS_RESOURCE, or lower it at the start (OOMScoreAdjust=-900)",
         ),
     }
 }
@@ -110,8 +112,8 @@ pub(super) fn realtime(facts: &Facts) -> Finding {
     } else {
         weaker(
             "real time",
-            "`run --realtime` would be refused: on a starved machine reaps come late",
-            "raise RLIMIT_RTPRIO (LimitRTPRIO=) or grant CAP_SYS_NICE; it is not used by default",
+            "`run --realtime` would be refused: on an overloaded machine kills may come late",
+            "raise RLIMIT_RTPRIO (LimitRTPRIO=) or grant CAP_SYS_NICE; not used by default",
         )
     }
 }

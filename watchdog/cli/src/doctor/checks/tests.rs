@@ -45,14 +45,14 @@ fn well() -> Facts {
 }
 
 #[test]
-fn where_all_is_well_nothing_is_advised() {
+fn a_good_host_gets_no_advice() {
     for finding in examine(&well()) {
         assert_eq!((finding.verdict, &finding.advice), (Verdict::Works, &None), "{finding:?}");
     }
 }
 
 #[test]
-fn every_fault_is_found_under_its_topic_with_what_to_change() {
+fn every_fault_is_found_with_advice() {
     let refused = || Err("Operation not permitted".to_owned());
     let shm = |change: fn(&mut Shm)| {
         move |facts: &mut Facts| change(facts.shm.as_mut().expect("it is there"))
@@ -79,7 +79,7 @@ fn every_fault_is_found_under_its_topic_with_what_to_change() {
     check(&|facts| facts.memfd = refused(), "memfd", Weaker, "memfd_create");
     check(&|facts| facts.shm = None, "/dev/shm", Missing, "mount -t tmpfs");
     check(&shm(|shm| shm.is_read_only = true), "/dev/shm", Missing, "remount,rw");
-    check(&shm(|shm| shm.is_tmpfs = false), "/dev/shm", Weaker, "no tmpfs");
+    check(&shm(|shm| shm.is_tmpfs = false), "/dev/shm", Weaker, "not a tmpfs");
     check(&shm(|shm| shm.free_bytes = 3 << 20), "/dev/shm", Missing, "--lanes 102");
     check(&shm(|shm| shm.mode = 0o777), "/dev/shm", Weaker, "chmod 1777");
     check(&|facts| facts.counts_with_processor = false, "clock", Weaker, "clocksource=tsc");
@@ -98,7 +98,7 @@ fn every_fault_is_found_under_its_topic_with_what_to_change() {
 }
 
 #[test]
-fn without_the_right_to_trace_more_depends_on_the_host() {
+fn without_ptrace_permission_more_depends_on_the_host() {
     let verdict = |topic: &str, change: &dyn Fn(&mut Facts)| {
         let mut facts = well();
         facts.may_trace = false;
