@@ -336,7 +336,7 @@ fn a_command_without_workers_is_told_that_nothing_was_watched() {
     let plain = told(&[]);
     assert!(plain.contains("nothing was watched") && plain.contains("--auto"), "{plain}");
     let auto = told(&["--auto", "--auto-alone", "90s"]);
-    assert!(auto.contains("1m 30s for the stretches between"), "{auto}");
+    assert!(auto.contains("1m 30s for the work between"), "{auto}");
     assert!(auto.contains("init_process_group"), "{auto}");
 }
 

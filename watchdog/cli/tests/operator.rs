@@ -44,7 +44,7 @@ fn the_doctor_finds_what_is_missing() {
     }
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("MISSING  /dev/shm"), "{text}");
-    assert!(text.contains("weaker   open files      200 at most"), "{text}");
+    assert!(text.contains("weaker   open files      limit 200"), "{text}");
 }
 
 /// Runs a program over files of hangwatch's, if it is there, as `cargo xtask test` makes sure.
