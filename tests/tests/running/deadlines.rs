@@ -86,7 +86,7 @@ fn what_wby_default_is_enforced_where_an_acquire_brings_no_time() {
     teacher.tell("release once");
     let (code, said_why) = complaint(&["learn", "--segment", stage.name(), "-o", file.name()]);
     assert_eq!(code, Some(0), "{said_why}");
-    assert!(said_why.contains("once: left out: 1 acquires"), "{said_why}");
+    assert!(said_why.contains("once: left out: only 1 acquires"), "{said_why}");
     assert!(file.text().contains("[scopes.pair]") && file.text().contains("fair"));
     let refused = teacher.try_tell("learned pair").unwrap_err();
     assert!(refused.contains("no deadline is known"), "{refused}");

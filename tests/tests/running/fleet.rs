@@ -59,7 +59,7 @@ fn of_a_thousand_hosts_the_oldest_comes_first_and_the_odd_one_is_marked() {
     let table = said(&["fleet", "--file", &file, "--timeout", "30s", "--limit", "3"]);
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(lines[0], "1000 targets: 1000 answered; 4000 workers, 0 overdue");
-    assert!(lines[1].starts_with("> rank 1234 of job train on host gpu-308"), "{table}");
+    assert!(lines[1].starts_with("> suspect: rank 1234 of job train on host gpu-308"), "{table}");
     let rows: Vec<&&str> = lines.iter().skip_while(|line| !line.contains("HOST")).collect();
     assert!(rows[1].starts_with("> gpu-308") && rows[1].contains("load"), "{table}");
     assert!(lines.iter().all(|line| line.chars().count() <= 80), "{table}");
@@ -164,7 +164,7 @@ fn hosts_that_are_down_slow_or_lying_are_rows_that_say_so() {
     assert!(output.status.success());
     let is_plain = |c: char| c == '\n' || (!c.is_control() && c != '\u{202e}');
     assert!(table.chars().all(is_plain), "{table:?}");
-    assert!(table.contains("2 answered, 4 down, 2 slow, 7 lying, 1 other version"), "{table}");
+    assert!(table.contains("2 answered, 4 down, 2 slow, 7 malformed response, 1 other version"), "{table}");
     for part in ["hung up", "refused", "503", "schema 77", "larger than"] {
         assert!(table.contains(part), "{part}: {table}");
     }

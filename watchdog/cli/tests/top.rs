@@ -152,7 +152,7 @@ fn the_view_waits_for_a_segment_that_comes_and_goes() {
     let named = Named::new("goes");
     let pane = view(&named, "");
     pane.wait("it says what it waits for", |screen| {
-        screen.contains("Waiting for it to appear") && screen.contains(&named.0)
+        screen.contains("Waiting for it") && screen.contains(&named.0)
     });
     named.make();
     pane.wait_for("No worker is attached");
@@ -162,7 +162,7 @@ fn the_view_waits_for_a_segment_that_comes_and_goes() {
     let mapped: Vec<&str> = maps.lines().filter(|line| line.contains(&named.0)).collect();
     assert!(mapped.len() == 1 && mapped[0].contains(" r--s "), "read only: {mapped:?}");
     Segment::remove(&named.0).unwrap();
-    pane.wait_for("Waiting for it to appear");
+    pane.wait_for("Waiting for it");
     let maps = fs::read_to_string(format!("/proc/{}/maps", pid(&pane))).unwrap();
     assert!(!maps.contains(&named.0), "it keeps nothing of a segment that is gone");
     // Made anew, under the same name.

@@ -138,7 +138,7 @@ fn filters_leave_what_was_asked_for() {
         ["20251123T154513.207000Z-train-4100"]
     );
     let text = shelf.says(&["incidents", "--limit", "1"]);
-    assert!(text.ends_with("and 3 older ones\n"), "{text}");
+    assert!(text.ends_with("and 3 older incidents\n"), "{text}");
 }
 
 #[test]

@@ -221,7 +221,7 @@ fn pause_filter_and_help_are_shown() {
     assert!(drawn(&mut model, 80, 8, PLAIN)[7].starts_with("filter: none of them"));
     model.focus = Focus::Help;
     let text = drawn(&mut model, 80, 24, PLAIN).join("\n");
-    assert!(text.contains("need not run") && text.contains(" help: q back "), "{text}");
+    assert!(text.contains("needs no watchdog") && text.contains(" help: q back "), "{text}");
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn help_that_has_no_room_scrolls_to_its_end_and_no_farther() {
     assert!(first.contains("up down j k") && first.contains("up down scroll, q back"), "{first}");
     model.help_scroll = u16::MAX;
     let last = drawn(&mut model, 40, 15, PLAIN).join("\n");
-    assert!(last.contains("need not run") || last.contains(" run."), "{last}");
+    assert!(last.contains("needs no watchdog") || last.contains(" run."), "{last}");
     assert!(!last.contains("up down j k"), "{last}");
     assert!(model.help_scroll < 40, "{}", model.help_scroll);
 }
