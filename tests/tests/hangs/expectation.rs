@@ -79,7 +79,7 @@ impl Expectation {
                 place.function.contains(function.as_str()) && is_line
             })
         };
-        if culprits.iter().any(|it| is_there(it)) {
+        if culprits.iter().any(is_there) {
             return Ok(());
         }
         let places: Vec<_> = culprits.iter().map(|it| &it.place).collect();

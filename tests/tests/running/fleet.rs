@@ -164,7 +164,10 @@ fn hosts_that_are_down_slow_or_lying_are_rows_that_say_so() {
     assert!(output.status.success());
     let is_plain = |c: char| c == '\n' || (!c.is_control() && c != '\u{202e}');
     assert!(table.chars().all(is_plain), "{table:?}");
-    assert!(table.contains("2 answered, 4 down, 2 slow, 7 malformed response, 1 other version"), "{table}");
+    assert!(
+        table.contains("2 answered, 4 down, 2 slow, 7 malformed response, 1 other version"),
+        "{table}"
+    );
     for part in ["hung up", "refused", "503", "schema 77", "larger than"] {
         assert!(table.contains(part), "{part}: {table}");
     }

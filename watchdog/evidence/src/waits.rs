@@ -1,4 +1,4 @@
-//! The capture of who waits for whom: from `/proc`, sock_diag and words of memory, of processes that run on.
+//! The capture of who waits for whom: from `/proc`, `sock_diag` and words of memory, of processes that run on.
 //!
 //! ```text
 //!  processes asked about -> task: state, system call, children        -> builder: nodes, edges

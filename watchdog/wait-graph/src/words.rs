@@ -1,5 +1,7 @@
 //! The verdict in words: one sentence, and the way as a chain.
 
+use std::fmt::Write as _;
+
 use crate::graph::{
     Edge, End, Medium, Node, NodeId, Place, Resource, Source, Thread, WaitGraph, What,
 };
@@ -236,14 +238,14 @@ impl Teller<'_> {
         for step in way.iter().chain(ring) {
             let label = self.label(step.to, Some(step.from));
             let how = if step.source == Source::Inferred { " (inferred)" } else { "" };
-            text.push_str(&format!(" -> {}{how}", self.waits_in_chain(step, &label)));
+            let _ = write!(text, " -> {}{how}", self.waits_in_chain(step, &label));
         }
         if cycle.is_empty()
             && let Some(end) = self.graph.node(last).and_then(|node| node.end.as_ref())
             && self.thread(last).is_some()
             && !matches!(end, End::Unknown(_))
         {
-            text.push_str(&format!(" -> {}", self.end(last, last)));
+            let _ = write!(text, " -> {}", self.end(last, last));
         }
         text
     }

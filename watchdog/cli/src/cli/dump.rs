@@ -5,6 +5,7 @@ use clap::Args;
 
 /// The options of `hangwatch dump`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of the command line")]
 #[command(after_long_help = "\
 Exit codes:
   0    every process was inspected

@@ -70,7 +70,7 @@ fn spelt(name: &str, offset: u64, size: u64, one: u64) -> String {
     if size == one {
         return name.to_owned();
     }
-    if size % one == 0 && offset % one == 0 {
+    if size.is_multiple_of(one) && offset.is_multiple_of(one) {
         return format!("{name}[{}]", offset / one);
     }
     if offset == 0 { name.to_owned() } else { format!("{name}+{offset:#x}") }

@@ -112,7 +112,7 @@ fn by_old_name(
     let [first, _, third, ..] = arguments;
     match call.name() {
         "pause" => signal(process),
-        "poll" => poll(builder, process, arguments, third as i32 >= 0),
+        "poll" => poll(builder, process, arguments, (third as u32).cast_signed() >= 0),
         "select" => select(builder, process, arguments),
         "epoll_wait" => epoll(builder, process, arguments, call),
         "open" => open(builder, process, first),
@@ -130,9 +130,9 @@ fn by_old_name(
 fn is_vfork(task: &Task, call: Option<Sysno>, arguments: [u64; 6]) -> bool {
     const CLONE_VFORK: u64 = 0x4000;
     let is_asked = match call.map(|call| call.name()) {
-        Some("vfork") => true,
         Some("clone") => arguments[0] & CLONE_VFORK != 0,
-        Some("clone3") => true, // its flags are in memory
+        // The flags of `clone3` are in memory.
+        Some("vfork" | "clone3") => true,
         _ => false,
     };
     is_asked && (task.wchan.contains("vfork") || task.wchan.contains("clone"))
@@ -371,7 +371,11 @@ fn epoll(
 ) -> Vec<Toward> {
     const IN: u64 = 1;
     let [fd, _, _, timeout, ..] = arguments;
-    let is_timed = if call == Sysno::epoll_pwait2 { timeout != 0 } else { timeout as i32 >= 0 };
+    let is_timed = if call == Sysno::epoll_pwait2 {
+        timeout != 0
+    } else {
+        (timeout as u32).cast_signed() >= 0
+    };
     let path = format!("/proc/{}/fdinfo/{fd}", process.pid);
     let text = proc_file::text(path).unwrap_or_default();
     let mut wanted = Vec::new();

@@ -74,9 +74,12 @@ impl Futex {
             _ => None,
         };
         // A word of private memory is the process's own, whatever the call says.
-        found.unwrap_or_else(|| match self.is_private || process.is_private(self.address) {
-            true => Wait::AnyThread(self.address),
-            false => Wait::Shared(self.address),
+        found.unwrap_or_else(|| {
+            if self.is_private || process.is_private(self.address) {
+                Wait::AnyThread(self.address)
+            } else {
+                Wait::Shared(self.address)
+            }
         })
     }
 
@@ -161,7 +164,7 @@ const KINDS: u32 = 0x1ff;
 pub(super) fn thread_at(process: &Process, pthread: u64) -> Option<u32> {
     /// Where glibc keeps the id in `struct pthread`.
     const TID: u64 = if cfg!(target_arch = "x86_64") { 0x2d0 } else { 0xd0 };
-    if pthread == 0 || pthread % 16 != 0 {
+    if pthread == 0 || !pthread.is_multiple_of(16) {
         return None;
     }
     // On x86-64 the structure begins with its own address.

@@ -122,7 +122,7 @@ fn socket(message: &[u8]) -> Option<(u32, Unix)> {
         match kind {
             NAME => {
                 socket.name =
-                    String::from_utf8_lossy(value).trim_end_matches('\0').replace('\0', "@")
+                    String::from_utf8_lossy(value).trim_end_matches('\0').replace('\0', "@");
             }
             PEER => socket.peer = u32_at(value, 0)?,
             _ => {}
@@ -152,7 +152,7 @@ mod tests {
         let inode = |it: &UnixStream| {
             let link = super::super::holders::link_of(
                 std::process::id(),
-                std::os::fd::AsRawFd::as_raw_fd(it) as u64,
+                std::os::fd::AsRawFd::as_raw_fd(it).unsigned_abs().into(),
             );
             let link = link.unwrap();
             link.trim_start_matches("socket:[").trim_end_matches(']').parse::<u32>().unwrap()
