@@ -1,12 +1,12 @@
-//! A watchdog over HTTP, and many of them at once.
+//! Serves a watchdog's state over HTTP, and queries many watchdogs at once.
 //!
 //! * [`listen`] answers `/metrics`, `/healthz` and `/state` of one watchdog.
-//! * [`state`] is a segment as JSON, the same from `/state` and `status --json`.
-//! * [`fleet`] asks the listeners of many hosts and says where something is in trouble.
+//! * [`state`] is a segment as JSON, for `/state` and `status --json`.
+//! * [`fleet`] asks the listeners of many hosts and finds what hangs.
 //!
-//! What it does not do: it changes nothing; neither workers nor the tick wait for it.
+//! It changes nothing, and neither the workers nor the tick wait for it.
 //!
-//! Neighbours: `hangwatch-server`, whose figures and events are shown; the command line, which prints them.
+//! Neighbours: `hangwatch-server` provides the figures and events; the command line prints the results.
 
 pub mod fleet;
 pub mod listen;

@@ -1,12 +1,12 @@
-//! The state: a segment as JSON, the same from `status --json` and from `/state` of `run --listen`.
+//! A segment as JSON, for `status --json` and for `/state` of `run --listen`.
 //!
-//! `status --json` writes an array of [`SegmentState`]; `/state` writes a [`WatchdogState`] around
-//! it. Times are `CLOCK_MONOTONIC` nanoseconds of the host, durations have their unit in the name.
-//! Pids and labels are claims of the workers, except the watchdog's, whom the kernel names. Texts are
-//! written clean (see [`hangwatch_text`]). What is not known is `null`.
+//! `status --json` writes an array of [`SegmentState`]; `/state` writes a [`WatchdogState`] around it. Times are
+//! `CLOCK_MONOTONIC` nanoseconds of the host; durations have their unit in the name. Pids and labels are claims
+//! of the workers, except the watchdog's pid, which comes from the kernel. Texts are safe to print (see
+//! [`hangwatch_text`]). Unknown values are `null`.
 //!
-//! Fields may be added at any time: whoever reads ignores what it does not know. [`SCHEMA`] is counted
-//! up where a field goes, or changes its meaning.
+//! Fields may be added at any time; readers must ignore those they do not know. [`SCHEMA`] is incremented when
+//! a field is removed or changes its meaning.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -22,10 +22,10 @@ use hangwatch_process::bounded::Bounded;
 use hangwatch_process::proc;
 use serde::{Deserialize, Serialize};
 
-/// The version of these types.
+/// The version of this format.
 pub const SCHEMA: u32 = 1;
 
-/// A watchdog and what it serves: `/state`.
+/// A watchdog and the segments it serves, for `/state`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WatchdogState {
     /// [`SCHEMA`].
@@ -36,11 +36,11 @@ pub struct WatchdogState {
     pub watchdog_pid: u32,
     /// The watchdog's version.
     pub version: String,
-    /// Whether it is well: as `/healthz` says.
+    /// Whether it is healthy, as `/healthz` says.
     pub healthy: bool,
-    /// Why not.
+    /// Why it is not healthy.
     pub reason: Option<String>,
-    /// What it serves, as `status --json` has it.
+    /// The segments, as in `status --json`.
     pub segments: Vec<SegmentState>,
 }
 
@@ -49,21 +49,21 @@ pub struct WatchdogState {
 pub struct SegmentState {
     /// Its name.
     pub segment: String,
-    /// When the picture was taken.
+    /// When the snapshot was taken.
     pub at_ns: u64,
-    /// Its watchdog's pid as seen from where the picture was taken.
+    /// The watchdog's pid in the PID namespace of the reader.
     pub watchdog_pid: Option<i32>,
-    /// When its watchdog's last tick ended; 0 where there never was one.
+    /// When the watchdog's last tick ended; 0 before the first.
     pub watchdog_last_tick_at_ns: u64,
-    /// Whether the brake holds.
+    /// Whether the kill limiter has tripped.
     pub braked: bool,
-    /// How many lanes there are.
+    /// The number of lanes.
     pub lane_count: u32,
-    /// Every lane that somebody owns.
+    /// The lanes that have an owner.
     pub lanes: Vec<LaneState>,
-    /// Every scope, with its statistics over all lanes that are and were.
+    /// The scopes, with statistics over all lanes, past and present.
     pub scopes: Vec<ScopeState>,
-    /// How many scope names found no room and were counted as `(other)`.
+    /// The number of scope names that did not fit and count as `(other)`.
     pub scopes_overflowed: u64,
     /// The watchdog's counters, by name.
     pub counters: serde_json::Map<String, serde_json::Value>,
@@ -74,34 +74,34 @@ pub struct SegmentState {
 pub struct LaneState {
     /// Its index.
     pub lane: u32,
-    /// The pid its owner claims, in the owner's PID namespace.
+    /// The pid that its owner claims, in the owner's PID namespace.
     pub pid: u32,
-    /// The thread it claims to be.
+    /// The thread id that its owner claims.
     pub tid: u32,
-    /// The command behind that pid as seen from the watchdog: a hint.
+    /// The command with that pid in the watchdog's namespace: a hint.
     pub command: Option<String>,
     /// The thread's name.
     pub thread: String,
-    /// The job; empty where there is none.
+    /// The job; empty if there is none.
     pub job: String,
-    /// The host, as the owner's namespace names it.
+    /// The host name in the owner's namespace.
     #[serde(default)]
     pub host: String,
     /// The rank in the job.
     pub rank: Option<u32>,
-    /// The number of ranks, 0 where unknown.
+    /// The number of ranks; 0 if unknown.
     pub world_size: u32,
     /// The rank on its host.
     pub local_rank: Option<u32>,
-    /// The clock its statistics were made with.
+    /// The clock of its statistics.
     pub clock: String,
     /// When it attached.
     pub attached_at_ns: u64,
-    /// Records its owner has written since the segment was made.
+    /// The number of records its owner has written since the segment was created.
     pub records: u64,
-    /// Whether the watchdog has quarantined it, because it lied.
+    /// Whether it is quarantined because of invalid values.
     pub quarantined: bool,
-    /// The timers that are not idle, the innermost first.
+    /// The timers that are not idle, innermost first.
     pub timers: Vec<TimerState>,
 }
 
@@ -116,15 +116,15 @@ pub struct TimerState {
     pub state: String,
     /// `guard`, `keyed` or `heartbeat`.
     pub kind: String,
-    /// The signal it asks for; `null`: the watchdog's.
+    /// The signal it requests; `null` for the watchdog's default.
     pub signal: Option<u8>,
-    /// Whether it asks for none: to be reported only.
+    /// Whether it is only reported and not signalled.
     pub notify_only: bool,
     /// How long ago it was acquired or last kicked.
     pub age_ns: u64,
-    /// The time it has from then on.
+    /// The timeout from then on.
     pub allowance_ns: u64,
-    /// The time left, negative once overdue; `null` while paused.
+    /// The time left; negative when overdue, `null` while paused.
     pub left_ns: Option<i64>,
 }
 
@@ -141,23 +141,23 @@ pub struct ScopeState {
     pub reported: u64,
     /// Condemned by the watchdog.
     pub condemned: u64,
-    /// Given up armed, or died with.
+    /// Ended with their process or lane while armed.
     pub abandoned: u64,
     /// The median duration.
     pub p50_ns: u64,
-    /// What 99 % of the durations stay under or at.
+    /// The 99th percentile of the durations.
     pub p99_ns: u64,
-    /// What 99.9 % stay under or at.
+    /// The 99.9th percentile of the durations.
     pub p999_ns: u64,
     /// The longest duration.
     pub max_ns: u64,
-    /// How long it may take by the deadlines file.
+    /// The timeout in the deadlines file.
     #[serde(default)]
     pub deadline_ns: Option<u64>,
 }
 
 impl SegmentState {
-    /// What a picture shows.
+    /// Converts a snapshot.
     pub fn of(seen: &Observation) -> SegmentState {
         let mut commands = Commands::default();
         SegmentState {
@@ -243,12 +243,12 @@ impl ScopeState {
     }
 }
 
-/// The commands behind the pids that lanes claim, as far as they are of this PID namespace. Hints for people.
+/// The commands of the pids that lanes claim, if they are in this PID namespace. Hints for people.
 #[derive(Debug)]
 pub struct Commands {
-    /// Where pids are looked up; `None` where that is not known.
+    /// The PID namespace in which pids are looked up; `None` if it is unknown.
     pid_namespace: Option<u64>,
-    /// Each is asked for once: a process may have many lanes.
+    /// Each is looked up once, because a process may have many lanes.
     known: HashMap<u32, Option<String>>,
 }
 
@@ -259,7 +259,7 @@ impl Default for Commands {
 }
 
 impl Commands {
-    /// The name of a lane's process; `None` where it cannot be told.
+    /// Returns the name of a lane's process; `None` if it is unknown.
     pub fn of(&mut self, lane: &LaneView) -> Option<String> {
         if self.pid_namespace != Some(lane.pid_namespace) {
             return None;
@@ -268,9 +268,9 @@ impl Commands {
     }
 }
 
-/// The name of the process that has this pid; `None` where it does not say so at once.
+/// Returns the name of a process; `None` if it cannot be read at once.
 pub fn name_of(pid: u32) -> Option<String> {
-    // One for all: a process that never answers is waited for once.
+    // Shared by all threads, so that a process that blocks the read costs one wait only.
     static NAMES: LazyLock<Mutex<Bounded<Pid, Option<String>>>> = LazyLock::new(Mutex::default);
     let pid = Pid::from_raw(i32::try_from(pid).ok()?)?;
     let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,38 +1,38 @@
-//! What a target answered: its state as far as the fleet needs it, or what is wrong with it.
+//! A target's answer: its state as far as the fleet view needs it, or what is wrong with it.
 //!
-//! A body is a claim. It is read into a few bounded fields, its texts are rid of whatever could drive a
-//! terminal, and the rest is not kept.
+//! A response is untrusted. It is read into a few bounded fields whose texts are safe to print; the rest is
+//! dropped.
 
 use serde::{Deserialize, Deserializer};
 
 use crate::state::SCHEMA;
 use hangwatch_text::plain_up_to;
 
-/// The longest text that is kept, bytes: a scope's name has 112, and more where it is spelt out.
+/// The longest text that is kept, bytes. A scope name has up to 112, and more with escapes.
 const LONGEST_TEXT: usize = 256;
 
-/// What asking one target came to.
+/// The result of asking one target.
 pub type Answer = Result<State, TargetError>;
 
 /// Why a target has no state to show.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
-    /// It cannot be reached.
+    /// The target cannot be reached.
     #[error("down: {0}")]
     Down(String),
-    /// It did not answer in time.
+    /// The target did not answer in time.
     #[error("slow: {0}")]
     Slow(String),
-    /// It answered what no watchdog answers.
-    #[error("lying: {0}")]
+    /// The target's response is not that of a watchdog.
+    #[error("malformed response: {0}")]
     Malformed(String),
-    /// It is a watchdog of another version.
+    /// The target is a watchdog of another version.
     #[error("other version: it speaks schema {0}, this hangwatch knows {SCHEMA}")]
     OtherVersion(u64),
 }
 
 impl TargetError {
-    /// Its name in JSON.
+    /// Returns its name in JSON.
     pub fn name(&self) -> &'static str {
         match self {
             TargetError::Down(_) => "down",
@@ -49,12 +49,12 @@ pub struct State {
     /// The host's name.
     #[serde(deserialize_with = "clean")]
     pub host: String,
-    /// Whether it is well.
+    /// Whether the watchdog is healthy.
     pub healthy: bool,
-    /// Why not.
+    /// Why it is not healthy.
     #[serde(default, deserialize_with = "clean_or_none")]
     pub reason: Option<String>,
-    /// What it serves.
+    /// The segments it serves.
     pub segments: Vec<Segment>,
 }
 
@@ -64,9 +64,9 @@ pub struct Segment {
     /// Its name.
     #[serde(deserialize_with = "clean")]
     pub segment: String,
-    /// Whether its brake holds.
+    /// Whether its kill limiter has tripped.
     pub braked: bool,
-    /// Its lanes that somebody owns.
+    /// Its lanes that have an owner.
     pub lanes: Vec<Lane>,
 }
 
@@ -78,15 +78,15 @@ pub struct Lane {
     /// Its owner's command.
     #[serde(default, deserialize_with = "clean_or_none")]
     pub command: Option<String>,
-    /// The job; empty where there is none.
+    /// The job; empty if there is none.
     #[serde(deserialize_with = "clean")]
     pub job: String,
-    /// The host, as the owner's namespace names it.
+    /// The host name in the owner's namespace.
     #[serde(default, deserialize_with = "clean")]
     pub host: String,
     /// The rank in the job.
     pub rank: Option<u32>,
-    /// The number of ranks, 0 where unknown.
+    /// The number of ranks; 0 if unknown.
     pub world_size: u32,
     /// Whether it is quarantined.
     pub quarantined: bool,
@@ -109,17 +109,17 @@ pub struct Timer {
     pub left_ns: Option<i64>,
 }
 
-/// Reads a body.
+/// Parses the body of a response.
 ///
 /// # Errors
-/// [`TargetError`], where it is no state.
+/// [`TargetError`] if it is not the state of a watchdog of this version.
 pub fn read(body: &[u8]) -> Answer {
     #[derive(Deserialize)]
     struct Schema {
         schema: u64,
     }
     let malformed = |error: serde_json::Error| TargetError::Malformed(format!("no state: {error}"));
-    // Asked first: of another version, the rest may be anything.
+    // Read first: in another version, the other fields may have any form.
     match serde_json::from_slice(body) {
         Ok(Schema { schema }) if schema == u64::from(SCHEMA) => {
             serde_json::from_slice(body).map_err(malformed)
@@ -129,7 +129,7 @@ pub fn read(body: &[u8]) -> Answer {
     }
 }
 
-/// A text without what could drive a terminal, and not too long.
+/// Makes a text safe to print and bounds its length.
 pub(super) fn cleaned(text: &str) -> String {
     plain_up_to(text, LONGEST_TEXT).into_owned()
 }
@@ -160,13 +160,13 @@ mod tests {
     }
 
     #[test]
-    fn a_state_is_read() {
+    fn state_is_read() {
         let body = serde_json::to_vec(&state()).unwrap();
         assert_eq!(read(&body).unwrap().host, "gpu-1");
     }
 
     #[test]
-    fn what_is_no_state_is_said_to_be_none() {
+    fn response_without_a_state_is_rejected_with_the_reason() {
         let check = |body: &[u8], kind: &str, part: &str| {
             let trouble = read(body).expect_err(part);
             assert_eq!(trouble.name(), kind, "{trouble}");
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_rid_of_what_drives_a_terminal() {
+    fn texts_are_made_safe_to_print() {
         let rude = WatchdogState {
             host: "a\u{1b}]0;x\u{7}\u{9b}2J\u{202e}b\n".into(),
             reason: Some("x".repeat(10_000)),

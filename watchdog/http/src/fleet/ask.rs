@@ -1,9 +1,8 @@
-//! Asking many targets at once, on one thread.
+//! Asks many targets at once, on one thread.
 //!
-//! A target has its time from its own connect to its last byte, and no other's work counts in it: how
-//! late this process was to look, and how long it kept the target waiting for room, is given back
-//! (`time_budget`). How many are connected to at once is bounded, and how much of their bodies is held:
-//! a target that floods is cut off at its own bound.
+//! A target's time runs from its own connect to its last byte. Time in which this process was late, or kept
+//! the target waiting for buffer space, is added to it (`time_budget`). The number of connections and the
+//! memory for bodies are bounded; a target that sends too much is cut off.
 
 use std::cell::Cell;
 use std::io;
@@ -25,23 +24,23 @@ use super::answer::{self, Answer, TargetError, cleaned};
 use super::targets::{Place, Target};
 use super::time_budget::{OwnDelay, TimeBudget};
 
-/// The most that one body holds, KiB: the state of 10,000 lanes or so.
+/// The largest body, KiB: enough for about 10,000 lanes.
 const MOST_KIB: usize = 16 << 10;
-/// What of a body is read without asking for room, KiB: the state of some 50 lanes.
+/// How much of a body is read without reserving memory for it, KiB: enough for about 50 lanes.
 const SMALL_KIB: usize = 64;
-/// How many bodies longer than that are read at once.
+/// How many larger bodies are read at once.
 const LARGE_AT_ONCE: usize = 16;
-/// The longest head of an answer, bytes.
+/// The longest head of a response, bytes.
 const HEAD_BYTES: usize = 64 << 10;
-/// The most threads that look up names: as many as wait for a resolver that is gone, no more.
+/// The maximum number of threads that resolve host names, if the resolver does not answer.
 const RESOLVING_THREADS: usize = 64;
 
 /// How targets are asked.
 #[derive(Clone, Copy, Debug)]
 pub struct Asking {
-    /// How long each has.
+    /// The time limit of each target.
     pub timeout: Duration,
-    /// How many are asked at once, at least 1.
+    /// How many targets are asked at once, at least 1.
     pub at_once: usize,
 }
 
@@ -51,36 +50,36 @@ impl Default for Asking {
     }
 }
 
-/// Who asks, as often as wanted: names that are still being looked up do not add up.
+/// Asks targets, as often as needed. Host names that are still being resolved do not accumulate.
 pub struct Asker {
-    /// Taken when it is dropped.
+    /// `None` only while it is dropped.
     runtime: Option<Runtime>,
 }
 
 impl Asker {
-    /// One that has asked nobody yet.
+    /// Creates it; no target is asked yet.
     ///
     /// # Errors
-    /// Where the kernel gives no means to wait for many at once.
+    /// If the kernel refuses the descriptors of a runtime.
     pub fn new() -> io::Result<Asker> {
         let mut builder = Builder::new_current_thread();
         let runtime = builder.enable_all().max_blocking_threads(RESOLVING_THREADS).build()?;
         Ok(Asker { runtime: Some(runtime) })
     }
 
-    /// Asks every target for its state; the answers stand in the order of the targets.
+    /// Asks every target for its state. The answers are in the order of the targets.
     ///
     /// # Panics
-    /// Never: the runtime is there until the asker is dropped.
+    /// Never: the runtime exists until the drop.
     pub fn ask(&self, targets: &[Target], asking: Asking) -> Vec<Answer> {
-        let runtime = self.runtime.as_ref().expect("it is taken by the drop alone");
+        let runtime = self.runtime.as_ref().expect("only the drop takes it");
         LocalSet::new().block_on(runtime, ask_all(targets, asking))
     }
 }
 
 impl Drop for Asker {
     fn drop(&mut self) {
-        // A name that is still being looked up is waited for by nobody.
+        // Threads that still resolve a name are not waited for.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -91,7 +90,7 @@ impl Drop for Asker {
 struct Bounds {
     timeout: Duration,
     connections: Semaphore,
-    /// Room for bodies that are not small.
+    /// Limits the bodies that are not small.
     large: Semaphore,
     own_delay: OwnDelay,
 }
@@ -112,8 +111,8 @@ async fn ask_all(targets: &[Target], asking: Asking) -> Vec<Answer> {
         let bounds = Rc::clone(&bounds);
         asked.spawn_local(async move { (index, ask_one(&target.place, &bounds).await) });
     }
-    let nobody = || Err(TargetError::Down("it was not asked".to_owned()));
-    let mut answers: Vec<Answer> = targets.iter().map(|_| nobody()).collect();
+    let not_asked = || Err(TargetError::Down("it was not asked".to_owned()));
+    let mut answers: Vec<Answer> = targets.iter().map(|_| not_asked()).collect();
     while let Some(joined) = asked.join_next().await {
         match joined {
             Ok((index, answer)) => answers[index] = answer,
@@ -132,7 +131,7 @@ async fn ask_one(place: &Place, bounds: &Bounds) -> Answer {
     time_budget.with(talk.through()).await.unwrap_or_else(|| Err(got.get().after(bounds.timeout)))
 }
 
-/// How far a target came.
+/// How far a conversation came.
 #[derive(Clone, Copy)]
 enum Got {
     Nothing,
@@ -141,7 +140,7 @@ enum Got {
 }
 
 impl Got {
-    /// What is wrong with a target that came no farther in its time.
+    /// The error of a target that came no further in its time.
     fn after(self, timeout: Duration) -> TargetError {
         match self {
             Got::Nothing => TargetError::Down(format!("no connection within {timeout:?}")),
@@ -188,7 +187,7 @@ impl Talk<'_> {
             .header(hyper::header::ACCEPT, "application/json")
             .body(Empty::<Bytes>::new())
             .map_err(|error| TargetError::Down(error.to_string()))?;
-        // Dropped with this task: a target that is too slow keeps no connection.
+        // Dropped with this task, which closes the connection of a target that is too slow.
         let mut talking = JoinSet::new();
         talking.spawn(connection);
         let response = sender.send_request(request).await.map_err(|error| broken(&error))?;
@@ -199,7 +198,7 @@ impl Talk<'_> {
         self.read_body(response).await
     }
 
-    /// Reads a body as it comes, as far as there is room for it.
+    /// Reads a body as far as there is memory for it.
     async fn read_body(&self, mut response: Response<Incoming>) -> Answer {
         let too_large =
             || TargetError::Malformed(format!("a body larger than {} MiB", MOST_KIB >> 10));
@@ -224,7 +223,7 @@ impl Talk<'_> {
 
 fn broken(error: &hyper::Error) -> TargetError {
     if error.is_incomplete_message() {
-        return TargetError::Down("it hung up".to_owned());
+        return Err(TargetError::Down("it closed the connection".to_owned()));
     }
     TargetError::Malformed(cleaned(&format!("no HTTP: {error}")))
 }

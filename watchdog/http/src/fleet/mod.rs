@@ -1,11 +1,12 @@
-//! The fleet: the states of many watchdogs, asked for at once and put side by side.
+//! The fleet: asks many watchdogs for their states at once, and compares them.
 //!
-//! [`targets`] says whom to ask, `ask` asks them, `time_budget` for how long; [`view`] makes rows of the
-//! answers and finds the odd one out. Every target is a stranger: what it answers is bounded, checked and
-//! cleaned, and one that is down, slow or lying is a row that says so and holds up nobody.
+//! [`targets`] parses addresses, `ask` asks them within their `time_budget`, and [`view`] turns the answers
+//! into rows and finds the culprit of each job. Answers are untrusted: they are bounded, checked and made safe
+//! to print. A target that is down, slow or sends a malformed response is a row that says so, and delays no
+//! other.
 //!
-//! The client is hyper's, which the listener has already: a few thousand connections need no thread
-//! each, a Unix socket is as good as TCP, and a body can be bounded while it comes.
+//! The client is hyper's, which the listener uses as well: thousands of connections need no threads, Unix
+//! sockets work like TCP, and a body can be bounded while it arrives.
 
 pub mod answer;
 pub mod ask;

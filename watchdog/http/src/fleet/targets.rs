@@ -1,4 +1,4 @@
-//! Whom to ask: addresses as they are written, and files in the form of Prometheus' file discovery.
+//! The targets to ask: addresses on the command line, and files of Prometheus' file-based discovery.
 
 use std::fmt;
 use std::fs::File;
@@ -9,21 +9,21 @@ use std::str::FromStr;
 use hyper::Uri;
 use serde::Deserialize;
 
-/// The port of a target that names none.
+/// The default port.
 pub const PORT: u16 = 9469;
-/// The most that is read of a file, bytes.
+/// How much of a file is read, bytes.
 const MOST_BYTES: u64 = 16 << 20;
 
 /// One watchdog to ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// As it was written.
+    /// The target as it was written.
     pub name: String,
     /// Where it listens.
     pub place: Place,
 }
 
-/// Where a watchdog listens: equal, however it was written.
+/// Where a watchdog listens. Different spellings of an address compare equal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     /// A host's name (in lower case) or address, and a port.
@@ -32,33 +32,33 @@ pub enum Place {
     Unix(PathBuf),
 }
 
-/// Why nobody can be asked.
+/// Why the targets cannot be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetsError {
-    /// One is none.
+    /// A text is not a target.
     #[error("{target:?} {what}")]
     NotATarget {
-        /// What was written.
+        /// The text.
         target: String,
-        /// What is wrong with it, and what would be right.
+        /// What is wrong with it, and what is expected.
         what: &'static str,
     },
     /// A file could not be read.
     #[error("cannot read the targets file {}: {source}", path.display())]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
-    /// A file is not what it should be.
+    /// A file has the wrong format.
     #[error(
-        "the targets file {} is no file_sd of Prometheus in JSON, such as \
+        "the targets file {} is not in the JSON form of Prometheus' file_sd, such as \
          [{{\"targets\": [\"host:9469\"]}}]: {source}",
         path.display()
     )]
     Parse {
-        /// Which file.
+        /// The file.
         path: PathBuf,
         /// What is wrong, and where.
         source: serde_json::Error,
@@ -85,45 +85,45 @@ impl Target {
 }
 
 fn place(text: &str) -> Result<Place, &'static str> {
-    const NONE: &str = "is no target: write http://HOST:PORT, HOST:PORT or unix:/PATH";
+    const NONE: &str = "is not a target: write http://HOST:PORT, HOST:PORT or unix:/PATH";
     if let Some(path) = text.strip_prefix("unix:") {
         let path = path.strip_prefix("//").unwrap_or(path);
         return if path.starts_with('/') { Ok(Place::Unix(path.into())) } else { Err(NONE) };
     }
     if text.starts_with("https:") {
-        return Err("is not spoken: watchdogs speak http; put a proxy beside this program");
+        return Err("uses https, which watchdogs do not speak: put a proxy beside this program");
     }
     let uri: Uri = text.parse().map_err(|_| NONE)?;
     let is_http = uri.scheme_str().is_none_or(|scheme| scheme == "http");
     let authority = uri.authority().filter(|_| is_http).ok_or(NONE)?;
     if authority.as_str().contains('@') {
-        return Err("has a user's name in it, which no watchdog asks for");
+        return Err("contains a user's name, which watchdogs do not ask for");
     }
     if uri.path_and_query().is_some_and(|path| !matches!(path.as_str(), "/" | "/state")) {
-        return Err("has a path: a watchdog's state is at /state, and it is asked for that");
+        return Err("has a path: leave it out, or write /state");
     }
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     if host.is_empty() {
         return Err(NONE);
     }
     let port = match authority.as_str().rsplit_once(':') {
-        // A port that is too great is none to `port_u16`, as is one that is absent.
+        // `port_u16` returns `None` for a port out of range as well as for none.
         Some((_, port)) if !port.ends_with(']') => authority.port_u16().ok_or(NONE)?,
         _ => PORT,
     };
     Ok(Place::Tcp(host.to_ascii_lowercase(), port))
 }
 
-/// A group of Prometheus' file discovery; its labels are Prometheus' business.
+/// A group in a file of Prometheus' file-based discovery. Its labels are ignored.
 #[derive(Deserialize)]
 struct Group {
     targets: Vec<String>,
 }
 
-/// Reads the targets of a file.
+/// Reads the targets in a file.
 ///
 /// # Errors
-/// [`TargetsError`].
+/// [`TargetsError`] if the file cannot be read or parsed.
 pub fn read(path: &Path) -> Result<Vec<Target>, TargetsError> {
     let mut text = String::new();
     File::open(path)
@@ -141,7 +141,7 @@ impl fmt::Display for Target {
 }
 
 impl Place {
-    /// What the request calls the host it is meant for.
+    /// Returns the value of the `Host` header.
     pub(super) fn host_header(&self) -> String {
         match self {
             Place::Tcp(host, port) if host.contains(':') => format!("[{host}]:{port}"),
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn targets_are_read_as_they_are_written() {
+    fn targets_are_parsed() {
         let check = |text: &str, host: &str, port: u16| {
             let target: Target = text.parse().unwrap();
             assert_eq!(target.place, Place::Tcp(host.to_owned(), port), "{text}");
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn one_place_is_one_however_it_is_written() {
+    fn different_spellings_of_a_place_are_equal() {
         let check = |one: &str, other: &str| {
             let [one, other] = [one, other].map(|text| text.parse::<Target>().unwrap());
             assert_eq!(one.place, other.place);
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_was_not_written_is_known_as_such() {
+    fn default_port_is_recognised() {
         let lacks = |text: &str| text.parse::<Target>().unwrap().lacks_port();
         for text in ["gpu-1", "http://gpu-1/", "http://gpu-1/state", "[fe80::9469]"] {
             assert!(lacks(text), "{text}");
@@ -200,25 +200,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_target_is_refused_with_the_reason() {
+    fn invalid_target_is_refused_with_the_reason() {
         let check = |text: &str, part: &str| {
             let error = text.parse::<Target>().expect_err(text).to_string();
             assert!(error.contains(part), "{text}: {error}");
         };
-        check("", "no target");
-        check("unix:", "no target");
-        check("unix:run/a.sock", "no target");
+        check("", "not a target");
+        check("unix:", "not a target");
+        check("unix:run/a.sock", "not a target");
         check("https://gpu-1:9000", "proxy");
-        check("ftp://gpu-1", "no target");
-        check("gpu-1:99999", "no target");
+        check("ftp://gpu-1", "not a target");
+        check("gpu-1:99999", "not a target");
         check("http://gpu-1:9000/metrics", "/state");
         check("http://me:secret@gpu-1", "user's name");
-        check("two words", "no target");
-        check(":9000", "no target");
+        check("two words", "not a target");
+        check(":9000", "not a target");
     }
 
     #[test]
-    fn a_file_of_prometheus_names_targets() {
+    fn file_of_prometheus_names_targets() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("targets.json");
         let check = |text: &str| {

@@ -1,8 +1,8 @@
-//! How long a target is waited for: its own time, and nothing of what this process itself used up.
+//! The time budget of one target, without the time that this process itself used up.
 //!
-//! All targets are talked to on one thread. While it reads the state of one, or stands still because the
-//! machine is busy, answers of others wait unread, and their targets must not be called slow for it. So
-//! a [`OwnDelay`] adds up how late this thread was to look, and a [`TimeBudget`] gives that back.
+//! All targets are asked on one thread. While it parses one state, or does not run because the machine is
+//! busy, the answers of other targets wait unread, and those targets must not count as slow. [`OwnDelay`] adds
+//! up how late this thread was, and [`TimeBudget`] gives that time back.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// How often it is noted that this thread still looks at everybody.
+/// How often the thread's delay is measured.
 const PERIOD: Duration = Duration::from_millis(10);
 
 /// Adds up how late this thread was.
@@ -26,7 +26,7 @@ impl OwnDelay {
         OwnDelay { looked_at: Cell::new(Instant::now()), late: Cell::new(Duration::ZERO) }
     }
 
-    /// Notes it at each beat, for as long as it is polled.
+    /// Measures the delay periodically, as long as it is polled.
     pub(super) async fn measure(&self) -> Infallible {
         loop {
             sleep(PERIOD).await;
@@ -35,20 +35,19 @@ impl OwnDelay {
         }
     }
 
-    /// How late it was so far, what nobody has noted yet included. A beat is allowed to come as late as
-    /// it is long.
+    /// Returns the delay so far, including what is not recorded yet. A period of delay is tolerated.
     fn late(&self) -> Duration {
         self.late.get() + self.looked_at.get().elapsed().saturating_sub(2 * PERIOD)
     }
 }
 
-/// The time of one target, which runs from when this is made.
+/// The time of one target, starting when this is created.
 pub(super) struct TimeBudget<'a> {
     timeout: Duration,
     since: Instant,
     own_delay: &'a OwnDelay,
     late_before: Duration,
-    /// How long it was kept waiting before, and since when it is now.
+    /// How long the budget was paused before, and since when it is paused now.
     kept: Cell<Duration>,
     paused_since: Cell<Option<Instant>>,
 }
@@ -65,7 +64,7 @@ impl<'a> TimeBudget<'a> {
         }
     }
 
-    /// What `talk` comes to, if it does in time.
+    /// Runs `talk`; `None` if it exceeds the budget.
     pub(super) async fn with<T>(&self, talk: impl Future<Output = T>) -> Option<T> {
         let mut talk = pin!(talk);
         loop {
@@ -78,7 +77,7 @@ impl<'a> TimeBudget<'a> {
         }
     }
 
-    /// Waits for something that is not the target's to give: its time stands still.
+    /// Waits for something that the target cannot influence. The budget is paused meanwhile.
     pub(super) async fn paused_during<T>(&self, wait: impl Future<Output = T>) -> T {
         self.paused_since.set(Some(Instant::now()));
         let done = wait.await;
@@ -112,7 +111,7 @@ mod tests {
 
     const TIMEOUT: Duration = Duration::from_millis(100);
 
-    /// Runs with a clock that a test moves, and that jumps where all tasks wait; beside it the pace.
+    /// Runs a test with a clock that advances when all tasks wait, and the measurement beside it.
     fn run(test: impl AsyncFnOnce(Rc<OwnDelay>)) {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = builder.enable_time().start_paused(true).build().unwrap();
@@ -127,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn who_says_nothing_has_its_time_and_no_more() {
+    fn silent_target_gets_its_time_and_no_more() {
         run(async |own_delay| {
             let began = Instant::now();
             let got = TimeBudget::new(TIMEOUT, &own_delay).with(pending::<()>()).await;
@@ -138,11 +137,11 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_after_we_were_late_ourselves_still_counts() {
+    fn answer_counts_if_this_thread_was_late() {
         run(async |own_delay| {
             let (tell, told) = oneshot::channel();
             spawn_local(async move {
-                // Nobody is looked at meanwhile; the answer comes a while after.
+                // Nothing is polled meanwhile; the answer arrives after that.
                 advance(10 * TIMEOUT).await;
                 sleep(TIMEOUT / 2).await;
                 tell.send(7)
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_kept_waiting_loses_no_time_by_it() {
+    fn waiting_for_this_process_costs_no_budget() {
         run(async |own_delay| {
             let time_budget = TimeBudget::new(TIMEOUT, &own_delay);
             let talk = async {
@@ -165,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_is_never_late_gives_nothing_back() {
+    fn punctual_thread_adds_no_time() {
         run(async |own_delay| {
             sleep(100 * PERIOD).await;
             assert_eq!(own_delay.late(), Duration::ZERO);

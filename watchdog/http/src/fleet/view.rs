@@ -1,8 +1,8 @@
-//! The view over a fleet: who waits where, the oldest first, and who is the odd one out.
+//! The view over a fleet: what each worker waits for, oldest first, and the culprit of each job.
 //!
-//! The odd one out of a job, by the rule of [`hangwatch_core::watchdog::culprit`]: all its other ranks wait in one
-//! scope, which is the innermost of a lane of theirs and has been for a while, and it is not in it. A
-//! rank that is on no host that answered is in no scope.
+//! The culprit of a job, by the rule of [`hangwatch_core::watchdog::culprit`]: all other ranks have waited for a
+//! while in one scope, which is the innermost one of one of their lanes, and this rank is not in it. A rank
+//! that no target reports is in no scope.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,102 +14,102 @@ use super::answer::{Answer, Lane, Segment, State, TargetError};
 use super::targets::{PORT, Place, Target};
 use hangwatch_text::plain;
 
-/// How long the others must have waited, ns: for less, one of them is always the last to come.
+/// How long the others must have waited, ns. For a shorter time, some rank is always the last to arrive.
 pub const WAITED_NS: u64 = 1_000_000_000;
-/// The greatest world whose missing ranks are looked for: what a worker says of it is a claim.
+/// The largest world size whose missing ranks are searched, because it is a worker's claim.
 const MOST_RANKS: u32 = 1 << 20;
 
-/// What all targets answered.
+/// The answers of all targets, side by side.
 #[derive(Debug, Serialize)]
 pub struct Fleet {
-    /// Every target, in the order in which they were given.
+    /// The targets, in the given order.
     pub targets: Vec<TargetRow>,
-    /// Every worker, the oldest first; those without an armed timer last.
+    /// The workers, oldest first; those without an armed timer last.
     pub workers: Vec<WorkerRow>,
-    /// The jobs of which ranks are on no host that answered.
+    /// The jobs with ranks that no target reports.
     pub missing: Vec<Missing>,
-    /// The odd one out of each job that has one.
+    /// The culprits, at most one for each job.
     pub odd: Vec<Culprit>,
 }
 
 /// One target.
 #[derive(Debug, Serialize)]
 pub struct TargetRow {
-    /// As it was given.
+    /// The target as it was given.
     pub target: String,
     /// `ok`, `down`, `slow`, `malformed` or `other_version`.
     pub status: &'static str,
-    /// Why it is not ok, or not healthy, or signals nobody.
+    /// Why the status is not `ok`, or why the watchdog is unhealthy or signals nothing.
     pub reason: Option<String>,
     /// Its host's name.
     pub host: Option<String>,
-    /// Whether its watchdog says that it is well.
+    /// Whether its watchdog is healthy.
     pub healthy: Option<bool>,
 }
 
-/// Where one worker is.
+/// One worker.
 #[derive(Clone, Debug, Serialize)]
 pub struct WorkerRow {
-    /// The host, as the worker or its watchdog names it.
+    /// The host name in the worker's namespace, or the watchdog's.
     pub host: String,
-    /// The target that told of it.
+    /// The target that reports it.
     pub target: String,
     /// The segment.
     pub segment: String,
-    /// The job; empty where there is none.
+    /// The job; empty if there is none.
     pub job: String,
     /// The rank.
     pub rank: Option<u32>,
-    /// The number of ranks, 0 where unknown.
+    /// The number of ranks; 0 if unknown.
     pub world_size: u32,
     /// The pid on its host.
     pub pid: u32,
-    /// The command behind it.
+    /// Its command.
     pub command: Option<String>,
-    /// The scopes it is in, the innermost first, each once.
+    /// The scopes it is in, innermost first, without repetition.
     pub scopes: Vec<String>,
     /// The state of the innermost timer, or `quarantined`.
     pub state: Option<String>,
     /// How long it has been in the innermost scope.
     pub age_ns: Option<u64>,
-    /// The time left of that, negative once overdue.
+    /// The time left in that scope; negative when overdue.
     pub left_ns: Option<i64>,
-    /// Whether it is the odd one out of its job.
+    /// Whether it is the culprit of its job.
     pub odd: bool,
 }
 
-/// The ranks of a job that nobody told of.
+/// The ranks of a job that no target reports.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Missing {
     /// The job.
     pub job: String,
-    /// How many ranks there should be.
+    /// The expected number of ranks.
     pub world_size: u32,
-    /// The ranks, at most a thousand of them.
+    /// The missing ranks, at most a thousand.
     pub ranks: Vec<u32>,
-    /// How many they are.
+    /// The number of missing ranks.
     pub count: usize,
 }
 
-/// The odd one out of a job.
+/// The culprit of a job.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Culprit {
     /// The job.
     pub job: String,
     /// The rank that is not where the others are.
     pub rank: u32,
-    /// Its host; `None` where it is on none that answered.
+    /// Its host; `None` if no target reports it.
     pub host: Option<String>,
-    /// The scope that all others wait in.
+    /// The scope in which all other ranks wait.
     pub scope: String,
-    /// How many others.
+    /// The number of other ranks.
     pub others: usize,
-    /// How long the last of them has been in it.
+    /// How long the last of them has been in the scope.
     pub waited_ns: u64,
 }
 
 impl Fleet {
-    /// Puts the answers of the targets side by side.
+    /// Compares the answers of the targets.
     pub fn of(targets: &[Target], answers: &[Answer]) -> Fleet {
         let mut workers = Vec::new();
         let mut jobs: BTreeMap<String, Job> = BTreeMap::new();
@@ -141,7 +141,7 @@ fn target_row((target, answer): (&Target, &Answer)) -> TargetRow {
     let (status, reason) = match answer {
         Ok(state) => ("ok", watchdog_trouble(state)),
         Err(trouble @ TargetError::Down(why)) if target.lacks_port() => {
-            let told = format!("{} (port {PORT}, as the target names none)", plain(why));
+            let told = format!("{} (port {PORT}, because the target names none)", plain(why));
             (trouble.name(), Some(told))
         }
         Err(trouble) => (trouble.name(), Some(told(trouble))),
@@ -165,16 +165,16 @@ fn told(trouble: &TargetError) -> String {
     }
 }
 
-/// What is wrong with a watchdog that answers.
+/// Returns what is wrong with a watchdog that answers.
 fn watchdog_trouble(state: &State) -> Option<String> {
     if !state.healthy {
         return Some(state.reason.clone().unwrap_or_else(|| "unhealthy".to_owned()));
     }
     let braked = state.segments.iter().find(|segment| segment.braked)?;
-    Some(format!("the brake of segment {} holds: nobody is signalled", braked.segment))
+    Some(format!("segment {}: too many kills, nothing is signalled", braked.segment))
 }
 
-/// One row a process: of several threads the one that has waited longest in its innermost scope.
+/// Returns one row per process: that of the thread which has been in its innermost scope the longest.
 fn workers_of(target: &Target, state: &State, segment: &Segment) -> Vec<WorkerRow> {
     let mut by_pid: BTreeMap<(u32, &str, Option<u32>), WorkerRow> = BTreeMap::new();
     for lane in &segment.lanes {
@@ -240,9 +240,9 @@ struct Job {
 #[derive(Default)]
 struct Rank {
     host: String,
-    /// The scopes its lanes are in, and how long it has been in each.
+    /// The scopes its lanes are in, and for how long.
     scopes: BTreeMap<String, u64>,
-    /// Those of them that are a lane's innermost, and have been for a while.
+    /// Those of them that are innermost in a lane, for at least [`WAITED_NS`].
     waits_in: BTreeSet<String>,
 }
 
@@ -273,7 +273,7 @@ fn join(jobs: &mut BTreeMap<String, Job>, state: &State, lane: &Lane) {
 }
 
 impl Job {
-    /// The ranks of its world that nobody told of.
+    /// Returns the ranks of its world that no target reports.
     fn absent(&self) -> impl Iterator<Item = u32> + '_ {
         let world = self.world_size.min(MOST_RANKS);
         (0..world).filter(|rank| !self.ranks.contains_key(rank))
@@ -300,7 +300,7 @@ impl Job {
             let waited = self.ranks.values().filter_map(|rank| rank.scopes.get(scope));
             Some((*waited.min()?, scope, rank))
         });
-        // Of several the one they came to last.
+        // Of several scopes, the one they entered last.
         let (waited_ns, scope, rank) = candidates.min()?;
         let host = self.ranks.get(&rank).map(|rank| rank.host.clone());
         let others = self.ranks.len() - usize::from(host.is_some());

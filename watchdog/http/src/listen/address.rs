@@ -1,7 +1,7 @@
-//! Where to listen: an address as it is written, and the socket bound to it.
+//! The address of the listener, and the socket bound to it.
 //!
-//! Whoever may connect may read everything the listener tells, so only this host is listened to unless
-//! told otherwise, and a Unix socket is made with the mode it is to have.
+//! Any client that can connect can read everything the listener reports. So only this host can connect unless
+//! configured otherwise, and a Unix socket is created with its final mode.
 
 use std::fmt;
 use std::io;
@@ -19,7 +19,7 @@ const LONGEST_PATH: usize = 107;
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// `127.0.0.1:9469`, `[::1]:9469`, `localhost:9469`; port 0 is any that is free.
+    /// `127.0.0.1:9469`, `[::1]:9469`, `localhost:9469`; port 0 means any free port.
     Tcp(SocketAddr),
     /// `unix:/run/hangwatch/train.sock`.
     Unix(PathBuf),
@@ -44,34 +44,34 @@ impl fmt::Display for Address {
     }
 }
 
-/// An address that cannot be listened at.
+/// Why a text is not an address to listen at.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// It is none.
+    /// It is not an address.
     #[error(
-        "is no address: write an IP address with a port, such as 127.0.0.1:9469 or [::1]:9469, or \
+        "is not an address: write an IP address with a port, such as 127.0.0.1:9469 or [::1]:9469, or \
          unix: with a path"
     )]
     NotAnAddress,
-    /// A port, but no host.
+    /// It has a port but no host.
     #[error("has no host: write 127.0.0.1:{0} to be reached from this host only")]
     NoHost(u16),
-    /// A Unix socket without a path.
+    /// It is a Unix socket without a path.
     #[error("has no path: write unix:/run/hangwatch/NAME.sock or the like")]
     NoPath,
-    /// A path that does not begin at the root: a daemon's directory is not its caller's.
-    #[error("has a path that does not begin with /: write all of it")]
+    /// The path is relative. The directory of a daemon is not that of its caller.
+    #[error("has a relative path: write one that begins with /")]
     RelativePath,
-    /// A path the kernel has no room for.
-    #[error("has a path of {0} bytes, and the kernel takes {LONGEST_PATH}: choose a shorter one")]
+    /// The path is too long for the kernel.
+    #[error("has a path of {0} bytes, but the kernel allows {LONGEST_PATH}: choose a shorter one")]
     PathTooLong(usize),
-    /// A name that the kernel has no room for beneath an open directory.
+    /// The name of the socket is too long, because the kernel is given it below an open directory.
     #[error(
-        "has a name of {0} bytes after its last /, and {LONGEST_NAME} are allowed: choose a shorter one"
+        "has a name of {0} bytes after the last /, but {LONGEST_NAME} are allowed: choose a shorter one"
     )]
     NameTooLong(usize),
-    /// A path without a name at its end.
-    #[error("ends in a directory: add the name of the socket to be made")]
+    /// The path ends without a name.
+    #[error("ends in a directory: add the name of the socket")]
     NoName,
 }
 
@@ -110,40 +110,40 @@ fn unix_address(path: &str) -> Result<Address, AddressError> {
     }
 }
 
-/// Why nobody can be listened to.
+/// Why the listener cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// Other hosts could connect.
     #[error(
         "{address} can be reached from other hosts, which would learn every pid, command and scope: \
-         listen at 127.0.0.1 or a Unix socket, or say --listen-anywhere if that is meant"
+         listen at 127.0.0.1 or a Unix socket, or add --listen-anywhere if that is intended"
     )]
     NotLocal {
         /// The address.
         address: Address,
     },
-    /// Somebody listens there.
+    /// Another process listens there.
     #[error(
         "cannot listen at {address}: it is in use{}", match address {
-            Address::Tcp(_) => "; choose another port, or see who has it with `ss -ltnp`",
-            Address::Unix(_) => " by a process that listens; end that one, or choose another path",
+                Address::Tcp(_) => "; choose another port, or find its owner with `ss -ltnp`",
+                Address::Unix(_) => " by a process that listens; end it, or choose another path",
         }
     )]
     InUse {
         /// The address.
         address: Address,
     },
-    /// Something else has the path.
+    /// The path is taken by something other than a socket.
     #[error(
-        "cannot listen at {address}: a file is there that is no socket; move it, or choose another path"
+        "cannot listen at {address}: the file there is not a socket; move it, or choose another path"
     )]
     NotASocket {
         /// The address.
         address: Address,
     },
-    /// Another process of this user binds there, and does not end.
+    /// Another process of this user holds the lock.
     #[error(
-        "cannot listen at {address}: {} is locked by another process; end that one, or choose \
+        "cannot listen at {address}: {} is locked by another process; end it, or choose \
          another path", lock.display()
     )]
     Locked {
@@ -152,7 +152,7 @@ pub enum ListenError {
         /// The lock file.
         lock: PathBuf,
     },
-    /// The lock file is no file of this user's alone.
+    /// The lock file can be opened by other users.
     #[error(
         "cannot listen at {address}: {} is not a file that only this user may open; remove it, or \
          choose a directory that others may not write to", lock.display()
@@ -163,7 +163,7 @@ pub enum ListenError {
         /// The lock file.
         lock: PathBuf,
     },
-    /// Somebody else could put another socket there.
+    /// Another user could replace the socket.
     #[error("cannot listen at {address}: {source}")]
     Place {
         /// The address.
@@ -179,19 +179,19 @@ pub enum ListenError {
         /// What it said.
         source: io::Error,
     },
-    /// No thread or no runtime could be had.
+    /// The listener's thread or runtime could not be started.
     #[error(
-        "cannot listen at {address}: no thread could be started: {source}; raise the limit of processes (ulimit -u)"
+        "cannot listen at {address}: cannot start a thread: {source}; raise the limit of processes (ulimit -u)"
     )]
     Thread {
         /// The address.
         address: Address,
-        /// What the kernel said.
+        /// The error of the kernel.
         source: io::Error,
     },
 }
 
-/// What to do where the directory of a Unix socket is not there.
+/// The advice for a missing directory of a Unix socket.
 pub(super) const MAKE_DIRECTORY: &str = "; make the directory first";
 
 fn advice(source: &io::Error) -> &'static str {
@@ -200,7 +200,7 @@ fn advice(source: &io::Error) -> &'static str {
             "; choose a port above 1023, or a directory that you may write"
         }
         io::ErrorKind::NotFound => MAKE_DIRECTORY,
-        io::ErrorKind::AddrNotAvailable => "; it is no address of this host",
+        io::ErrorKind::AddrNotAvailable => "; it is not an address of this host",
         _ => "",
     }
 }
@@ -213,7 +213,7 @@ pub(super) enum Socket {
 }
 
 impl Socket {
-    /// Where it really listens: with the port that was chosen.
+    /// Returns where it listens, with the port that the kernel chose.
     pub(super) fn address(&self, asked: &Address) -> Address {
         match self {
             Socket::Tcp(socket) => socket.local_addr().map_or_else(|_| asked.clone(), Address::Tcp),
@@ -222,8 +222,8 @@ impl Socket {
     }
 }
 
-/// Binds and listens. A Unix socket may be connected to by its owner, and by `group` where one is
-/// given; of one that is there already, but has nobody who listens, the place is taken.
+/// Binds and listens. A Unix socket admits its owner, and `group` if there is one. A socket that no process
+/// listens at is replaced.
 pub(super) fn bind(address: &Address, group: Option<u32>) -> Result<Socket, ListenError> {
     match address {
         Address::Tcp(at) => {
@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read_as_written() {
+    fn addresses_are_parsed() {
         let check = |text: &str, shown: &str, local: bool| {
             let address: Address = text.parse().unwrap();
             assert_eq!(
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_with_what_would_be_one() {
+    fn invalid_address_is_refused_with_an_example() {
         let check = |text: &str, part: &str| {
             let error = text.parse::<Address>().unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");
@@ -274,11 +274,11 @@ mod tests {
         check("9469", "127.0.0.1:9469");
         check(":9469", "127.0.0.1:9469");
         check("*:80", "127.0.0.1:80");
-        check("", "is no address");
-        check("127.0.0.1", "is no address");
-        check("127.0.0.1:99999", "is no address");
-        check("example.org:9469", "is no address");
-        check("::1:9469x", "is no address");
+        check("", "is not an address");
+        check("127.0.0.1", "is not an address");
+        check("127.0.0.1:99999", "is not an address");
+        check("example.org:9469", "is not an address");
+        check("::1:9469x", "is not an address");
         check("unix:", "no path");
         check("unix:train.sock", "begin with /");
         check("unix:/run/", "ends in a directory");
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_in_use_is_said_to_be() {
+    fn port_in_use_is_reported_with_advice() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let error = bind(&Address::Tcp(taken.local_addr().unwrap()), None).unwrap_err();
         assert!(error.to_string().contains("ss -ltnp"), "{error}");

@@ -1,17 +1,17 @@
-//! The older text format of Prometheus (0.0.4), for collectors that know nothing newer.
+//! Converts a page to the older text format of Prometheus (0.0.4), for collectors that know no newer one.
 //!
-//! The two differ in what is said about a family: the older one names a counter and an info as its
-//! samples are named, knows no info type and no unit, and ends without a mark.
+//! The formats differ in the descriptions: the older one names a counter or an info like its samples, has no
+//! info type and no unit, and no end marker.
 
 use std::fmt::Write;
 
-/// The same page in the older format.
+/// Converts a page from OpenMetrics.
 pub(super) fn from_openmetrics(page: &str) -> String {
     let mut text = String::with_capacity(page.len() + page.len() / 16);
     let mut help = None;
     for line in page.lines() {
         if let Some(said) = line.strip_prefix("# HELP ") {
-            // What it is called here is known from the type, which follows.
+            // The name depends on the type, which follows.
             help = said.split_once(' ').map(|(_, help)| help);
         } else if let Some((name, kind)) =
             line.strip_prefix("# TYPE ").and_then(|said| said.split_once(' '))
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn families_are_named_as_their_samples() {
+    fn families_are_named_like_their_samples() {
         let page = "# HELP a Some.\n# TYPE a counter\na_total{b=\"# TYPE x y\"} 1\n\
                     # HELP c Some.\n# TYPE c info\n# UNIT c x\nc_info{v=\"1\"} 1\n\
                     # HELP d Some.\n# TYPE d gauge\nd 2\n# EOF\n";

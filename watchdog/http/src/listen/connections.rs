@@ -1,7 +1,7 @@
-//! Connections: who may say what, for how long, and how many at once.
+//! HTTP connections: the bounds on what a client may send, for how long, and how many there may be.
 //!
-//! Everything here runs on one thread, which is no other's: a client that is slow, silent, broken or
-//! one of thousands holds up other clients at most. Every bound is a constant below.
+//! Everything here runs on the listener's own thread: a slow, silent or broken client, or thousands of them,
+//! can delay other clients only.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -22,18 +22,18 @@ use tokio::time::{sleep, timeout};
 
 use hangwatch_server::CONNECTIONS;
 
-/// The longest head of a request, bytes: the least that hyper takes.
+/// The longest head of a request, bytes: hyper's minimum.
 const HEAD_BYTES: usize = 8192;
-/// The most headers a request may have.
+/// The maximum number of headers of a request.
 const HEADERS: usize = 64;
-/// How long a client may take to send its request's head.
+/// The time limit for the head of a request.
 const HEAD_TIME: Duration = Duration::from_secs(5);
-/// How long a connection may last, its answer's way included.
+/// The time limit of a connection, including the response.
 const TIME: Duration = Duration::from_secs(10);
-/// How long to wait where the kernel has no descriptor for another connection.
+/// Pause after a failed accept, for example without free descriptors.
 const BREATH: Duration = Duration::from_millis(100);
 
-/// What there was to do so far.
+/// Counts of requests and connections so far.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Traffic {
     /// Requests by path and status.
@@ -42,19 +42,19 @@ pub(super) struct Traffic {
     pub(super) connections: BTreeMap<&'static str, u64>,
 }
 
-/// A socket that connections come from.
+/// A listening socket.
 pub(super) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-/// Who answers.
+/// Answers requests.
 pub(super) trait Answer: 'static {
-    /// The answer, and the path it is counted under.
+    /// Returns the response, and the path under which it is counted.
     fn answer(&self, request: &Request<Incoming>) -> (&'static str, Response<Full<Bytes>>);
 }
 
-/// Lets clients in, one task each.
+/// Accepts connections and starts a task for each.
 pub(super) struct AcceptLoop<A> {
     answerer: Rc<A>,
     traffic: Rc<RefCell<Traffic>>,
@@ -66,7 +66,7 @@ impl<A: Answer> AcceptLoop<A> {
         AcceptLoop { answerer, traffic, open: VecDeque::new() }
     }
 
-    /// Accepts connections for ever.
+    /// Accepts connections forever.
     pub(super) async fn run(mut self, listener: Listener) -> Infallible {
         loop {
             let accepted = match &listener {
@@ -78,8 +78,7 @@ impl<A: Answer> AcceptLoop<A> {
                 }
             };
             if accepted.is_err() {
-                // No descriptor, or a client that has left already. Whoever only tried again would
-                // spin.
+                // No descriptor, or the client has left. A retry without a pause would spin.
                 sleep(BREATH).await;
             }
         }
@@ -98,7 +97,7 @@ impl<A: Answer> AcceptLoop<A> {
     }
 }
 
-/// One request and its answer.
+/// Answers one request.
 async fn converse<A: Answer>(
     stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     answerer: Rc<A>,

@@ -1,12 +1,10 @@
-//! `/metrics`: what a scrape is told, in `OpenMetrics`.
+//! `/metrics`: the figures of a watchdog in `OpenMetrics`.
 //!
-//! A [`Scrape`] is a picture of the segment and of its watchdog, taken for one answer; [`render`]
-//! writes it down. Nothing is kept between two scrapes: what is counted stands in the segment, in the
-//! tick's figures or in the [`tally`](super::tally).
+//! A [`Scrape`] holds the figures for one response; [`render`] writes them. Nothing is kept between two
+//! scrapes: counts live in the segment, in the tick's figures, or in the [`tally`](super::tally).
 //!
-//! A scope's name, a job and a rank are the workers' own words, so their number is bounded: the first
-//! [`SCOPES`] scopes and [`MAX_LABEL_SETS`] subjects have series of their own, all others are summed up
-//! under `(other)`.
+//! Scope names, jobs and ranks are chosen by workers, so their number is bounded: the first [`SCOPES`] scopes
+//! and [`MAX_LABEL_SETS`] label sets have series of their own; all others are summed up under `(other)`.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,16 +30,15 @@ use hangwatch_text::{Plain, plain};
 
 mod writer;
 
-/// How many scopes have series of their own: the first that were interned, so that a series never
-/// changes what it counts.
+/// The number of scopes with series of their own: the first ones, so that a series never changes its meaning.
 pub(super) const SCOPES: usize = 128;
 #[cfg(doc)]
 use super::tally::MAX_LABEL_SETS;
 
-/// What is counted of a scope.
+/// Reads one count of a scope.
 type Count = fn(&Counts) -> u64;
 
-/// What one answer tells.
+/// The figures for one response.
 #[derive(Debug)]
 pub(super) struct Scrape {
     pub(super) host: String,
@@ -52,14 +49,14 @@ pub(super) struct Scrape {
     pub(super) lateness: Counts,
     pub(super) tally: tally::Counts,
     pub(super) traffic: Traffic,
-    /// The processor time this process has used.
+    /// The processor time of this process.
     pub(super) cpu_s: f64,
 }
 
-/// Writes a scrape down.
+/// Writes the figures of a scrape.
 ///
 /// # Errors
-/// Never: a string takes whatever is written.
+/// Never: writing to a string does not fail.
 pub(super) fn render(scrape: Scrape) -> Result<String, fmt::Error> {
     let labels = [("host", &scrape.host), ("segment", &scrape.seen.segment)]
         .map(|(name, value)| (Cow::Borrowed(name), Cow::Owned(plain(value).into_owned())));
@@ -92,13 +89,15 @@ impl Scrape {
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         writer.one("build", "The watchdog's version", &Info::new(version))?;
         writer.gauge("healthy", "1 where /healthz is green, else 0", self.is_healthy.into())?;
-        writer.gauge("braked", "1 while the brake holds and nobody is signalled", {
-            self.health.braked.into()
-        })?;
+        writer.gauge(
+            "braked",
+            "1 while the kill limiter (--max-reaps) has tripped and nothing is signalled",
+            { self.health.braked.into() },
+        )?;
         writer.counter("ticks", "Ticks of all watchdogs of the segment", self.counter("ticks"))?;
-        let help = "How long ticks were at work, their sleep not counted";
+        let help = "How long ticks took, without their sleep";
         writer.one("tick_duration_seconds", help, &Histogram(&self.at_work))?;
-        let help = "How late ticks came that nothing woke before their time";
+        let help = "How late ticks were whose sleep was not interrupted";
         writer.one("tick_lateness_seconds", help, &Histogram(&self.lateness))?;
         let age_ns = self.seen.at.since(self.health.last_tick_at);
         let help = "How long ago the last tick ended";
@@ -106,22 +105,24 @@ impl Scrape {
         writer.counter("records_drained", "Records drained", self.counter("drained"))?;
         let help = "Records overwritten before they were drained; no deadline depends on them";
         writer.counter("records_lapped", help, self.counter("lapped"))?;
-        let help = "Stalls credited: the watchdog was late, and timers got the time back";
+        let help = "Stalls credited: the watchdog was late, and armed timers were extended";
         writer.counter("stalls", help, self.counter("stalls"))?;
         let help = "The length of the stalls since this watchdog began";
         let stalled = ConstCounter::new(seconds(self.tally.stalled_ns));
         writer.one("stall_seconds", help, &stalled)?;
-        writer.counter("adoptions", "Watchdogs that took the segment over", self.counter("adopted"))
+        writer.counter("adoptions", "Watchdogs that took over the segment", self.counter("adopted"))
     }
 
     fn encode_lanes(&self, writer: &mut Writer) -> fmt::Result {
-        writer.gauge("workers", "Processes that the kernel vouched for and that live", {
-            self.health.workers
-        })?;
+        writer.gauge("workers", "Verified processes that are alive", { self.health.workers })?;
         writer.gauge("lanes", "Lanes of the segment", self.seen.lane_count as usize)?;
         writer.gauge("lanes_taken", "Lanes that a worker's thread has", self.seen.lanes_taken)?;
         let quarantined = self.seen.lanes_quarantined;
-        writer.gauge("lanes_quarantined", "Lanes that lied and are not enforced", quarantined)?;
+        writer.gauge(
+            "lanes_quarantined",
+            "Lanes with invalid values, not enforced",
+            quarantined,
+        )?;
         writer.counter("quarantines", "Lanes quarantined so far", self.counter("quarantined"))?;
         writer.counter("lanes_recycled", "Lanes recycled", self.counter("recycled"))?;
         let help = "Timers that are not idle, by state; the armed ones have a deadline to meet";
@@ -130,7 +131,7 @@ impl Scrape {
         writer.gauges("timers", help, timers)
     }
 
-    /// Who is overdue right now.
+    /// Writes the timers that are overdue now.
     fn encode_overdue(&self, writer: &mut Writer) -> fmt::Result {
         let mut label_sets = LabelSets::default();
         let mut overdue: BTreeMap<Labels, (usize, u64)> = BTreeMap::new();
@@ -148,14 +149,14 @@ impl Scrape {
             help,
             of.clone().map(|(who, &(count, _))| (who.labels(), count)),
         )?;
-        let help = "How long the longest overdue of them is";
+        let help = "How long the longest overdue of them has been overdue";
         let longest = of.map(|(who, &(_, ns))| (who.labels(), ConstGauge::new(seconds(ns))));
         writer.family("overdue_seconds", help, longest)
     }
 
     fn encode_expiries(&self, writer: &mut Writer) -> fmt::Result {
         let tally = &self.tally;
-        let help = "Expired timers by what became of them, since this watchdog began";
+        let help = "Expired timers by their outcome, since this watchdog started";
         writer.family(
             "expiries",
             help,
@@ -168,7 +169,7 @@ impl Scrape {
             (with("outcome", outcome, who.labels()), ConstGauge::new(times.last_at_s))
         });
         writer.family("last_expiry_timestamp_seconds", help, last)?;
-        let help = "Overdue workers that were not signalled because something held them up";
+        let help = "Overdue workers that were not signalled because they could not run";
         writer.family(
             "held",
             help,
@@ -176,12 +177,11 @@ impl Scrape {
                 (with("hold", hold, who.labels()), ConstCounter::new(times.count))
             }),
         )?;
-        let help = "Timers that used the fraction of their allowance to be warned of";
+        let help = "Timers that used the part of their timeout at which a warning was requested";
         writer.counter("warnings", help, tally.warnings)?;
         let reaps = ["reaped", "unkillable", "failed"]
             .map(|outcome| ([("outcome", outcome)], ConstCounter::new(self.counter(outcome))));
-        let help =
-            "Workers reaped (dead after a signal), that survived SIGKILL, and reaps that failed";
+        let help = "Workers reaped (dead after a signal), unkillable (survived SIGKILL), and reaps that failed";
         writer.family("reaps", help, reaps)
     }
 
@@ -192,7 +192,9 @@ impl Scrape {
             ("releases", "Releases, in time or after a report", Counts::released),
             ("released_after_report", "Releases after a report", |counts| counts.reported),
             ("condemned", "Timers condemned", |counts| counts.condemned),
-            ("abandoned", "Timers given up armed, or died with", |counts| counts.abandoned),
+            ("abandoned", "Timers armed at the end of their process or lane", |counts| {
+                counts.abandoned
+            }),
             ("rearmed", "Deadlines moved while armed", |counts| counts.rearmed),
         ];
         for (name, help, count) in counters {
@@ -209,21 +211,21 @@ impl Scrape {
             scopes.iter().map(|(scope, counts)| ([("scope", &**scope)], Histogram(counts)));
         writer.family("scope_duration_seconds", help, durations)?;
         writer.gauge("scopes", "Scope names interned", self.seen.scopes.len())?;
-        let help = "Scope names that found no room in the segment and count as (other)";
+        let help = "Scope names that did not fit into the segment and count as (other)";
         writer.counter("scopes_overflowed", help, self.seen.scopes_overflowed)?;
-        let help = "Scopes without series of their own here, summed up as (other)";
+        let help = "Scopes without series of their own, summed up as (other)";
         let own = scopes.iter().filter(|(scope, _)| scope != OTHER).count();
         writer.gauge("scopes_summed_up", help, self.seen.scopes.len() - own)
     }
 
-    /// How long scopes may take by the deadlines file, and what ran beyond that.
+    /// Writes the timeouts of scopes in the deadlines file, and the acquires that exceeded them.
     fn encode_allowances(&self, writer: &mut Writer) -> fmt::Result {
         let mut allowed: BTreeMap<Plain<'_>, Duration> = BTreeMap::new();
         for (name, scope) in self.own_series() {
             let Some(time) = scope.timeout.filter(|_| name != OTHER) else { continue };
             allowed.entry(name).or_insert(time);
         }
-        let help = "How long an acquire without a time may take, by the deadlines file";
+        let help = "Timeout of an acquire without one of its own, by the deadlines file";
         writer.family(
             "scope_allowance_seconds",
             help,
@@ -239,22 +241,22 @@ impl Scrape {
             let ends = [("released", overruns.ended), ("died", overruns.died)];
             ends.map(|(end, count)| ([("scope", &**scope), ("end", end)], ConstCounter::new(count)))
         });
-        let help = "Acquires that ran beyond the scope's allowance as it is now, by their end";
+        let help = "Acquires that exceeded the scope's current timeout, by their end";
         writer.family("overruns", help, ends)?;
         let late = |ns: u64| ConstCounter::new(seconds(ns));
-        let help = "How long the released of them ran beyond it, together";
+        let help = "How long the released of them exceeded it, in total";
         let together =
             overruns.iter().map(|(scope, it)| ([("scope", &**scope)], late(it.sum_late_ns)));
         writer.family("overrun_seconds", help, together)?;
-        let help = "How long the longest of the released ran beyond it";
+        let help = "How long the longest of the released exceeded it";
         let longest = overruns
             .iter()
             .map(|(scope, it)| ([("scope", &**scope)], ConstGauge::new(seconds(it.max_late_ns))));
         writer.family("overrun_longest_seconds", help, longest)
     }
 
-    /// Every scope with the name of its series: its own, clean, for the first [`SCOPES`], else [`OTHER`].
-    /// Several may have one name: a page may have each series once.
+    /// Returns every scope with the name of its series: its own, safe to print, for the first [`SCOPES`], else
+    /// [`OTHER`]. Several scopes may share a name, because a page may contain each series only once.
     fn own_series(&self) -> impl Iterator<Item = (Plain<'_>, &ScopeView)> {
         let mut names: BTreeSet<Plain<'_>> = BTreeSet::new();
         self.seen.scopes.iter().map(move |scope| {
@@ -267,7 +269,7 @@ impl Scrape {
         })
     }
 
-    /// What ran beyond their allowances, of scopes that have one or have had, by the names of their series.
+    /// Returns the overruns of scopes that have or had a timeout, by the names of their series.
     fn overruns(&self) -> BTreeMap<Plain<'_>, Overruns> {
         let mut by_name: BTreeMap<Plain<'_>, Overruns> = BTreeMap::new();
         for (name, scope) in self.own_series() {
@@ -284,7 +286,7 @@ impl Scrape {
         by_name
     }
 
-    /// The scopes' counts by the names of their series, in the order in which the scopes were interned.
+    /// Returns the scopes' counts by the names of their series, in the order in which the scopes were interned.
     fn scopes(&self) -> Vec<(Plain<'_>, Cow<'_, Counts>)> {
         let mut places: BTreeMap<Plain<'_>, usize> = BTreeMap::new();
         let mut scopes: Vec<(Plain<'_>, Cow<'_, Counts>)> = Vec::new();
@@ -306,17 +308,16 @@ impl Scrape {
         });
         let help = "Requests answered";
         writer.family("http_requests", help, requests.map(|(of, n)| (of, ConstCounter::new(n))))?;
-        let help =
-            "Connections by how they ended: closed, timed_out, broken, displaced by newer ones";
+        let help = "Connections by their end: closed, timed_out, broken, displaced by newer ones";
         let connections = traffic.connections.iter();
         writer.family(
             "http_connections",
             help,
             connections.map(|(how, count)| ([("end", *how)], ConstCounter::new(*count))),
         )?;
-        let help = "Events that the log was too slow for";
+        let help = "Events lost because the log was too slow";
         writer.counter("events_lost", help, self.tally.events_lost)?;
-        let help = "Processor time used by the watchdog's process";
+        let help = "Processor time of the watchdog's process";
         writer.one("cpu_seconds", help, &ConstCounter::new(self.cpu_s))
     }
 }

@@ -1,19 +1,18 @@
-//! The listener: `/metrics`, `/healthz` and `/state` of a watchdog, over HTTP.
+//! The listener: serves `/metrics`, `/healthz` and `/state` of a watchdog over HTTP.
 //!
 //! ```text
-//!   tick ---- figures, relaxed ----> +----------+
-//!   segment ---- pictures ---------> | listener | <---- http ---- Prometheus, kubelet, hangwatch fleet
-//!   journal ---- events -> tally --> +----------+
+//!   tick ------ relaxed figures ---> +----------+
+//!   segment --- snapshots ---------> | listener | <---- http ---- Prometheus, kubelet, hangwatch fleet
+//!   event log - events -> tally ---> +----------+
 //! ```
 //!
-//! The listener has a thread of its own, at a lower priority than the tick's, and reads what others
-//! wrote down anyway: neither the workers nor the tick know of it. It stands on `hyper` and a
-//! current-thread `tokio`, which bound what a client may send and how long it may take; `http` has
-//! those bounds, `pages` says what is answered, `metrics` and `tally` what it is made of, and
-//! `address` binds the socket, `unix` one that is a file.
+//! The listener has a thread of its own with a lower priority than the tick, and only reads what others have
+//! written: neither the workers nor the tick know about it. It uses `hyper` on a current-thread `tokio`
+//! runtime. `connections` bounds what a client may do, `pages` chooses the response, `metrics` and `tally`
+//! provide its content, `address` binds the socket, and `unix` one that is a file.
 //!
-//! Bind first ([`Bound::new`]), so that an address in use is an error before anything is served; then
-//! start the server, and [`Bound::serve`] its [`Vitals`].
+//! Bind first ([`Bound::new`]), so that an address in use is an error before anything is served. Then start
+//! the server, and serve its [`Vitals`] with [`Bound::serve`].
 
 mod address;
 mod classic;
@@ -44,40 +43,40 @@ use self::unix::SocketFile;
 use hangwatch_process::join::ends_within;
 use hangwatch_server::Vitals;
 
-/// How long its thread may take to end: one answer, which may read `/proc`.
+/// How long the thread may take to end: one response, which may read `/proc`.
 const ENDS: Duration = Duration::from_secs(2);
-/// By how much the listener gives way to the tick where they share a core.
+/// The niceness of the listener's thread, so that the tick runs first on a shared core.
 const NICENESS: i32 = 5;
 
-/// Who may connect.
+/// Which hosts may connect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Audience {
-    /// This host: an address that others could reach is refused.
+    /// This host only: an address that others could reach is refused.
     #[default]
     ThisHost,
-    /// Whoever reaches the address.
+    /// Any host that reaches the address.
     Anyone,
 }
 
-/// A socket that is bound; nobody is answered yet.
+/// A bound socket that does not answer yet.
 #[derive(Debug)]
 pub struct Bound {
     socket: Socket,
     address: Address,
 }
 
-/// What is told of.
+/// What the listener reports about.
 #[derive(Clone, Debug)]
 pub struct Subject {
-    /// How the server is.
+    /// The health of the server.
     pub vitals: Vitals,
-    /// What its events added up to.
+    /// The counts of its events.
     pub tally: Arc<Tally>,
     /// The host's name.
     pub host: String,
 }
 
-/// A listener at work; dropped, it ends, and a Unix socket's file with it.
+/// A running listener. Dropping it ends it and removes the file of a Unix socket.
 pub struct Listening {
     address: Address,
     stop: Option<oneshot::Sender<()>>,
@@ -86,11 +85,10 @@ pub struct Listening {
 }
 
 impl Bound {
-    /// Binds the address. A Unix socket may be connected to by its owner, and by `group` where one is
-    /// given.
+    /// Binds the address. A Unix socket admits its owner, and `group` if there is one.
     ///
     /// # Errors
-    /// [`ListenError`] says what to do.
+    /// [`ListenError`], which says what to do.
     pub fn new(
         address: &Address,
         audience: Audience,
@@ -104,15 +102,15 @@ impl Bound {
         Ok(Bound { socket, address })
     }
 
-    /// Where it is bound, with the port that the kernel chose for port 0.
+    /// Returns the bound address, with the port that the kernel chose for port 0.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// Answers from now on, on a thread of its own.
+    /// Starts to answer, on a thread of its own.
     ///
     /// # Errors
-    /// [`ListenError::Thread`].
+    /// [`ListenError::Thread`] if the thread cannot be started.
     pub fn serve(self, subject: Subject) -> Result<Listening, ListenError> {
         let Bound { socket, address } = self;
         let failed = |source| ListenError::Thread { address: address.clone(), source };
@@ -151,18 +149,18 @@ fn serve(
     subject: Subject,
     stopped: oneshot::Receiver<()>,
 ) {
-    // Refused, it is as good as any other thread.
+    // If the kernel refuses, the thread keeps its priority.
     let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS);
     let traffic = Rc::new(RefCell::new(Traffic::default()));
     let pages = Rc::new(Pages::new(subject, reach, Rc::clone(&traffic)));
     let tasks = LocalSet::new();
     tasks.spawn_local(AcceptLoop::new(pages, traffic).run(listener));
-    // Told to stop, or nobody is left to tell.
+    // Ends with a message or with the drop of the sender.
     let _ = tasks.block_on(runtime, stopped);
 }
 
 impl Listening {
-    /// Where it listens.
+    /// Returns where it listens.
     pub fn address(&self) -> &Address {
         &self.address
     }

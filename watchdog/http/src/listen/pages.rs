@@ -1,11 +1,11 @@
-//! The pages: what is answered to which request.
+//! The pages: which response a request gets.
 //!
 //! | path | answer |
 //! | --- | --- |
-//! | `/metrics` | OpenMetrics; the older text format to whoever asks for that alone |
-//! | `/healthz` | 200 and `ok`, or 503 and why not |
-//! | `/state` | the state of the watchdog and its segment, as JSON (see [`crate::state`]) |
-//! | `/` | what there is |
+//! | `/metrics` | OpenMetrics, or the older text format for clients that accept only that |
+//! | `/healthz` | 200 and `ok`, or 503 and the reason |
+//! | `/state` | the watchdog and its segment as JSON (see [`crate::state`]) |
+//! | `/` | the list of pages |
 
 use std::cell::RefCell;
 use std::net::IpAddr;
@@ -28,7 +28,7 @@ use crate::state::{SCHEMA, SegmentState, WatchdogState};
 use hangwatch_server::caught;
 use hangwatch_text::to_json;
 
-/// How long a page that costs something is told again as it was.
+/// How long a page that is expensive to build is reused.
 const FRESH: Duration = Duration::from_millis(100);
 
 const PLAIN: &str = "text/plain; charset=utf-8";
@@ -41,7 +41,7 @@ hangwatch watches here.
 
 /metrics  OpenMetrics, for Prometheus
 /healthz  200 while deadlines are kept, else 503 and why
-/state    who waits where, as JSON
+/state    what each worker waits for, as JSON
 ";
 
 /// From where the address can be reached.
@@ -74,19 +74,22 @@ impl Pages {
         let plain =
             |status, text: &'static str| (status, PLAIN, Bytes::from_static(text.as_bytes()));
         if self.reach == Reach::Loopback && !names_this_host(request.headers()) {
-            let text = "this listener is for this host only: ask for it by its address\n";
+            let text = "this listener answers requests from this host only: use its IP address or localhost\n";
             return ("other", plain(StatusCode::MISDIRECTED_REQUEST, text));
         }
         let is_read = [Method::GET, Method::HEAD].contains(request.method());
         match request.uri().path() {
-            _ if !is_read => {
-                ("other", plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are known\n"))
-            }
+            _ if !is_read => (
+                "other",
+                plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are supported\n"),
+            ),
             "/metrics" => ("/metrics", self.metrics_page(request.headers())),
             "/healthz" => ("/healthz", self.health_page()),
             "/state" => ("/state", self.state_page()),
             "/" => ("/", plain(StatusCode::OK, INDEX)),
-            _ => ("other", plain(StatusCode::NOT_FOUND, "not found; / says what there is\n")),
+            _ => {
+                ("other", plain(StatusCode::NOT_FOUND, "not found; see / for the list of pages\n"))
+            }
         }
     }
 
@@ -147,7 +150,7 @@ impl Answer for Pages {
     fn answer(&self, request: &Request<Incoming>) -> (&'static str, Response<Full<Bytes>>) {
         let (path, (status, content_type, body)) =
             caught("hangwatch-listen", || self.page(request)).unwrap_or_else(|message| {
-                // The deadlines are kept all the same: the listener is no reason to end.
+                // Deadlines are kept anyway: a bug in the listener is no reason to end the watchdog.
                 tracing::error!(event = "panicked", message_text = message, "a page panicked");
                 let text = Bytes::from_static(b"a bug in hangwatch; see its log\n");
                 ("other", (StatusCode::INTERNAL_SERVER_ERROR, PLAIN, text))
@@ -165,7 +168,7 @@ impl Answer for Pages {
     }
 }
 
-/// The page as it is kept, or made anew where that is too old: however many ask, it costs no more.
+/// Returns the kept page, or builds it if it is too old, so that many requests cost no more than a few.
 fn fresh(kept: &RefCell<Option<(Instant, Bytes)>>, make: impl FnOnce() -> String) -> Bytes {
     let mut kept = kept.borrow_mut();
     match &*kept {
@@ -178,7 +181,7 @@ fn fresh(kept: &RefCell<Option<(Instant, Bytes)>>, make: impl FnOnce() -> String
     }
 }
 
-/// Whether the client knows nothing newer than Prometheus' own text format.
+/// Whether the client accepts only Prometheus' older text format.
 fn wants_classic(headers: &HeaderMap) -> bool {
     let accepts = |what: &str| {
         let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
@@ -187,8 +190,10 @@ fn wants_classic(headers: &HeaderMap) -> bool {
     accepts("text/plain") && !accepts("application/openmetrics-text")
 }
 
-/// Whether the request was meant for this host. A page in a browser of this host can be made to ask
-/// us under a name of its own (DNS rebinding), and would then read the answer.
+/// Whether the request is addressed to this host.
+///
+/// A website in a browser of this host can send requests under a domain name of its own (DNS rebinding), and
+/// would otherwise read the response.
 fn names_this_host(headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(HOST) else { return true };
     let Ok(host) = host.to_str() else { return false };
@@ -210,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn only_requests_meant_for_this_host_are_answered() {
+    fn only_requests_addressed_to_this_host_are_answered() {
         let check = |host: &str, expected: bool| {
             assert_eq!(names_this_host(&headers(HOST, host)), expected, "{host}");
         };
@@ -226,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn the_older_format_is_for_who_knows_no_other() {
+    fn older_format_is_for_clients_that_accept_no_other() {
         let check = |accept: &str, expected: bool| {
             assert_eq!(wants_classic(&headers(ACCEPT, accept)), expected, "{accept}");
         };

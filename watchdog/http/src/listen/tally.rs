@@ -1,7 +1,7 @@
-//! The tally: what the events of this watchdog add up to, for `/metrics`.
+//! The tally: counts the events of this watchdog for `/metrics`.
 //!
-//! The segment's own counters outlive a watchdog; what is counted here (by whom, in which scope, with
-//! what end) begins with it. Events are counted on the journal's thread, never on the tick's.
+//! The counters in the segment outlive a watchdog; these counts (by job, rank, scope and outcome) start with
+//! it. Events are counted on the event log's thread, never on the tick's.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,23 +11,22 @@ use hangwatch_server::ServerEvent;
 use hangwatch_server::events::{TimerFacts, What, hold_name};
 use hangwatch_text::plain;
 
-/// How many subjects have counts of their own at most; the rest is counted together, under
-/// [`OTHER`].
+/// The maximum number of label sets with counts of their own. All others are counted under [`OTHER`].
 pub(super) const MAX_LABEL_SETS: usize = 256;
-/// The scope of subjects without counts of their own.
+/// The scope of label sets without counts of their own.
 pub(super) const OTHER: &str = "(other)";
 
-/// Whom a count is about.
+/// The labels of a count.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Labels {
     pub(super) job: String,
-    /// Empty where there is none.
+    /// Empty if there is none.
     pub(super) rank: String,
     pub(super) scope: String,
 }
 
 impl Labels {
-    /// With clean names: those that are alike then are one subject, as a page may have each once.
+    /// Creates them with texts that are safe to print. Texts that are then equal share a series.
     pub(super) fn new(job: &str, rank: Option<u64>, scope: &str) -> Labels {
         let rank = rank.map(|rank| rank.to_string()).unwrap_or_default();
         Labels { job: plain(job).into_owned(), rank, scope: plain(scope).into_owned() }
@@ -42,12 +41,12 @@ impl Labels {
     }
 }
 
-/// The subjects with counts of their own: the first that there were.
+/// The label sets with counts of their own: the first ones that occurred.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LabelSets(std::collections::BTreeSet<Labels>);
 
 impl LabelSets {
-    /// The subject itself, or the one of all others where there is no more room.
+    /// Returns the label set itself, or that of all others if there is no more room.
     pub(super) fn admit(&mut self, labels: Labels) -> Labels {
         if self.0.contains(&labels) {
             return labels;
@@ -60,33 +59,33 @@ impl LabelSets {
     }
 }
 
-/// How often something was, and when last.
+/// How often something occurred, and when last.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Times {
     pub(super) count: u64,
-    /// Seconds since the epoch, by the wall clock: for reading, nothing is decided by it.
+    /// Seconds since the epoch, by the wall clock. Only for display.
     pub(super) last_at_s: f64,
 }
 
-/// The counts.
+/// The counts of a watchdog's events.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counts {
     label_sets: LabelSets,
     /// By outcome.
     pub(super) expiries: BTreeMap<(&'static str, Labels), Times>,
-    /// By what holds the worker up.
+    /// By what kept the worker from running.
     pub(super) held: BTreeMap<(&'static str, Labels), Times>,
     pub(super) warnings: u64,
     pub(super) stalled_ns: u64,
     pub(super) events_lost: u64,
 }
 
-/// Counts what events tell.
+/// Counts events, from any thread.
 #[derive(Debug, Default)]
 pub struct Tally(Mutex<Counts>);
 
 impl Tally {
-    /// Takes note of an event.
+    /// Counts an event.
     pub fn note(&self, event: &ServerEvent) {
         let mut counts = self.counts();
         let counts = &mut *counts;
@@ -107,7 +106,7 @@ impl Tally {
         }
     }
 
-    /// A copy of the counts.
+    /// Returns a copy of the counts.
     pub(super) fn snapshot(&self) -> Counts {
         self.counts().clone()
     }
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_names_is_counted_together() {
+    fn flood_of_names_is_counted_under_one_label_set() {
         let tally = Tally::default();
         for name in 0..10_000u64 {
             tally.note(&held(name % 8, &format!("scope {name}")));
@@ -156,7 +155,7 @@ mod tests {
         assert_eq!(counts.held.len(), MAX_LABEL_SETS + 1);
         assert_eq!(counts.held.values().map(|times| times.count).sum::<u64>(), 10_001);
         let count = |labels| counts.held[&("traced", labels)].count;
-        assert_eq!(count(Labels::new("", Some(3), "scope 3")), 2, "it was there before the flood");
+        assert_eq!(count(Labels::new("", Some(3), "scope 3")), 2, "it existed before the flood");
         assert_eq!(count(Labels::other()), 10_000 - MAX_LABEL_SETS as u64);
     }
 }

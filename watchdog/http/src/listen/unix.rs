@@ -1,8 +1,8 @@
-//! Binding a Unix socket where nobody else can change what its path leads to.
+//! Binds a Unix socket where no other user can change what its path leads to.
 //!
-//! The directory is opened as the directory of incidents is ([`place`]): every directory and link on the
-//! way belongs to root or to this user, and nobody else may write to it. All that follows (the lock, the
-//! look at what is there, the new socket, its removal) is done beneath that open directory.
+//! The directory is opened like that of incidents ([`place`]): every directory and link on the path belongs to
+//! root or to this user, and no other user can write to it. The lock, the check for an existing file, the new
+//! socket and its removal all happen below that open directory.
 
 use std::ffi::OsString;
 use std::fs;
@@ -20,15 +20,15 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use super::address::{Address, ListenError};
 use hangwatch_files::place::{self, Absent, PlaceError};
 
-/// The longest name of a socket in its directory, bytes: the kernel is given it after `/proc/self/fd/N/`.
+/// The longest name of a socket, bytes. The kernel is given it after `/proc/thread-self/fd/N/`.
 pub(super) const LONGEST_NAME: usize = 80;
-/// How many connections wait to be accepted at most.
+/// The maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 128;
-/// How long another watchdog that binds at the same path is waited for.
+/// How long to wait for another watchdog that binds at the same path.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Binds at `path` and listens. `group` may connect, where one is given. A socket that is there already
-/// and that nobody listens at is replaced.
+/// Binds at `path` and listens. If there is a `group`, its members may connect. An existing socket that no
+/// process listens at is replaced.
 pub(super) fn bind(
     address: &Address,
     path: &Path,
@@ -42,7 +42,7 @@ pub(super) fn bind(
         }
         source => ListenError::Place { address: address.clone(), source },
     })?;
-    // Between two that find the same socket abandoned, and between `bind` and `listen` of one.
+    // Excludes a second process that finds the same abandoned socket, or that comes between `bind` and `listen`.
     let _lock = LockFile::take(&at, path, address)?;
     match at.look() {
         Err(Errno::NOENT) => {}
@@ -50,7 +50,7 @@ pub(super) fn bind(
         Ok((FileType::Socket, _)) => match at.connect() {
             Err(Errno::CONNREFUSED) => at.remove().map_err(refused)?,
             Err(Errno::NOENT) => {}
-            // Somebody answers, or has more to do than the backlog takes.
+            // A process listens. EAGAIN means that its backlog is full.
             Ok(()) | Err(Errno::AGAIN) => {
                 return Err(ListenError::InUse { address: address.clone() });
             }
@@ -68,7 +68,7 @@ struct Place {
     name: OsString,
 }
 
-/// Which file it is.
+/// Device and inode of a file.
 type FileId = (u64, u64);
 
 impl Place {
@@ -82,14 +82,14 @@ impl Place {
         self.directory.as_fd()
     }
 
-    /// Another name in the same directory.
+    /// Returns another name in the same directory.
     fn beside(&self, suffix: &str) -> Place {
         let mut name = self.name.clone();
         name.push(suffix);
         Place { directory: Arc::clone(&self.directory), name }
     }
 
-    /// What is there: a link is not followed.
+    /// Returns the type of the file, without following a link.
     fn look(&self) -> Result<(FileType, FileId), Errno> {
         let stat = rustix::fs::statat(self.directory(), &self.name, AtFlags::SYMLINK_NOFOLLOW)?;
         Ok((FileType::from_raw_mode(stat.st_mode), (stat.st_dev, stat.st_ino)))
@@ -99,13 +99,13 @@ impl Place {
         rustix::fs::unlinkat(self.directory(), &self.name, AtFlags::empty())
     }
 
-    /// The address for `bind` and `connect`, which take no open directory.
+    /// Returns the address for `bind` and `connect`, which take no directory descriptor.
     fn socket_address(&self) -> Result<SocketAddrUnix, Errno> {
         let link = format!("/proc/thread-self/fd/{}", self.directory.as_raw_fd());
         SocketAddrUnix::new(Path::new(&link).join(&self.name))
     }
 
-    /// Whether anybody listens; does not wait to be accepted.
+    /// Succeeds if a process listens. Does not wait to be accepted.
     fn connect(&self) -> Result<(), Errno> {
         rustix::net::connect(&unix_socket()?, &self.socket_address()?)
     }
@@ -116,15 +116,16 @@ fn unix_socket() -> Result<OwnedFd, Errno> {
     rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
 }
 
-/// The lock that a socket is bound under: a file beside it that only this user may open. (A directory
-/// may be opened, and so locked, by whoever may read it.) The file is removed again.
+/// The lock under which a socket is bound: a file beside it that only this user may open, removed afterwards.
+///
+/// (A directory can be opened, and therefore locked, by any user who can read it.)
 struct LockFile {
     at: Place,
     _file: fs::File,
 }
 
 impl LockFile {
-    /// Takes the lock of the socket at `socket`, waiting a while for another watchdog that binds there.
+    /// Takes the lock, waiting a while for another watchdog that binds there.
     fn take(socket: &Place, path: &Path, address: &Address) -> Result<LockFile, ListenError> {
         let at = socket.beside(".lock");
         let lock = path.with_file_name(&at.name);
@@ -154,7 +155,7 @@ impl LockFile {
             }
             let is_at = || at.look().is_ok_and(|(_, id)| id == (opened.dev(), opened.ino()));
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                // Whoever had it before has removed it: a lock on a file without a name keeps nobody off.
+                // Its last owner has removed the file, so a lock on it excludes no other process.
                 Ok(()) if !is_at() => {}
                 Ok(()) => return Ok(LockFile { at, _file: file }),
                 Err(Errno::WOULDBLOCK | Errno::INTR) if from.elapsed() < PATIENCE => {
@@ -171,14 +172,14 @@ impl LockFile {
 
 impl Drop for LockFile {
     fn drop(&mut self) {
-        // While it is locked: whoever waits for it sees that it has gone, and makes another.
+        // Still locked: a process that waits for it sees that the file is gone, and creates another.
         let _ = self.at.remove();
     }
 }
 
 fn bind_new(at: Place, group: Option<u32>) -> Result<(UnixListener, SocketFile), Errno> {
     let socket = unix_socket()?;
-    // The file is made with the socket's own mode: at no time may others connect.
+    // The file is created with the socket's mode: at no time can other users connect.
     rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     rustix::net::bind(&socket, &at.socket_address()?)?;
     let file = SocketFile::new(at);
@@ -189,8 +190,7 @@ fn bind_new(at: Place, group: Option<u32>) -> Result<(UnixListener, SocketFile),
     Ok((UnixListener::from(socket), file))
 }
 
-/// Lets the members of a group connect to the socket that was just made: to nothing else that has its
-/// name by now.
+/// Lets the members of a group connect to the new socket, and to nothing that has replaced it meanwhile.
 fn open_to_group(at: &Place, group: u32) -> Result<(), Errno> {
     let handle = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let file = rustix::fs::openat(at.directory(), &at.name, handle, Mode::empty())?;
@@ -205,7 +205,7 @@ fn open_to_group(at: &Place, group: u32) -> Result<(), Errno> {
     rustix::fs::chmod(opened, Mode::RUSR | Mode::WUSR | Mode::RGRP | Mode::WGRP)
 }
 
-/// The file of a Unix socket: removed at the end, if it is still the same.
+/// The file of a Unix socket. Removed when dropped, unless it was replaced.
 #[derive(Debug)]
 pub(super) struct SocketFile {
     at: Place,
@@ -222,7 +222,7 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if self.id.is_some() && self.id == self.at.look().ok().map(|(_, id)| id) {
-            // What cannot be removed is taken over by the next who binds there.
+            // A file that cannot be removed is replaced by the next process that binds there.
             let _ = self.at.remove();
         }
     }
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unix_socket_is_its_owners_alone_and_gone_at_the_end() {
+    fn unix_socket_is_private_and_removed_at_the_end() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
         let mode = || fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777;
@@ -251,7 +251,7 @@ mod tests {
         let group = rustix::process::getgid().as_raw();
         let socket = bind(&at(&path), Some(group)).unwrap();
         assert_eq!(mode(), 0o660);
-        // Another's by now: left alone.
+        // Replaced by another file: left alone.
         fs::remove_file(&path).unwrap();
         fs::write(&path, "").unwrap();
         drop(socket);
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_put_in_the_place_of_a_new_socket_keeps_its_group_and_mode() {
+    fn file_in_place_of_a_new_socket_keeps_its_group_and_mode() {
         let directory = tempfile::tempdir().unwrap();
         let (path, secret) = (directory.path().join("s"), directory.path().join("secret"));
         fs::write(&secret, "").unwrap();
@@ -274,13 +274,13 @@ mod tests {
     }
 
     #[test]
-    fn an_abandoned_socket_is_taken_over_and_one_in_use_is_not() {
+    fn abandoned_socket_is_replaced_but_one_in_use_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
         let Socket::Unix(listener, file) = bind(&at(&path), None).unwrap() else { panic!() };
         let error = bind(&at(&path), None).unwrap_err();
         assert!(matches!(error, ListenError::InUse { .. }), "{error}");
-        // As a watchdog that was killed leaves it.
+        // A killed watchdog leaves it like this.
         std::mem::forget(file);
         drop(listener);
         assert!(path.exists());
@@ -293,19 +293,19 @@ mod tests {
         assert!(error.to_string().contains("make the directory first"), "{error}");
     }
 
-    /// The fault: the directory was locked, which whoever may read it can do, too.
+    /// The directory was locked once, which any user who can read it can do.
     #[test]
-    fn a_lock_on_the_directory_keeps_nobody_from_listening() {
+    fn lock_on_the_directory_does_not_prevent_listening() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
         let outsider = fs::File::open(directory.path()).unwrap();
         rustix::fs::flock(&outsider, FlockOperation::LockExclusive).unwrap();
         drop(bind(&at(&path), None).unwrap());
-        assert_eq!(fs::read_dir(&directory).unwrap().count(), 0, "the lock file is gone");
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 0, "the lock file is removed");
     }
 
     #[test]
-    fn a_lock_file_that_others_may_open_is_refused() {
+    fn lock_file_that_others_may_open_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let (path, lock) = (directory.path().join("s"), directory.path().join("s.lock"));
         let refused = || bind(&at(&path), None).unwrap_err();
@@ -319,7 +319,7 @@ mod tests {
         fs::create_dir(&lock).unwrap();
         assert!(matches!(refused(), ListenError::ForeignLock { .. }), "{}", refused());
         fs::remove_dir(&lock).unwrap();
-        // One that was left by a watchdog that was killed is as good as none.
+        // The lock file of a killed watchdog does not matter.
         fs::write(&lock, "").unwrap();
         fs::set_permissions(&lock, fs::Permissions::from_mode(0o600)).unwrap();
         drop(bind(&at(&path), None).unwrap());
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_another_user_could_change_is_refused() {
+    fn path_that_another_user_could_change_is_refused() {
         if !rustix::process::geteuid().is_root() {
             println!("skipped: only root can give a directory away");
             return;
@@ -356,12 +356,12 @@ mod tests {
             let why = refused(&directory.path().join(below));
             assert!(why.contains("belongs to uid 65534") && why.contains("chown"), "{why}");
         }
-        assert_eq!(fs::read_dir(&theirs).unwrap().count(), 1, "nothing was made in it");
+        assert_eq!(fs::read_dir(&theirs).unwrap().count(), 1, "nothing was created in it");
         assert_eq!(fs::read_dir(&own).unwrap().count(), 0);
     }
 
     #[test]
-    fn a_directory_that_others_may_write_to_is_refused_unless_it_is_sticky() {
+    fn directory_that_others_may_write_to_must_be_sticky() {
         let directory = tempfile::tempdir().unwrap();
         let open = directory.path().join("open");
         fs::create_dir_all(open.join("below")).unwrap();
@@ -374,13 +374,13 @@ mod tests {
         }
         set_mode(&open, 0o1777);
         drop(bind(&at(&open.join("s")), None).unwrap());
-        // A link of this user's is as good as a directory.
+        // A link of this user is accepted like a directory.
         symlink("open/below", directory.path().join("link")).unwrap();
         drop(bind(&at(&directory.path().join("link/s")), None).unwrap());
     }
 
     #[test]
-    fn a_directory_that_is_moved_away_takes_its_socket_with_it() {
+    fn directory_that_is_moved_keeps_its_socket() {
         let directory = tempfile::tempdir().unwrap();
         let (before, after) = (directory.path().join("before"), directory.path().join("after"));
         fs::create_dir(&before).unwrap();
@@ -389,7 +389,7 @@ mod tests {
         fs::create_dir(&before).unwrap();
         fs::write(before.join("s"), "another's").unwrap();
         drop(socket);
-        assert!(before.join("s").exists(), "it is not the socket");
+        assert!(before.join("s").exists(), "another file was removed");
         assert!(!after.join("s").exists());
     }
 }

@@ -1,4 +1,4 @@
-//! A client as plain as can be: what it sends and gets is in the test's own hands.
+//! A minimal client, so that the test controls every byte that is sent.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use hangwatch_http::listen::Address;
 
-/// Far longer than an answer takes: reached only when a test fails.
+/// Much longer than an answer takes: only a failing test reaches it.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A connection of either kind.
+/// A TCP or Unix connection.
 pub(crate) trait Stream: Read + Write + Send {}
 impl<S: Read + Write + Send> Stream for S {}
 
@@ -29,7 +29,7 @@ pub(crate) fn connect(address: &Address) -> Box<dyn Stream> {
     }
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -37,18 +37,18 @@ pub(crate) struct Answer {
     pub(crate) body: String,
 }
 
-/// Asks for a path, with further header lines.
+/// Requests a path with additional header lines.
 pub(crate) fn get(address: &Address, path: &str, headers: &[&str]) -> Answer {
     try_get(address, path, headers).expect("an answer")
 }
 
-/// As [`get`]; `None` where the connection was cut off.
+/// Like [`get`]; `None` if the connection was closed without a response.
 pub(crate) fn try_get(address: &Address, path: &str, headers: &[&str]) -> Option<Answer> {
     let headers = [&["Host: localhost"], headers, &["", ""]].concat().join("\r\n");
     say(address, format!("GET {path} HTTP/1.1\r\n{headers}").as_bytes()).ok()?
 }
 
-/// Sends these bytes and reads the answer; `None` where there was none.
+/// Sends bytes and reads the response; `None` if there is none.
 pub(crate) fn say(address: &Address, bytes: &[u8]) -> io::Result<Option<Answer>> {
     let mut stream = connect(address);
     stream.write_all(bytes)?;
@@ -59,7 +59,7 @@ pub(crate) fn say(address: &Address, bytes: &[u8]) -> io::Result<Option<Answer>>
     Ok(Some(Answer { status, head: head.to_lowercase(), body: body.to_owned() }))
 }
 
-/// The value of the sample that begins with `name` and has all of these labels.
+/// Returns the value of the sample whose name starts with `name` and that has all these labels.
 pub(crate) fn sample(page: &str, name: &str, labels: &[&str]) -> Option<f64> {
     let line = page.lines().find(|line| {
         let rest = line.strip_prefix(name);

@@ -1,4 +1,4 @@
-//! The listener against real clients: what they are told, and what the rude ones among them can do.
+//! Tests the listener with real clients, including hostile ones.
 
 mod client;
 mod parsers;
@@ -15,14 +15,14 @@ use client::{get, sample, say};
 use stage::{Stage, small, until};
 
 #[test]
-fn the_pages_say_what_the_watchdog_does() {
+fn pages_show_what_the_watchdog_does() {
     let stage = Stage::small("127.0.0.1:0");
     let worker = stage.worker();
     worker.expires("done", Duration::from_mins(1)).unwrap().release();
     let overdue = worker.expires("forward", Duration::from_millis(20)).unwrap();
     let _waits = worker.expires("waits", Duration::from_mins(1)).unwrap();
     let address = stage.address();
-    // A watchdog only reports its own process, and the late release says so.
+    // A watchdog only reports its own process, so the late release returns `Reported`.
     let expired = ["outcome=\"reported\"", "scope=\"forward\"", "host=\"test-host\""];
     let mut page = String::new();
     until("the expiry is told", || {
@@ -55,7 +55,7 @@ fn the_pages_say_what_the_watchdog_does() {
 }
 
 #[test]
-fn who_asks_for_something_else_is_told_so() {
+fn invalid_request_gets_the_right_status() {
     let stage = Stage::small("[::1]:0");
     let address = stage.address();
     let status = |bytes: &str| say(address, bytes.as_bytes()).unwrap().unwrap().status;
@@ -75,29 +75,29 @@ fn who_asks_for_something_else_is_told_so() {
 }
 
 #[test]
-fn a_unix_socket_serves_and_is_gone_with_the_listener() {
+fn unix_socket_serves_and_is_removed_with_the_listener() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("train.sock");
     let stage = Stage::small(&format!("unix:{}", path.display()));
     until("it is green", || get(stage.address(), "/healthz", &[]).body == "ok\n");
     let named = say(stage.address(), b"GET / HTTP/1.1\r\nHost: anything\r\n\r\n").unwrap().unwrap();
-    assert_eq!(named.status, 200, "no browser is led to a file");
+    assert_eq!(named.status, 200, "a browser cannot reach a file");
     drop(stage);
     assert!(!path.exists());
 }
 
 #[test]
-fn a_server_that_has_ended_is_red_and_says_why() {
+fn ended_server_is_unhealthy_and_says_why() {
     let stage = Stage::small("127.0.0.1:0");
     until("it is green", || get(stage.address(), "/healthz", &[]).status == 200);
-    // The listener is left as it is where the server ends by itself.
+    // The listener keeps running when the server ends by itself.
     let path = format!("/dev/shm/hangwatch.{}", stage.segment.name());
     std::fs::File::options().write(true).open(path).unwrap().set_len(0).unwrap();
     stage.server.wait();
     let red = get(stage.address(), "/healthz", &[]);
     assert_eq!(red.status, 503, "{red:?}");
     assert!(red.body.contains("cut short"), "{}", red.body);
-    // Nothing is left of what the pages are made of, and they are answered all the same.
+    // The pages are answered even though their data is gone.
     assert_eq!(get(stage.address(), "/metrics", &[]).status, 200);
     let told: WatchdogState =
         serde_json::from_str(&get(stage.address(), "/state", &[]).body).unwrap();
@@ -105,7 +105,7 @@ fn a_server_that_has_ended_is_red_and_says_why() {
 }
 
 #[test]
-fn allowances_and_what_ran_beyond_them_are_told() {
+fn timeouts_and_overruns_are_reported() {
     let stage = Stage::small("127.0.0.1:0");
     let worker = stage.worker();
     worker.expires("free", Duration::from_mins(1)).unwrap().release();
@@ -119,7 +119,7 @@ fn allowances_and_what_ran_beyond_them_are_told() {
     forward.ended_late(2_000_000_000);
     forward.ended_late(500_000_000);
     forward.died_late();
-    // A page is made anew after a while.
+    // A page is rebuilt after a while.
     let mut page = String::new();
     until("it is told", || {
         page = get(stage.address(), "/metrics", &[]).body;
@@ -143,7 +143,7 @@ fn allowances_and_what_ran_beyond_them_are_told() {
 }
 
 #[test]
-fn a_flood_of_scopes_leaves_the_page_bounded_and_loses_no_count() {
+fn flood_of_scopes_keeps_the_page_bounded_and_every_count() {
     let geometry = Geometry { scopes: 4096, lane_scopes: 256, ..small().geometry };
     let stage = Stage::new("127.0.0.1:0", CreateOptions { geometry, ..small() });
     let worker = stage.worker();

@@ -1,5 +1,5 @@
-//! The page under the eyes of those who read it: Prometheus' own `promtool`, and the reference parser
-//! of `OpenMetrics` in Debian's Python. `cargo xtask test` installs both.
+//! Checks the page with its usual readers: Prometheus' `promtool`, and the reference parser of `OpenMetrics`
+//! from Debian's Python. `cargo xtask test` installs both.
 
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
@@ -15,7 +15,7 @@ for family in families(sys.stdin.read()):
     print(family.name, family.type, len(family.samples))
 ";
 
-/// Feeds a program; `None`, and why, where it is not installed and need not be.
+/// Runs a program with this input; `None` if it is not installed and not required.
 fn fed(program: &str, args: &[&str], input: &str) -> Option<Output> {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -23,7 +23,7 @@ fn fed(program: &str, args: &[&str], input: &str) -> Option<Output> {
         Ok(child) => child,
         Err(error) => return absent(program, &error.to_string()),
     };
-    // Whoever ends before it has read all says why.
+    // A program that ends before it has read everything says why.
     let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
     Some(child.wait_with_output().unwrap())
 }
@@ -36,7 +36,7 @@ fn absent<T>(what: &str, why: &str) -> Option<T> {
     None
 }
 
-/// A page with everything on it.
+/// Returns a page that contains everything.
 fn page(stage: &Stage, headers: &[&str]) -> String {
     let worker = stage.worker();
     worker.expires("rude \"name\"\\ of\ntwo lines", Duration::from_mins(1)).unwrap().release();
@@ -51,7 +51,7 @@ fn page(stage: &Stage, headers: &[&str]) -> String {
 }
 
 #[test]
-fn promtool_finds_no_fault_with_the_page() {
+fn promtool_accepts_the_page() {
     let stage = Stage::small("127.0.0.1:0");
     let page = page(&stage, &["Accept: text/plain"]);
     let Some(output) = fed("promtool", &["check", "metrics"], &page) else { return };
@@ -61,7 +61,7 @@ fn promtool_finds_no_fault_with_the_page() {
 }
 
 #[test]
-fn the_reference_parser_of_openmetrics_reads_the_page() {
+fn reference_parser_of_openmetrics_reads_the_page() {
     let stage = Stage::small("127.0.0.1:0");
     let page = page(&stage, &[]);
     let Some(output) = fed("/usr/bin/python3", &["-c", REFERENCE], &page) else { return };

@@ -1,4 +1,4 @@
-//! Clients that are slow, silent, broken, too many, or never listen.
+//! Clients that are slow, silent, broken, too many, or never read.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -11,10 +11,10 @@ use hangwatch_core::wire::segment::Counter;
 use crate::client::{Stream, connect, get, sample, say, try_get};
 use crate::stage::{Stage, small, until};
 
-/// How many at once.
+/// How many clients connect at once.
 const CROWD: usize = 200;
 
-/// Waits for the scrape that finds a condition met, for as long as the crowd cuts it off.
+/// Scrapes until a condition is met, even while the crowd displaces the connection.
 fn scraped(stage: &Stage, what: &str, met: impl Fn(&str) -> bool) -> String {
     let mut page = String::new();
     until(what, || {
@@ -25,8 +25,8 @@ fn scraped(stage: &Stage, what: &str, met: impl Fn(&str) -> bool) -> String {
 }
 
 #[test]
-fn a_crowd_of_rude_clients_holds_up_neither_the_tick_nor_a_scrape() {
-    // So long that no loaded machine makes a tick late, and shorter than what the crowd would cost.
+fn crowd_of_hostile_clients_delays_neither_tick_nor_scrape() {
+    // Long enough that no tick is late on a loaded machine, and shorter than the delay a crowd would cause.
     let max_interval = Duration::from_secs(5);
     let stage = Stage::new("127.0.0.1:0", CreateOptions { max_interval, ..small() });
     let worker = stage.worker();
@@ -35,7 +35,7 @@ fn a_crowd_of_rude_clients_holds_up_neither_the_tick_nor_a_scrape() {
     let mut crowd: VecDeque<Box<dyn Stream>> = VecDeque::new();
     for number in 0..CROWD {
         let mut client = connect(stage.address());
-        // What they are refused, and when, is the listener's business.
+        // Whether and when they are refused is up to the listener.
         let _ = match number % 5 {
             0 => Ok(()),                                                    // says nothing
             1 => client.write_all(b"GET /metr"),                            // says half
@@ -45,14 +45,14 @@ fn a_crowd_of_rude_clients_holds_up_neither_the_tick_nor_a_scrape() {
         };
         crowd.push_back(client);
     }
-    // Meanwhile deadlines are kept, the listener answers others, and no stall is found.
+    // Meanwhile deadlines are kept, other clients get answers, and there is no stall.
     let expired =
         |count| move |page: &str| sample(page, "hangwatch_expiries_total", &[]) == Some(count);
     for round in 1..=3u8 {
         let overdue = worker.expires("forward", Duration::from_millis(20)).unwrap();
         scraped(&stage, "the expiry is told", expired(f64::from(round)));
         drop(overdue);
-        // Slow ones go on as they do: a byte now and then.
+        // The slow clients continue with a byte from time to time.
         for client in &mut crowd {
             let _ = client.write_all(b"x");
         }
@@ -70,7 +70,7 @@ fn a_crowd_of_rude_clients_holds_up_neither_the_tick_nor_a_scrape() {
 }
 
 #[test]
-fn who_takes_too_long_is_cut_off() {
+fn client_that_takes_too_long_is_disconnected() {
     let stage = Stage::small("127.0.0.1:0");
     let mut silent = connect(stage.address());
     let mut halting = connect(stage.address());
@@ -83,7 +83,7 @@ fn who_takes_too_long_is_cut_off() {
     });
     for client in [&mut silent, &mut halting] {
         let mut answer = Vec::new();
-        // A reset is an end, too.
+        // A reset is an end as well.
         let _ = client.read_to_end(&mut answer);
         assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 408"), "{answer:?}");
     }
@@ -93,13 +93,13 @@ fn who_takes_too_long_is_cut_off() {
 }
 
 #[test]
-fn a_head_that_is_too_long_is_refused() {
+fn request_head_that_is_too_long_is_refused() {
     let stage = Stage::small("127.0.0.1:0");
     let status = |head: String| say(stage.address(), head.as_bytes()).ok().flatten();
     let many = "X-Again: y\r\n".repeat(100);
     let answer = status(format!("GET / HTTP/1.1\r\n{many}\r\n"));
     assert_eq!(answer.map(|answer| answer.status), Some(431));
-    // The rest of it may come to a closed door, which the client sees as a reset.
+    // The rest may arrive after the close, which the client sees as a reset.
     let long = status(format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "y".repeat(9000)));
     assert!(long.is_none_or(|answer| answer.status == 431));
     let path = status(format!("GET /{} HTTP/1.1\r\n\r\n", "y".repeat(9000)));

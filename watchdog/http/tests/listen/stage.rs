@@ -1,4 +1,4 @@
-//! The stage: a segment with a server, a listener and workers in the test's own process.
+//! The test bench: a segment with a server, a listener and workers in the test's process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,7 +10,7 @@ use hangwatch_server::{Server, ServerOptions};
 
 use crate::client::PATIENCE;
 
-/// Dropped in this order: the listener before what it tells of.
+/// Dropped in this order: the listener before what it reads.
 pub(crate) struct Stage {
     pub(crate) listening: Listening,
     pub(crate) server: Server,
@@ -62,7 +62,7 @@ pub(crate) fn small() -> CreateOptions {
 pub(crate) fn until(what: &str, mut met: impl FnMut() -> bool) {
     let from = Instant::now();
     while !met() {
-        assert!(from.elapsed() < PATIENCE, "in vain waited until {what}");
+        assert!(from.elapsed() < PATIENCE, "timed out waiting until {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -1,11 +1,11 @@
-//! Jobs of simulated ranks, and who of them is the odd one out.
+//! Tests the view with jobs of simulated ranks.
 
 use super::super::answer::Timer;
 use super::*;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// A lane of rank `rank` of `world`, in these scopes for so many seconds, the innermost first.
+/// A lane of rank `rank` of `world` in these scopes, innermost first, for so many seconds.
 fn lane(rank: u32, world: u32, scopes: &[(&str, u64)]) -> Lane {
     let timer = |(scope, age_s): &(&str, u64)| Timer {
         scope: (*scope).to_owned(),
@@ -25,7 +25,7 @@ fn lane(rank: u32, world: u32, scopes: &[(&str, u64)]) -> Lane {
     }
 }
 
-/// The fleet of these lanes, one host each.
+/// The fleet of these lanes, one host for each.
 fn fleet(lanes: Vec<Lane>) -> Fleet {
     let hosts = lanes.into_iter().enumerate().map(|(index, lane)| {
         let segments = vec![Segment { segment: "run-1".into(), braked: false, lanes: vec![lane] }];
@@ -50,7 +50,7 @@ fn odd(lanes: Vec<Lane>) -> Option<(u32, Option<String>, String)> {
 const WAITING: &[(&str, u64)] = &[("allreduce", 30), ("step", 31)];
 
 #[test]
-fn the_odd_one_out_is_who_is_not_where_the_others_wait() {
+fn culprit_is_the_rank_that_is_not_where_the_others_wait() {
     let elsewhere: [&[(&str, u64)]; 3] = [&[("load", 31), ("step", 32)], &[("step", 32)], &[]];
     for scopes in elsewhere {
         let lanes =
@@ -61,7 +61,7 @@ fn the_odd_one_out_is_who_is_not_where_the_others_wait() {
 }
 
 #[test]
-fn a_rank_that_is_nowhere_is_the_odd_one() {
+fn rank_that_no_target_reports_is_the_culprit() {
     let lanes = || vec![lane(0, 4, WAITING), lane(1, 4, WAITING), lane(3, 4, WAITING)];
     assert_eq!(odd(lanes()), Some((2, None, "allreduce".to_owned())));
     let missing = Missing { job: "train".into(), world_size: 4, ranks: vec![2], count: 1 };
@@ -69,12 +69,12 @@ fn a_rank_that_is_nowhere_is_the_odd_one() {
 }
 
 #[test]
-fn where_nobody_is_odd_nobody_is_marked() {
+fn job_without_a_culprit_marks_no_rank() {
     let waiting = |ranks: u32| (0..ranks).map(|rank| lane(rank, ranks, WAITING)).collect();
     assert_eq!(odd(waiting(4)), None, "all wait in the same scope");
     assert_eq!(odd(Vec::new()), None);
     let of_two = vec![lane(0, 2, WAITING), lane(1, 2, &[("load", 9)])];
-    assert_eq!(odd(of_two), None, "of two it would be both");
+    assert_eq!(odd(of_two), None, "with two ranks it could be either");
     let soon = |rank| lane(rank, 3, &[("allreduce", 0)]);
     let passing = vec![soon(0), soon(1), lane(2, 3, &[("load", 9)])];
     assert_eq!(odd(passing), None, "the others have not waited yet");
@@ -83,16 +83,16 @@ fn where_nobody_is_odd_nobody_is_marked() {
         lane(1, 3, &[("backward", 2), ("step", 30)]),
         lane(2, 3, &[("load", 9)]),
     ];
-    assert_eq!(odd(at_work), None, "the others are in one scope, but wait in no one");
+    assert_eq!(odd(at_work), None, "the others share a scope but do not wait in one");
     let load = |rank| lane(rank, 4, &[("load", 9)]);
     let halves = vec![lane(0, 4, WAITING), lane(1, 4, WAITING), load(2), load(3)];
     assert_eq!(odd(halves), None, "two and two");
     let others_down = vec![lane(0, 8, WAITING), lane(1, 8, WAITING)];
-    assert_eq!(odd(others_down), None, "six of eight are not known");
+    assert_eq!(odd(others_down), None, "six of eight ranks are unknown");
 }
 
 #[test]
-fn jobs_are_told_apart() {
+fn jobs_are_judged_separately() {
     let other = |rank: u32, scopes| Lane { job: "eval".into(), ..lane(rank, 3, scopes) };
     let lanes = vec![
         lane(0, 3, WAITING),
@@ -110,7 +110,7 @@ fn jobs_are_told_apart() {
 }
 
 #[test]
-fn the_threads_of_a_process_are_one_row() {
+fn threads_of_a_process_share_a_row() {
     let mut threads = lane(0, 1, &[("fetch", 3)]);
     threads.timers[0].age_ns = 3;
     let segments = vec![Segment {
@@ -123,11 +123,11 @@ fn the_threads_of_a_process_are_one_row() {
     assert_eq!(fleet.workers.len(), 1);
     assert_eq!(fleet.workers[0].scopes, ["allreduce", "step", "fetch"]);
     assert_eq!(fleet.workers[0].age_ns, Some(30 * SECOND));
-    assert!(fleet.targets[0].reason.as_ref().unwrap().contains("brake"));
+    assert!(fleet.targets[0].reason.as_ref().unwrap().contains("too many kills"));
 }
 
 #[test]
-fn an_absurd_world_costs_no_memory() {
+fn absurd_world_size_costs_no_memory() {
     let fleet = fleet(vec![lane(0, u32::MAX, WAITING), lane(u32::MAX, u32::MAX, WAITING)]);
     assert_eq!(fleet.missing[0].ranks.len(), 1_000);
     assert!(fleet.odd.is_empty());

@@ -1,4 +1,4 @@
-//! How metrics are written down: one of a name, several of one, histograms.
+//! Writes metrics: one value, several values of one name, and histograms.
 
 use std::fmt;
 
@@ -10,14 +10,14 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-/// The upper bounds of the buckets, as powers of two in ns: they are bounds of the shared histograms
-/// too, so that every count is exact. From 1 us by fours to 1 ms, from there by twos to 73 minutes.
+/// The upper bounds of the buckets, as powers of two in ns. They are also bounds of the shared histograms, so
+/// that every count is exact. From 1 us in steps of 4 to 1 ms, then in steps of 2 to 73 minutes.
 const BOUNDS: [u32; 28] = [
     10, 12, 14, 16, 18, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38,
     39, 40, 41, 42,
 ];
 
-/// The page that is written.
+/// Writes one page.
 pub(super) struct Writer<'a>(pub(super) DescriptorEncoder<'a>);
 
 impl Writer<'_> {
@@ -48,7 +48,7 @@ impl Writer<'_> {
         self.family(name, help, values.map(|(of, value)| (of, ConstGauge::new(value as u64))))
     }
 
-    /// Several of one name; nothing where there is none.
+    /// Writes several metrics of one name, or nothing if there are none.
     pub(super) fn family<L: EncodeLabelSet, M: EncodeMetric>(
         &mut self,
         name: &str,
@@ -65,7 +65,7 @@ impl Writer<'_> {
     }
 }
 
-/// A shared histogram, in the buckets of [`BOUNDS`].
+/// A histogram of the segment, in the buckets of [`BOUNDS`].
 pub(super) struct Histogram<'a>(pub(super) &'a Counts);
 
 impl EncodeMetric for Histogram<'_> {
@@ -75,7 +75,7 @@ impl EncodeMetric for Histogram<'_> {
         let mut from = 0;
         for bound in BOUNDS {
             let until = bucket(1 << bound);
-            // The last duration below the bound: OpenMetrics counts what is less or equal.
+            // The last duration below the bound: OpenMetrics counts less than or equal.
             buckets.push((seconds((1 << bound) - 1), sum(&counts.buckets[from..until])));
             from = until;
         }
