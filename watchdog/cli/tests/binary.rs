@@ -142,12 +142,12 @@ fn an_address_that_cannot_be_listened_at_is_refused_with_what_to_do() {
     says(&taken.local_addr().unwrap().to_string(), &[], 125, "ss -ltnp");
     says("0.0.0.0:9469", &[], 2, "--listen-anywhere");
     says("9469", &[], 2, "127.0.0.1:9469");
-    says("192.0.2.1:9469", &["--listen-anywhere"], 125, "no address of this host");
+    says("192.0.2.1:9469", &["--listen-anywhere"], 125, "not an address of this host");
     says(&format!("unix:/{}", "x".repeat(200)), &[], 2, "kernel takes 107");
-    says("unix:/dev/null", &[], 125, "no socket");
+    says("unix:/dev/null", &[], 125, "not a socket");
     says("unix:/no/such/directory/s", &[], 125, "make the directory");
     // The command is not started either.
-    check_says(&["run", "--listen", "unix:/dev/null", "--", "true"], 125, "no socket");
+    check_says(&["run", "--listen", "unix:/dev/null", "--", "true"], 125, "not a socket");
     check_says(&["run", "--listen-anywhere", "--", "true"], 2, "set listen, too");
 }
 

@@ -223,7 +223,7 @@ impl Talk<'_> {
 
 fn broken(error: &hyper::Error) -> TargetError {
     if error.is_incomplete_message() {
-        return Err(TargetError::Down("it closed the connection".to_owned()));
+        return TargetError::Down("it hung up".to_owned());
     }
     TargetError::Malformed(cleaned(&format!("no HTTP: {error}")))
 }

@@ -60,7 +60,7 @@ pub enum AddressError {
     #[error("has no path: write unix:/run/hangwatch/NAME.sock or the like")]
     NoPath,
     /// The path is relative. The directory of a daemon is not that of its caller.
-    #[error("has a relative path: write one that begins with /")]
+    #[error("has a relative path: it must begin with /")]
     RelativePath,
     /// The path is too long for the kernel.
     #[error("has a path of {0} bytes, but the kernel allows {LONGEST_PATH}: choose a shorter one")]

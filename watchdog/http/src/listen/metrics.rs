@@ -92,7 +92,7 @@ impl Scrape {
         writer.gauge(
             "braked",
             "1 while the kill limiter (--max-reaps) has tripped and nothing is signalled",
-            { self.health.braked.into() },
+            self.health.braked.into(),
         )?;
         writer.counter("ticks", "Ticks of all watchdogs of the segment", self.counter("ticks"))?;
         let help = "How long ticks took, without their sleep";
@@ -114,7 +114,7 @@ impl Scrape {
     }
 
     fn encode_lanes(&self, writer: &mut Writer) -> fmt::Result {
-        writer.gauge("workers", "Verified processes that are alive", { self.health.workers })?;
+        writer.gauge("workers", "Verified processes that are alive", self.health.workers)?;
         writer.gauge("lanes", "Lanes of the segment", self.seen.lane_count as usize)?;
         writer.gauge("lanes_taken", "Lanes that a worker's thread has", self.seen.lanes_taken)?;
         let quarantined = self.seen.lanes_quarantined;
