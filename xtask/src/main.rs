@@ -45,7 +45,7 @@ enum Task {
     Docs(docs::Options),
     /// Build and install the Python package, and run its tests
     Python,
-    /// Run the tests that need torch with the newest one of PyPI
+    /// Run the tests that need torch with the newest one that pip finds
     Torch(torch::Options),
     /// Inject every fault many times, and count what was lost
     Soak(soak::Options),

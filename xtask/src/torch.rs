@@ -1,4 +1,4 @@
-//! `cargo xtask torch`: the tests that need torch, with the newest one that PyPI has.
+//! `cargo xtask torch`: the tests that need torch, with the newest one that `PyPI` has.
 //!
 //! It takes gigabytes, so the virtual environment is kept outside the target directory, for all
 //! checkouts: in `$XTASK_TORCH_VENV`, else below the user's cache directory. Each run looks for a newer

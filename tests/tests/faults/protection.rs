@@ -100,7 +100,7 @@ fn no_command_runs_unwatched_for_want_of_a_thread() {
     let binary = directory.path().join("hangwatch");
     std::fs::copy(program("stage-watchdog"), &binary).unwrap();
     let (mut ran, mut refused) = (0, 0);
-    for threads in 1..12 {
+    for threads in 1..24 {
         let mark = directory.path().join(format!("ran-{threads}"));
         let mut command = Command::new("prlimit");
         command

@@ -74,9 +74,9 @@ fn no_output_about_a_segment_has_a_character_that_does_harm() {
         let output = hangwatch(words);
         check(&words.join(" "), &String::from_utf8(output.stdout).unwrap());
     }
-    let state = get(&socket, "/state");
-    check("/state", &state);
-    assert!(state.contains("\\\\u{1b}") && state.contains("\\\\u{202e}"), "the names are in it");
+    let answer = get(&socket, "/state");
+    check("/state", &answer);
+    assert!(answer.contains("\\\\u{1b}") && answer.contains("\\\\u{202e}"), "the names are in it");
     let metrics = get(&socket, "/metrics");
     check("/metrics", &metrics);
     let is_line = |line: &str| line.starts_with("# ") || line.starts_with("hangwatch_");

@@ -1,4 +1,3 @@
-#![expect(clippy::doc_markdown, reason = "these docs are the help text, which knows no Markdown")]
 //! The options of `hangwatch dump`.
 
 use clap::Args;

@@ -51,8 +51,8 @@ fn table(seen: &Observation) -> String {
     }
     let _ = writeln!(
         text,
-        "{:<22} {:>8} {:>7} {:>7} {:>7} {:>7} {:>8} {}",
-        "SCOPE", "COUNT", "P50", "P99", "P99.9", "MAX", "SUGGEST", "CONF"
+        "{:<22} {:>8} {:>7} {:>7} {:>7} {:>7} {:>8} CONF",
+        "SCOPE", "COUNT", "P50", "P99", "P99.9", "MAX", "SUGGEST"
     );
     let mut notes = String::new();
     let is_doubtful = |scope: &ScopeView| (1..MANY).contains(&scope.counts.released());

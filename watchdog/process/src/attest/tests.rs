@@ -12,7 +12,7 @@ use hangwatch_test_children::{
 const BYTE: u64 = 7;
 
 fn ask(file: &File) -> Attestation {
-    attest(file, FileId::of(&file).unwrap(), BYTE, None).unwrap()
+    attest(file, FileId::of(file).unwrap(), BYTE, None).unwrap()
 }
 
 #[track_caller]

@@ -3,7 +3,7 @@ mod tmux;
 
 use super::*;
 
-const PANICS: &str = "top::terminal::tests::panics_with_the_terminal";
+const PANICS: &str = "terminal::tests::panics_with_the_terminal";
 
 #[test]
 #[ignore = "run by `a_panic_gives_the_terminal_back`, in a terminal"]
