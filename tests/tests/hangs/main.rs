@@ -17,6 +17,7 @@ use std::io::Write;
 use expectation::Expectation;
 use hangwatch_incident::schema::Dump;
 use hangwatch_tests::BOUND;
+use hangwatch_wait_graph::Kind;
 use program::{Built, Running};
 
 macro_rules! corpus {
@@ -46,6 +47,7 @@ corpus! {
     endless_c: "endless.c",
     endless_py: "endless.py",
     endless_rs: "endless.rs",
+    event_of_child_c: "event_of_child.c",
     fcntl_lock_c: "fcntl_lock.c",
     fifo_reader_sh: "fifo_reader.sh",
     fifo_writer_sh: "fifo_writer.sh",
@@ -101,6 +103,7 @@ corpus! {
     traced_c: "traced.c",
     unix_server_c: "unix_server.c",
     vfork_c: "vfork.c",
+    waits_for_term_c: "waits_for_term.c",
     xargs_sh: "xargs.sh",
 }
 
@@ -122,6 +125,27 @@ fn check(file: &str) {
     if let Err(why) = met {
         let (said, chain) = (&last.waits.sentence, &last.waits.chain);
         panic!("{file}: {why}\nsaid: {said}\n{chain:#?}\nmissing: {:#?}", last.missing);
+    }
+}
+
+/// Two processes that pass a byte to and fro: at each moment one of them runs, or has something to read.
+const PING_PONG: &str = "
+import os
+to, back = os.pipe(), os.pipe()
+if os.fork() == 0:
+    os.close(to[1]); os.close(back[0])
+    while os.read(to[0], 1): os.write(back[1], b'x')
+    os._exit(0)
+os.close(to[0]); os.close(back[1])
+while True: os.write(to[1], b'x'); os.read(back[0], 1)
+";
+
+#[test]
+fn a_healthy_exchange_is_never_called_a_deadlock() {
+    let running = Running::start(&Built::of(&["python3", "-c", PING_PONG]));
+    for _ in 0..12 {
+        let waits = running.dump().waits;
+        assert_ne!(waits.verdict.kind, Kind::Deadlock, "{}\n{:#?}", waits.sentence, waits.chain);
     }
 }
 

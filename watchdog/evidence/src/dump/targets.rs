@@ -51,6 +51,9 @@ pub enum NoTarget {
 /// # Errors
 /// [`NoTarget`].
 pub fn of_word(word: &str) -> Result<Vec<u32>, NoTarget> {
+    if word.is_empty() {
+        return Err(NoTarget::NoName(String::new()));
+    }
     if let Ok(pid) = word.parse() {
         return check(pid).map(|()| vec![pid]);
     }

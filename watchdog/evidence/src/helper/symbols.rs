@@ -41,7 +41,7 @@ pub(super) fn name(
     stacks: &[Stack],
     tell: &mut dyn FnMut(Piece),
 ) {
-    let symbolizer = Symbolizer::new();
+    let symbolizer = Symbolizer::builder().enable_demangling(false).build();
     let mut files = Files::new();
     for frame in stacks.iter().flat_map(|stack| &stack.frames) {
         if let Some(module) = &frame.module {
@@ -147,7 +147,7 @@ fn named(frame: &NativeFrame, symbol: Option<&Symbolized<'_>>) -> Vec<Frame> {
     let mut frames: Vec<Frame> = std::iter::once(outer)
         .chain(inner)
         .map(|(name, place)| Frame {
-            function: name.to_string(),
+            function: demangled(name),
             file: place.map(file_of),
             line: place.and_then(|place| place.line).filter(|&line| line > 0),
             module: unnamed.module.clone(),
@@ -155,6 +155,18 @@ fn named(frame: &NativeFrame, symbol: Option<&Symbolized<'_>>) -> Vec<Frame> {
         .collect();
     frames.reverse();
     frames
+}
+
+/// A function as its language writes it. A name of C stays as it is: `a` would be read as a type of C++.
+fn demangled(name: &str) -> String {
+    if !name.starts_with("_Z") && !name.starts_with("_R") {
+        return name.to_owned();
+    }
+    if let Ok(name) = rustc_demangle::try_demangle(name) {
+        return format!("{name:#}"); // without the hash
+    }
+    let symbol = cpp_demangle::Symbol::new(name).ok();
+    symbol.and_then(|it| it.demangle().ok()).unwrap_or_else(|| name.to_owned())
 }
 
 fn file_of(place: &CodeInfo<'_>) -> String {

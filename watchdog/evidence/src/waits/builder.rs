@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
 use hangwatch::sys::proc_file;
+use hangwatch_core::wire::signal;
 use hangwatch_process::freezer::{self, Frozen};
-use hangwatch_wait_graph::{Edge, End, NodeId, Resource, Source, Thread, WaitGraph, What};
+use hangwatch_wait_graph::{Edge, End, NodeId, Resource, Source, Thread, Verdict, WaitGraph, What};
 use rustix::process::Pid;
 
 use super::calls;
@@ -20,6 +21,8 @@ const PROCESSES: usize = 64;
 const NODES: usize = 4096;
 /// Edges of the whole graph, at most.
 const EDGES: usize = 32_768;
+/// Rounds in which deadlocks are confirmed, at most; a thread that ran is in none any more.
+const CONFIRMED: usize = 64;
 
 /// Who waits for whom, from the processes `roots` on. Everybody's descriptors are looked at for no longer
 /// than `scan`.
@@ -233,8 +236,10 @@ impl Builder {
         let tids: Vec<u32> = living.map(|task| task.tid).collect();
         let (name, is_whole) = (process.name.clone(), process.is_whole());
         let nodes: Vec<NodeId> = tids.iter().map(|tid| self.nodes[tid]).collect();
+        let handlers = handlers(process.handled);
         if let [only] = nodes[..]
             && is_whole
+            && handlers.is_none()
         {
             self.any.insert(pid, only);
             return Some(only);
@@ -245,6 +250,11 @@ impl Builder {
             let resource = Resource::Other("any thread".to_owned());
             self.graph.edges.push(Edge { from: any, to, resource, source: Source::Inferred });
         }
+        if let Some(handlers) = handlers {
+            let why =
+                format!("may be what wakes it: a program that only waits for {handlers} is well");
+            self.outside(any, format!("a signal handler of process {pid}"), End::Unknown(why));
+        }
         if !is_whole {
             let why = "has threads that could not be looked at".to_owned();
             self.outside(any, format!("another thread of process {pid}"), End::Unknown(why));
@@ -252,7 +262,38 @@ impl Builder {
         Some(any)
     }
 
+    /// Takes back the waits of threads that have run meanwhile: a graph of several moments may show a
+    /// deadlock of threads that go on. Those left slept at one moment, between both looks at all of them.
+    fn confirm(&mut self) {
+        for _ in 0..CONFIRMED {
+            let verdict = Verdict::of(&self.graph);
+            let deadlocks = verdict.culprits.iter().filter(|it| !it.cycle.is_empty());
+            let moved: Vec<NodeId> = deadlocks
+                .flat_map(|it| it.nodes.iter().copied())
+                .filter(|&node| !self.sleeps_on(node))
+                .collect();
+            if moved.is_empty() {
+                return;
+            }
+            for node in moved {
+                let why = "ran between two looks: it makes progress".to_owned();
+                self.graph.nodes[node.0 as usize].end = Some(End::Unknown(why));
+                self.graph.edges.retain(|edge| edge.from != node);
+            }
+        }
+    }
+
+    /// Whether a thread has slept in one call since it was looked at; what is no thread does.
+    fn sleeps_on(&self, node: NodeId) -> bool {
+        let Some(thread) = self.graph.thread(node) else { return true };
+        let process = self.processes.get(&thread.pid).and_then(Option::as_ref);
+        let before = process.and_then(|it| it.tasks.iter().find(|task| task.tid == thread.tid));
+        let now = Task::look(thread.pid, thread.tid);
+        before.zip(now).is_some_and(|(before, (now, _))| now.has_slept_since(before))
+    }
+
     fn finish(mut self) -> WaitGraph {
+        self.confirm();
         if let Some(why) = self.holders.and_then(|holders| holders.incomplete) {
             self.graph.missing.push(why);
         }
@@ -261,6 +302,13 @@ impl Builder {
 }
 
 /// What an end is called as something outside of the thread.
+/// The handled signals by name, a few of them; `None` where there are none.
+fn handlers(handled: u64) -> Option<String> {
+    let names = (1..=signal::LAST).filter(|number| handled & 1 << (number - 1) != 0);
+    let names: Vec<String> = names.take(3).map(signal::spelled).collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
 fn name_of(end: &End) -> String {
     match end {
         End::Waiting(what) | End::Device(what) | End::NobodyThere(what) | End::Remote(what) => {

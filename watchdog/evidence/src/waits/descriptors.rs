@@ -7,12 +7,14 @@ use hangwatch_wait_graph::{End, Medium, Resource, Source};
 use syscalls::Sysno;
 
 use super::builder::{Builder, Toward};
-use super::holders::{Holder, Mode, link_of};
+use super::holders::{self, Holder, Mode, link_of};
 use super::mounts::Mount;
 use super::task::{Process, Task};
 
 /// Descriptors of one wait that are looked at, at most.
 pub(super) const AWAITED: u64 = 64;
+/// Event descriptors of all processes that are compared, at most.
+const EVENTS: usize = 8192;
 
 /// What a descriptor is waited on for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +67,7 @@ pub(super) fn ways(builder: &mut Builder, process: &Process, fd: u64, wants: For
         };
     }
     if let Some(kind) = link.strip_prefix("anon_inode:") {
-        return anonymous(process, fd, kind);
+        return anonymous(builder, process, fd, kind);
     }
     if link.starts_with("/dev/pts/") || link.starts_with("/dev/tty") || link == "/dev/console" {
         return terminal(builder, &link, wants);
@@ -219,7 +221,7 @@ fn tcp(builder: &mut Builder, process: &Process, inode: u64, wants: For) -> Vec<
 }
 
 /// Event descriptors, timers, and whatever else has no name.
-fn anonymous(process: &Process, fd: u64, kind: &str) -> Vec<Toward> {
+fn anonymous(builder: &mut Builder, process: &Process, fd: u64, kind: &str) -> Vec<Toward> {
     let outside =
         |what: &str| vec![Toward::Outside(what.to_owned(), End::Waiting(what.to_owned()))];
     let number = u32::try_from(fd).unwrap_or(u32::MAX);
@@ -231,9 +233,33 @@ fn anonymous(process: &Process, fd: u64, kind: &str) -> Vec<Toward> {
             Some(pid) => vec![Toward::Process(pid, Resource::Child { of: 1 }, Source::Kernel)],
             None => vec![Toward::unknown("waits for a process that has ended")],
         },
-        "eventfd" => vec![Toward::AnyThread(process.pid, Resource::WakeUp, Source::Inferred)],
+        "eventfd" => event(builder, process, fd),
         kind => vec![Toward::unknown(format!("waits on a descriptor of kind {kind}"))],
     }
+}
+
+/// Whoever may send an event: the process itself, and those that have the same descriptor.
+fn event(builder: &mut Builder, process: &Process, fd: u64) -> Vec<Toward> {
+    let own = u32::try_from(fd).ok().and_then(|fd| holders::info(process.pid, fd, "eventfd-id:"));
+    let all = builder.holders().all_of("anon_inode:[eventfd]", EVENTS);
+    let is_bounded = all.len() == EVENTS;
+    let others = all.iter().filter(|it| it.pid != process.pid);
+    let mut pids: Vec<u32> = others
+        .filter(|it| own.is_some() && it.info("eventfd-id:") == own)
+        .map(|it| it.pid)
+        .collect();
+    pids.sort_unstable();
+    pids.dedup();
+    let mut ways = vec![Toward::AnyThread(process.pid, Resource::WakeUp, Source::Inferred)];
+    ways.extend(
+        pids.into_iter().map(|pid| Toward::AnyThread(pid, Resource::WakeUp, Source::Kernel)),
+    );
+    if is_bounded || own.is_none() {
+        ways.push(Toward::unknown(
+            "waits for an event that processes may send which were not found",
+        ));
+    }
+    ways
 }
 
 /// Whoever has the terminal's other side, else whoever sits at it.

@@ -75,6 +75,11 @@ impl Holders {
         self.by_link.get(link).into_iter().flatten().copied().take(HOLDERS).collect()
     }
 
+    /// All, up to so many, that have a descriptor of this link.
+    pub(super) fn all_of(&self, link: &str, most: usize) -> Vec<Holder> {
+        self.by_link.get(link).into_iter().flatten().copied().take(most).collect()
+    }
+
     /// Who has one that is open for this.
     pub(super) fn open_for(&self, link: &str, mode: Mode) -> Vec<Holder> {
         let all = self.by_link.get(link).into_iter().flatten().copied();

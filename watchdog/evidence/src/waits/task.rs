@@ -35,6 +35,8 @@ pub(super) struct Process {
     pub(super) is_kernel: bool,
     /// The threads by their ids in their own PID namespace.
     pub(super) by_inner: BTreeMap<u32, u32>,
+    /// Signals it has handlers for that may wake a thread: a bit each, the first of number 1.
+    pub(super) handled: u64,
 }
 
 /// A thread at one moment.
@@ -46,6 +48,8 @@ pub(super) struct Task {
     pub(super) state: char,
     pub(super) tracer: u32,
     pub(super) wchan: String,
+    /// How often it was given the processor: as often as before, it has slept ever since.
+    pub(super) switches: u64,
     pub(super) call: Call,
 }
 
@@ -80,6 +84,7 @@ impl Process {
             depth: field(&status, "NSpid:").map_or(1, |ids| ids.split_whitespace().count()),
             parent: number("PPid:").unwrap_or(0),
             is_kernel: field(&status, "VmSize:").is_none() && is_kernel_thread(pid),
+            handled: handled(&status),
             ..Process::default()
         };
         let mut tids: Vec<u32> = fs::read_dir(format!("/proc/{pid}/task"))
@@ -224,7 +229,7 @@ impl Process {
 
 impl Task {
     /// The thread, and its id in its own PID namespace.
-    fn look(pid: u32, tid: u32) -> Option<(Task, u32)> {
+    pub(super) fn look(pid: u32, tid: u32) -> Option<(Task, u32)> {
         let root = format!("/proc/{pid}/task/{tid}");
         let status = proc_file::text(format!("{root}/status")).ok()?;
         let inner =
@@ -234,11 +239,17 @@ impl Task {
             tid,
             name: field(&status, "Name:").unwrap_or_default().to_owned(),
             state: field(&status, "State:")?.chars().next()?,
+            switches: switches(&status),
             tracer: field(&status, "TracerPid:").and_then(|it| it.parse().ok()).unwrap_or(0),
             wchan: if wchan == "0" { String::new() } else { wchan },
             call: Call::of(proc_file::text(format!("{root}/syscall"))),
         };
         Some((task, inner.unwrap_or(tid)))
+    }
+
+    /// Whether it has slept in the same call since an earlier look at it.
+    pub(super) fn has_slept_since(&self, before: &Task) -> bool {
+        self.state != 'R' && self.switches == before.switches && self.call == before.call
     }
 }
 
@@ -266,6 +277,21 @@ impl Call {
 }
 
 /// Whether a tracer is a helper of a watchdog, which stops a process for some milliseconds.
+fn switches(status: &str) -> u64 {
+    let count = |name: &str| field(status, name)?.parse::<u64>().ok();
+    let [by_choice, forced] = ["voluntary_ctxt_switches:", "nonvoluntary_ctxt_switches:"]
+        .map(|it| count(it).unwrap_or(0));
+    by_choice.wrapping_add(forced)
+}
+
+/// The signals of a process that have handlers, but for those that tell of faults or of the terminal, those
+/// that the C library keeps for itself, and INT, which Python handles wherever it runs.
+fn handled(status: &str) -> u64 {
+    const WAKE_NOBODY: [u32; 16] = [2, 4, 5, 6, 7, 8, 11, 13, 18, 20, 21, 22, 27, 28, 32, 33];
+    let mask = field(status, "SigCgt:").and_then(|mask| u64::from_str_radix(mask, 16).ok());
+    WAKE_NOBODY.iter().fold(mask.unwrap_or(0), |mask, signal| mask & !(1 << (signal - 1)))
+}
+
 fn is_helper(tracer: u32) -> bool {
     let name = proc_file::text(format!("/proc/{tracer}/comm")).unwrap_or_default();
     name.trim_end() == crate::helper::THREAD_NAME
