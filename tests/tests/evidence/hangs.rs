@@ -140,9 +140,12 @@ fn an_incident_tells_that_its_worker_was_reaped_for_the_others() {
         [
             (
                 "reaped_first",
-                "all 3 other workers of its job ran out of time in \"exchange\", and it was not there"
+                "all 3 other workers of its job were overdue in \"exchange\", and it was not there"
             ),
-            ("condemned", "it holds the others up; the deadline of its \"load\" had not passed"),
+            (
+                "condemned",
+                "the other workers wait for it; the deadline of its \"load\" had not passed"
+            ),
         ]
     );
     assert_eq!(incident.ending.as_ref().map(|ending| ending.outcome.as_str()), Some("reaped"));

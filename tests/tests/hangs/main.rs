@@ -180,7 +180,8 @@ fn write_line(file: &str, dump: &Dump, is_right: bool) {
         (false, true) => "wrong",
     };
     let what = program::first_line(file);
-    let said = program::without_numbers(&dump.waits.sentence).replace('|', "\\|");
+    let said =
+        program::without_numbers(&dump.waits.sentence).replace('|', "\\|").replace('<', "\\<");
     let mut table = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
     writeln!(table, "| `{file}` | {what} | {result} | {said} |").unwrap();
 }

@@ -234,7 +234,10 @@ fn one_watchdog_written_in_several_ways_is_asked_once() {
 fn a_target_that_is_down_and_names_no_port_says_which_was_asked() {
     let output = hangwatch(&["fleet", "no-such-host.invalid"]);
     let table = String::from_utf8(output.stdout).unwrap();
-    assert!(table.replace("\n ", "").contains("(port 9469, as the target names none)"), "{table}");
+    assert!(
+        table.replace("\n ", "").contains("(port 9469, because the target names none)"),
+        "{table}"
+    );
 }
 
 #[test]

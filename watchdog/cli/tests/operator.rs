@@ -94,7 +94,7 @@ fn every_command_has_a_man_page_without_fault() {
     assert!(fs::read_to_string(path("hangwatch-run.1")).unwrap().contains("max\\-interval"));
     let page = check(&["man"], 0).stdout;
     assert_eq!(page, fs::read(path("hangwatch.1")).unwrap());
-    check_says(&["man", "/proc/no/such"], 125, "name a directory");
+    check_says(&["man", "/proc/no/such"], 125, "mkdir -p /proc/no/such");
 }
 
 /// A file of `examples/`, parsed.
