@@ -66,6 +66,7 @@ fn a_segment_of_a_file_is_found_by_its_name_and_left_there() {
     let id = Segment::shmem_id(&named.0).unwrap();
     let shmem = ShmemConf::new().os_id(id).open().unwrap();
     assert_eq!(shmem.len(), bytes());
+    #[expect(clippy::cast_ptr_alignment, reason = "a mapping begins with a page")]
     let first = shmem.as_ptr().cast::<AtomicU64>();
     // SAFETY: the first word of a mapping, which is alive.
     let magic = unsafe { (*first).load(Ordering::Relaxed) };

@@ -72,13 +72,11 @@ impl Built {
             "py" => return Some(Built { command: words(&["python3", source]), dir: scratch }),
             _ => return Some(Built { command: words(&["sh", source]), dir: scratch }),
         };
-        match Command::new(&compiler[0]).args(&compiler[1..]).status() {
-            Ok(status) => assert!(status.success(), "{compiler:?}"),
-            Err(_) => {
-                println!("skipped: there is no {}", compiler[0]);
-                return None;
-            }
-        }
+        let Ok(status) = Command::new(&compiler[0]).args(&compiler[1..]).status() else {
+            println!("skipped: there is no {}", compiler[0]);
+            return None;
+        };
+        assert!(status.success(), "{compiler:?}");
         Some(Built { command: vec![target.to_owned()], dir: scratch })
     }
 }

@@ -289,7 +289,7 @@ impl DescendantKiller {
     /// # Errors
     /// If `/proc` cannot be read. Then no process is signalled.
     fn excluded(&self) -> std::io::Result<Excluded> {
-        let is_worker = Some(is_worker(&self.segment, &self.registry));
+        let is_worker = Some(is_worker(self.segment, &self.registry));
         let mut excluded = Excluded { is_worker, ..Excluded::default() };
         excluded.own_line.extend(lineage::own_line()?);
         excluded.own_line.insert(rustix::process::getpid());
@@ -300,7 +300,7 @@ impl DescendantKiller {
 /// Tells whether a process is a worker: one that was admitted, or that says so itself and is about to be.
 /// What a lane says is no proof: the kernel must attribute its lock to the process. Only the lanes that
 /// name the process are asked about.
-fn is_worker(segment: &Segment, registry: &LaneRegistry) -> IsWorker {
+fn is_worker(segment: Segment, registry: &LaneRegistry) -> IsWorker {
     let (words, file) = (segment.words(), segment.file());
     let mut lanes: HashMap<Pid, BTreeSet<u32>> = HashMap::new();
     for (lane, pid) in registry.workers() {

@@ -188,7 +188,7 @@ impl EvidenceCollector {
         let completeness = if is_closed { Completeness::Closed } else { Completeness::Open };
         match &self.parts.incident_writer {
             Some(incident_writer) => {
-                incident_writer.put(incident, completeness, builder.priority())
+                incident_writer.put(incident, completeness, builder.priority());
             }
             None if is_closed => self.parts.event_log.note(Note::Closed { incident, dir: None }),
             None => {}

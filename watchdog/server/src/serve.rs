@@ -59,12 +59,13 @@ pub(super) struct Parts {
     pub(super) started: SyncSender<std::io::Result<()>>,
 }
 
-/// Serves the segment until the server is stopped or cannot continue.
-///
-/// The lock is released as soon as the segment is no longer changed; work on incidents may follow.
-pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
-    let Parts { segment, options, control, event_log, tick_waker, started } = parts;
-    protect::protect(options.protection, &event_log);
+/// Protects this process, raises its limit of descriptors, and guards the segment's mapping against SIGBUS.
+fn prepare(
+    segment: Segment,
+    options: &ServerOptions,
+    event_log: &EventLog,
+) -> Option<sigbus::Guard> {
+    protect::protect(options.protection, event_log);
     // Two for each worker: its pidfd and its program's memory.
     let wanted = 2 * u64::from(segment.geometry().lanes) + SPARE_DESCRIPTORS;
     // The full limit: descriptors opened for a moment, for a worker's descendants, need room as well.
@@ -72,13 +73,34 @@ pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
     if let Err(error) = limits::raise_descriptor_limit(wanted.max(allowed)) {
         event_log.note(Note::Admission(error.to_string()));
     }
-    let guard = match sigbus::Guard::new(segment) {
+    match sigbus::Guard::new(segment) {
         Ok(guard) => Some(guard),
         Err(error) => {
             event_log.note(Note::Unprotected(format!("no handler for SIGBUS: {error}")));
             None
         }
-    };
+    }
+}
+
+/// Finishes what an earlier watchdog began, and signs the segment. When that was.
+fn adopt(segment: Segment) -> Nanos {
+    let words = segment.words();
+    crash::cover_core();
+    words.finish_fold();
+    crash::point("adopt");
+    let now = Nanos(clock::monotonic_ns());
+    add_single_writer(words.counter(Counter::Adopted), 1);
+    words.watchdog().pid().store(std::process::id().into(), Ordering::Relaxed);
+    words.watchdog().started_at().store(now.0, Ordering::Relaxed);
+    now
+}
+
+/// Serves the segment until the server is stopped or cannot continue.
+///
+/// The lock is released as soon as the segment is no longer changed; work on incidents may follow.
+pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
+    let Parts { segment, options, control, event_log, tick_waker, started } = parts;
+    let guard = prepare(segment, &options, &event_log);
     let (sender, answers) = sync_channel(ANSWERS);
     let answerer = Answers { sender, tick_waker: tick_waker.clone() };
     let policy = options.policy;
@@ -111,13 +133,7 @@ pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
     let _ = started.send(Ok(()));
 
     let words = segment.words();
-    crash::cover_core();
-    words.finish_fold();
-    crash::point("adopt");
-    let now = Nanos(clock::monotonic_ns());
-    add_single_writer(words.counter(Counter::Adopted), 1);
-    words.watchdog().pid().store(std::process::id().into(), Ordering::Relaxed);
-    words.watchdog().started_at().store(now.0, Ordering::Relaxed);
+    let now = adopt(segment);
     event_log.note(Note::Serving { adopted_lanes: words.lanes_used() });
 
     let interval_ns = words.fixed().max_interval_ns;
@@ -153,7 +169,7 @@ pub(super) fn serve(parts: Parts, lock: WatchLock) -> Ended {
         segment,
         control: Arc::clone(&control),
         event_log: event_log.clone(),
-        tick_waker,
+        waker: tick_waker,
         answers,
         dog,
         calibrator,

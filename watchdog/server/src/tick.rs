@@ -58,7 +58,7 @@ pub(super) struct Tick {
     pub(super) segment: Segment,
     pub(super) control: Arc<Control>,
     pub(super) event_log: EventLog,
-    pub(super) tick_waker: TickWaker,
+    pub(super) waker: TickWaker,
     pub(super) answers: Receiver<Answer>,
     pub(super) dog: Dog,
     pub(super) calibrator: Calibrator,
@@ -76,7 +76,7 @@ impl Tick {
     /// Ticks until the server is stopped or cannot continue.
     pub(super) fn run(mut self) -> Ended {
         loop {
-            if self.tick_waker.take() {
+            if self.waker.take() {
                 if let Some(ended) = self.told_to_end() {
                     self.control.is_ending.store(true, Ordering::Release);
                     if ended == Ended::Stopped {
@@ -145,7 +145,7 @@ impl Tick {
                 self.dog.table.look_again(*worker);
                 self.dog.reaper.look_again(*worker);
             }
-            self.tick_waker.wake(); // keeps the tick from sleeping
+            self.waker.wake(); // keeps the tick from sleeping
             self.dog.tick();
             if clock::monotonic_ns() > until.0 {
                 return;
@@ -193,7 +193,7 @@ impl Tick {
                     }
                 }
                 Answer::Status { worker, at, hold } => {
-                    reaper.control_mut().record_status(worker, at, hold)
+                    reaper.control_mut().record_status(worker, at, hold);
                 }
                 Answer::Unverified { worker, why } => reaper.control_mut().unverified(worker, why),
                 Answer::SameProgram { lane, owner, at } => {

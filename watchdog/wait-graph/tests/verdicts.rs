@@ -18,8 +18,8 @@ fn thread(process: &str, pid: u32, number: u32, threads: u32) -> Thread {
     }
 }
 
-fn at(function: &str, file: &str, line: u32) -> Option<Place> {
-    Some(Place { function: function.into(), file: Some(file.into()), line: Some(line) })
+fn at(function: &str, file: &str, line: u32) -> Place {
+    Place { function: function.into(), file: Some(file.into()), line: Some(line) }
 }
 
 fn mutex(address: u64, name: Option<&str>) -> Resource {
@@ -32,8 +32,8 @@ fn bank() -> WaitGraph {
     let make = graph.add(What::Thread(thread("make", 26343, 1, 1)), None);
     let python = graph.add(What::Thread(thread("python3", 26353, 1, 1)), None);
     let main = graph.add(What::Thread(thread("app", 26406, 1, 3)), None);
-    let forth = Thread { place: at("move", "src/bank.c", 31), ..thread("app", 26406, 2, 3) };
-    let back = Thread { place: at("move", "src/bank.c", 22), ..thread("app", 26406, 3, 3) };
+    let forth = Thread { place: Some(at("move", "src/bank.c", 31)), ..thread("app", 26406, 2, 3) };
+    let back = Thread { place: Some(at("move", "src/bank.c", 22)), ..thread("app", 26406, 3, 3) };
     let (forth, back) = (graph.add(What::Thread(forth), None), graph.add(What::Thread(back), None));
     graph.connect(make, python, Resource::Child { of: 1 }, Source::Kernel);
     graph.connect(python, main, Resource::Read(Medium::Pipe), Source::Kernel);
@@ -68,7 +68,7 @@ fn two_locks_in_opposite_order_are_a_deadlock_however_far_away() {
 fn the_one_that_all_others_wait_for_is_the_culprit() {
     let mut graph = WaitGraph::default();
     let parent = graph.add(What::Thread(thread("sh", 1, 1, 1)), None);
-    let child = Thread { place: at("nap", "nap.c", 3), ..thread("nap", 2, 1, 1) };
+    let child = Thread { place: Some(at("nap", "nap.c", 3)), ..thread("nap", 2, 1, 1) };
     let child = graph.add(What::Thread(child), Some(End::Sleeping(Some(60))));
     graph.connect(parent, child, Resource::Child { of: 1 }, Source::Kernel);
     graph.roots = vec![parent];

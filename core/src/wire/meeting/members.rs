@@ -117,7 +117,7 @@ impl Run {
 
     fn contains(self, rank: u32) -> bool {
         let Some(offset) = rank.checked_sub(self.start) else { return false };
-        let index = if self.distance == 0 { offset } else { offset / self.distance };
+        let index = offset.checked_div(self.distance).unwrap_or(offset);
         index < self.count && index * self.distance == offset
     }
 
@@ -136,7 +136,7 @@ impl Run {
         };
         let last = u64::from(run.start) + u64::from(run.count) * u64::from(run.distance);
         let is_repeated = run.distance == 0 && run.count > 1;
-        (run.count > 0 && !is_repeated && last <= u64::from(u32::MAX)).then_some(run)
+        (run.count > 0 && !is_repeated && u32::try_from(last).is_ok()).then_some(run)
     }
 }
 

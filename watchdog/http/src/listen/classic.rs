@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-/// Converts a page from OpenMetrics.
+/// Converts a page from `OpenMetrics`.
 pub(super) fn from_openmetrics(page: &str) -> String {
     let mut text = String::with_capacity(page.len() + page.len() / 16);
     let mut help = None;

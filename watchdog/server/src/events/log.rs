@@ -269,7 +269,7 @@ fn emit_descendants(segment: &str, worker: &WorkerFacts, removed: &Removed) {
 fn emit_about_itself(segment: &str, what: &What) {
     match what {
         What::Standby => {
-            tracing::info!(segment, event = "standby", "waiting for another watchdog to end")
+            tracing::info!(segment, event = "standby", "waiting for another watchdog to end");
         }
         What::Serving { adopted_lanes } => {
             tracing::info!(segment, event = "serving", adopted_lanes, "serving");

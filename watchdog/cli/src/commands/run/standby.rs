@@ -259,7 +259,7 @@ impl Waiting {
                 let _ = send(&self.heard, READY, SendFlags::NOSIGNAL); // fails only if `run` is dead
             }
             Err(error) => {
-                complain(&format_args!("the standby of `run` cannot open the segment: {error}"))
+                complain(&format_args!("the standby of `run` cannot open the segment: {error}"));
             }
         }
     }
