@@ -1,7 +1,7 @@
 //! `hangwatch dump`: why processes hang now, of processes that nobody prepared.
 //!
 //! `targets` finds the processes that are meant. [`take`] looks at them: first who waits for whom
-//! ([`waits`](crate::waits)), then the stacks of those that the verdict names, of those asked about and of
+//! ([`waits`]), then the stacks of those that the verdict names, of those asked about and of
 //! whoever is in between, each by a helper as for an incident. Nobody is signalled, and nobody is stopped
 //! for longer than its stacks take to copy.
 
