@@ -1,5 +1,6 @@
 //! The processes that are removed with a worker: its tree, its group, its cgroup; and those that are not.
 
+use std::cell::Cell;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -389,12 +390,18 @@ fn a_successor_that_kills_no_descendants_has_them_run_again() {
     let stage = Stage::new("resumed-below");
     let (mut actor, all) = stopped_half_way(&stage);
     let mut second = stage.watchdog(&["--signal", "TERM", "--grace", "10s"]);
-    second.event(|event| event["event"] == "resumed");
-    assert_eq!(second.expiry_of(actor.pid())["outcome"], "reaped");
-    assert_eq!(actor.wait().signal(), Some(SIGTERM));
     let below: Vec<u32> = all.into_iter().filter(|pid| *pid != actor.pid()).collect();
+    // They end with the test, however it ends.
+    let _handles: Vec<_> = below.iter().map(|pid| handles(&pid.to_string())).collect();
+    // Two threads report these, in any order.
+    let (resumed, reaped) = (Cell::new(false), Cell::new(false));
+    second.event(|event| {
+        resumed.set(resumed.get() || event["event"] == "resumed");
+        reaped.set(reaped.get() || event["outcome"] == "reaped");
+        resumed.get() && reaped.get()
+    });
+    assert_eq!(actor.wait().signal(), Some(SIGTERM));
     assert!(below.iter().all(|pid| state_of(*pid) == Some('S')), "{below:?}");
-    drop(below.into_iter().map(|pid| handles(&pid.to_string())).collect::<Vec<_>>());
 }
 
 #[test]
