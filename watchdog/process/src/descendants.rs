@@ -124,6 +124,10 @@ pub struct Descendants {
     workers: HashSet<Pid>,
     /// Processes that are no workers, asked in this pass.
     no_workers: HashSet<Identity>,
+    /// Children that were dead when the last pass found them, and this one.
+    dead_children: [HashSet<Identity>; 2],
+    /// Whether those that are found are killed at once.
+    is_sweeping: bool,
     /// Steps that this removal has left until those that are known are killed.
     rounds: usize,
     /// Looks for children of those that were killed.
@@ -156,6 +160,10 @@ pub struct Removed {
 
 /// Looks at members in one step, so that the removals of several workers go on side by side.
 const LOOKS: usize = 512;
+/// A look at so many dead children takes as long as a step of a removal.
+const DEAD_PER_ROUND: usize = 128;
+/// Dead children of one process that are looked at, the last first, where only living ones are wanted.
+const DEAD_PER_SWEEP: usize = 256;
 /// The worker's place among the members.
 const WORKER: usize = 0;
 
@@ -175,6 +183,8 @@ impl Descendants {
             excluded: HashSet::new(),
             workers: HashSet::new(),
             no_workers: HashSet::new(),
+            dead_children: Default::default(),
+            is_sweeping: false,
             rounds: 0,
             sweeps: 0,
             spent: 0,
@@ -269,7 +279,8 @@ impl Descendants {
         Ok(())
     }
 
-    /// Lists the children of the member in this place, which `pidfd` refers to. Whether any is new.
+    /// Lists the children of the member in this place, which `pidfd` refers to. Whether any is new, or has died
+    /// since the last pass.
     fn list_children(
         &mut self,
         place: usize,
@@ -278,40 +289,49 @@ impl Descendants {
         excluded: &Excluded,
     ) -> io::Result<bool> {
         let parent = self.members[place].identity.pid;
-        let (mut found, mut hidden, mut is_own_line) = (Vec::new(), Vec::new(), false);
         let listed = children.of(parent)?;
-        let is_listed = listed.is_some();
-        for child in listed.unwrap_or_default() {
+        let (is_listed, mut is_any_new, mut dead) = (listed.is_some(), false, 0);
+        // The last come last: they are looked at while they live.
+        for child in listed.unwrap_or_default().into_iter().rev() {
             self.spent += 1;
             if self.places.contains_key(&child) {
                 continue; // should its pid be another's by now, its own look says so
             }
-            is_own_line |= excluded.own_line.contains(&child);
-            match Sight::of(child)? {
-                Sight::Seen(stat) => found.extend((stat.parent == Some(parent)).then_some(stat)),
-                Sight::Hidden => hidden.push(child),
-                Sight::Gone => {}
+            let sight = Sight::of(child)?;
+            // Asked last: alive, the parent had its pid while its children named it.
+            if pidfd.is_dead() {
+                break;
+            }
+            if excluded.own_line.contains(&child) {
+                self.exclude_line(place);
+            }
+            is_any_new |= match sight {
+                Sight::Seen(stat) if stat.parent != Some(parent) => true,
+                Sight::Seen(stat) if stat.is_dead() => {
+                    dead += 1;
+                    self.is_newly_dead(stat.identity)
+                }
+                Sight::Seen(stat) => self.find(&stat, place, excluded)?,
+                Sight::Hidden => self.hidden.find(child).map(|()| false)?,
+                Sight::Gone => true,
+            };
+            if self.is_sweeping && dead >= DEAD_PER_SWEEP {
+                break;
             }
         }
-        // Asked last: alive, the parent had its pid while its children named it.
+        self.rounds = self.rounds.saturating_sub(dead / DEAD_PER_ROUND);
         if pidfd.is_dead() {
             self.lose(place);
-            return Ok(false);
-        }
-        if !is_listed {
+        } else if !is_listed {
             self.uncertain = Some(hidden::CHILDREN);
         }
-        if is_own_line {
-            self.exclude_line(place);
-        }
-        for child in hidden {
-            self.hidden.find(child)?;
-        }
-        let mut is_any_new = false;
-        for stat in found {
-            is_any_new |= !stat.is_dead() && self.find(&stat, place, excluded)?;
-        }
         Ok(is_any_new)
+    }
+
+    /// Whether a dead child was not seen in the last pass or this one: it may have forked before it died.
+    fn is_newly_dead(&mut self, identity: Identity) -> bool {
+        let [last, this] = &mut self.dead_children;
+        !last.contains(&identity) && this.insert(identity)
     }
 
     /// Takes in a process that was proved to belong to the worker; whether it is new.
@@ -325,6 +345,9 @@ impl Descendants {
             return Ok(false);
         }
         self.add(identity, parent);
+        if self.is_sweeping {
+            self.kill_member(self.members.len() - 1)?;
+        }
         Ok(true)
     }
 
@@ -377,6 +400,8 @@ impl Descendants {
 
     /// Forgets the dead that nobody's place refers to: a worker that forks all the time fills no memory.
     fn forget_dead(&mut self) {
+        let [last, this] = &mut self.dead_children;
+        *last = std::mem::take(this);
         self.hidden.forget_dead();
         let is_needed = |member: &Member| !member.is_dead || member.fate != Fate::Found;
         let mut moved = vec![WORKER; self.members.len()];

@@ -304,6 +304,9 @@ impl Descendants {
             if next <= WORKER + 1 {
                 if self.sweeps < SWEEPS && self.find_followers(excluded)? {
                     self.sweeps += 1;
+                    if self.sweeps == SWEEPS {
+                        self.uncertain = Some("they kept forking, and may have left others");
+                    }
                     self.phase = Phase::Killing { next: usize::MAX };
                     return Ok(Step::More);
                 }
@@ -320,8 +323,9 @@ impl Descendants {
         Ok(Step::More)
     }
 
-    /// Lists the children of those that are to be killed, and of those that die; whether any is new. A
-    /// process that was sent SIGKILL forks no more, and the worker may adopt what it leaves.
+    /// Lists the children of those that are to be killed, and of those that die, and kills those that are new
+    /// at once; whether any is new. A process that was sent SIGKILL forks no more, and the worker may adopt
+    /// what it leaves.
     fn find_followers(&mut self, excluded: &Excluded) -> io::Result<bool> {
         let children = Children::new()?;
         let mut is_any_new = false;
@@ -329,7 +333,10 @@ impl Descendants {
             if !matches!(self.members[place].fate, Fate::Refused | Fate::Excluded)
                 && let Opened::Alive(pidfd) = self.open(place)?
             {
-                is_any_new |= self.list_children(place, &pidfd, &children, excluded)?;
+                self.is_sweeping = true;
+                let listed = self.list_children(place, &pidfd, &children, excluded);
+                self.is_sweeping = false;
+                is_any_new |= listed?;
             }
         }
         Ok(is_any_new)
@@ -373,7 +380,7 @@ impl Descendants {
         Ok(())
     }
 
-    fn kill_member(&mut self, place: usize) -> io::Result<()> {
+    pub(super) fn kill_member(&mut self, place: usize) -> io::Result<()> {
         if matches!(self.members[place].fate, Fate::Refused | Fate::Excluded) {
             return Ok(());
         }
